@@ -1,0 +1,168 @@
+"""Frozen descriptions of what is configurable: the geometry of a model and of a separator.
+
+These dataclasses hold numbers only. They are validated once, when they are made, so that the code
+that uses them needs no further checks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .errors import ConfigError
+
+
+def check_int(name: str, value: object, minimum: int) -> int:
+    """Return `value` as a plain int, or raise `ConfigError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise ConfigError(f"{name}={value!r} must be an integer")
+    if value < minimum:
+        raise ConfigError(f"{name}={value} must be at least {minimum}")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Architecture of one target network; the arguments of Open-Unmix's `OpenUnmix`.
+
+    Attributes
+    ----------
+    nb_bins : int
+        Frequency bins of the full-band spectrogram, ``n_fft // 2 + 1``.
+    nb_channels : int
+        Channels of the spectrogram that the network sees.
+    hidden_size : int
+        Width of the bottleneck.
+    nb_layers : int
+        Number of stacked LSTM layers.
+    unidirectional : bool
+        One causal LSTM of `hidden_size` units instead of two of half the size.
+    max_bin : int or None
+        The network reads only the first `max_bin` bins; None reads all of them.
+    """
+
+    nb_bins: int = 4096
+    nb_channels: int = 2
+    hidden_size: int = 512
+    nb_layers: int = 3
+    unidirectional: bool = False
+    max_bin: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("nb_bins", "nb_channels", "hidden_size", "nb_layers"):
+            object.__setattr__(self, name, check_int(name, getattr(self, name), 1))
+        if not self.unidirectional and self.hidden_size % 2:
+            # The two directions are concatenated to `hidden_size` features.
+            raise ConfigError(
+                f"hidden_size={self.hidden_size} must be even for a bidirectional model"
+            )
+        # Open-Unmix treats max_bin=0 like None.
+        max_bin = check_int("max_bin", self.max_bin, 0) if self.max_bin is not None else 0
+        object.__setattr__(self, "max_bin", max_bin or None)
+        if max_bin > self.nb_bins:
+            raise ConfigError(f"max_bin={max_bin} must not exceed nb_bins={self.nb_bins}")
+
+    @property
+    def nb_input_bins(self) -> int:
+        """Bins the network reads."""
+        return self.max_bin or self.nb_bins
+
+    @property
+    def lstm_hidden_size(self) -> int:
+        """Units of one LSTM direction."""
+        return self.hidden_size if self.unidirectional else self.hidden_size // 2
+
+    @property
+    def nb_directions(self) -> int:
+        """1 for a unidirectional model, 2 for a bidirectional one."""
+        return 1 if self.unidirectional else 2
+
+
+@dataclass(frozen=True)
+class SeparatorConfig:
+    """What a separator needs besides its networks.
+
+    Attributes
+    ----------
+    sample_rate : float
+        Rate in Hz that the networks were trained at.
+    n_fft, n_hop : int
+        STFT size and hop in samples.
+    nb_channels : int
+        1 makes the networks see the mean magnitude over the channels.
+    niter : int
+        EM iterations of the Wiener filter.
+    softmask : bool
+        First estimates from ratio masks instead of magnitudes with the phase of the mixture.
+    residual : bool
+        Add the mixture minus all targets as one more source.
+    wiener_win_len : int or None
+        Frames filtered together; None filters the whole track at once.
+    filterbank : {'torch', 'asteroid'}
+        FFT, or the same transform as a matrix product.
+    """
+
+    sample_rate: float = 44100.0
+    n_fft: int = 4096
+    n_hop: int = 1024
+    nb_channels: int = 2
+    niter: int = 0
+    softmask: bool = False
+    residual: bool = False
+    wiener_win_len: int | None = 300
+    filterbank: str = "torch"
+
+    def __post_init__(self) -> None:
+        if not self.sample_rate > 0:
+            raise ConfigError(f"sample_rate={self.sample_rate!r} must be a positive rate in Hz")
+        for name, minimum in (("n_fft", 2), ("n_hop", 1), ("nb_channels", 1), ("niter", 0)):
+            object.__setattr__(self, name, check_int(name, getattr(self, name), minimum))
+        if self.wiener_win_len is not None:
+            # Open-Unmix reads 0 as "the whole track".
+            length = check_int("wiener_win_len", self.wiener_win_len, 0)
+            object.__setattr__(self, "wiener_win_len", length or None)
+        if self.filterbank not in ("torch", "asteroid"):
+            raise ConfigError(f"filterbank={self.filterbank!r} must be 'torch' or 'asteroid'")
+
+    def with_(self, **changes: object) -> SeparatorConfig:
+        """Return a copy with some fields replaced (and checked again)."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def bandwidth_to_max_bin(rate: float, n_fft: int, bandwidth: float) -> int:
+    """Number of STFT bins up to and including `bandwidth`.
+
+    Parameters
+    ----------
+    rate : float
+        Sample rate in Hz.
+    n_fft : int
+        FFT length in samples.
+    bandwidth : float
+        Highest frequency to keep, in Hz.
+
+    Returns
+    -------
+    int
+        One more than the index of the last bin whose frequency is at most `bandwidth`.
+
+    Raises
+    ------
+    ConfigError
+        If `bandwidth` is negative.
+
+    Notes
+    -----
+    Same rule as ``openunmix.utils.bandwidth_to_max_bin``: 1487 of 2049 bins for 16 kHz at
+    44.1 kHz, 513 of 513 bins for 16 kHz at 16 kHz.
+
+    Examples
+    --------
+    >>> bandwidth_to_max_bin(rate=44100.0, n_fft=4096, bandwidth=16000.0)
+    1487
+    """
+    if bandwidth < 0:
+        raise ConfigError(f"bandwidth={bandwidth} must not be negative")
+    freqs = np.linspace(0.0, rate / 2, n_fft // 2 + 1)
+    return int(np.flatnonzero(freqs <= bandwidth)[-1]) + 1
