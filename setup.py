@@ -1,0 +1,48 @@
+"""Build of the compiled extensions in src_ext/; all metadata is in pyproject.toml."""
+
+import sys
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+KERNELS = "src_ext/kernels"
+
+if sys.platform == "win32":
+    flags = ["/O2"]
+else:
+    # Only the relaxations that vectorised sqrt, select and multiply-add need; NaN and infinity
+    # keep their meaning, and sums are not reordered.
+    flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+
+extensions = [
+    Extension("umx_np._kernels.stft", ["src_ext/stft.pyx"], extra_compile_args=flags),
+    Extension(
+        "umx_np._kernels.cpu",
+        [
+            "src_ext/cpu.pyx",
+            f"{KERNELS}/dispatch.c",
+            f"{KERNELS}/isa_portable.c",
+            f"{KERNELS}/isa_v3.c",
+            f"{KERNELS}/isa_v4.c",
+        ],
+        include_dirs=[KERNELS],
+        depends=[
+            f"{KERNELS}/{name}.h"
+            for name in ("kernels", "vec", "gemm_body", "lstm_body", "wiener_body", "level_body")
+        ],
+        extra_compile_args=flags,
+    ),
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        compiler_directives={
+            "language_level": "3",
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "freethreading_compatible": True,
+        },
+    )
+)

@@ -1,0 +1,328 @@
+# The C kernels of src_ext/kernels as Python calls: shapes are checked, the GIL is released.
+# One `Kernels` object stands for one instruction-set level.
+#
+# Arrays are checked here, once, because the C code trusts its arguments. Everything about packing
+# is here too, so that only this file and the kernels know the packed layouts.
+
+import numpy as np
+
+cdef extern from "kernels.h" nogil:
+    ctypedef struct umx_gemm_args:
+        Py_ssize_t m, n, k
+        const float *a
+        Py_ssize_t lda
+        const float *a_shift
+        const float *a_scale
+        const float *w
+        float *c
+        Py_ssize_t ldc
+        int accumulate, finish
+        const float *scale
+        const float *bias
+        int act
+        const float *gain
+        Py_ssize_t ldg
+    ctypedef struct umx_scan_args:
+        Py_ssize_t nb_frames, hidden
+        const float *gates
+        const float *w
+        float *h
+        float *c
+        float *out
+        Py_ssize_t ldo
+        int reverse
+    ctypedef struct umx_wiener_args:
+        Py_ssize_t nb_frames, nb_bins, bin_start, bin_stop
+        int nb_channels, mag_channels, nb_targets, residual, softmask, iterations
+        double eps, max_abs
+        const float *mix
+        const float *mags
+        float *y
+        double *r
+        int stage, level
+    ctypedef struct umx_kernels:
+        const char *name
+        int lanes, gemm_nr
+        int (*gemm)(const umx_gemm_args *) noexcept nogil
+        int (*lstm_scan)(const umx_scan_args *) noexcept nogil
+        int (*wiener)(const umx_wiener_args *) noexcept nogil
+    int umx_nb_levels()
+    const umx_kernels *umx_level(int)
+    const char *umx_level_name(int)
+    int UMX_WIENER_WINDOW, UMX_WIENER_ACCUMULATE, UMX_WIENER_FILTER
+
+
+ACTIVATIONS = {None: 0, "tanh": 1, "relu": 2}
+
+
+def levels():
+    """Names of the compiled instruction-set levels, each with whether this processor runs it."""
+    return {
+        umx_level_name(i).decode(): umx_level(i) != NULL for i in range(umx_nb_levels())
+    }
+
+
+cdef int _check(bint good, str message) except -1:
+    if not good:
+        raise ValueError(message)
+    return 0
+
+
+cdef class Kernels:
+    """The kernels of one instruction-set level.
+
+    Parameters
+    ----------
+    level : str
+        A name from `levels()` that this processor runs, or ``"auto"`` for the best one.
+    """
+
+    cdef const umx_kernels *table
+    cdef readonly str level
+    cdef readonly int lanes
+
+    def __init__(self, str level="auto"):
+        cdef int i
+        for i in reversed(range(umx_nb_levels())):
+            name = umx_level_name(i).decode()
+            if level in ("auto", name) and umx_level(i) != NULL:
+                self.table = umx_level(i)
+                self.level = name
+                self.lanes = self.table.lanes
+                return
+        raise ValueError(f"level={level!r} cannot run here; levels: {levels()}")
+
+    # -- matrix product ---------------------------------------------------------------------------
+
+    def pack_linear(self, weight):
+        """Copy ``weight`` [shape=(n, k)] to panels [shape=(ceil(n / nr), k, nr)], zero padded."""
+        weight = np.asarray(weight, dtype=np.float32)
+        n, k = weight.shape
+        nr = self.table.gemm_nr
+        panels = (n + nr - 1) // nr
+        packed = np.zeros((panels, k, nr), np.float32)
+        for panel in range(panels):
+            rows = weight[panel * nr : (panel + 1) * nr]
+            packed[panel, :, : len(rows)] = rows.T
+        return packed
+
+    def unpack_linear(self, packed, Py_ssize_t n):
+        """Undo `pack_linear`: the weight [shape=(n, k)]."""
+        panels, k, nr = packed.shape
+        return np.ascontiguousarray(packed.transpose(0, 2, 1).reshape(panels * nr, k)[:n])
+
+    def gemm(
+        self,
+        const float[:, :] a,
+        const float[:, :, ::1] w,
+        float[:, :] out,
+        *,
+        const float[::1] a_shift=None,
+        const float[::1] a_scale=None,
+        bint accumulate=False,
+        bint finish=True,
+        const float[::1] scale=None,
+        const float[::1] bias=None,
+        act=None,
+        const float[:, :] gain=None,
+    ):
+        """Matrix product with packed weights; see src_ext/kernels/gemm_body.h.
+
+        ``out = act((A' w^T + (out if accumulate else 0)) * scale + bias) * gain`` with
+        ``A' = (a + a_shift) * a_scale``; without `finish` the plain sum is left in `out`.
+        Rows of `a`, `out` and `gain` may be apart, their columns must be adjacent.
+        """
+        cdef umx_gemm_args g
+        cdef int failed
+        g.m = a.shape[0]
+        g.k = a.shape[1]
+        g.n = out.shape[1]
+        if g.m == 0:
+            return
+        _check(g.k > 0 and g.n > 0, f"k={g.k} and n={g.n} must be positive")
+        _check(out.shape[0] == g.m, f"out has {out.shape[0]} rows, a has {g.m}")
+        _check(w.shape[1] == g.k and w.shape[2] == self.table.gemm_nr
+               and w.shape[0] == (g.n + self.table.gemm_nr - 1) // self.table.gemm_nr,
+               f"packed weights of {w.shape[0]} panels, k={w.shape[1]} do not fit k={g.k}, n={g.n}")
+        _check(a.strides[1] == 4 or g.k == 1, "columns of a must be adjacent")
+        _check(out.strides[1] == 4 or g.n == 1, "columns of out must be adjacent")
+        _check((a_shift is None) == (a_scale is None), "a_shift and a_scale go together")
+        if a_shift is not None:
+            _check(a_shift.shape[0] == g.k and a_scale.shape[0] == g.k, "a_shift, a_scale: length k")
+        _check(scale is None or scale.shape[0] == g.n, "scale must have length n")
+        _check(bias is None or bias.shape[0] == g.n, "bias must have length n")
+        if gain is not None:
+            _check(gain.shape[0] == g.m and gain.shape[1] == g.n
+                   and (gain.strides[1] == 4 or g.n == 1), "gain must have the shape of out")
+        g.a = &a[0, 0]
+        g.lda = a.strides[0] // 4
+        g.a_shift = &a_shift[0] if a_shift is not None else NULL
+        g.a_scale = &a_scale[0] if a_scale is not None else NULL
+        g.w = &w[0, 0, 0]
+        g.c = &out[0, 0]
+        g.ldc = out.strides[0] // 4
+        g.accumulate = accumulate
+        g.finish = finish
+        g.scale = &scale[0] if scale is not None else NULL
+        g.bias = &bias[0] if bias is not None else NULL
+        g.act = ACTIVATIONS[act]
+        g.gain = &gain[0, 0] if gain is not None else NULL
+        g.ldg = gain.strides[0] // 4 if gain is not None else 0
+        with nogil:
+            failed = self.table.gemm(&g)
+        if failed:
+            raise MemoryError("no scratch memory for the matrix product")
+
+    # -- LSTM -------------------------------------------------------------------------------------
+
+    def padded_size(self, Py_ssize_t hidden):
+        """Units of `hidden` padded to a whole pair of tiles."""
+        pair = 2 * self.lanes
+        return (hidden + pair - 1) // pair * pair
+
+    def _gate_rows(self, Py_ssize_t hidden):
+        # Row of PyTorch's (4 * hidden) gates that each packed gate comes from; -1 is padding.
+        units = np.arange(self.padded_size(hidden)).reshape(-1, 1, self.lanes)
+        rows = units + hidden * np.arange(4).reshape(1, 4, 1)
+        return np.where(units < hidden, rows, -1).reshape(-1)
+
+    def pack_gates(self, rows_of_gates, Py_ssize_t hidden):
+        """Reorder the first axis (i, f, g, o; 4 * hidden) to the tile order of the scan."""
+        order = self._gate_rows(hidden)
+        packed = np.asarray(rows_of_gates)[np.maximum(order, 0)]
+        packed[order < 0] = 0
+        return packed
+
+    def unpack_gates(self, packed, Py_ssize_t hidden):
+        """Undo `pack_gates`."""
+        order = self._gate_rows(hidden)
+        rows = np.empty((4 * hidden, *packed.shape[1:]), packed.dtype)
+        rows[order[order >= 0]] = packed[order >= 0]
+        return rows
+
+    def pack_recurrent(self, weight_hh):
+        """Copy ``weight_hh`` [shape=(4 * hidden, hidden)] to (pairs, hidden, 8 * lanes)."""
+        weight_hh = np.asarray(weight_hh, dtype=np.float32)
+        hidden = weight_hh.shape[1]
+        rows = self.pack_gates(weight_hh, hidden)
+        return np.ascontiguousarray(rows.reshape(-1, 8 * self.lanes, hidden).transpose(0, 2, 1))
+
+    def unpack_recurrent(self, packed):
+        """Undo `pack_recurrent`."""
+        hidden = packed.shape[1]
+        return self.unpack_gates(packed.transpose(0, 2, 1).reshape(-1, hidden), hidden)
+
+    def lstm_scan(
+        self,
+        const float[:, ::1] gates,
+        const float[:, :, ::1] w,
+        float[::1] h,
+        float[::1] c,
+        float[:, :] out,
+        *,
+        bint reverse=False,
+    ):
+        """Run one direction over some frames; see src_ext/kernels/lstm_body.h.
+
+        `gates` [shape=(nb_frames, 4 * padded)] are packed; `h` and `c` [shape=(padded,)] carry the
+        state in and out; `out` [shape=(nb_frames, hidden)].
+        """
+        cdef umx_scan_args s
+        cdef int failed
+        cdef Py_ssize_t padded
+        s.nb_frames = gates.shape[0]
+        s.hidden = w.shape[1]
+        padded = self.padded_size(s.hidden)
+        if s.nb_frames == 0:
+            return
+        _check(w.shape[0] * 2 * self.lanes == padded and w.shape[2] == 8 * self.lanes,
+               f"packed recurrent weights of {w.shape[0]} pairs do not fit lanes={self.lanes}")
+        _check(gates.shape[1] == 4 * padded, f"gates must have {4 * padded} columns")
+        _check(h.shape[0] == padded and c.shape[0] == padded, f"h and c must have length {padded}")
+        _check(out.shape[0] == s.nb_frames and out.shape[1] == s.hidden,
+               f"out must have shape ({s.nb_frames}, {s.hidden})")
+        _check(out.strides[1] == 4 or s.hidden == 1, "columns of out must be adjacent")
+        s.gates = &gates[0, 0]
+        s.w = &w[0, 0, 0]
+        s.h = &h[0]
+        s.c = &c[0]
+        s.out = &out[0, 0]
+        s.ldo = out.strides[0] // 4
+        s.reverse = reverse
+        with nogil:
+            failed = self.table.lstm_scan(&s)
+        if failed:
+            raise MemoryError("no scratch memory for the LSTM scan")
+
+    # -- Wiener filter ----------------------------------------------------------------------------
+
+    def wiener(
+        self,
+        mix,
+        const float[:, :, :, ::1] mags,
+        y,
+        *,
+        Py_ssize_t bin_start,
+        Py_ssize_t bin_stop,
+        int iterations,
+        double max_abs,
+        double eps,
+        bint softmask=False,
+        bint residual=False,
+        double[:, :, :, ::1] r=None,
+        level=None,
+    ):
+        """Filter bins [bin_start, bin_stop); see src_ext/kernels/wiener_body.h.
+
+        `mix` complex64 [shape=(nb_channels, nb_frames, nb_bins)], `mags` [shape=(nb_targets,
+        nb_frames, mag_channels, nb_bins)], `y` complex64 [shape=(nb_sources, nb_channels,
+        nb_frames, nb_bins)]. Without `r` all iterations run on these frames. With `r`
+        [shape=(iterations, nb_sources, 4, nb_bins)] either the sums of `level` are added to it
+        (`y` is None) or, without `level`, `y` is filtered from it.
+        """
+        cdef umx_wiener_args g
+        cdef int failed
+        cdef const float[:, :, ::1] mix_view = mix.view(np.float32)
+        cdef float[:, :, :, ::1] y_view
+        _check(mix.dtype == np.complex64, "mix must be complex64")
+        g.nb_channels = mix_view.shape[0]
+        g.nb_frames = mix_view.shape[1]
+        g.nb_bins = mix_view.shape[2] // 2
+        g.nb_targets = mags.shape[0]
+        g.mag_channels = mags.shape[2]
+        if g.nb_frames == 0 or bin_start == bin_stop:
+            return
+        _check(g.nb_channels in (1, 2), f"nb_channels={g.nb_channels} must be 1 or 2")
+        _check(g.mag_channels in (1, g.nb_channels), f"mag_channels={g.mag_channels}")
+        _check(g.nb_targets > 0, "at least one target")
+        _check(mags.shape[1] == g.nb_frames and mags.shape[3] == g.nb_bins,
+               "mags and mix differ in frames or bins")
+        _check(0 <= bin_start < bin_stop <= g.nb_bins, f"bins [{bin_start}, {bin_stop})")
+        _check(iterations >= 0 and max_abs > 0 and eps >= 0, "iterations, max_abs, eps")
+        g.bin_start, g.bin_stop = bin_start, bin_stop
+        g.residual, g.softmask, g.iterations = residual, softmask, iterations
+        g.eps, g.max_abs = eps, max_abs
+        g.mix = &mix_view[0, 0, 0]
+        g.mags = &mags[0, 0, 0, 0]
+        g.y = NULL
+        g.r = NULL
+        g.level = 0
+        if r is not None:
+            _check(r.shape[0] == iterations and r.shape[1] == g.nb_targets + g.residual
+                   and r.shape[2] == 4 and r.shape[3] == g.nb_bins, "r has the wrong shape")
+            g.r = &r[0, 0, 0, 0] if iterations else NULL
+        if level is not None:
+            _check(r is not None and 0 <= level < iterations, f"level={level}")
+            g.stage = UMX_WIENER_ACCUMULATE
+            g.level = level
+        else:
+            g.stage = UMX_WIENER_FILTER if r is not None else UMX_WIENER_WINDOW
+            y_view = y.view(np.float32)
+            _check(y.dtype == np.complex64 and y_view.shape[0] == g.nb_targets + g.residual
+                   and y_view.shape[1] == g.nb_channels and y_view.shape[2] == g.nb_frames
+                   and y_view.shape[3] == 2 * g.nb_bins, "y has the wrong shape or dtype")
+            g.y = &y_view[0, 0, 0, 0]
+        with nogil:
+            failed = self.table.wiener(&g)
+        if failed:
+            raise MemoryError("no scratch memory for the Wiener filter")

@@ -1,0 +1,299 @@
+/* Multichannel Wiener filter by expectation-maximisation, for 1 or 2 channels.
+ *
+ * Computes      first estimates (magnitude with the phase of the mix, or softmask), residual, then
+ *               per iteration
+ *                 v_j = mean_c |y_jc|^2,  R_j = sum_t y_j y_j^H / (eps + sum_t v_j)
+ *                 Cxx = sum_j v_j R_j + sqrt(eps) I,  y_j = v_j R_j Cxx^-1 x
+ *               on x and y divided by max_abs, and multiplied back at the end.
+ * Arguments     umx_wiener_args in kernels.h. Of r[i][j]: |y_0|^2, |y_1|^2, Re and Im of y_0 y_1*.
+ * Aliasing      none of the arrays overlap.
+ * Accumulates   r with `+=`, y with `=`
+ * Parallel over nothing: callers give each thread its own bins.
+ * Precision     float64 throughout, float32 in and out. Near-mono mixtures make Cxx nearly singular,
+ *               and float32 loses everything there.
+ * Oracle        umx_np.backends.reference.wiener
+ * Benchmark     benchmarks/kernels/wiener.py
+ *
+ * Given R of every iteration, an estimate depends on its own frame only. So nothing but R is kept
+ * between the passes: pass i recomputes the chain of i filters from the magnitudes, in float64, and
+ * the same code serves one window or a track that arrives in blocks. Bins are taken LANES at a time
+ * with their frames, so that one block of mix and magnitudes stays in L2 over all passes.
+ */
+#define LANES 32
+
+typedef struct {
+    const umx_wiener_args *g;
+    int sources;
+    ptrdiff_t bin, n;        /* first bin and number of bins of this block */
+    double inv, reg;
+    double *xr, *xi;         /* (channels, LANES) mix of one frame */
+    double *er, *ei;         /* (channels, LANES) phase factors */
+    double *yr, *yi;         /* (sources, channels, LANES) estimates of one frame */
+    double *v;               /* (sources, LANES) */
+    double *r;               /* (iterations, sources, 4, LANES) normalised */
+    double *sum;             /* (sources, 4, LANES) being accumulated */
+} wiener_block;
+
+#define AT(base, i, j, count) ((base) + ((ptrdiff_t)(i) * (count) + (j)) * LANES)
+
+static void wiener_estimate(const wiener_block *b, ptrdiff_t t) {
+    const umx_wiener_args *g = b->g;
+    const int channels = g->nb_channels, sources = b->sources;
+    const ptrdiff_t n = b->n;
+    for (int ch = 0; ch < channels; ch++) {
+        const float *VEC_RESTRICT mix =
+            g->mix + 2 * ((ch * g->nb_frames + t) * g->nb_bins + b->bin);
+        double *VEC_RESTRICT xr = b->xr + ch * LANES, *VEC_RESTRICT xi = b->xi + ch * LANES;
+        double *VEC_RESTRICT er = b->er + ch * LANES, *VEC_RESTRICT ei = b->ei + ch * LANES;
+        const double inv = b->inv;
+        for (ptrdiff_t l = 0; l < n; l++) {
+            double re = mix[2 * l], im = mix[2 * l + 1];
+            double power = re * re + im * im;
+            double unit = 1.0 / sqrt(power > 0.0 ? power : 1.0);
+            er[l] = power > 0.0 ? re * unit : 1.0; /* the phase of a silent bin is 0 */
+            ei[l] = im * unit;
+            xr[l] = re * inv;
+            xi[l] = im * inv;
+        }
+        double *VEC_RESTRICT total = b->v; /* free until the filter runs */
+        if (g->softmask) {
+            for (ptrdiff_t l = 0; l < n; l++) total[l] = g->eps;
+            for (int j = 0; j < g->nb_targets; j++) {
+                const float *VEC_RESTRICT mag =
+                    g->mags + ((j * g->nb_frames + t) * g->mag_channels +
+                               (g->mag_channels > 1 ? ch : 0)) * g->nb_bins + b->bin;
+                for (ptrdiff_t l = 0; l < n; l++) total[l] += mag[l];
+            }
+        }
+        for (int j = 0; j < g->nb_targets; j++) {
+            const float *VEC_RESTRICT mag =
+                g->mags + ((j * g->nb_frames + t) * g->mag_channels +
+                           (g->mag_channels > 1 ? ch : 0)) * g->nb_bins + b->bin;
+            double *VEC_RESTRICT yr = AT(b->yr, j, ch, channels);
+            double *VEC_RESTRICT yi = AT(b->yi, j, ch, channels);
+            if (g->softmask) {
+                for (ptrdiff_t l = 0; l < n; l++) {
+                    double ratio = mag[l] / total[l];
+                    yr[l] = ratio * xr[l];
+                    yi[l] = ratio * xi[l];
+                }
+            } else {
+                for (ptrdiff_t l = 0; l < n; l++) {
+                    double m = mag[l] * inv;
+                    yr[l] = m * er[l];
+                    yi[l] = m * ei[l];
+                }
+            }
+        }
+        if (g->residual) {
+            double *VEC_RESTRICT qr = AT(b->yr, sources - 1, ch, channels);
+            double *VEC_RESTRICT qi = AT(b->yi, sources - 1, ch, channels);
+            for (ptrdiff_t l = 0; l < n; l++) {
+                qr[l] = xr[l];
+                qi[l] = xi[l];
+            }
+            for (int j = 0; j < g->nb_targets; j++) {
+                const double *VEC_RESTRICT yr = AT(b->yr, j, ch, channels);
+                const double *VEC_RESTRICT yi = AT(b->yi, j, ch, channels);
+                for (ptrdiff_t l = 0; l < n; l++) {
+                    qr[l] -= yr[l];
+                    qi[l] -= yi[l];
+                }
+            }
+        }
+    }
+}
+
+static void wiener_accumulate(const wiener_block *b) {
+    const ptrdiff_t n = b->n;
+    for (int j = 0; j < b->sources; j++) {
+        double *VEC_RESTRICT sum = AT(b->sum, j, 0, 4);
+        if (b->g->nb_channels == 1) {
+            const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 1), *VEC_RESTRICT yi = AT(b->yi, j, 0, 1);
+            for (ptrdiff_t l = 0; l < n; l++) sum[l] += yr[l] * yr[l] + yi[l] * yi[l];
+        } else {
+            const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 2), *VEC_RESTRICT yi = AT(b->yi, j, 0, 2);
+            for (ptrdiff_t l = 0; l < n; l++) {
+                double r0 = yr[l], i0 = yi[l], r1 = yr[LANES + l], i1 = yi[LANES + l];
+                sum[l] += r0 * r0 + i0 * i0;
+                sum[LANES + l] += r1 * r1 + i1 * i1;
+                sum[2 * LANES + l] += r0 * r1 + i0 * i1;
+                sum[3 * LANES + l] += i0 * r1 - r0 * i1;
+            }
+        }
+    }
+}
+
+static void wiener_filter_mono(const wiener_block *b, const double *r) {
+    const ptrdiff_t n = b->n;
+    double *VEC_RESTRICT xr = b->xr, *VEC_RESTRICT xi = b->xi;
+    double cxx[LANES];
+    for (ptrdiff_t l = 0; l < n; l++) cxx[l] = b->reg;
+    for (int j = 0; j < b->sources; j++) {
+        const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 1), *VEC_RESTRICT yi = AT(b->yi, j, 0, 1);
+        const double *VEC_RESTRICT rj = AT(r, j, 0, 4);
+        double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
+        for (ptrdiff_t l = 0; l < n; l++) {
+            v[l] = (yr[l] * yr[l] + yi[l] * yi[l]) * rj[l];
+            cxx[l] += v[l];
+        }
+    }
+    for (int j = 0; j < b->sources; j++) {
+        double *VEC_RESTRICT yr = AT(b->yr, j, 0, 1), *VEC_RESTRICT yi = AT(b->yi, j, 0, 1);
+        const double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
+        for (ptrdiff_t l = 0; l < n; l++) {
+            double gain = v[l] / cxx[l];
+            yr[l] = gain * xr[l];
+            yi[l] = gain * xi[l];
+        }
+    }
+}
+
+static void wiener_filter_stereo(const wiener_block *b, const double *r) {
+    const ptrdiff_t n = b->n;
+    const double reg = b->reg;
+    double c00[LANES], c11[LANES], cr[LANES], ci[LANES]; /* Cxx without the regularisation */
+    for (ptrdiff_t l = 0; l < n; l++) c00[l] = c11[l] = cr[l] = ci[l] = 0.0;
+    for (int j = 0; j < b->sources; j++) {
+        const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 2), *VEC_RESTRICT yi = AT(b->yi, j, 0, 2);
+        const double *VEC_RESTRICT rj = AT(r, j, 0, 4);
+        double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
+        for (ptrdiff_t l = 0; l < n; l++) {
+            double p = yr[l] * yr[l] + yi[l] * yi[l] + yr[LANES + l] * yr[LANES + l] +
+                       yi[LANES + l] * yi[LANES + l];
+            p *= 0.5;
+            v[l] = p;
+            c00[l] += p * rj[l];
+            c11[l] += p * rj[LANES + l];
+            cr[l] += p * rj[2 * LANES + l];
+            ci[l] += p * rj[3 * LANES + l];
+        }
+    }
+    /* w = Cxx^-1 x, over c00 .. ci. The determinant of S + reg I as det S + reg tr S + reg^2 with
+     * det S >= 0 cannot vanish, however close to mono the sources are. */
+    const double *VEC_RESTRICT xr = b->xr, *VEC_RESTRICT xi = b->xi;
+    for (ptrdiff_t l = 0; l < n; l++) {
+        double a = c00[l], d = c11[l], br = cr[l], bi = ci[l];
+        double det = a * d - br * br - bi * bi;
+        det = (det > 0.0 ? det : 0.0) + reg * (a + d) + reg * reg;
+        double s = 1.0 / det;
+        a += reg;
+        d += reg;
+        double x0r = xr[l], x0i = xi[l], x1r = xr[LANES + l], x1i = xi[LANES + l];
+        c00[l] = s * (d * x0r - br * x1r + bi * x1i);
+        c11[l] = s * (d * x0i - br * x1i - bi * x1r);
+        cr[l] = s * (a * x1r - br * x0r - bi * x0i);
+        ci[l] = s * (a * x1i - br * x0i + bi * x0r);
+    }
+    for (int j = 0; j < b->sources; j++) {
+        double *VEC_RESTRICT yr = AT(b->yr, j, 0, 2), *VEC_RESTRICT yi = AT(b->yi, j, 0, 2);
+        const double *VEC_RESTRICT rj = AT(r, j, 0, 4);
+        const double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
+        for (ptrdiff_t l = 0; l < n; l++) {
+            double r00 = rj[l], r11 = rj[LANES + l], rr = rj[2 * LANES + l], ri = rj[3 * LANES + l];
+            yr[l] = v[l] * (r00 * c00[l] + rr * cr[l] - ri * ci[l]);
+            yi[l] = v[l] * (r00 * c11[l] + rr * ci[l] + ri * cr[l]);
+            yr[LANES + l] = v[l] * (rr * c00[l] + ri * c11[l] + r11 * cr[l]);
+            yi[LANES + l] = v[l] * (rr * c11[l] - ri * c00[l] + r11 * ci[l]);
+        }
+    }
+}
+
+/* y of frame t after `count` iterations. */
+static void wiener_chain(const wiener_block *b, ptrdiff_t t, int count) {
+    wiener_estimate(b, t);
+    for (int i = 0; i < count; i++) {
+        const double *r = b->r + (ptrdiff_t)i * b->sources * 4 * LANES;
+        if (b->g->nb_channels == 1)
+            wiener_filter_mono(b, r);
+        else
+            wiener_filter_stereo(b, r);
+    }
+}
+
+static void wiener_normalise(const wiener_block *b, int level, const double *sum,
+                             ptrdiff_t stride) {
+    const int stereo = b->g->nb_channels == 2;
+    for (int j = 0; j < b->sources; j++) {
+        double *out = AT(b->r, (ptrdiff_t)level * b->sources + j, 0, 4);
+        const double *in = sum + (ptrdiff_t)j * 4 * stride;
+        for (ptrdiff_t l = 0; l < b->n; l++) {
+            double weight = stereo ? 0.5 * (in[l] + in[stride + l]) : in[l];
+            double s = 1.0 / (b->g->eps + weight);
+            for (int q = 0; q < (stereo ? 4 : 1); q++) out[q * LANES + l] = in[q * stride + l] * s;
+        }
+    }
+}
+
+static void wiener_accumulate_frames(const wiener_block *b, int level) {
+    memset(b->sum, 0, sizeof(double) * b->sources * 4 * LANES);
+    for (ptrdiff_t t = 0; t < b->g->nb_frames; t++) {
+        wiener_chain(b, t, level);
+        wiener_accumulate(b);
+    }
+}
+
+static void wiener_write_frames(const wiener_block *b) {
+    const umx_wiener_args *g = b->g;
+    for (ptrdiff_t t = 0; t < g->nb_frames; t++) {
+        wiener_chain(b, t, g->iterations);
+        for (int j = 0; j < b->sources; j++)
+            for (int ch = 0; ch < g->nb_channels; ch++) {
+                const double *VEC_RESTRICT yr = AT(b->yr, j, ch, g->nb_channels);
+                const double *VEC_RESTRICT yi = AT(b->yi, j, ch, g->nb_channels);
+                float *VEC_RESTRICT out =
+                    g->y + 2 * (((j * g->nb_channels + ch) * g->nb_frames + t) * g->nb_bins + b->bin);
+                for (ptrdiff_t l = 0; l < b->n; l++) {
+                    out[2 * l] = (float)(yr[l] * g->max_abs);
+                    out[2 * l + 1] = (float)(yi[l] * g->max_abs);
+                }
+            }
+    }
+}
+
+static int wiener(const umx_wiener_args *g) {
+    wiener_block b = {g, g->nb_targets + (g->residual ? 1 : 0), 0, 0, 1.0 / g->max_abs, sqrt(g->eps),
+                      NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    const ptrdiff_t per_source = (ptrdiff_t)b.sources * LANES;
+    const ptrdiff_t sizes[] = {2 * LANES,      2 * LANES,      2 * LANES,
+                               2 * LANES,      2 * per_source, 2 * per_source,
+                               per_source,     4 * per_source * (g->iterations ? g->iterations : 1),
+                               4 * per_source};
+    double **parts[] = {&b.xr, &b.xi, &b.er, &b.ei, &b.yr, &b.yi, &b.v, &b.r, &b.sum};
+    ptrdiff_t total = 0;
+    for (int i = 0; i < 9; i++) total += sizes[i];
+    double *memory = (double *)scratch_alloc(sizeof(double) * total);
+    if (!memory) return -1;
+    double *next = memory;
+    for (int i = 0; i < 9; i++) {
+        *parts[i] = next;
+        next += sizes[i];
+    }
+    const ptrdiff_t level_size = (ptrdiff_t)b.sources * 4 * g->nb_bins;
+    for (b.bin = g->bin_start; b.bin < g->bin_stop; b.bin += LANES) {
+        b.n = g->bin_stop - b.bin < LANES ? g->bin_stop - b.bin : LANES;
+        if (g->stage == UMX_WIENER_WINDOW) {
+            for (int i = 0; i < g->iterations; i++) {
+                wiener_accumulate_frames(&b, i);
+                wiener_normalise(&b, i, b.sum, LANES);
+            }
+            wiener_write_frames(&b);
+            continue;
+        }
+        int known = g->stage == UMX_WIENER_ACCUMULATE ? g->level : g->iterations;
+        for (int i = 0; i < known; i++)
+            wiener_normalise(&b, i, g->r + i * level_size + b.bin, g->nb_bins);
+        if (g->stage == UMX_WIENER_FILTER) {
+            wiener_write_frames(&b);
+            continue;
+        }
+        wiener_accumulate_frames(&b, g->level);
+        for (ptrdiff_t q = 0; q < (ptrdiff_t)b.sources * 4; q++)
+            for (ptrdiff_t l = 0; l < b.n; l++)
+                g->r[g->level * level_size + q * g->nb_bins + b.bin + l] += b.sum[q * LANES + l];
+    }
+    scratch_free(memory);
+    return 0;
+}
+#undef AT
+#undef LANES

@@ -1,0 +1,1 @@
+"""Compiled extensions; their sources are in src_ext/."""

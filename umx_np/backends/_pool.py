@@ -1,0 +1,64 @@
+"""Threads for kernels that release the GIL."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from ..config import check_int
+from .base import Item, Result
+
+_executors: dict[int, ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+
+
+def _forget_executors() -> None:
+    # After a fork the child has the objects but not the threads; waiting for them would hang.
+    global _lock
+    _executors.clear()
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_executors)
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def resolve_threads(threads: int | None) -> int:
+    """Return the number of threads: the argument, or all cores this process may use."""
+    return available_cores() if threads is None else check_int("threads", threads, 1)
+
+
+def parallel_map(
+    threads: int, function: Callable[[Item], Result], items: Iterable[Item]
+) -> list[Result]:
+    """``[function(item) for item in items]`` on some threads; the first error is raised.
+
+    The executors are shared by all callers, so the number of threads at work does not grow with the
+    number of separators. Functions must not call `parallel_map` themselves.
+    """
+    items = list(items)
+    if threads == 1 or len(items) < 2:
+        return [function(item) for item in items]
+    with _lock:
+        if threads not in _executors:
+            _executors[threads] = ThreadPoolExecutor(threads, thread_name_prefix="umx_np")
+        executor = _executors[threads]
+    futures = [executor.submit(function, item) for item in items]
+    try:
+        return [future.result() for future in futures]
+    finally:
+        # After an error nothing of this call may still write to arrays the caller gives up.
+        for future in futures:
+            future.cancel()
+        for future in futures:
+            if not future.cancelled():
+                future.exception()

@@ -1,0 +1,210 @@
+"""What a backend offers. Arguments are keyword-only wherever order could be confused.
+
+Shapes use the names of docs/glossary.md. Spectra are channel-first and frame-major,
+``(nb_channels, nb_frames, nb_bins)``, because the FFT and the filter walk along bins; network
+activations are frame-major, ``(nb_frames, features)``, because matrix products walk along features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ..config import ModelConfig
+from ..weights.bundle import StateDict
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Network(Protocol):
+    """One target network, cut where a track can be cut.
+
+    `encode`, `combine` and `decode` treat frames independently; `scan` is the recurrence and carries
+    a state from one call to the next. The parts of an activation that come from different places
+    (the skip connection, the two directions) stay apart: a matrix product over several parts is the
+    sum of the products.
+    """
+
+    config: ModelConfig
+    dtype: Any
+
+    def encode(self, mags: np.ndarray) -> np.ndarray:
+        """Normalise, fc1, bn1, tanh.
+
+        Parameters
+        ----------
+        mags : ndarray [shape=(nb_frames, nb_channels, nb_input_bins)]
+            Magnitudes of the bins that the network reads.
+
+        Returns
+        -------
+        ndarray [shape=(nb_frames, hidden_size)]
+        """
+        ...
+
+    def initial_state(self) -> Any:
+        """Zero hidden and cell state of one direction of one layer."""
+        ...
+
+    def scan(
+        self, layer: int, direction: int, parts: Sequence[np.ndarray], state: Any
+    ) -> np.ndarray:
+        """One direction of one LSTM layer over some frames.
+
+        Parameters
+        ----------
+        layer : int
+            Layer, from 0.
+        direction : int
+            0 walks the frames forward, 1 backward.
+        parts : sequence of ndarray [shape=(nb_frames, any)]
+            The input features side by side.
+        state : object
+            From `initial_state`; updated in place. Direction 1 must be given the last block first.
+
+        Returns
+        -------
+        ndarray [shape=(nb_frames, lstm_hidden_size)]
+        """
+        ...
+
+    def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Compute fc2, bn2 and ReLU of the skip connection and the LSTM outputs.
+
+        Returns an ndarray [shape=(nb_frames, hidden_size)].
+        """
+        ...
+
+    def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Compute fc3, bn3, output scaling and ReLU, and multiply with the mixture.
+
+        Parameters
+        ----------
+        z : ndarray [shape=(nb_frames, hidden_size)]
+            From `combine`.
+        mags : ndarray [shape=(nb_frames, nb_channels, nb_bins)]
+            Full-band magnitudes of the mixture.
+        out : ndarray or None
+            Where to put the result.
+
+        Returns
+        -------
+        ndarray [shape=(nb_frames, nb_channels, nb_bins)]
+            Magnitudes of the target.
+        """
+        ...
+
+    def state_dict(self) -> StateDict:
+        """Return copies of all parameters under PyTorch's names."""
+        ...
+
+
+class Backend(Protocol):
+    """Operations on one device."""
+
+    name: str
+    threads: int
+
+    def network(self, config: ModelConfig, state: StateDict) -> Network:
+        """Prepare a network for inference; `state` is complete and checked."""
+        ...
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        """Call `function` on every item, on the threads of this backend; results in order."""
+        ...
+
+    def frame(self, x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
+        """Cut ``x`` [shape=(nb_channels, n)] to windowed frames.
+
+        Returns an ndarray [shape=(nb_channels, nb_frames, n_fft)].
+        """
+        ...
+
+    def overlap_add(
+        self, frames: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
+    ) -> None:
+        """Add windowed frames into ``out`` [shape=(nb_channels, n)]."""
+        ...
+
+    def magnitude(
+        self, spectrum: np.ndarray, *, nb_bins: int, mono: bool, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Magnitudes of the first bins, averaged over the channels if `mono`.
+
+        Returns an ndarray [shape=(nb_frames, nb_channels or 1, nb_bins)].
+        """
+        ...
+
+    def linear(self, x: np.ndarray, weight: Any) -> np.ndarray:
+        """Matrix product ``x weight^T`` with a weight from `pack_linear`."""
+        ...
+
+    def pack_linear(self, weight: np.ndarray) -> Any:
+        """Prepare a weight [shape=(n, k)] for `linear`."""
+        ...
+
+    def wiener(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        *,
+        iterations: int,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> np.ndarray:
+        """Filter the frames given as one window.
+
+        Parameters
+        ----------
+        mix : complex ndarray [shape=(nb_channels, nb_frames, nb_bins)]
+            STFT of the mixture.
+        mags : ndarray [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)]
+            Magnitudes of the targets.
+        iterations, softmask, residual, eps
+            As in `umx_np.wiener`.
+        max_abs : float
+            The mixture and the estimates are divided by it during the iterations.
+
+        Returns
+        -------
+        complex ndarray [shape=(nb_sources, nb_channels, nb_frames, nb_bins)]
+        """
+        ...
+
+    def wiener_accumulate(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        level: int,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> None:
+        """Add the sums of y y^H after `level` iterations to ``statistics[level]``.
+
+        `statistics` is float64 [shape=(iterations, nb_sources, 4, nb_bins)]: ``|y_0|^2``,
+        ``|y_1|^2``, real and imaginary part of ``y_0 y_1*``; for 1 or 2 channels.
+        """
+        ...
+
+    def wiener_filter(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> np.ndarray:
+        """Estimates after all iterations, from statistics of a whole track."""
+        ...

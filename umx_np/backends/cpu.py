@@ -1,0 +1,341 @@
+"""The compiled kernels behind the backend contract; float32, no BLAS, own threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..config import ModelConfig
+from ..errors import DeviceError, ShapeError
+from ..weights.bundle import StateDict
+from ._pool import parallel_map, resolve_threads
+from .base import Item, Network, Result
+from .reference import BATCHNORM_EPS
+
+try:
+    from .._kernels import cpu as _cpu
+    from .._kernels import stft as _stft
+except ImportError as error:  # an uncompiled source tree
+    raise DeviceError(
+        f"device='cpu' is not available: the compiled kernels cannot be imported ({error}); "
+        "build them with: python -m pip install -e ."
+    ) from error
+
+# Bins that one thread filters at a time: a few blocks of the kernel.
+_WIENER_BINS = 128
+
+
+def instruction_set() -> str:
+    """Name of the instruction-set level to use.
+
+    The best one that this processor runs, unless the environment variable ``UMX_NP_ISA`` names
+    another.
+    """
+    level = os.environ.get("UMX_NP_ISA") or "auto"
+    levels = _cpu.levels()
+    if level != "auto" and not levels.get(level):
+        raise DeviceError(
+            f"UMX_NP_ISA={level!r} cannot run on this processor; "
+            f"choose from {[name for name, runs in levels.items() if runs]}"
+        )
+    return level
+
+
+def describe() -> dict[str, Any]:
+    """Return the levels compiled in and the one in use, for ``umx-np info``."""
+    kernels = _cpu.Kernels(instruction_set())
+    return {"level": kernels.level, "lanes": kernels.lanes, "levels": _cpu.levels()}
+
+
+class CpuNetwork:
+    """A network with its matrices packed for the kernels.
+
+    The packed matrices are the only copy: `state_dict` unpacks them. Normalisations are folded into
+    the prologue and epilogue of the matrix products, so the weights keep their exact values.
+
+    See Also
+    --------
+    umx_np.backends.base.Network : the contract.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, kernels: Any, config: ModelConfig, state: StateDict) -> None:
+        self.config = config
+        self._kernels = kernels
+        channels = config.nb_channels
+        # Vectors are small: kept as they are, for state_dict.
+        self._small = {name: v.copy() for name, v in state.items() if v.ndim < 2}
+        self._shift = np.tile(state["input_mean"].astype(np.float32), channels)
+        self._gain = np.tile(state["input_scale"].astype(np.float32), channels)
+        scale, bias = {}, {}
+        for name in ("bn1", "bn2", "bn3"):
+            variance = state[f"{name}.running_var"].astype(np.float64) + BATCHNORM_EPS
+            scale[name] = state[f"{name}.weight"] / np.sqrt(variance)
+            bias[name] = state[f"{name}.bias"] - state[f"{name}.running_mean"] * scale[name]
+        output_scale = np.tile(state["output_scale"].astype(np.float64), channels)
+        scale["bn3"] = scale["bn3"] * output_scale
+        bias["bn3"] = bias["bn3"] * output_scale + np.tile(state["output_mean"], channels)
+        self._scale = {name: v.astype(np.float32) for name, v in scale.items()}
+        self._bias = {name: v.astype(np.float32) for name, v in bias.items()}
+
+        self._fc1 = kernels.pack_linear(state["fc1.weight"])
+        self._fc3 = kernels.pack_linear(state["fc3.weight"])
+        # fc2 reads the skip connection and the directions, which arrive apart.
+        parts = [config.hidden_size] + [config.lstm_hidden_size] * config.nb_directions
+        self._fc2 = self._pack_parts(state["fc2.weight"], parts)
+        self._w_ih: dict[str, list[np.ndarray]] = {}
+        self._w_hh: dict[str, np.ndarray] = {}
+        self._gate_bias: dict[str, np.ndarray] = {}
+        for layer in range(config.nb_layers):
+            parts = parts[:1] if layer == 0 else [config.lstm_hidden_size] * config.nb_directions
+            for direction in range(config.nb_directions):
+                key = _suffix(layer, direction)
+                rows = kernels.pack_gates(
+                    state["lstm.weight_ih" + key], config.lstm_hidden_size
+                )
+                self._w_ih[key] = self._pack_parts(rows, parts)
+                self._w_hh[key] = kernels.pack_recurrent(state["lstm.weight_hh" + key])
+                both = state["lstm.bias_ih" + key].astype(np.float64)
+                both = (both + state["lstm.bias_hh" + key]).astype(np.float32)
+                self._gate_bias[key] = kernels.pack_gates(both, config.lstm_hidden_size)
+
+    def _pack_parts(self, weight: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+        columns = np.split(weight, np.cumsum(sizes)[:-1], axis=1)
+        return [self._kernels.pack_linear(part) for part in columns]
+
+    def _product(
+        self, parts: Sequence[np.ndarray], weights: Sequence[np.ndarray], out: np.ndarray, **finish: Any
+    ) -> np.ndarray:
+        """Sum of the products of all parts, with the epilogue after the last one."""
+        last = len(parts) - 1
+        for i, (part, weight) in enumerate(zip(parts, weights, strict=True)):
+            if i < last:
+                self._kernels.gemm(part, weight, out, accumulate=i > 0, finish=False)
+            else:
+                self._kernels.gemm(part, weight, out, accumulate=i > 0, **finish)
+        return out
+
+    def encode(self, mags: np.ndarray) -> np.ndarray:
+        out = np.empty((len(mags), self.config.hidden_size), np.float32)
+        self._kernels.gemm(
+            mags.reshape(len(mags), -1),
+            self._fc1,
+            out,
+            a_shift=self._shift,
+            a_scale=self._gain,
+            scale=self._scale["bn1"],
+            bias=self._bias["bn1"],
+            act="tanh",
+        )
+        return out
+
+    def initial_state(self) -> tuple[np.ndarray, np.ndarray]:
+        padded = self._kernels.padded_size(self.config.lstm_hidden_size)
+        return np.zeros(padded, np.float32), np.zeros(padded, np.float32)
+
+    def scan(
+        self,
+        layer: int,
+        direction: int,
+        parts: Sequence[np.ndarray],
+        state: tuple[np.ndarray, np.ndarray],
+    ) -> np.ndarray:
+        key = _suffix(layer, direction)
+        bias = self._gate_bias[key]
+        gates = np.empty((len(parts[0]), len(bias)), np.float32)
+        self._product(parts, self._w_ih[key], gates, bias=bias)
+        out = np.empty((len(gates), self.config.lstm_hidden_size), np.float32)
+        self._kernels.lstm_scan(gates, self._w_hh[key], *state, out, reverse=direction == 1)
+        return out
+
+    def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        out = np.empty((len(parts[0]), self.config.hidden_size), np.float32)
+        return self._product(
+            parts, self._fc2, out, scale=self._scale["bn2"], bias=self._bias["bn2"], act="relu"
+        )
+
+    def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        if out is None:
+            out = np.empty(mags.shape, np.float32)
+        self._kernels.gemm(
+            z,
+            self._fc3,
+            out.reshape(len(z), -1),
+            scale=self._scale["bn3"],
+            bias=self._bias["bn3"],
+            act="relu",
+            gain=mags.reshape(len(z), -1),
+        )
+        return out
+
+    def state_dict(self) -> StateDict:
+        config, kernels = self.config, self._kernels
+        state = {name: value.copy() for name, value in self._small.items()}
+        state["fc1.weight"] = kernels.unpack_linear(self._fc1, config.hidden_size)
+        state["fc2.weight"] = self._unpack_parts(self._fc2, config.hidden_size)
+        state["fc3.weight"] = kernels.unpack_linear(self._fc3, len(self._bias["bn3"]))
+        for key, parts in self._w_ih.items():
+            rows = self._unpack_parts(parts, len(self._gate_bias[key]))
+            state["lstm.weight_ih" + key] = kernels.unpack_gates(rows, config.lstm_hidden_size)
+            state["lstm.weight_hh" + key] = kernels.unpack_recurrent(self._w_hh[key])
+        return state
+
+    def _unpack_parts(self, parts: Sequence[np.ndarray], rows: int) -> np.ndarray:
+        return np.concatenate([self._kernels.unpack_linear(part, rows) for part in parts], axis=1)
+
+
+def _suffix(layer: int, direction: int) -> str:
+    return f"_l{layer}" + ("_reverse" if direction else "")
+
+
+class CpuBackend:
+    """Compiled kernels on the cores of this machine; see `umx_np.backends.base.Backend`.
+
+    Parameters
+    ----------
+    threads : int or None
+        Threads to compute on; None means all cores that this process may use.
+    level : str or None
+        Instruction-set level; None takes `instruction_set`.
+    """
+
+    name = "cpu"
+
+    def __init__(self, threads: int | None = None, level: str | None = None) -> None:
+        self.threads = resolve_threads(threads)
+        self._kernels = _cpu.Kernels(level or instruction_set())
+
+    def __repr__(self) -> str:
+        return f"cpu ({self._kernels.level}, {self.threads} threads)"
+
+    def network(self, config: ModelConfig, state: StateDict) -> Network:
+        return CpuNetwork(self._kernels, config, state)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        return parallel_map(self.threads, function, items)
+
+    def frame(self, x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
+        out = np.empty((len(x), nb_frames, len(window)), x.dtype)
+        _stft.frame(x, window, out, n_hop)
+        return out
+
+    def overlap_add(
+        self, frames: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
+    ) -> None:
+        _stft.overlap_add(frames, window, out, n_hop)
+
+    def magnitude(
+        self, spectrum: np.ndarray, *, nb_bins: int, mono: bool, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        if out is None:
+            shape = (spectrum.shape[1], 1 if mono else len(spectrum), nb_bins)
+            out = np.empty(shape, spectrum.real.dtype)
+        _stft.magnitude(spectrum, out, mono)
+        return out
+
+    def linear(self, x: np.ndarray, weight: tuple[np.ndarray, int]) -> np.ndarray:
+        packed, rows = weight
+        flat = x.reshape(-1, x.shape[-1])
+        out = np.empty((len(flat), rows), np.float32)
+        self._kernels.gemm(flat, packed, out)
+        return out.reshape(*x.shape[:-1], rows)
+
+    def pack_linear(self, weight: np.ndarray) -> tuple[np.ndarray, int]:
+        return self._kernels.pack_linear(weight), len(weight)
+
+    def wiener(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        *,
+        iterations: int,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> np.ndarray:
+        y = self._new_estimates(mix, mags, residual)
+        self._wiener_bins(
+            mix,
+            mags,
+            y,
+            iterations=iterations,
+            softmask=softmask,
+            residual=residual,
+            max_abs=max_abs if iterations else 1.0,
+            eps=eps,
+        )
+        return y
+
+    def wiener_accumulate(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        level: int,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> None:
+        self._wiener_bins(
+            mix,
+            mags,
+            None,
+            r=statistics,
+            level=level,
+            iterations=len(statistics),
+            softmask=softmask,
+            residual=residual,
+            max_abs=max_abs,
+            eps=eps,
+        )
+
+    def wiener_filter(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> np.ndarray:
+        y = self._new_estimates(mix, mags, residual)
+        self._wiener_bins(
+            mix,
+            mags,
+            y,
+            r=statistics,
+            iterations=len(statistics),
+            softmask=softmask,
+            residual=residual,
+            max_abs=max_abs,
+            eps=eps,
+        )
+        return y
+
+    def _new_estimates(self, mix: np.ndarray, mags: np.ndarray, residual: bool) -> np.ndarray:
+        if len(mix) > 2:
+            raise ShapeError(
+                f"nb_channels={len(mix)}: the compiled Wiener filter takes 1 or 2 channels; "
+                "use device='reference' for more"
+            )
+        return np.empty((len(mags) + residual, *mix.shape), np.complex64)
+
+    def _wiener_bins(
+        self, mix: np.ndarray, mags: np.ndarray, y: np.ndarray | None, **options: Any
+    ) -> None:
+        nb_bins = mix.shape[-1]
+
+        def some_bins(start: int) -> None:
+            stop = min(start + _WIENER_BINS, nb_bins)
+            self._kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, **options)
+
+        self.map(some_bins, range(0, nb_bins, _WIENER_BINS))

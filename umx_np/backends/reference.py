@@ -1,0 +1,368 @@
+"""The specification: every operation in plain NumPy, in the dtype of its arguments.
+
+Nothing here is fast. Each kernel of the other backends names its twin in this file as its oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from ..config import ModelConfig
+from ..weights.bundle import StateDict
+from .base import Item, Network, Result
+
+BATCHNORM_EPS = 1e-5
+
+
+def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """``x W^T``: x [shape=(..., k)], weight [shape=(n, k)]."""
+    return x @ weight.T
+
+
+def batchnorm(x: np.ndarray, state: StateDict, name: str) -> np.ndarray:
+    """Batch normalisation with the running statistics (evaluation mode)."""
+    variance = state[f"{name}.running_var"] + x.dtype.type(BATCHNORM_EPS)
+    x = (x - state[f"{name}.running_mean"]) / np.sqrt(variance)
+    return x * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Logistic function, written so that neither end overflows."""
+    return 0.5 * (1.0 + np.tanh(0.5 * x))
+
+
+def lstm_scan(
+    gates: np.ndarray, weight_hh: np.ndarray, h: np.ndarray, c: np.ndarray, *, reverse: bool
+) -> np.ndarray:
+    """One direction of one LSTM layer for one sequence; gates in the order i, f, g, o.
+
+    Parameters
+    ----------
+    gates : ndarray [shape=(nb_frames, 4 * hidden)]
+        Input projection plus both biases.
+    weight_hh : ndarray [shape=(4 * hidden, hidden)]
+        Recurrent weights.
+    h, c : ndarray [shape=(hidden,)]
+        State, updated in place.
+    reverse : bool
+        Walk the frames from last to first.
+
+    Returns
+    -------
+    ndarray [shape=(nb_frames, hidden)]
+    """
+    out = np.empty((len(gates), len(h)), gates.dtype)
+    for t in range(len(gates) - 1, -1, -1) if reverse else range(len(gates)):
+        i, f, g, o = np.split(gates[t] + weight_hh @ h, 4)
+        c[:] = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+        h[:] = sigmoid(o) * np.tanh(c)
+        out[t] = h
+    return out
+
+
+def frame(x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
+    """Windowed frames of x [shape=(nb_channels, n)]."""
+    return np.stack([x[:, t * n_hop : t * n_hop + len(window)] * window for t in range(nb_frames)], 1)
+
+
+def overlap_add(frames: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray) -> None:
+    """Add windowed frames into out [shape=(nb_channels, n)]."""
+    for t in range(frames.shape[1]):
+        out[:, t * n_hop : t * n_hop + len(window)] += frames[:, t] * window
+
+
+def magnitude(spectrum: np.ndarray, *, nb_bins: int, mono: bool) -> np.ndarray:
+    """Magnitudes [shape=(nb_frames, nb_channels or 1, nb_bins)]."""
+    mags = np.abs(spectrum[..., :nb_bins]).transpose(1, 0, 2)
+    return mags.mean(axis=1, keepdims=True, dtype=mags.dtype) if mono else mags
+
+
+# -- Wiener filter -----------------------------------------------------------------------------
+# x mixture (F, B, C) and y estimates (F, B, C, J) are complex; v power (F, B, J); R (B, C, C, J).
+
+
+def first_estimates(
+    mags: np.ndarray, mix: np.ndarray, *, softmask: bool, residual: bool, eps: float
+) -> np.ndarray:
+    """Estimates before any iteration.
+
+    Parameters
+    ----------
+    mags : ndarray [shape=(nb_frames, nb_bins, nb_channels or 1, nb_targets)]
+        Magnitudes of the targets.
+    mix : complex ndarray [shape=(nb_frames, nb_bins, nb_channels)]
+        STFT of the mixture.
+    softmask : bool
+        Ratio of the magnitudes times the mixture, instead of the magnitude with its phase.
+    residual : bool
+        Append the mixture minus the targets.
+    eps : float
+        Added to the sum of the magnitudes (sic, not of the powers) when `softmask`.
+
+    Returns
+    -------
+    complex ndarray [shape=(nb_frames, nb_bins, nb_channels, nb_sources)]
+    """
+    x = mix[..., None]
+    if softmask:
+        y = x * (mags / (eps + mags.sum(axis=-1, keepdims=True)))
+    else:
+        # The phase of a silent bin is 0, as atan2(0, 0) is.
+        silent = x == 0
+        y = mags * np.where(silent, 1.0, x / np.where(silent, 1.0, np.abs(x))).astype(mix.dtype)
+    if residual:
+        y = np.concatenate([y, x - y.sum(axis=-1, keepdims=True)], axis=-1)
+    return y
+
+
+def em_iteration(
+    y: np.ndarray, x: np.ndarray, *, eps: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One iteration of the EM; returns the new y, and v and R of the old one."""
+    v = np.mean(np.abs(y) ** 2, axis=2)
+    R = np.einsum("fbcj,fbdj->bcdj", y, y.conj()) / (eps + v.sum(axis=0))[:, None, None, :]
+    return em_filter(y, x, v, R, eps=eps), v, R
+
+
+def em_filter(
+    y: np.ndarray, x: np.ndarray, v: np.ndarray, R: np.ndarray, *, eps: float
+) -> np.ndarray:
+    """Apply the Wiener gains v_j R_j Cxx^-1 to the mixture."""
+    nb_channels = x.shape[-1]
+    Cxx = np.einsum("fbj,bcdj->fbcd", v, R) + np.sqrt(eps) * np.eye(nb_channels, dtype=v.dtype)
+    w = np.linalg.solve(Cxx, x[..., None])[..., 0]
+    return np.einsum("fbj,bcdj,fbd->fbcj", v, R, w).astype(y.dtype)
+
+
+def wiener(
+    mix: np.ndarray,
+    mags: np.ndarray,
+    *,
+    iterations: int,
+    softmask: bool,
+    residual: bool,
+    max_abs: float,
+    eps: float,
+) -> np.ndarray:
+    """`Backend.wiener`, computed in double precision throughout."""
+    x = mix.transpose(1, 2, 0).astype(np.complex128)
+    y = first_estimates(
+        mags.transpose(1, 3, 2, 0).astype(np.float64), x, softmask=softmask, residual=residual, eps=eps
+    )
+    if iterations:
+        x, y = x / max_abs, y / max_abs
+        for _ in range(iterations):
+            y, _, _ = em_iteration(y, x, eps=eps)
+        y = y * max_abs
+    return np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype)
+
+
+def _scaled_estimates(
+    mix: np.ndarray,
+    mags: np.ndarray,
+    *,
+    softmask: bool,
+    residual: bool,
+    max_abs: float,
+    eps: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """First estimates y (F, B, C, J) and mixture x (F, B, C) in float64, divided by max_abs."""
+    x = mix.transpose(1, 2, 0).astype(np.complex128)
+    m = mags.transpose(1, 3, 2, 0).astype(np.float64)
+    y = first_estimates(m, x, softmask=softmask, residual=residual, eps=eps)
+    return y / max_abs, x / max_abs
+
+
+def _covariance_from_sums(sums: np.ndarray, nb_channels: int, eps: float) -> np.ndarray:
+    """R (B, C, C, J) from the sums (J, 4, B) of a whole track."""
+    r00, r11, re, im = sums.transpose(1, 2, 0)
+    if nb_channels == 1:
+        return (r00 / (eps + r00))[:, None, None, :].astype(np.complex128)
+    R = np.stack([np.stack([r00, re + 1j * im], 1), np.stack([re - 1j * im, r11], 1)], 1)
+    return R / (eps + (r00 + r11) / 2)[:, None, None, :]
+
+
+def _refine(
+    y: np.ndarray, x: np.ndarray, statistics: np.ndarray, count: int, *, eps: float
+) -> np.ndarray:
+    """Apply the filters of the first `count` iterations."""
+    for sums in statistics[:count]:
+        v = np.mean(np.abs(y) ** 2, axis=2)
+        y = em_filter(y, x, v, _covariance_from_sums(sums, x.shape[-1], eps), eps=eps)
+    return y
+
+
+# -- network -----------------------------------------------------------------------------------
+
+
+class ReferenceNetwork:
+    """Open-Unmix's network as its paper draws it; computes in `dtype`.
+
+    See Also
+    --------
+    umx_np.backends.base.Network : the contract.
+    """
+
+    def __init__(
+        self, config: ModelConfig, state: StateDict, dtype: np.dtype | type = np.float64
+    ) -> None:
+        self.config = config
+        self.dtype = np.dtype(dtype)
+        self._original = state
+        self._state = {
+            name: value.astype(dtype) if value.dtype.kind == "f" else value
+            for name, value in state.items()
+        }
+
+    def with_dtype(self, dtype: np.dtype) -> ReferenceNetwork:
+        """Return the same network computing in another dtype."""
+        if dtype == self.dtype:
+            return self
+        return ReferenceNetwork(self.config, self._original, dtype)
+
+    def encode(self, mags: np.ndarray) -> np.ndarray:
+        state = self._state
+        x = (mags + state["input_mean"]) * state["input_scale"]
+        # (nb_frames, nb_channels * nb_input_bins): channel-major features
+        x = linear(x.reshape(len(x), -1), state["fc1.weight"])
+        return np.tanh(batchnorm(x, state, "bn1"))
+
+    def initial_state(self) -> tuple[np.ndarray, np.ndarray]:
+        size = self.config.lstm_hidden_size
+        return np.zeros(size, self.dtype), np.zeros(size, self.dtype)
+
+    def scan(
+        self,
+        layer: int,
+        direction: int,
+        parts: Sequence[np.ndarray],
+        state: tuple[np.ndarray, np.ndarray],
+    ) -> np.ndarray:
+        weights = self._state
+        suffix = f"_l{layer}" + ("_reverse" if direction else "")
+        x = np.concatenate(parts, axis=-1)
+        gates = linear(x, weights["lstm.weight_ih" + suffix])
+        gates = gates + weights["lstm.bias_ih" + suffix] + weights["lstm.bias_hh" + suffix]
+        return lstm_scan(
+            gates, weights["lstm.weight_hh" + suffix], *state, reverse=bool(direction)
+        )
+
+    def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        x = linear(np.concatenate(parts, axis=-1), self._state["fc2.weight"])
+        return np.maximum(batchnorm(x, self._state, "bn2"), 0)
+
+    def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        x = batchnorm(linear(z, self._state["fc3.weight"]), self._state, "bn3")
+        x = x.reshape(mags.shape)
+        x = x * self._state["output_scale"] + self._state["output_mean"]
+        target = np.maximum(x, 0) * mags
+        if out is None:
+            return target
+        out[...] = target
+        return out
+
+    def state_dict(self) -> StateDict:
+        return {name: value.copy() for name, value in self._original.items()}
+
+
+class ReferenceBackend:
+    """All operations in NumPy; see `umx_np.backends.base.Backend`."""
+
+    name = "reference"
+    threads = 1
+
+    def __repr__(self) -> str:
+        return "reference (NumPy)"
+
+    def network(self, config: ModelConfig, state: StateDict) -> Network:
+        return ReferenceNetwork(config, state)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+        return [function(item) for item in items]
+
+    def frame(self, x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
+        return frame(x, window, n_hop=n_hop, nb_frames=nb_frames)
+
+    def overlap_add(
+        self, frames: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
+    ) -> None:
+        overlap_add(frames, window, n_hop=n_hop, out=out)
+
+    def magnitude(
+        self, spectrum: np.ndarray, *, nb_bins: int, mono: bool, out: np.ndarray | None = None
+    ) -> np.ndarray:
+        mags = magnitude(spectrum, nb_bins=nb_bins, mono=mono)
+        if out is None:
+            return mags
+        out[...] = mags
+        return out
+
+    def linear(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        return linear(x, weight)
+
+    def pack_linear(self, weight: np.ndarray) -> np.ndarray:
+        return weight
+
+    def wiener(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        *,
+        iterations: int,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> np.ndarray:
+        return wiener(
+            mix,
+            mags,
+            iterations=iterations,
+            softmask=softmask,
+            residual=residual,
+            max_abs=max_abs,
+            eps=eps,
+        )
+
+    def wiener_accumulate(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        level: int,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> None:
+        y, x = _scaled_estimates(
+            mix, mags, softmask=softmask, residual=residual, max_abs=max_abs, eps=eps
+        )
+        y = _refine(y, x, statistics, level, eps=eps)
+        sums = statistics[level].transpose(1, 2, 0)
+        sums[0] += (np.abs(y[:, :, 0]) ** 2).sum(axis=0)
+        if x.shape[-1] == 2:
+            sums[1] += (np.abs(y[:, :, 1]) ** 2).sum(axis=0)
+            cross = (y[:, :, 0] * y[:, :, 1].conj()).sum(axis=0)
+            sums[2] += cross.real
+            sums[3] += cross.imag
+
+    def wiener_filter(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        softmask: bool,
+        residual: bool,
+        max_abs: float,
+        eps: float,
+    ) -> np.ndarray:
+        y, x = _scaled_estimates(
+            mix, mags, softmask=softmask, residual=residual, max_abs=max_abs, eps=eps
+        )
+        y = _refine(y, x, statistics, len(statistics), eps=eps) * max_abs
+        return np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype)

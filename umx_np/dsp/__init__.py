@@ -1,0 +1,1 @@
+"""Signal processing: the short-time Fourier transform and the Wiener filter."""
