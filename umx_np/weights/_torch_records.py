@@ -1,0 +1,330 @@
+"""What the pickle inside a torch file may hold: storages, tensors, and nothing that acts.
+
+Tensors are first read as descriptions (`TensorRecord`), each checked when it is made. Numbers are
+read from the file only for those that belong to the state dict, so that the optimiser state in a
+training checkpoint costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import WeightsError
+from ._pickle import Constructor
+
+# More dimensions than any layer has; NumPy itself stops at 32 or 64.
+MAX_DIMENSIONS = 16
+# Tensors may share a storage (tied weights, slices), so that a file can describe more numbers than
+# it holds. This bounds how many times over.
+MAX_SHARING = 16
+_MAX_SIZE = 1 << 40
+
+
+@dataclass(frozen=True)
+class StorageType:
+    """Element type of a storage: how it lies in the file and how it is returned."""
+
+    name: str
+    stored: np.dtype
+    bfloat16: bool = False
+
+    def decode(self, raw: np.ndarray) -> np.ndarray:
+        """Turn stored elements into numbers; bfloat16 becomes float32, without loss."""
+        if self.bfloat16:
+            # bfloat16 is the upper half of a float32.
+            return (raw.astype(np.uint32) << 16).view(np.float32)
+        if self.name == "BoolStorage":
+            return raw != 0
+        return raw
+
+
+_DTYPES = {
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "HalfStorage": "f2",
+    "BFloat16Storage": "u2",
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "u1",
+    "ComplexFloatStorage": "c8",
+    "ComplexDoubleStorage": "c16",
+}
+STORAGE_TYPES = {
+    name: StorageType(name, np.dtype(code), bfloat16=name == "BFloat16Storage")
+    for name, code in _DTYPES.items()
+}
+# How the writer names a NumPy dtype; bfloat16 has none.
+STORAGE_NAMES = {
+    np.dtype(code): name
+    for name, code in _DTYPES.items()
+    if name not in ("BFloat16Storage", "BoolStorage")
+} | {np.dtype(bool): "BoolStorage"}
+
+
+@dataclass(frozen=True)
+class StorageRecord:
+    """A part of a storage of `total` elements, called `key` in the file."""
+
+    type: StorageType
+    key: str
+    total: int
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """A strided view of a storage; every index is known to lie inside it."""
+
+    storage: StorageRecord
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def is_whole_storage(self) -> bool:
+        """Whether the tensor is the storage, reshaped."""
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size != 1 and stride != expected:
+                return False
+            expected *= size
+        return self.offset == 0 and self.size == self.storage.total
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def storage_from_id(identity: object, *, legacy: bool) -> StorageRecord:
+    """Check a persistent id and turn it into a storage.
+
+    Parameters
+    ----------
+    identity : object
+        ``("storage", type, key, location, total)``, in the legacy format with a sixth field: None
+        or ``(key, offset, length)`` for a part of the storage. The location (the device that the
+        tensor was on) does not matter here.
+    legacy : bool
+        Which of the two forms to expect.
+
+    Raises
+    ------
+    WeightsError
+        If the id has any other form.
+    """
+    if isinstance(identity, tuple) and identity[:1] == ("module",):
+        raise WeightsError("the file holds a whole pickled module; save its state_dict() instead")
+    if (
+        not isinstance(identity, tuple)
+        or len(identity) != (6 if legacy else 5)
+        or identity[0] != "storage"
+        or not isinstance(identity[1], StorageType)
+        or not isinstance(identity[2], str)
+        or not isinstance(identity[3], str)
+        or not _is_count(identity[4])
+    ):
+        raise WeightsError("the pickle holds a malformed reference to a storage; file is damaged")
+    _, kind, key, _, total = identity[:5]
+    start, length = 0, total
+    view = identity[5] if legacy else None
+    if view is not None:
+        if not (
+            isinstance(view, tuple)
+            and len(view) == 3
+            and all(map(_is_count, view[1:]))
+            and view[1] + view[2] <= total
+        ):
+            raise WeightsError(f"storage={key!r} has a malformed view; the file is damaged")
+        start, length = view[1], view[2]
+    return StorageRecord(kind, key, total, start, length)
+
+
+def _rebuild_tensor(
+    storage: object, offset: object, shape: object, strides: object, *_: object
+) -> TensorRecord:
+    """Check ``torch._utils._rebuild_tensor[_v2]``; the further fields concern autograd."""
+    if not isinstance(storage, StorageRecord):
+        raise WeightsError("a tensor has no storage; the file is damaged")
+    where = f"a tensor of storage={storage.key!r}"
+    if not (isinstance(shape, tuple) and isinstance(strides, tuple)):
+        raise WeightsError(f"{where} has no shape or strides; the file is damaged")
+    if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
+        raise WeightsError(
+            f"{where} has {len(shape)} sizes and {len(strides)} strides; the file is damaged"
+        )
+    if not (_is_count(offset) and all(map(_is_count, shape)) and all(map(_is_count, strides))):
+        raise WeightsError(f"{where} has a size, stride or offset that is no count")
+    assert isinstance(offset, int)
+    # Python integers do not overflow, so these comparisons hold for any number in the file.
+    if math.prod(max(size, 1) for size in shape) > _MAX_SIZE:
+        raise WeightsError(f"{where} has an impossible shape={shape}; the file is damaged")
+    if 0 in shape:
+        return TensorRecord(storage, 0, shape, (0,) * len(shape))
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if last >= storage.length:
+        raise WeightsError(
+            f"{where} with shape={shape}, strides={strides}, offset={offset} reaches beyond the "
+            f"{storage.length} elements of the storage; the file is damaged"
+        )
+    record = TensorRecord(storage, offset, shape, strides)
+    if record.size > storage.length:
+        raise WeightsError(
+            f"{where} with shape={shape} repeats elements of a storage of {storage.length}; "
+            "call .contiguous() on expanded tensors before saving them"
+        )
+    return record
+
+
+def _rebuild_parameter(data: object, *_: object) -> TensorRecord:
+    """Unwrap a parameter; whether it wants a gradient is of no interest here."""
+    if not isinstance(data, TensorRecord):
+        raise WeightsError("a parameter has no tensor; the file is damaged")
+    return data
+
+
+def _ordered_dict(*arguments: object) -> OrderedDict[object, object]:
+    # Python 3 writes an empty one and sets its items afterwards.
+    if arguments:
+        raise WeightsError(
+            "the pickle makes an OrderedDict from arguments, as Python 2 did; "
+            "load and save the file once with a current version of torch"
+        )
+    return OrderedDict()
+
+
+def _size(*arguments: object) -> tuple[int, ...]:
+    if len(arguments) != 1 or not isinstance(arguments[0], tuple):
+        raise WeightsError("a torch.Size is malformed; the file is damaged")
+    return arguments[0]
+
+
+def _constructor(name: str, build: Callable[..., object], minimum: int) -> Constructor:
+    def checked(*arguments: object) -> object:
+        if len(arguments) < minimum:
+            raise WeightsError(f"{name} has {len(arguments)} arguments; the file is damaged")
+        return build(*arguments)
+
+    return Constructor(name, checked)
+
+
+ALLOWED_GLOBALS: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): Constructor("collections.OrderedDict", _ordered_dict),
+    ("torch", "Size"): Constructor("torch.Size", _size),
+    ("torch._utils", "_rebuild_tensor"): _constructor("_rebuild_tensor", _rebuild_tensor, 4),
+    ("torch._utils", "_rebuild_tensor_v2"): _constructor("_rebuild_tensor_v2", _rebuild_tensor, 6),
+    ("torch._utils", "_rebuild_parameter"): _constructor(
+        "_rebuild_parameter", _rebuild_parameter, 3
+    ),
+    **{("torch", name): kind for name, kind in STORAGE_TYPES.items()},
+    # Very old files name the class of the device that the tensor was on.
+    **{("torch.cuda", name): kind for name, kind in STORAGE_TYPES.items()},
+}
+
+
+def select_state(content: object) -> dict[str, TensorRecord]:
+    """Find the state dict in what a file holds, and check that it maps names to tensors.
+
+    Parameters
+    ----------
+    content : object
+        A state dict, or a checkpoint that holds one under ``"state_dict"``.
+
+    Raises
+    ------
+    WeightsError
+        If there is no state dict, or one with other things than tensors in it.
+    """
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict):
+        raise WeightsError(
+            f"the file holds a {type(content).__name__} instead of a state dict; "
+            "save model.state_dict()"
+        )
+    state: dict[str, TensorRecord] = {}
+    for name, record in content.items():
+        if not isinstance(name, str) or not isinstance(record, TensorRecord):
+            raise WeightsError(
+                f"entry={str(name)[:100]!r} of the state dict is a {type(record).__name__}, "
+                "not a tensor; save model.state_dict()"
+            )
+        state[name] = record
+    return state
+
+
+def build_arrays(
+    state: dict[str, TensorRecord], read_storage: Callable[[StorageRecord], np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Read the numbers of every tensor.
+
+    Parameters
+    ----------
+    state : dict of str to TensorRecord
+        The tensors.
+    read_storage : callable
+        Returns a fresh array [shape=(total,)] of the stored elements, in native byte order.
+
+    Returns
+    -------
+    dict of str to ndarray
+        C-contiguous, writable arrays that share no memory.
+    """
+    check_sharing(state)
+    storages: dict[str, np.ndarray] = {}
+    given_away: set[str] = set()
+    arrays: dict[str, np.ndarray] = {}
+    for name, record in state.items():
+        storage = record.storage
+        if storage.key not in storages:
+            storages[storage.key] = storage.type.decode(read_storage(storage))
+        base = storages[storage.key]
+        if record.is_whole_storage and storage.key not in given_away:
+            # The common case: no second copy of the numbers.
+            given_away.add(storage.key)
+            arrays[name] = base.reshape(record.shape)
+            continue
+        step = base.itemsize
+        view: np.ndarray = np.ndarray(
+            record.shape,
+            base.dtype,
+            # The constructor checks the bounds once more.
+            buffer=base.data if base.size else b"",
+            offset=(storage.start + record.offset) * step if record.size else 0,
+            strides=[stride * step for stride in record.strides],
+        )
+        arrays[name] = view.copy(order="C")
+    return arrays
+
+
+def check_sharing(state: dict[str, TensorRecord]) -> None:
+    """Refuse a file in which storages disagree or are shared so often that memory would run out."""
+    kinds: dict[str, tuple[StorageType, int]] = {}
+    nb_described: dict[str, int] = {}
+    for record in state.values():
+        storage = record.storage
+        kind = (storage.type, storage.total)
+        if kinds.setdefault(storage.key, kind) != kind:
+            raise WeightsError(
+                f"storage={storage.key!r} is described in two ways; the file is damaged"
+            )
+        nb_described[storage.key] = nb_described.get(storage.key, 0) + record.size
+    for key, nb_elements in nb_described.items():
+        if nb_elements > MAX_SHARING * kinds[key][1]:
+            raise WeightsError(
+                f"storage={key!r} is shared by tensors {nb_elements / kinds[key][1]:.0f} times its "
+                f"size (limit: {MAX_SHARING})"
+            )

@@ -1,0 +1,136 @@
+"""Converting weights between PyTorch files and safetensors."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..errors import ConfigError, ModelNotFoundError, WeightsError
+from .bundle import StateDict
+from .folder import SEPARATOR_FILE, load_folder, save_folder
+from .safetensors_files import float_dtype, load_safetensors, parse_json, save_safetensors
+from .state import check_state, convert_floats, infer_config
+from .torch_files import is_torch_suffix, load_torch
+from .torch_writer import save_torch
+
+
+def convert(
+    src: str | os.PathLike[str],
+    dst: str | os.PathLike[str],
+    *,
+    dtype: object = None,
+    overwrite: bool = False,
+    format: Literal["pth", "safetensors"] | None = None,
+) -> list[Path]:
+    """Convert the weights of one target, or a model folder, to another format.
+
+    Parameters
+    ----------
+    src : path-like
+        A ``.pth``, ``.pt``, ``.chkpnt`` or ``.safetensors`` file, or a model folder.
+    dst : path-like
+        A file, whose suffix decides its format (``.pth``, ``.pt`` or ``.safetensors``), or a folder
+        when `src` is one.
+    dtype : dtype, optional
+        Floating dtype to store: ``"float16"``, ``"float32"`` or ``"float64"``. Without it weights
+        keep the one they have.
+    overwrite : bool
+        Whether existing files may be replaced.
+    format : {'pth', 'safetensors'}, optional
+        Format of the weights in a folder; safetensors if not given. For a file it must agree with
+        the suffix.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ConfigError
+        If `dst` exists and `overwrite` is False, or an argument is not usable.
+    ModelNotFoundError
+        If there is nothing at `src`.
+    WeightsError
+        If `src` is damaged, holds no Open-Unmix network, or its numbers do not fit `dtype`.
+
+    Notes
+    -----
+    Wrapper prefixes and buffers that are not part of the network are left out. The descriptions in
+    a folder (``<target>.json``) are carried over.
+    """
+    source, target = Path(src).expanduser(), Path(dst).expanduser()
+    if format not in (None, "pth", "safetensors"):
+        raise ConfigError(f"format={format!r} must be 'pth' or 'safetensors'")
+    float_type = None if dtype is None else float_dtype(dtype)
+    if not source.exists():
+        raise ModelNotFoundError(f"src={str(source)!r} does not exist")
+    if target.exists() and source.resolve() == target.resolve():
+        raise ConfigError(f"src and dst={str(target)!r} are the same; give another dst")
+    if source.is_dir():
+        return _convert_folder(source, target, float_type, overwrite, format or "safetensors")
+    return [_convert_file(source, target, float_type, overwrite, format)]
+
+
+def _convert_file(
+    source: Path, target: Path, dtype: np.dtype | None, overwrite: bool, format: str | None
+) -> Path:
+    suffix = target.suffix.lower()
+    if suffix not in (".pth", ".pt", ".safetensors"):
+        raise ConfigError(f"dst={str(target)!r} must end in .pth, .pt or .safetensors")
+    if format is not None and (format == "safetensors") != (suffix == ".safetensors"):
+        raise ConfigError(f"format={format!r} contradicts the suffix of dst={str(target)!r}")
+    if target.is_dir():
+        raise ConfigError(f"dst={str(target)!r} is a folder; give the name of a file")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"dst={str(target)!r} exists; use overwrite=True to replace it")
+    raw = _load_file(source)
+    try:
+        config = infer_config(raw)
+        state = check_state(raw, config, dtype=None)
+        if dtype is not None:
+            state = {name: convert_floats(name, array, dtype) for name, array in state.items()}
+    except WeightsError as error:
+        raise WeightsError(f"src={str(source)!r}: {error}") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if suffix == ".safetensors":
+        save_safetensors(state, target, config)
+    else:
+        save_torch(state, target)
+    return target
+
+
+def _load_file(source: Path) -> StateDict:
+    if source.suffix.lower() == ".safetensors":
+        return load_safetensors(source)
+    if is_torch_suffix(source):
+        return load_torch(source)
+    raise ConfigError(f"src={str(source)!r} must end in .pth, .pt, .chkpnt or .safetensors")
+
+
+def _convert_folder(
+    source: Path,
+    target: Path,
+    dtype: np.dtype | None,
+    overwrite: bool,
+    format: Literal["pth", "safetensors"],
+) -> list[Path]:
+    if target.is_file():
+        raise ConfigError(f"dst={str(target)!r} is a file; a folder is converted to a folder")
+    bundle = load_folder(source, dtype=None)
+    descriptions = {
+        name: parse_json(path.read_bytes(), str(path))
+        for name in bundle.targets
+        if (path := source / f"{name}.json").is_file() and path.name != SEPARATOR_FILE
+    }
+    return save_folder(
+        bundle,
+        target,
+        format,
+        dtype=dtype,
+        overwrite=overwrite,
+        descriptions=descriptions,
+    )

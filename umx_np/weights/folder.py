@@ -1,0 +1,458 @@
+"""Model folders as Open-Unmix's trainer writes them.
+
+A folder holds for each target ``<target>.json`` (arguments and history of the training) and
+``<target>.pth`` (weights), and for all of them ``separator.json`` (STFT parameters). Open-Unmix
+does not restore `unidirectional` and `nb_layers`; here the shapes of the weights tell them. Weights
+may also be ``<target>.safetensors``, which say their architecture themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..config import ModelConfig
+from ..errors import ConfigError, ModelNotFoundError, WeightsError
+from ._files import atomic_write
+from .bundle import ModelBundle, StateDict, TargetWeights
+from .safetensors_files import (
+    float_dtype,
+    load_safetensors,
+    load_safetensors_config,
+    parse_json,
+    save_safetensors,
+)
+from .state import check_state, convert_floats, infer_config, same_architecture
+from .torch_files import load_torch
+from .torch_writer import save_torch
+
+logger = logging.getLogger(__name__)
+
+SEPARATOR_FILE = "separator.json"
+_USUAL_ORDER = ("vocals", "drums", "bass", "other")
+_SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
+_DEFAULT_RATE = 44100.0
+# Keys of results["args"], in the spelling of Open-Unmix's trainer, and where they are found.
+_ARGUMENTS = ("nb_channels", "hidden_size", "nb_layers", "unidirectional")
+
+
+def is_model_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds a model, judged by the names of its files.
+
+    Parameters
+    ----------
+    path : path-like
+        Any path.
+
+    Returns
+    -------
+    bool
+        True if there are weights with a ``<target>.json`` beside them, weights beside a
+        ``separator.json``, or safetensors files.
+    """
+    folder = Path(path).expanduser()
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return False
+    weights = [name for name in names if name.endswith((".pth", ".safetensors"))]
+    if any(name.endswith(".safetensors") for name in weights):
+        return True
+    return any(
+        name == SEPARATOR_FILE or _candidates(folder, name[: -len(".json")], names)
+        for name in names
+        if weights and name.endswith(".json")
+    )
+
+
+def load_folder(
+    path: str | os.PathLike[str],
+    targets: Iterable[str] | str | None = None,
+    *,
+    dtype: object = np.float32,
+) -> ModelBundle:
+    """Read a model folder.
+
+    Parameters
+    ----------
+    path : path-like
+        Folder written by Open-Unmix's trainer or by `save_folder`.
+    targets : iterable of str, optional
+        Targets to load, in this order. Without it all that the folder holds: vocals, drums, bass
+        and other first, then the rest by name.
+    dtype : dtype or None
+        Floating dtype of the weights; None keeps that of the files.
+
+    Returns
+    -------
+    ModelBundle
+        Named like the folder.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the folder does not exist or holds no model.
+    ConfigError
+        If a target is not in the folder, or is asked for twice.
+    WeightsError
+        If a file is damaged or contradicts another.
+
+    Notes
+    -----
+    The weights of a target are ``<target>.pth``, else ``<target>.safetensors``, else the only file
+    named ``<target>-*.pth`` or ``<target>_*.pth``. Without ``separator.json`` the STFT parameters
+    are taken from ``<target>.json`` and the rate is taken to be 44100 Hz, with a note in the log.
+    """
+    folder = Path(path).expanduser()
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"path={str(folder)!r} is no folder that can be read: {error.strerror}"
+        ) from error
+    available = _find_targets(folder, names)
+    chosen = check_targets(targets, available, str(folder), known_only=False)
+    if not chosen:
+        raise ModelNotFoundError(
+            f"path={str(folder)!r} holds no model: expected <target>.json and <target>.pth"
+        )
+    weights: dict[str, TargetWeights] = {}
+    arguments: dict[str, dict[str, Any]] = {}
+    for target in chosen:
+        file = _find_weights(folder, target, names, available)
+        weights[target], arguments[target] = _load_target(folder, target, file, dtype)
+    settings = _load_separator(folder, weights, arguments)
+    return ModelBundle(name=folder.resolve().name, targets=weights, **settings)
+
+
+def check_targets(
+    targets: Iterable[str] | str | None,
+    available: Iterable[str],
+    model: str,
+    *,
+    known_only: bool = True,
+) -> list[str]:
+    """Return the targets to load, or say which ones a model has.
+
+    Parameters
+    ----------
+    targets : iterable of str, str or None
+        What was asked for; None means all.
+    available : iterable of str
+        Targets of the model.
+    model : str
+        Its name, for the message.
+    known_only : bool
+        Whether a target that is not in `available` is an error.
+
+    Returns
+    -------
+    list of str
+        In the order asked for.
+
+    Raises
+    ------
+    ConfigError
+        If a target is unknown, named twice, or no target is left.
+    """
+    available = list(available)
+    if targets is None:
+        return available
+    chosen = [targets] if isinstance(targets, str) else list(targets)
+    valid = f"valid targets of model={model!r}: {', '.join(available) or 'none'}"
+    if not chosen:
+        raise ConfigError(f"targets={chosen!r} is empty; {valid}")
+    for index, target in enumerate(chosen):
+        if not isinstance(target, str) or not _is_plain_name(target):
+            raise ConfigError(f"target={target!r} is no name of a target; {valid}")
+        if known_only and target not in available:
+            raise ConfigError(f"target={target!r} is not known; {valid}")
+        if target in chosen[:index]:
+            raise ConfigError(f"target={target!r} is named twice; {valid}")
+    return chosen
+
+
+def _is_plain_name(target: str) -> bool:
+    """Say whether a target can be part of file names without leading out of the folder."""
+    return bool(target) and target not in (".", "..") and not set(target) & set("/\\:\0")
+
+
+def _candidates(folder: Path, target: str, names: Iterable[str]) -> list[Path]:
+    """Files that may hold the weights of a target, the best kind only."""
+    names = list(names)
+    for suffix in _SUFFIXES.values():
+        if target + suffix in names:
+            return [folder / (target + suffix)]
+    starts = (f"{target}-", f"{target}_")
+    return [folder / name for name in names if name.startswith(starts) and name.endswith(".pth")]
+
+
+def _find_targets(folder: Path, names: list[str]) -> list[str]:
+    """Targets whose weights and description are in the folder."""
+    found = {Path(name).stem for name in names if name.endswith(".safetensors")}
+    for name in names:
+        target = name[: -len(".json")]
+        if name.endswith(".json") and name != SEPARATOR_FILE and _candidates(folder, target, names):
+            found.add(target)
+    return [t for t in _USUAL_ORDER if t in found] + sorted(found.difference(_USUAL_ORDER))
+
+
+def _find_weights(folder: Path, target: str, names: list[str], available: list[str]) -> Path:
+    # "drums_2.pth" is no file of the target "drums" when there is a target "drums_2".
+    others = {f"{other}.pth" for other in available if other != target}
+    files = [file for file in _candidates(folder, target, names) if file.name not in others]
+    if len(files) == 1:
+        return files[0]
+    if files:
+        listed = ", ".join(file.name for file in files)
+        raise WeightsError(
+            f"path={str(folder)!r} holds several weights of target={target!r}: {listed}; "
+            f"keep one, or name it {target}.pth"
+        )
+    raise ConfigError(
+        f"target={target!r} is not in path={str(folder)!r}: no {target}.pth, "
+        f"{target}.safetensors or {target}-<hash>.pth; "
+        f"valid targets: {', '.join(available) or 'none'}"
+    )
+
+
+def _load_target(
+    folder: Path, target: str, file: Path, dtype: object
+) -> tuple[TargetWeights, dict[str, Any]]:
+    """Return the weights of a target and the arguments it was trained with."""
+    embedded = None
+    raw: StateDict
+    if file.suffix == ".safetensors":
+        raw = load_safetensors(file)
+        embedded, _ = load_safetensors_config(file)
+    else:
+        raw = load_torch(file)
+    description = folder / f"{target}.json"
+    arguments = _load_arguments(description)
+    try:
+        config = infer_config(raw)
+        if embedded is not None and not same_architecture(embedded, config):
+            raise WeightsError(f"the weights fit {config}, but the file says {embedded}")
+        _compare(description, arguments, config)
+        state = check_state(raw, config, dtype=dtype)
+    except WeightsError as error:
+        raise WeightsError(f"path={str(file)!r}: {error}") from error
+    return TargetWeights(config, state), arguments
+
+
+def _load_arguments(description: Path) -> dict[str, Any]:
+    if not description.is_file():
+        logger.info("%s does not exist; the weights tell the architecture", description)
+        return {}
+    arguments = _read_json(description).get("args")
+    if not isinstance(arguments, dict):
+        raise WeightsError(
+            f"path={str(description)!r} has no 'args' object, so it was not written by a trainer"
+        )
+    return arguments
+
+
+def _compare(description: Path, arguments: dict[str, Any], config: ModelConfig) -> None:
+    """Make sure that the description of a target and its weights tell the same."""
+    for key in _ARGUMENTS:
+        expected = getattr(config, key)
+        if key in arguments and arguments[key] != expected:
+            raise WeightsError(
+                f"the weights have {key}={expected!r}, but {description.name} says "
+                f"{key}={arguments[key]!r}; the two files do not belong together"
+            )
+    if "nfft" in arguments:
+        n_fft = _integer(description, arguments, "nfft")
+        if n_fft // 2 + 1 != config.nb_bins:
+            raise WeightsError(
+                f"the weights have nb_bins={config.nb_bins}, but {description.name} says "
+                f"nfft={n_fft}; the two files do not belong together"
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return parse_json(path.read_bytes(), str(path))
+    except OSError as error:
+        raise WeightsError(f"path={str(path)!r} cannot be read: {error.strerror}") from error
+
+
+def _integer(path: Path, values: dict[str, Any], key: str) -> int:
+    value = values.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise WeightsError(f"path={str(path)!r} has {key}={value!r} instead of a positive integer")
+    return value
+
+
+def _load_separator(
+    folder: Path, weights: dict[str, TargetWeights], arguments: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what a `ModelBundle` says about the STFT."""
+    path = folder / SEPARATOR_FILE
+    if path.is_file():
+        values = _read_json(path)
+    else:
+        values = _infer_separator(folder, arguments)
+        logger.warning(
+            "%s does not exist; using n_fft=%s, n_hop=%s, sample_rate=%s from the targets",
+            path, values["nfft"], values["nhop"], values["sample_rate"],
+        )  # fmt: skip
+    rate = values.get("sample_rate")
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1e9:
+        raise WeightsError(f"path={str(path)!r} has sample_rate={rate!r}; give a rate in Hz")
+    n_fft = _integer(path, values, "nfft")
+    nb_channels = _integer(path, values, "nb_channels")
+    for target, weight in weights.items():
+        if (weight.config.nb_bins, weight.config.nb_channels) != (n_fft // 2 + 1, nb_channels):
+            raise WeightsError(
+                f"path={str(path)!r} has nfft={n_fft}, nb_channels={nb_channels}, but the weights "
+                f"of target={target!r} have nb_bins={weight.config.nb_bins}, "
+                f"nb_channels={weight.config.nb_channels}"
+            )
+    license_ = values.get("license")
+    return {
+        "sample_rate": float(rate),
+        "n_fft": n_fft,
+        "n_hop": _integer(path, values, "nhop"),
+        "nb_channels": nb_channels,
+        "license": license_ if isinstance(license_, str) else None,
+    }
+
+
+def _infer_separator(folder: Path, arguments: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Take the settings from the arguments of the targets, which must agree."""
+    values: dict[str, Any] = {}
+    for key in ("nfft", "nhop", "nb_channels"):
+        found = {repr(args[key]): args[key] for args in arguments.values() if key in args}
+        if len(found) != 1:
+            problem = f"disagree on {key} ({', '.join(found)})" if found else f"do not say {key}"
+            raise WeightsError(
+                f"path={str(folder)!r} has no {SEPARATOR_FILE}, and its targets {problem}; write "
+                'one such as {"nfft": 4096, "nhop": 1024, "sample_rate": 44100.0, "nb_channels": 2}'
+            )
+        values[key] = next(iter(found.values()))
+    rates = [args["sample_rate"] for args in arguments.values() if "sample_rate" in args]
+    values["sample_rate"] = rates[0] if rates else _DEFAULT_RATE
+    return values
+
+
+def save_folder(
+    bundle: ModelBundle,
+    path: str | os.PathLike[str],
+    format: Literal["pth", "safetensors"] = "pth",
+    *,
+    dtype: object = None,
+    overwrite: bool = True,
+    descriptions: dict[str, dict[str, Any]] | None = None,
+) -> list[Path]:
+    """Write a model folder that Open-Unmix's ``load_separator`` reads.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+        The model.
+    path : path-like
+        Folder; made if needed. Each file is written completely before it takes its name.
+    format : {'pth', 'safetensors'}
+        Kind of the weights. Open-Unmix reads ``pth`` only.
+    dtype : dtype, optional
+        Floating dtype to store the weights in.
+    overwrite : bool
+        Whether files of the same names may be replaced.
+    descriptions : dict of str to dict, optional
+        Contents of ``<target>.json`` to keep, such as the history of the training. The arguments
+        that describe the architecture are added to their ``"args"``.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds weights of a target in another form, which would win over these or be
+        ambiguous, or files to be kept.
+    WeightsError
+        If the weights do not fit their configuration or cannot be stored.
+
+    Notes
+    -----
+    Open-Unmix cannot read unidirectional networks or ones with another number of layers than 3.
+    """
+    if format not in _SUFFIXES:
+        raise ConfigError(f"format={format!r} must be 'pth' or 'safetensors'")
+    folder = Path(path).expanduser()
+    check_targets(list(bundle.targets), bundle.targets, bundle.name)
+    target_dtype = None if dtype is None else float_dtype(dtype)
+    files = {target: folder / (target + _SUFFIXES[format]) for target in bundle.targets}
+    _check_folder(folder, files, overwrite)
+    # All is checked before the first file is touched.
+    states = {
+        target: {
+            name: array if target_dtype is None else convert_floats(name, array, target_dtype)
+            for name, array in check_state(weights.state, weights.config, dtype=None).items()
+        }
+        for target, weights in bundle.targets.items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for target, weights in bundle.targets.items():
+        if format == "safetensors":
+            save_safetensors(states[target], files[target], weights.config)
+        else:
+            save_torch(states[target], files[target])
+        document = dict((descriptions or {}).get(target, {}))
+        known = document.get("args")
+        document["args"] = {
+            "target": target,
+            **(known if isinstance(known, dict) else {}),
+            "nfft": bundle.n_fft,
+            "nhop": bundle.n_hop,
+            **{key: getattr(weights.config, key) for key in _ARGUMENTS},
+        }
+        written += [files[target], _write_json(folder / f"{target}.json", document)]
+    settings: dict[str, Any] = {
+        "nfft": bundle.n_fft,
+        "nhop": bundle.n_hop,
+        "sample_rate": bundle.sample_rate,
+        "nb_channels": bundle.nb_channels,
+    }
+    if bundle.license is not None:
+        settings["license"] = bundle.license
+    written.append(_write_json(folder / SEPARATOR_FILE, settings))
+    return written
+
+
+def _check_folder(folder: Path, files: dict[str, Path], overwrite: bool) -> None:
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    for target, file in files.items():
+        rivals = {target + suffix for suffix in _SUFFIXES.values()} - {file.name}
+        clash = sorted(rivals.intersection(names))
+        if clash:
+            raise ConfigError(
+                f"path={str(folder)!r} already holds {clash[0]}; remove it or use another folder, "
+                "so that it is clear which weights count"
+            )
+    if not overwrite:
+        planned = {file.name for file in files.values()} | {f"{target}.json" for target in files}
+        existing = sorted((planned | {SEPARATOR_FILE}).intersection(names))
+        if existing:
+            raise ConfigError(
+                f"path={str(folder)!r} already holds {', '.join(existing)}; "
+                "use overwrite=True to replace them"
+            )
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> Path:
+    # The layout of Open-Unmix's trainer.
+    text = json.dumps(document, indent=4, sort_keys=True)
+    with atomic_write(path) as file:
+        file.write(text.encode("utf-8"))
+    return path
