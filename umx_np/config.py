@@ -12,6 +12,9 @@ import numpy as np
 
 from .errors import ConfigError
 
+# Open-Unmix's default, umxl, may not be used commercially; it has to be asked for by name.
+DEFAULT_MODEL = "umxhq"
+
 
 def check_int(name: str, value: object, minimum: int) -> int:
     """Return `value` as a plain int, or raise `ConfigError` naming it."""

@@ -22,8 +22,8 @@ Result = TypeVar("Result")
 class Network(Protocol):
     """One target network, cut where a track can be cut.
 
-    `encode`, `combine` and `decode` treat frames independently; `scan` is the recurrence and carries
-    a state from one call to the next. The parts of an activation that come from different places
+    `encode`, `combine` and `decode` treat frames independently; `scan` is the recurrence and
+    carries a state from one call to the next. The parts of an activation that come from different places
     (the skip connection, the two directions) stay apart: a matrix product over several parts is the
     sum of the products.
     """

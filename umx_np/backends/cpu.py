@@ -94,9 +94,7 @@ class CpuNetwork:
             parts = parts[:1] if layer == 0 else [config.lstm_hidden_size] * config.nb_directions
             for direction in range(config.nb_directions):
                 key = _suffix(layer, direction)
-                rows = kernels.pack_gates(
-                    state["lstm.weight_ih" + key], config.lstm_hidden_size
-                )
+                rows = kernels.pack_gates(state["lstm.weight_ih" + key], config.lstm_hidden_size)
                 self._w_ih[key] = self._pack_parts(rows, parts)
                 self._w_hh[key] = kernels.pack_recurrent(state["lstm.weight_hh" + key])
                 both = state["lstm.bias_ih" + key].astype(np.float64)
@@ -108,7 +106,11 @@ class CpuNetwork:
         return [self._kernels.pack_linear(part) for part in columns]
 
     def _product(
-        self, parts: Sequence[np.ndarray], weights: Sequence[np.ndarray], out: np.ndarray, **finish: Any
+        self,
+        parts: Sequence[np.ndarray],
+        weights: Sequence[np.ndarray],
+        out: np.ndarray,
+        **finish: Any,
     ) -> np.ndarray:
         """Sum of the products of all parts, with the epilogue after the last one."""
         last = len(parts) - 1

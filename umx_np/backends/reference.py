@@ -64,7 +64,9 @@ def lstm_scan(
 
 def frame(x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
     """Windowed frames of x [shape=(nb_channels, n)]."""
-    return np.stack([x[:, t * n_hop : t * n_hop + len(window)] * window for t in range(nb_frames)], 1)
+    return np.stack(
+        [x[:, t * n_hop : t * n_hop + len(window)] * window for t in range(nb_frames)], 1
+    )
 
 
 def overlap_add(frames: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray) -> None:
@@ -149,7 +151,11 @@ def wiener(
     """`Backend.wiener`, computed in double precision throughout."""
     x = mix.transpose(1, 2, 0).astype(np.complex128)
     y = first_estimates(
-        mags.transpose(1, 3, 2, 0).astype(np.float64), x, softmask=softmask, residual=residual, eps=eps
+        mags.transpose(1, 3, 2, 0).astype(np.float64),
+        x,
+        softmask=softmask,
+        residual=residual,
+        eps=eps,
     )
     if iterations:
         x, y = x / max_abs, y / max_abs
@@ -245,9 +251,7 @@ class ReferenceNetwork:
         x = np.concatenate(parts, axis=-1)
         gates = linear(x, weights["lstm.weight_ih" + suffix])
         gates = gates + weights["lstm.bias_ih" + suffix] + weights["lstm.bias_hh" + suffix]
-        return lstm_scan(
-            gates, weights["lstm.weight_hh" + suffix], *state, reverse=bool(direction)
-        )
+        return lstm_scan(gates, weights["lstm.weight_hh" + suffix], *state, reverse=bool(direction))
 
     def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         x = linear(np.concatenate(parts, axis=-1), self._state["fc2.weight"])

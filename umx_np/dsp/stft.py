@@ -1,7 +1,8 @@
 """Short-time Fourier transform with a periodic Hann window, as ``torch.stft`` computes it.
 
-`StftGeometry` owns all frame arithmetic. `Transform` maps segments of signal to spectra and back and
-knows both filterbanks of Open-Unmix. `stft` and `istft` are the public functions on whole arrays.
+`StftGeometry` owns all frame arithmetic. `Transform` maps segments of signal to spectra and back
+and knows both filterbanks of Open-Unmix. `stft` and `istft` are the public functions on whole
+arrays.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class StftGeometry:
     """Where the frames of a short-time Fourier transform lie.
 
     Frame ``t`` covers the samples ``[t * n_hop, t * n_hop + n_fft)`` of the padded signal. With
-    `center` the signal is padded with ``n_fft // 2`` reflected samples on both sides, so frame ``t``
-    is centred on sample ``t * n_hop`` of the signal itself.
+    `center` the signal is padded with ``n_fft // 2`` reflected samples on both sides, so frame
+    ``t`` is centred on sample ``t * n_hop`` of the signal itself.
 
     Attributes
     ----------
@@ -169,8 +170,10 @@ class Transform:
             raise ConfigError(f"filterbank={filterbank!r} must be 'torch' or 'asteroid'")
 
     def _fourier_matrices(self) -> tuple:
-        """Analysis (2 nb_bins, n_fft) and synthesis (n_fft, 2 nb_bins), real and imaginary parts
-        of a bin side by side."""
+        """Matrices of analysis (2 nb_bins, n_fft) and synthesis (n_fft, 2 nb_bins).
+
+        Real and imaginary part of a bin stand side by side.
+        """
         n_fft, nb_bins = self.geometry.n_fft, self.geometry.nb_bins
         # The angle is reduced modulo a full turn as an integer, where it is exact.
         turns = np.outer(np.arange(nb_bins), np.arange(n_fft)) % n_fft
@@ -189,7 +192,9 @@ class Transform:
             for matrix in (analysis, synthesis)
         )
 
-    def forward(self, segment: np.ndarray, nb_frames: int, out: np.ndarray | None = None) -> np.ndarray:
+    def forward(
+        self, segment: np.ndarray, nb_frames: int, out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Spectra of the first `nb_frames` frames of a padded segment.
 
         Parameters
@@ -227,7 +232,8 @@ class Transform:
             Samples from the start of the first frame, added to. The caller divides by the envelope.
         """
         if self._matrices is None:
-            frames = np.fft.irfft(spectrum, n=self.geometry.n_fft)
+            # Of a transposed view irfft would return a transposed array.
+            frames = np.fft.irfft(np.ascontiguousarray(spectrum), n=self.geometry.n_fft)
         else:
             parts = np.ascontiguousarray(spectrum).view(self.dtype)
             frames = self._ops.linear(parts, self._matrices[1])
@@ -263,8 +269,8 @@ def stft(
     n_fft, n_hop : int
         Frame length and distance in samples.
     center : bool
-        Pad with ``n_fft // 2`` reflected samples on both sides. A signal too short for that is first
-        extended with zeros.
+        Pad with ``n_fft // 2`` reflected samples on both sides. A signal too short for that is
+        first extended with zeros.
     filterbank : {'torch', 'asteroid'}
         FFT, or the same transform as a matrix product.
     device : str or Backend
@@ -386,7 +392,9 @@ def istft(
             stop = min(start + _FRAMES_PER_TASK, nb_frames)
             lo = start * n_hop
             block = spectra[i : i + 1, start:stop].astype(transform.complex_dtype, copy=False)
-            transform.inverse(block, padded[i : i + 1, lo : lo + geometry.nb_samples_of(stop - start)])
+            transform.inverse(
+                block, padded[i : i + 1, lo : lo + geometry.nb_samples_of(stop - start)]
+            )
 
     ops.map(one_signal, range(len(spectra)))
     padded *= geometry.inverse_envelope(0, padded.shape[1], nb_frames).astype(transform.dtype)

@@ -30,7 +30,9 @@ def scale_of(peak: float, scale_factor: float = SCALE_FACTOR) -> float:
 def _as_complex(x: np.ndarray, name: str) -> np.ndarray:
     """View real and imaginary parts on a last axis of 2 as complex numbers."""
     if x.shape[-1] != 2:
-        raise ShapeError(f"{name} has shape={x.shape}; a real array needs a last axis of 2 (re, im)")
+        raise ShapeError(
+            f"{name} has shape={x.shape}; a real array needs a last axis of 2 (re, im)"
+        )
     dtype = np.result_type(x.dtype, np.float32)
     return np.ascontiguousarray(x, dtype=dtype).view(np.result_type(dtype, np.complex64))[..., 0]
 

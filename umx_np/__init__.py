@@ -1,0 +1,90 @@
+"""Open-Unmix music source separation without a deep-learning framework.
+
+    import umx_np
+    stems = umx_np.separate(audio, rate=44100)           # {"vocals": ..., "drums": ..., ...}
+    umx_np.separate_file("song.flac", "stems")           # files, in bounded memory
+
+Public names are imported when they are first used, so that ``import umx_np`` costs little more than
+``import numpy``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from .dsp.stft import istft, stft
+    from .dsp.wiener import expectation_maximization, wiener
+    from .files import separate_file
+    from .model import OpenUnmix
+    from .models import (
+        umx,
+        umx_spec,
+        umxhq,
+        umxhq_spec,
+        umxl,
+        umxl_spec,
+        umxse,
+        umxse_spec,
+    )
+    from .separator import Separator, load_model, separate
+
+_HOMES = {
+    "OpenUnmix": "model",
+    "Separator": "separator",
+    "expectation_maximization": "dsp.wiener",
+    "istft": "dsp.stft",
+    "load_model": "separator",
+    "separate": "separator",
+    "separate_file": "files",
+    "stft": "dsp.stft",
+    "umx": "models",
+    "umx_spec": "models",
+    "umxhq": "models",
+    "umxhq_spec": "models",
+    "umxl": "models",
+    "umxl_spec": "models",
+    "umxse": "models",
+    "umxse_spec": "models",
+    "wiener": "dsp.wiener",
+}
+_MODULES = ("audio", "errors", "pretrained", "weights")
+
+__all__ = [
+    "OpenUnmix",
+    "Separator",
+    "__version__",
+    "expectation_maximization",
+    "istft",
+    "load_model",
+    "separate",
+    "separate_file",
+    "stft",
+    "umx",
+    "umx_spec",
+    "umxhq",
+    "umxhq_spec",
+    "umxl",
+    "umxl_spec",
+    "umxse",
+    "umxse_spec",
+    "wiener",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    elif name in _MODULES:
+        value = import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_MODULES})

@@ -1,0 +1,476 @@
+"""`Separator`: networks, Wiener filter and inverse transform on whole arrays, and `separate`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .backends import get_backend
+from .backends.base import Backend, Network
+from .backends.reference import ReferenceNetwork
+from .config import DEFAULT_MODEL, SeparatorConfig
+from .dsp.stft import StftGeometry, Transform, istft, stft
+from .dsp.wiener import wiener
+from .errors import ConfigError, ShapeError
+from .model import OpenUnmix
+from .progress import Progress, reporting
+from .weights.bundle import ModelBundle
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+logger = logging.getLogger(__name__)
+
+RESIDUAL = "residual"
+
+
+class Separator:
+    """Separates waveforms with one network per target.
+
+    Parameters
+    ----------
+    target_models : mapping of str to OpenUnmix
+        The networks, in the order of the stems.
+    niter : int
+        EM iterations of the Wiener filter. With one target, the residual takes part in them and is
+        dropped afterwards unless asked for.
+    softmask : bool
+        First estimates from ratio masks instead of magnitudes with the phase of the mixture.
+    residual : bool or str
+        Also return the mixture minus all targets; a string is the name of that stem.
+    sample_rate : float
+        Rate in Hz that the networks were trained at.
+    n_fft, n_hop : int
+        STFT size and hop in samples.
+    nb_channels : int
+        Channels of the networks. 1 makes them see the mean magnitude over the channels.
+    wiener_win_len : int or None
+        Frames that are filtered together; None or 0 filters the whole track at once.
+    filterbank : {'torch', 'asteroid'}
+        FFT, or the same transform as a matrix product.
+    device : {'auto', 'cpu', 'reference'} or Backend
+        Where to compute. ``'reference'`` is slow NumPy in the dtype of the audio.
+    threads : int or None
+        Threads to compute on; None means all cores.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range, or the networks do not fit it.
+    DeviceError
+        If the device is not available.
+
+    Notes
+    -----
+    The arguments and defaults are those of ``openunmix.model.Separator``. A separator keeps no
+    state between calls and may be called from several threads.
+    """
+
+    def __init__(
+        self,
+        target_models: Mapping[str, OpenUnmix],
+        niter: int = 0,
+        softmask: bool = False,
+        residual: bool | str = False,
+        sample_rate: float = 44100.0,
+        n_fft: int = 4096,
+        n_hop: int = 1024,
+        nb_channels: int = 2,
+        wiener_win_len: int | None = 300,
+        filterbank: str = "torch",
+        *,
+        device: str | Backend = "auto",
+        threads: int | None = None,
+    ) -> None:
+        if not target_models:
+            raise ConfigError("target_models={} is empty; pass at least one network")
+        self.config = SeparatorConfig(
+            sample_rate=float(sample_rate),
+            n_fft=n_fft,
+            n_hop=n_hop,
+            nb_channels=nb_channels,
+            niter=niter,
+            softmask=bool(softmask),
+            residual=bool(residual),
+            wiener_win_len=wiener_win_len,
+            filterbank=filterbank,
+        )
+        self.geometry = StftGeometry(n_fft, n_hop, center=True)
+        self.geometry.check_invertible()
+        self.ops = get_backend(device, threads)
+        self.networks: dict[str, Network] = {}
+        for name, model in target_models.items():
+            if (model.config.nb_bins, model.config.nb_channels) != (
+                self.geometry.nb_bins,
+                nb_channels,
+            ):
+                raise ConfigError(
+                    f"target {name!r} has nb_bins={model.config.nb_bins}, "
+                    f"nb_channels={model.config.nb_channels}; n_fft={n_fft}, "
+                    f"nb_channels={nb_channels} need {self.geometry.nb_bins} and {nb_channels}"
+                )
+            self.networks[name] = model.network(self.ops)
+        self.residual_name = residual if isinstance(residual, str) and residual else RESIDUAL
+        if self.config.residual and self.residual_name in self.networks:
+            raise ConfigError(
+                f"residual={self.residual_name!r} is the name of a target; choose another"
+            )
+
+    @classmethod
+    def from_bundle(
+        cls,
+        bundle: ModelBundle,
+        *,
+        niter: int = 1,
+        softmask: bool = False,
+        residual: bool | str = False,
+        wiener_win_len: int | None = 300,
+        filterbank: str = "torch",
+        device: str | Backend = "auto",
+        threads: int | None = None,
+    ) -> Separator:
+        """Make a separator of loaded weights.
+
+        Parameters
+        ----------
+        bundle : ModelBundle
+            From `umx_np.load_model` or `umx_np.weights.load_folder`.
+        niter, softmask, residual, wiener_win_len, filterbank, device, threads
+            As for `Separator`; `niter` is 1, as in Open-Unmix's model functions.
+        """
+        ops = get_backend(device, threads)
+        models = {
+            name: OpenUnmix.from_weights(weights, device=ops)
+            for name, weights in bundle.targets.items()
+        }
+        return cls(
+            models,
+            niter=niter,
+            softmask=softmask,
+            residual=residual,
+            sample_rate=bundle.sample_rate,
+            n_fft=bundle.n_fft,
+            n_hop=bundle.n_hop,
+            nb_channels=bundle.nb_channels,
+            wiener_win_len=wiener_win_len,
+            filterbank=filterbank,
+            device=ops,
+        )
+
+    def __repr__(self) -> str:
+        return f"Separator({', '.join(self.stem_names)}; {self.config}; {self.ops})"
+
+    @property
+    def sample_rate(self) -> float:
+        """Rate in Hz of the audio."""
+        return self.config.sample_rate
+
+    @property
+    def nb_channels(self) -> int:
+        """Channels of the networks."""
+        return self.config.nb_channels
+
+    @property
+    def target_names(self) -> list[str]:
+        """Names of the networks."""
+        return list(self.networks)
+
+    @property
+    def stem_names(self) -> list[str]:
+        """Names of the stems: the targets, then the residual if it is returned."""
+        return self.target_names + ([self.residual_name] if self.config.residual else [])
+
+    @property
+    def filters_residual(self) -> bool:
+        """Whether the residual takes part in the filter, be it returned or not."""
+        return self.config.residual or (len(self.networks) == 1 and self.config.niter > 0)
+
+    def transform(self, dtype: np.dtype | type = np.float32) -> Transform:
+        """Return the STFT of this separator."""
+        return Transform(self.geometry, self.config.filterbank, self.ops, dtype)
+
+    def freeze(self) -> None:
+        """Do nothing: inference never changes the weights. Here for callers of Open-Unmix."""
+
+    def __call__(self, audio: ArrayLike, *, progress: Progress | None = None) -> np.ndarray:
+        """Separate waveforms.
+
+        Parameters
+        ----------
+        audio : array_like [shape=(nb_samples, nb_channels, nb_timesteps)]
+            Mixtures at `sample_rate`, never modified.
+        progress : callable or None
+            Gets the fraction that is done, from 0 to 1. An exception raised by it ends the work.
+
+        Returns
+        -------
+        ndarray [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]
+            The stems in the order of `stem_names`. float32, or on the reference device the dtype of
+            the audio.
+
+        Raises
+        ------
+        ShapeError
+            If the shape does not fit the model, or the audio is not finite.
+        """
+        x = np.asarray(audio)
+        if x.ndim != 3 or 0 in x.shape:
+            raise ShapeError(
+                f"audio has shape={x.shape}; it must be (nb_samples, nb_channels, nb_timesteps)"
+            )
+        if x.dtype.kind not in "fiu":
+            raise ShapeError(f"audio has dtype={x.dtype}; pass floating-point samples")
+        if self.nb_channels > 1 and x.shape[1] != self.nb_channels:
+            raise ShapeError(
+                f"audio has nb_channels={x.shape[1]}; this model needs {self.nb_channels} "
+                "(umx_np.separate takes any number)"
+            )
+        if not np.isfinite(x).all():
+            raise ShapeError("audio holds NaN or infinity; remove them before separating")
+        reference = self.ops.name == "reference"
+        dtype = np.result_type(x.dtype, np.float32) if reference else np.dtype(np.float32)
+        out = np.empty((len(x), len(self.stem_names), *x.shape[1:]), dtype)
+        for sample in range(len(x)):
+            done = sample / len(x)
+            report = _part_of(progress, done, 1 / len(x))
+            track = np.ascontiguousarray(x[sample], dtype=dtype)
+            if reference:
+                out[sample] = self._whole_track(track)
+            else:
+                from .streaming import ArraySource, separate_blocks
+
+                for start, stems in separate_blocks(self, ArraySource(track), report):
+                    out[sample, :, :, start : start + stems.shape[-1]] = stems
+            if report is not None:
+                report(1.0)
+        return out
+
+    def _whole_track(self, audio: np.ndarray) -> np.ndarray:
+        """The definition: every step on the whole track [shape=(nb_channels, nb_timesteps)].
+
+        `umx_np.streaming` computes the same block by block.
+        """
+        ops, config, geometry = self.ops, self.config, self.geometry
+        options: dict[str, Any] = {"filterbank": config.filterbank, "device": ops}
+        # (nb_channels, nb_bins, nb_frames)
+        mix = stft(audio, geometry.n_fft, geometry.n_hop, **options)
+        mags = np.abs(mix)
+        if config.nb_channels == 1:
+            mags = mags.mean(axis=0, keepdims=True, dtype=mags.dtype)
+        mags = mags.transpose(2, 0, 1)  # (nb_frames, nb_channels, nb_bins)
+        spectrograms = []
+        for network in self.networks.values():
+            if isinstance(network, ReferenceNetwork):
+                network = network.with_dtype(audio.dtype)
+            encoded = network.encode(mags[:, :, : network.config.nb_input_bins])
+            parts = [encoded]
+            for layer in range(network.config.nb_layers):
+                parts = [
+                    network.scan(layer, direction, parts, network.initial_state())
+                    for direction in range(network.config.nb_directions)
+                ]
+            spectrograms.append(network.decode(network.combine([encoded, *parts]), mags))
+        # (nb_frames, nb_bins, nb_channels, nb_targets) and (nb_frames, nb_bins, nb_channels)
+        targets = np.stack(spectrograms, axis=-1).transpose(0, 2, 1, 3)
+        mix = mix.transpose(2, 1, 0)
+        length = config.wiener_win_len or len(mix)
+        estimates = [
+            wiener(
+                targets[start : start + length],
+                mix[start : start + length],
+                config.niter,
+                softmask=config.softmask,
+                residual=self.filters_residual,
+                device=ops,
+            )
+            for start in range(0, len(mix), length)
+        ]
+        # (nb_sources, nb_channels, nb_bins, nb_frames)
+        spectra = np.concatenate(estimates).transpose(3, 2, 1, 0)[: len(self.stem_names)]
+        return istft(
+            spectra, geometry.n_hop, length=audio.shape[-1], n_fft=geometry.n_fft, **options
+        )
+
+    def to_dict(
+        self,
+        estimates: np.ndarray,
+        aggregate_dict: Mapping[str, Sequence[str]] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Name the stems, and sum some of them.
+
+        Parameters
+        ----------
+        estimates : ndarray [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]
+            From `__call__`.
+        aggregate_dict : mapping of str to sequence of str, or None
+            Names of the results and the stems that are summed in them.
+
+        Returns
+        -------
+        dict of str to ndarray [shape=(nb_samples, nb_channels, nb_timesteps)]
+
+        Raises
+        ------
+        ConfigError
+            If `aggregate_dict` names a stem that there is not.
+        """
+        stems = {name: estimates[:, k] for k, name in enumerate(self.stem_names)}
+        if aggregate_dict is None:
+            return stems
+        check_aggregate(aggregate_dict, self.stem_names)
+        return {
+            name: np.sum([stems[part] for part in parts], axis=0)
+            for name, parts in aggregate_dict.items()
+        }
+
+
+def check_aggregate(aggregate: Mapping[str, Sequence[str]], stem_names: Sequence[str]) -> None:
+    """Raise `ConfigError` unless every value is a list of one or more known stems."""
+    if not isinstance(aggregate, Mapping) or not aggregate:
+        raise ConfigError(f"aggregate={aggregate!r} must map names to lists of stems")
+    for name, parts in aggregate.items():
+        if isinstance(parts, str) or not parts:
+            raise ConfigError(f"aggregate[{name!r}]={parts!r} must be a list of stems")
+        for part in parts:
+            if part not in stem_names:
+                raise ConfigError(
+                    f"aggregate[{name!r}] names {part!r}; the stems are {', '.join(stem_names)}"
+                )
+
+
+def _part_of(progress: Progress | None, start: float, share: float) -> Progress | None:
+    """Progress of one of several tasks, reported as progress of them all."""
+    if progress is None:
+        return None
+    return lambda fraction: progress(start + share * fraction)
+
+
+def load_model(
+    name_or_folder: str | Path, targets: Sequence[str] | None = None, *, offline: bool = False
+) -> ModelBundle:
+    """Load the weights of a published model or of a folder.
+
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        ``'umx'``, ``'umxhq'``, ``'umxl'``, ``'umxse'``, or a folder that a trainer wrote.
+    targets : sequence of str or None
+        Targets to load; None takes all.
+    offline : bool
+        Never download.
+
+    Returns
+    -------
+    ModelBundle
+        For `Separator.from_bundle`.
+    """
+    from .pretrained import load_bundle
+
+    return load_bundle(name_or_folder, targets, offline=offline)
+
+
+def separate(
+    audio: ArrayLike,
+    rate: float | None = None,
+    *,
+    model: str | Path | None = None,
+    targets: Sequence[str] | None = None,
+    niter: int = 1,
+    softmask: bool = False,
+    residual: bool | str = False,
+    wiener_win_len: int | None = 300,
+    aggregate: Mapping[str, Sequence[str]] | None = None,
+    filterbank: str = "torch",
+    device: str | Backend = "auto",
+    threads: int | None = None,
+    separator: Separator | None = None,
+    progress: bool | Progress | None = None,
+    offline: bool = False,
+    channels_first: bool | None = None,
+) -> dict[str, np.ndarray]:
+    """Separate an array of audio into stems.
+
+    Parameters
+    ----------
+    audio : array_like [shape=(T,), (C, T), (T, C) or (N, C, T)]
+        Samples, never modified: floats, or integers that are scaled by their full range.
+    rate : float or None
+        Sample rate of `audio` in Hz; None means the rate of the model.
+    model : str, Path or None
+        Published model or model folder; None means ``'umxhq'``.
+    targets : sequence of str or None
+        Targets to estimate; only their networks run. None takes all.
+    niter, softmask, residual, wiener_win_len, filterbank, device, threads
+        As for `Separator`.
+    aggregate : mapping of str to sequence of str, or None
+        Names of the results and the stems that are summed in them.
+    separator : Separator or None
+        Use this one instead of loading a model; the options that describe one are then ignored.
+    progress : bool, callable or None
+        True shows a bar; a callable gets the fraction that is done, from 0 to 1.
+    offline : bool
+        Never download.
+    channels_first : bool or None
+        Whether the channel axis stands before the time axis; None guesses, the shorter axis being
+        the channels.
+
+    Returns
+    -------
+    dict of str to ndarray [shape as `audio`]
+        float32 stems at the rate, length, layout and number of channels of the input. Of more than
+        two channels only the first two are used and returned.
+
+    Raises
+    ------
+    UmxError
+        One of its children says what is wrong with an argument, the model or the device.
+
+    Examples
+    --------
+    >>> from umx_np.testing import random_bundle
+    >>> separator = Separator.from_bundle(random_bundle("umxse", seed=0))
+    >>> noisy = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
+    >>> {name: stem.shape for name, stem in separate(noisy, 16000, separator=separator).items()}
+    {'speech': (16000,), 'noise': (16000,)}
+    """
+    from .audio import Layout, preprocess, resample
+
+    if separator is None:
+        separator = Separator.from_bundle(
+            load_model(model or DEFAULT_MODEL, targets, offline=offline),
+            niter=niter,
+            softmask=softmask,
+            residual=residual,
+            wiener_win_len=wiener_win_len,
+            filterbank=filterbank,
+            device=device,
+            threads=threads,
+        )
+    if aggregate is not None:
+        check_aggregate(aggregate, separator.stem_names)
+    audio = np.asarray(audio)
+    layout = Layout.of(audio, channels_first=channels_first)
+    model_rate = separator.sample_rate
+    rate = model_rate if rate is None else rate
+    batch = preprocess(audio, rate, model_rate, nb_channels=separator.nb_channels, layout=layout)
+    length = layout.to_batch(audio).shape[-1]
+    with reporting(progress) as report:
+        estimates = separator(batch, progress=report)
+    stems = {}
+    for name, stem in separator.to_dict(estimates, aggregate).items():
+        if rate != model_rate:
+            stem = _fit_length(resample(stem, model_rate, rate), length)
+        stems[name] = layout.restore(stem)
+    return stems
+
+
+def _fit_length(x: np.ndarray, length: int) -> np.ndarray:
+    """Cut or extend the last axis; resampling back may be a sample off."""
+    missing = length - x.shape[-1]
+    if missing > 0:
+        x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+    return x[..., :length]

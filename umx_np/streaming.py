@@ -1,0 +1,508 @@
+"""Whole tracks in bounded memory: blocks of audio in, blocks of stems out.
+
+The result is that of the whole-track computation, not of overlapping excerpts. Three passes:
+
+1. encode: STFT in blocks, each network's bottleneck activations kept (`umx_np.bottleneck`);
+2. recurrent layers over the whole track;
+3. decode: STFT again, masks, Wiener filter and inverse STFT, one filter window at a time.
+
+Only the activations grow with the length of the track: 2 kB a frame and target for 512 units.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from .bottleneck import DiskStore, FrameStore, MemoryStore, StoreFactory, run_bottleneck
+from .dsp.stft import StftGeometry
+from .dsp.wiener import DEFAULT_EPS, scale_of
+from .errors import ConfigError, ShapeError
+from .progress import Progress
+from .separator import check_aggregate
+
+if TYPE_CHECKING:
+    from .separator import Separator
+
+logger = logging.getLogger(__name__)
+
+# Frames that one thread encodes at a time.
+_ENCODE_FRAMES = 128
+# Frames decoded together where no filter window says how many.
+_DECODE_FRAMES = 300
+# Frames that one thread transforms or decodes at a time within a window.
+_SLICE_FRAMES = 50
+# Samples asked of a source at a time.
+_SOURCE_BLOCK = 1 << 17
+# Shares of the three passes in the time, for the progress report.
+_SHARES = (0.3, 0.35, 0.35)
+
+
+class Source(Protocol):
+    """Audio that can be read more than once, such as `umx_np.audio.AudioReader`."""
+
+    nb_channels: int
+    nb_timesteps: int
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Yield float32 blocks [shape=(nb_channels, <= size)] from the beginning."""
+        ...
+
+
+class Sink(Protocol):
+    """Something that takes a stem block by block, such as `umx_np.audio.StemWriter`."""
+
+    def write(self, block: np.ndarray) -> None:
+        """Append a block [shape=(nb_channels, n)]."""
+        ...
+
+
+class ArraySource:
+    """A `Source` over an array [shape=(nb_channels, nb_timesteps)]."""
+
+    def __init__(self, audio: np.ndarray) -> None:
+        self._audio = audio
+        self.nb_channels, self.nb_timesteps = audio.shape
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        for start in range(0, self.nb_timesteps, size):
+            yield self._audio[:, start : start + size]
+
+
+def segments(
+    blocks: Iterable[np.ndarray], geometry: StftGeometry, nb_timesteps: int, group: int
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Cut a stream of blocks to overlapping segments of whole frames.
+
+    Parameters
+    ----------
+    blocks : iterable of ndarray [shape=(nb_channels, any)]
+        The signal.
+    geometry : StftGeometry
+        Where the frames lie.
+    nb_timesteps : int
+        Length of the signal, known beforehand.
+    group : int
+        Frames of a segment; the last one may be shorter.
+
+    Yields
+    ------
+    first_frame : int
+        First frame of the segment.
+    nb_frames : int
+        Number of its frames.
+    segment : ndarray [shape=(nb_channels, nb_samples_of(nb_frames))]
+        Samples of the padded signal; a view that is only valid until the next one is asked for.
+
+    Raises
+    ------
+    ShapeError
+        If the stream has another length than `nb_timesteps`.
+    """
+    total = geometry.nb_frames(nb_timesteps)
+    first = 0
+    buffer: np.ndarray | None = None
+    for block in _padded(blocks, geometry, nb_timesteps):
+        buffer = block if buffer is None else np.concatenate([buffer, block], axis=1)
+        while first < total:
+            count = min(group, total - first)
+            need = geometry.nb_samples_of(count)
+            if buffer.shape[1] < need:
+                break
+            yield first, count, buffer[:, :need]
+            first += count
+            buffer = buffer[:, count * geometry.n_hop :]
+
+
+def _padded(
+    blocks: Iterable[np.ndarray], geometry: StftGeometry, nb_timesteps: int
+) -> Iterator[np.ndarray]:
+    """The signal with the padding of a centred STFT at both ends, in blocks."""
+    pad = geometry.pad
+    missing = geometry.nb_extended(nb_timesteps) - nb_timesteps
+    seen = 0
+    head: np.ndarray | None = None  # gathered until the reflection at the start is known
+    tail: np.ndarray | None = None  # the last pad + 1 samples, for the reflection at the end
+
+    def extended() -> Iterator[np.ndarray]:
+        nonlocal seen
+        block = None
+        for block in blocks:
+            seen += block.shape[1]
+            if seen > nb_timesteps:
+                break
+            yield block
+        if seen != nb_timesteps:
+            raise ShapeError(
+                f"the source delivered {'more than' if seen > nb_timesteps else seen} "
+                f"nb_timesteps={nb_timesteps} samples it announced"
+            )
+        if missing and block is not None:
+            yield np.zeros((len(block), missing), block.dtype)
+
+    if pad == 0:
+        yield from extended()
+        return
+    started = False
+    for block in extended():
+        tail = block if tail is None else np.concatenate([tail, block], axis=1)
+        tail = tail[:, -(pad + 1) :]
+        if started:
+            yield block
+            continue
+        head = block if head is None else np.concatenate([head, block], axis=1)
+        if head.shape[1] > pad:
+            started = True
+            yield np.concatenate([head[:, pad:0:-1], head], axis=1)
+            head = None
+    assert tail is not None  # an empty signal was refused by nb_frames
+    yield tail[:, -2::-1][:, :pad]
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+class _Track:
+    """One track on its way through the three passes."""
+
+    def __init__(self, separator: Separator, source: Source, new_store: StoreFactory) -> None:
+        self.separator = separator
+        self.ops = separator.ops
+        self.config = separator.config
+        self.geometry = separator.geometry
+        self.source = source
+        self.new_store = new_store
+        self.transform = separator.transform(np.float32)
+        self.nb_frames = self.geometry.nb_frames(source.nb_timesteps)
+        self.mono = self.config.nb_channels == 1
+        self.stores: dict[str, FrameStore] = {}
+        self.peak = 0.0  # of all bins, for a filter over the whole track
+
+    def _source_blocks(self) -> Iterator[np.ndarray]:
+        """Blocks with the channels that the networks expect."""
+        for block in self.source.blocks(_SOURCE_BLOCK):
+            yield fit_channels(block, self.config.nb_channels)
+
+    def _segments(self, group: int) -> Iterator[tuple[int, int, np.ndarray]]:
+        return segments(self._source_blocks(), self.geometry, self.source.nb_timesteps, group)
+
+    # -- pass 1 ------------------------------------------------------------------------------
+
+    def encode(self, tick: Callable[[float], None]) -> None:
+        networks = self.separator.networks
+        for name, network in networks.items():
+            self.stores[name] = self.new_store(network.config.hidden_size)
+        nb_bins = max(network.config.nb_input_bins for network in networks.values())
+        whole = self.config.niter > 0 and self.config.wiener_win_len is None
+
+        def one_segment(job: tuple[int, int, np.ndarray]) -> float:
+            first, count, segment = job
+            mix = self.transform.forward(segment, count)
+            mags = self.ops.magnitude(mix, nb_bins=nb_bins, mono=self.mono)
+            for name, network in networks.items():
+                read = mags
+                if network.config.nb_input_bins < nb_bins:
+                    read = np.ascontiguousarray(mags[:, :, : network.config.nb_input_bins])
+                self.stores[name].write(first, network.encode(read))
+            return self._peak(mix) if whole else 0.0
+
+        for batch in _batched(self._segments(_ENCODE_FRAMES), self.ops.threads):
+            self.peak = max(self.peak, *self.ops.map(one_segment, batch))
+            tick(sum(count for _, count, _ in batch) / self.nb_frames)
+
+    def _peak(self, mix: np.ndarray) -> float:
+        """Largest magnitude of a spectrum, over the channels one by one."""
+        full = self.ops.magnitude(mix, nb_bins=self.geometry.nb_bins, mono=False)
+        return float(full.max())
+
+    # -- pass 2 ------------------------------------------------------------------------------
+
+    def recur(self, tick: Callable[[float], None]) -> None:
+        run_bottleneck(
+            self.ops, self.separator.networks, self.stores, self.nb_frames, self.new_store, tick
+        )
+
+    # -- pass 3 ------------------------------------------------------------------------------
+
+    def decode(self, tick: Callable[[float], None]) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield ``(start, stems [shape=(nb_stems, nb_channels, n)])`` from start to end."""
+        if self.config.niter > 0 and self.config.wiener_win_len is None:
+            yield from self._decode_whole_track(tick)
+            return
+        window = self.config.wiener_win_len if self.config.niter > 0 else _DECODE_FRAMES
+        assert window is not None
+        options = self._filter_options()
+        yield from self._synthesise(
+            (self._window(job, options) for job in self._segments(window)), tick
+        )
+
+    def _filter_options(self) -> dict[str, Any]:
+        return {
+            "softmask": self.config.softmask,
+            "residual": self.separator.filters_residual,
+            "eps": DEFAULT_EPS,
+        }
+
+    def _window(
+        self, job: tuple[int, int, np.ndarray], options: dict[str, Any]
+    ) -> tuple[int, np.ndarray]:
+        """Filter one window by itself."""
+        first, _, _ = job
+        mix, mix_mags, mags = self._estimate(job)
+        peak = float(mix_mags.max()) if not self.mono else self._peak(mix)
+        estimates = self.ops.wiener(
+            mix, mags, iterations=self.config.niter, max_abs=scale_of(peak), **options
+        )
+        return first, estimates
+
+    def _estimate(
+        self, job: tuple[int, int, np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Spectra of the mixture, its magnitudes, and the magnitudes of the targets."""
+        first, count, segment = job
+        geometry, networks = self.geometry, self.separator.networks
+        mix = np.empty((len(segment), count, geometry.nb_bins), np.complex64)
+        mag_channels = 1 if self.mono else len(segment)
+        mix_mags = np.empty((count, mag_channels, geometry.nb_bins), np.float32)
+        mags = np.empty((len(networks), count, mag_channels, geometry.nb_bins), np.float32)
+        slices = [slice(i, min(i + _SLICE_FRAMES, count)) for i in range(0, count, _SLICE_FRAMES)]
+
+        def analyse(part: slice) -> None:
+            samples = segment[:, part.start * geometry.n_hop :]
+            self.transform.forward(samples, part.stop - part.start, out=mix[:, part])
+            self.ops.magnitude(
+                mix[:, part], nb_bins=geometry.nb_bins, mono=self.mono, out=mix_mags[part]
+            )
+
+        def mask(job: tuple[int, str, slice]) -> None:
+            j, name, part = job
+            z = self.stores[name].read(first + part.start, first + part.stop)
+            networks[name].decode(z, mix_mags[part], out=mags[j, part])
+
+        self.ops.map(analyse, slices)
+        self.ops.map(mask, [(j, name, part) for j, name in enumerate(networks) for part in slices])
+        return mix, mix_mags, mags
+
+    def _decode_whole_track(
+        self, tick: Callable[[float], None]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """One pass for the statistics of each iteration, and one that filters."""
+        options = {**self._filter_options(), "max_abs": scale_of(self.peak)}
+        nb_sources = len(self.separator.networks) + self.separator.filters_residual
+        niter = self.config.niter
+        statistics = np.zeros((niter, nb_sources, 4, self.geometry.nb_bins))
+        share = 1 / (niter + 1)
+        for level in range(niter):
+            for job in self._segments(_DECODE_FRAMES):
+                mix, _, mags = self._estimate(job)
+                self.ops.wiener_accumulate(mix, mags, statistics, level=level, **options)
+                tick(share * job[1] / self.nb_frames)
+
+        def filtered() -> Iterator[tuple[int, np.ndarray]]:
+            for job in self._segments(_DECODE_FRAMES):
+                mix, _, mags = self._estimate(job)
+                yield job[0], self.ops.wiener_filter(mix, mags, statistics, **options)
+
+        yield from self._synthesise(filtered(), lambda part: tick(share * part))
+
+    def _synthesise(
+        self,
+        windows: Iterable[tuple[int, np.ndarray]],
+        tick: Callable[[float], None],
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Inverse STFT of consecutive windows of spectra, cut to the samples of the track."""
+        geometry = self.geometry
+        nb_stems = len(self.separator.stem_names)
+        overlap = geometry.n_fft - geometry.n_hop
+        carry: np.ndarray | None = None
+        length = self.source.nb_timesteps
+        for first, estimates in windows:
+            estimates = estimates[:nb_stems]
+            _, nb_channels, count, _ = estimates.shape
+            spectra = estimates.reshape(nb_stems * nb_channels, count, -1)
+            buffer = np.zeros((len(spectra), geometry.nb_samples_of(count)), np.float32)
+            if carry is not None:
+                buffer[:, : carry.shape[1]] += carry
+
+            def inverse(
+                row: int, spectra: np.ndarray = spectra, buffer: np.ndarray = buffer
+            ) -> None:
+                for i in range(0, spectra.shape[1], _SLICE_FRAMES):
+                    block = spectra[row : row + 1, i : i + _SLICE_FRAMES]
+                    self.transform.inverse(block, buffer[row : row + 1, i * geometry.n_hop :])
+
+            self.ops.map(inverse, range(len(spectra)))
+            last = first + count == self.nb_frames
+            done = buffer.shape[1] if last else count * geometry.n_hop
+            carry = buffer[:, done:].copy()
+            assert last or carry.shape[1] == overlap
+            # Samples [lo, hi) of the track are final.
+            padded_start = first * geometry.n_hop
+            lo = max(padded_start, geometry.pad)
+            hi = min(padded_start + done, geometry.pad + length)
+            tick(count / self.nb_frames)
+            if hi <= lo:
+                continue
+            stems = buffer[:, lo - padded_start : hi - padded_start]
+            stems *= geometry.inverse_envelope(lo, hi, self.nb_frames).astype(np.float32)
+            yield lo - geometry.pad, stems.reshape(nb_stems, nb_channels, hi - lo)
+        end = (self.nb_frames - 1) * geometry.n_hop + geometry.n_fft - geometry.pad
+        if end < length:
+            # No frame reaches the last samples; torch.istft, too, fills them with zeros.
+            yield end, np.zeros((nb_stems, nb_channels, length - end), np.float32)
+
+
+def fit_channels(block: np.ndarray, nb_channels: int) -> np.ndarray:
+    """Bring a block to the channels that a model of `nb_channels` works on.
+
+    A stereo model gets two channels, a mono one twice. A mono model filters one or two channels
+    as they are. Of more than two channels the first two are taken.
+    """
+    if nb_channels == 2 and len(block) == 1:
+        return np.repeat(block, 2, axis=0)
+    if nb_channels > 2 and len(block) != nb_channels:
+        raise ShapeError(f"nb_channels={len(block)}: this model needs {nb_channels}")
+    return block[: max(2, nb_channels)]
+
+
+def separate_blocks(
+    separator: Separator,
+    source: Source,
+    progress: Progress | None = None,
+    new_store: StoreFactory | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Separate a source and yield its stems from start to end.
+
+    Parameters
+    ----------
+    separator : Separator
+        Networks and options, on any device but the reference.
+    source : Source
+        The mixture at the separator's rate; read twice (with a filter over the whole track,
+        ``niter + 2`` times).
+    progress : callable or None
+        Gets the fraction that is done, from 0 to 1.
+    new_store : callable or None
+        Makes a `FrameStore` of a given width for the whole track; None keeps them in memory.
+
+    Yields
+    ------
+    start : int
+        Position of the block in the track, in samples.
+    stems : ndarray [shape=(nb_stems, nb_channels, n)], float32
+        In the order of ``separator.stem_names``; valid until the next block is asked for.
+    """
+    nb_frames = separator.geometry.nb_frames(source.nb_timesteps)
+    if new_store is None:
+
+        def new_store(width: int) -> FrameStore:
+            return MemoryStore(nb_frames, width, np.dtype(np.float32))
+
+    track = _Track(separator, source, new_store)
+    done = 0.0
+
+    def tick(share: float) -> Callable[[float], None]:
+        def advance(part: float) -> None:
+            nonlocal done
+            done += share * part
+            if progress is not None:
+                progress(min(done, 1.0))
+
+        return advance
+
+    track.encode(tick(_SHARES[0]))
+    track.recur(tick(_SHARES[1]))
+    yield from track.decode(tick(_SHARES[2]))
+
+
+def separate_stream(
+    separator: Separator,
+    reader: Source,
+    writers: Mapping[str, Sink],
+    *,
+    aggregate: Mapping[str, Sequence[str]] | None = None,
+    progress: Progress | None = None,
+    max_memory: int | None = None,
+) -> None:
+    """Separate a source into sinks, block by block.
+
+    Parameters
+    ----------
+    separator : Separator
+        Networks and options.
+    reader : Source
+        The mixture at the separator's rate.
+    writers : mapping of str to Sink
+        A sink for each stem, or for each name of `aggregate`. They get as many channels as the
+        source has, at most two.
+    aggregate : mapping of str to sequence of str, or None
+        Stems to sum.
+    progress : callable or None
+        Gets the fraction that is done, from 0 to 1.
+    max_memory : int or None
+        Bytes that the activations of the whole track may take; more goes to a temporary file.
+        None keeps them in memory.
+
+    Raises
+    ------
+    ConfigError
+        If the names of the writers are not those of the stems.
+    """
+    if aggregate is not None:
+        check_aggregate(aggregate, separator.stem_names)
+    parts = aggregate or {name: [name] for name in separator.stem_names}
+    if set(writers) != set(parts):
+        raise ConfigError(f"writers={sorted(writers)} must be the stems {sorted(parts)}")
+    index = {name: k for k, name in enumerate(separator.stem_names)}
+    with ExitStack() as resources:
+        blocks: Iterable[tuple[int, np.ndarray]]
+        if separator.ops.name == "reference":
+            audio = np.concatenate(
+                [fit_channels(b, separator.nb_channels) for b in reader.blocks(_SOURCE_BLOCK)], 1
+            )
+            blocks = [(0, separator(audio[None], progress=progress)[0])]
+        else:
+            new_store = _store_factory(separator, reader, max_memory, resources)
+            blocks = separate_blocks(separator, reader, progress, new_store)
+        for _, stems in blocks:
+            if reader.nb_channels == 1 and stems.shape[1] > 1:
+                stems = stems.mean(axis=1, keepdims=True)
+            for name, some in parts.items():
+                first, *others = (stems[index[part]] for part in some)
+                writers[name].write(sum(others, first))
+    if progress is not None:
+        progress(1.0)
+
+
+def _store_factory(
+    separator: Separator, source: Source, max_memory: int | None, resources: ExitStack
+) -> StoreFactory:
+    """Choose between memory and disk for the activations of a track."""
+    nb_frames = separator.geometry.nb_frames(source.nb_timesteps)
+    dtype = np.dtype(np.float32)
+    configs = [network.config for network in separator.networks.values()]
+    # Of each target the encoded track, and two sets of layer outputs of those that run together.
+    width = sum(c.hidden_size for c in configs)
+    width += 2 * max(c.lstm_hidden_size * c.nb_directions for c in configs)
+    need = nb_frames * width * dtype.itemsize
+    if max_memory is None or need <= max_memory:
+        return lambda width: MemoryStore(nb_frames, width, dtype)
+    logger.info(
+        "activations of %.0f MB exceed max_memory=%.0f MB: kept in a temporary file",
+        need / 1e6,
+        max_memory / 1e6,
+    )
+
+    def on_disk(width: int) -> FrameStore:
+        store = DiskStore(nb_frames, width, dtype)
+        resources.callback(store.close)
+        return store
+
+    return on_disk
