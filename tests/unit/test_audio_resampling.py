@@ -1,0 +1,101 @@
+"""Lengths and samples of the rate conversion, against libsoxr's one-shot function."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from umx_np.audio import StreamResampler, nb_resampled, resample
+from umx_np.errors import ConfigError, ShapeError
+
+RATES = [(44100, 48000), (48000, 44100), (16000, 44100), (96000, 44100), (44100, 8000)]
+
+
+def noise(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.parametrize(("rate_in", "rate_out"), RATES)
+@pytest.mark.parametrize("nb_timesteps", [1, 2, 7, 999, 20000])
+def test_whole_array_is_soxr_and_one_last_sample(rate_in, rate_out, nb_timesteps):
+    audio = noise(2, nb_timesteps)
+    actual = resample(audio, rate_in, rate_out)
+    assert actual.dtype == np.float32
+    assert actual.shape == (2, math.ceil(Fraction(nb_timesteps * rate_out, rate_in)))
+    oracle = soxr.resample(audio.T, rate_in, rate_out, quality="VHQ").T
+    assert actual.shape[1] - oracle.shape[1] in (0, 1)
+    np.testing.assert_allclose(actual[:, : oracle.shape[1]], oracle, atol=2e-6)
+
+
+def test_a_constant_stays_constant_up_to_the_last_sample():
+    # The last sample is real: padding with a zero would show.
+    last = resample(np.ones(44100 + 3), 44100, 48000)[-1]
+    assert abs(last) > 0.1
+
+
+def test_float64_is_kept_and_precise():
+    time = np.arange(48000) / 48000
+    tone = np.sin(2 * np.pi * 1000 * time)
+    actual = resample(tone, 48000, 44100)
+    assert actual.dtype == np.float64
+    expected = np.sin(2 * np.pi * 1000 * np.arange(44100) / 44100)
+    np.testing.assert_allclose(actual[2000:-2000], expected[2000:-2000], atol=1e-6)
+
+
+def test_any_leading_axes_and_memory_layout():
+    audio = np.asfortranarray(noise(3, 2, 500))
+    audio.setflags(write=False)
+    actual = resample(audio, 48000, 44100)
+    assert actual.shape == (3, 2, 460)
+    np.testing.assert_array_equal(actual[2, 1], resample(audio[2, 1].copy(), 48000, 44100))
+
+
+def test_equal_rates_copy():
+    audio = noise(2, 10)
+    actual = resample(audio, 44100, 44100.0)
+    np.testing.assert_array_equal(actual, audio)
+    assert not np.shares_memory(actual, audio)
+
+
+@pytest.mark.parametrize("audio", [np.zeros((2, 0), np.float32), np.float32(1)])
+def test_nothing_to_resample(audio):
+    with pytest.raises(ShapeError, match="no samples"):
+        resample(audio, 44100, 48000)
+
+
+def test_refuses_integers_and_rates_that_are_none():
+    with pytest.raises(ShapeError, match="dtype=int16"):
+        resample(np.zeros(4, np.int16), 44100, 48000)
+    for rate in (0, -1, float("nan"), None, "fast"):
+        with pytest.raises(ConfigError, match="rate_out="):
+            resample(np.zeros(4), 44100, rate)
+
+
+@given(st.integers(0, 10**9), st.sampled_from(RATES), st.sampled_from([1, 2.5]), st.booleans())
+def test_there_and_back_covers_the_signal(nb_timesteps, rates, scale, swap):
+    rate_in, rate_out = (rate * scale for rate in (rates[::-1] if swap else rates))
+    there = nb_resampled(nb_timesteps, rate_in, rate_out)
+    assert there >= nb_timesteps * Fraction(rate_out) / Fraction(rate_in) > there - 1
+    assert nb_resampled(there, rate_out, rate_in) >= nb_timesteps
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(RATES),
+    st.lists(st.integers(0, 3000), min_size=1, max_size=6).filter(any),
+    st.integers(1, 3),
+)
+def test_blocks_give_the_whole(rates, sizes, nb_channels):
+    audio = noise(nb_channels, sum(sizes))
+    stream = StreamResampler(*rates, nb_channels)
+    blocks = [stream.push(block) for block in np.split(audio.T, np.cumsum(sizes)[:-1])]
+    actual = np.concatenate([*blocks, stream.finish()]).T
+    expected = resample(audio, *rates)
+    assert actual.shape == expected.shape
+    np.testing.assert_allclose(actual, expected, atol=4e-6)

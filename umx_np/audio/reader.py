@@ -1,0 +1,332 @@
+"""Read a sound file, or an excerpt of it, block by block and at the rate that is wanted."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ..config import check_int
+from ..errors import AudioError
+from .decoding import READ_ERRORS, SoundFile, check_complete, decode_with_ffmpeg
+from .resampling import StreamResampler, check_rate, nb_resampled
+
+logger = logging.getLogger(__name__)
+
+# Samples a channel that are taken from the file at a time: 512 KiB of stereo. Resampling always
+# works on blocks of this size, so the samples do not depend on the size the caller asks for.
+_FILE_BLOCK = 1 << 16
+
+
+class AudioReader:
+    """A sound file as a sequence of blocks; never more than a few of them are in memory.
+
+    Formats that libsndfile knows (wav, flac, ogg, mp3, aiff, w64, rf64, au, caf, ...) are read
+    directly. Others (m4a, mp4, aac, webm, video with sound) are first decoded by ffmpeg, if it is
+    installed, into a temporary file. It is removed by `close`, the end of the ``with`` block, or at
+    the latest the end of the program.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    start : float
+        Beginning of the excerpt in seconds, rounded to the nearest sample.
+    duration : float or None
+        Length of the excerpt in seconds; None or a negative value reads to the end. An excerpt that
+        reaches beyond the end stops there.
+    rate : float or None
+        Rate in Hz to deliver; None keeps the rate of the file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    source_rate : int
+        Rate of the file in Hz.
+    rate : float
+        Rate of the blocks in Hz.
+    nb_channels : int
+        Channels of the file, all of which are delivered.
+    nb_source_timesteps : int
+        Exact length of the excerpt in samples at `source_rate`.
+    nb_timesteps : int
+        Exact number of samples that `blocks` delivers in all:
+        ``ceil(nb_source_timesteps * rate / source_rate)``.
+    format : str
+        Name of the container as libsndfile calls it (``"WAV"``), or ``"ffmpeg"``.
+
+    Raises
+    ------
+    AudioError
+        If there is no such file, it cannot be decoded, holds no samples, is cut short, or `start`
+        is negative or beyond its end. `blocks` raises it for damage found later on, and for samples
+        that are NaN or infinite, with the position of the first.
+
+    Notes
+    -----
+    The lengths that mp3 and ogg files claim are often estimates. These formats are decoded once
+    when opened, to count, and excerpts of them are reached by decoding from the beginning: seeking
+    is not exact to the sample.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        start: float = 0.0,
+        duration: float | None = None,
+        rate: float | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if not math.isfinite(start) or start < 0:
+            raise AudioError(
+                f"start={start} must be 0 or a positive number of seconds (path={str(path)!r})"
+            )
+        if duration is not None and (duration < 0 or duration == math.inf):
+            duration = None
+        if duration is not None and not duration > 0:
+            raise AudioError(
+                f"duration={duration} selects nothing; give seconds, or a negative value for the "
+                f"whole of path={str(path)!r}"
+            )
+        if rate is not None:
+            check_rate("rate", rate)
+        if self.path.exists() and not self.path.is_file():
+            raise AudioError(f"path={str(path)!r} is not a regular file; give a sound file")
+        try:
+            with self.path.open("rb"):
+                pass
+        except OSError as error:
+            # libsndfile would call all of these a "system error".
+            raise AudioError(
+                f"path={str(path)!r} cannot be opened: {error.strerror}; give a sound file"
+            ) from error
+        self._release: Callable[[], object] = lambda: None
+        self._readable: Path | None = self.path
+        try:
+            self._open_source(None if duration is None else start + duration)
+            self._measure(start, duration)
+        except BaseException:
+            self.close()
+            raise
+        self.rate: float = self.source_rate if rate is None else rate
+        self.nb_timesteps: int = nb_resampled(self.nb_source_timesteps, self.source_rate, self.rate)
+
+    def _open_source(self, end: float | None) -> None:
+        """Find out what the file is; let ffmpeg decode it if libsndfile cannot."""
+        try:
+            file = SoundFile(self.path)
+        except READ_ERRORS as error:
+            folder = Path(tempfile.mkdtemp(prefix="umx-np-"))
+            self._release = weakref.finalize(self, _remove, folder)
+            # One second more than needed, as ffmpeg's clock may begin before the first sample.
+            self._readable = decode_with_ffmpeg(
+                self.path, folder, end=None if end is None else end + 1.0, reason=_plain(error)
+            )
+            self.format = "ffmpeg"
+            file = SoundFile(self._readable)
+        else:
+            self.format = file.format
+        with file:
+            self.source_rate: int = file.samplerate
+            self.nb_channels: int = file.channels
+            self._exact = file.has_exact_length
+            self._nb_frames: int = file.frames
+            check_complete(self.path, file.extra_info)
+        if self.nb_channels < 1 or self.source_rate < 1:
+            raise AudioError(
+                f"path={str(self.path)!r} has nb_channels={self.nb_channels} and "
+                f"rate={self.source_rate}: there is nothing to read"
+            )
+
+    def _measure(self, start: float, duration: float | None) -> None:
+        """Set the first sample and the exact length of the excerpt."""
+        self._first = round(start * self.source_rate)
+        wanted = math.inf if duration is None else max(round(duration * self.source_rate), 1)
+        nb_frames = self._nb_frames if self._exact else self._count(self._first + wanted)
+        if nb_frames == 0:
+            raise AudioError(f"path={str(self.path)!r} holds no samples")
+        if self._first >= nb_frames:
+            raise AudioError(
+                f"start={start} is beyond the end of path={str(self.path)!r}, which lasts "
+                f"{nb_frames / self.source_rate:.3f} s"
+            )
+        self.nb_source_timesteps: int = int(min(nb_frames - self._first, wanted))
+
+    def _count(self, enough: float) -> int:
+        """Decode to count samples; stop as soon as there are `enough`."""
+        nb_frames = 0
+        with self._open() as file:
+            while nb_frames < enough:
+                nb_read = len(self._read(file, _FILE_BLOCK, nb_frames))
+                if not nb_read:
+                    break
+                nb_frames += nb_read
+        return nb_frames
+
+    def _open(self) -> SoundFile:
+        if self._readable is None:
+            raise AudioError(f"path={str(self.path)!r} was closed; open it again to read")
+        try:
+            return SoundFile(self._readable)
+        except READ_ERRORS as error:
+            raise AudioError(
+                f"path={str(self.path)!r} cannot be opened: {_plain(error)}"
+            ) from error
+
+    def _read(self, file: SoundFile, nb_frames: int, position: int) -> np.ndarray:
+        """Read (nb_frames, nb_channels) float32; `position` is for the message."""
+        try:
+            return file.read(nb_frames, dtype="float32", always_2d=True)
+        except READ_ERRORS as error:
+            raise AudioError(
+                f"path={str(self.path)!r} is damaged after {position / self.source_rate:.3f} s: "
+                f"{_plain(error)}"
+            ) from error
+
+    def _source_blocks(self) -> Iterator[np.ndarray]:
+        """Yield the excerpt as (n, nb_channels) float32 at the rate of the file."""
+        with self._open() as file:
+            position = 0
+            if self._exact:
+                file.seek(self._first)
+                position = self._first
+            end = self._first + self.nb_source_timesteps
+            while position < end:
+                # Up to the excerpt, samples are decoded and dropped.
+                stop = self._first if position < self._first else end
+                block = self._read(file, min(_FILE_BLOCK, stop - position), position)
+                if not len(block):
+                    raise AudioError(
+                        f"path={str(self.path)!r} is cut short: it ends after "
+                        f"{position / self.source_rate:.3f} s of "
+                        f"{end / self.source_rate:.3f} s; copy or download it again"
+                    )
+                if position >= self._first:
+                    self._check_finite(block, position)
+                    yield block
+                position += len(block)
+
+    def _check_finite(self, block: np.ndarray, position: int) -> None:
+        finite = np.isfinite(block)
+        if not finite.all():
+            time, channel = np.unravel_index(np.argmin(finite), finite.shape)
+            raise AudioError(
+                f"path={str(self.path)!r} holds {block[time, channel]} in channel={channel} at "
+                f"sample {position + time} ({(position + time) / self.source_rate:.3f} s): repair "
+                "the file, every stem would be damaged by it"
+            )
+
+    def _resampled_blocks(self) -> Iterator[np.ndarray]:
+        """Yield the excerpt as (n, nb_channels) float32 at `rate`."""
+        if self.rate == self.source_rate:
+            yield from self._source_blocks()
+            return
+        resampler = StreamResampler(self.source_rate, self.rate, self.nb_channels)
+        for block in self._source_blocks():
+            yield resampler.push(block)
+        yield resampler.finish()
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        """Yield the excerpt from its beginning; each call begins anew.
+
+        Parameters
+        ----------
+        size : int
+            Samples a block.
+
+        Yields
+        ------
+        ndarray [shape=(nb_channels, size)], float32
+            C-contiguous, new for each block; only the last may be shorter. The samples are the same
+            in each call and for each `size`.
+
+        Raises
+        ------
+        AudioError
+            If the file turns out to be damaged, or holds NaN or infinity.
+        """
+        size = min(check_int("size", size, 1), self.nb_timesteps)
+        out = np.empty((self.nb_channels, size), np.float32)
+        filled = 0
+        for block in self._resampled_blocks():
+            taken = 0
+            while taken < len(block):
+                n = min(size - filled, len(block) - taken)
+                out[:, filled : filled + n] = block[taken : taken + n].T
+                filled += n
+                taken += n
+                if filled == size:
+                    yield out
+                    out = np.empty_like(out)
+                    filled = 0
+        if filled:
+            yield out[:, :filled].copy()
+
+    def close(self) -> None:
+        """Remove the temporary file, if there is one; `blocks` cannot be used any more."""
+        self._readable = None
+        self._release()
+
+    def __enter__(self) -> AudioReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read(
+    path: str | os.PathLike[str],
+    start: float = 0.0,
+    duration: float | None = None,
+    rate: float | None = None,
+) -> tuple[np.ndarray, float]:
+    """Read a sound file into an array.
+
+    Parameters
+    ----------
+    path, start, duration, rate
+        As for `AudioReader`.
+
+    Returns
+    -------
+    audio : ndarray [shape=(nb_channels, nb_timesteps)], float32
+        Full scale of integer files is [-1, 1).
+    rate : float
+        Rate of `audio` in Hz.
+
+    Raises
+    ------
+    AudioError
+        As for `AudioReader`.
+    """
+    with AudioReader(path, start=start, duration=duration, rate=rate) as reader:
+        audio = np.empty((reader.nb_channels, reader.nb_timesteps), np.float32)
+        done = 0
+        for block in reader.blocks(_FILE_BLOCK):
+            audio[:, done : done + block.shape[1]] = block
+            done += block.shape[1]
+        return audio, reader.rate
+
+
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _plain(error: BaseException) -> str:
+    """Message of an error of soundfile without the path, which our message names already."""
+    return str(error).rsplit(": ", 1)[-1].rstrip(".") or type(error).__name__
