@@ -1,0 +1,120 @@
+"""A stand-in for the engine, so that these tests are about files, names and messages."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+import umx_np.pretrained
+from umx_np.cli import main
+from umx_np.errors import ConfigError, ModelNotFoundError
+
+STEMS = ["vocals", "drums", "bass", "other"]
+
+
+class Engine:
+    """Stems are the mixture times 1/2, 1/4, 1/8, ...; calls are recorded."""
+
+    def __init__(self):
+        self.loaded = []
+        self.separators = []
+        self.separated = []
+        self.sample_rate = 44100.0
+        # Called with the path of each file before its first block.
+        self.before = lambda path: None
+        self.after_block = lambda: None
+
+    def load_bundle(self, name_or_folder, targets=None, *, offline=False, progress=None):
+        if name_or_folder == "nonsense":
+            raise ModelNotFoundError("model='nonsense' is not known; choose one of umxhq")
+        self.loaded.append((name_or_folder, targets, offline))
+        name = str(name_or_folder).replace("\\", "/").rsplit("/", 1)[-1]
+        return SimpleNamespace(name=name, targets=targets or STEMS)
+
+    def from_bundle(self, bundle, **options):
+        if options["residual"] in bundle.targets:
+            raise ConfigError(f"residual={options['residual']!r} is a target")
+        self.separators.append(options)
+        residual = [options["residual"]] if options["residual"] else []
+        return SimpleNamespace(
+            sample_rate=self.sample_rate, stem_names=[*bundle.targets, *residual], nb_channels=2
+        )
+
+    def separate_stream(self, separator, reader, writers, *, aggregate=None, progress=None):
+        self.before(reader.path)
+        self.separated.append(reader.path.name)
+        gains = {name: 0.5 ** (i + 1) for i, name in enumerate(separator.stem_names)}
+        aggregate = aggregate or {name: [name] for name in separator.stem_names}
+        assert list(writers) == list(aggregate)
+        done = 0
+        for block in reader.blocks(10000):
+            block = block[:2]
+            for name, summed in aggregate.items():
+                writers[name].write(block * np.float32(sum(gains[stem] for stem in summed)))
+            done += block.shape[1]
+            self.after_block()
+            if progress is not None:
+                progress(done / reader.nb_timesteps)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Put the stand-in in place of the models and the network."""
+    engine = Engine()
+    monkeypatch.setattr(umx_np.pretrained, "load_bundle", engine.load_bundle)
+    separator = ModuleType("umx_np.separator")
+    separator.Separator = SimpleNamespace(from_bundle=engine.from_bundle)
+    streaming = ModuleType("umx_np.streaming")
+    streaming.separate_stream = engine.separate_stream
+    for module in (separator, streaming):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        name = module.__name__.partition(".")[2]
+        monkeypatch.setattr(umx_np, name, module, raising=False)
+    return engine
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def song(folder):
+    """Write songs of noise, floats of 8 kHz stereo by default."""
+
+    def save(name="song.wav", nb_channels=2, nb_timesteps=4000, rate=8000, level=0.5):
+        rng = np.random.default_rng(len(name))
+        audio = rng.uniform(-level, level, (nb_timesteps, nb_channels)).astype(np.float32)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        sf.write(folder / name, audio, rate, subtype="FLOAT" if name.endswith("wav") else None)
+        return audio.T
+
+    return save
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command; returns its status and what it said on stderr."""
+
+    def run(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return SimpleNamespace(status=status, out=captured.out, err=captured.err)
+
+    return run
+
+
+def files(folder):
+    """Every file below a folder, as text relative to it."""
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )

@@ -1,0 +1,365 @@
+"""``umx-np separate``: options, names, batches and failures, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from .conftest import STEMS, files
+
+DEFAULTS = {
+    "niter": 1,
+    "softmask": False,
+    "residual": False,
+    "wiener_win_len": 300,
+    "filterbank": "torch",
+    "device": "auto",
+    "threads": None,
+}
+
+
+def test_defaults_are_those_of_the_reference(engine, song, run, folder):
+    audio = song()
+    result = run("separate", "song.wav")
+    assert result.status == 0, result.err
+    assert engine.loaded == [("umxhq", None, False)]
+    assert engine.separators == [DEFAULTS]
+    assert files(folder) == ["song.wav", *sorted(f"song_umxhq/{stem}.wav" for stem in STEMS)]
+    info = sf.info("song_umxhq/vocals.wav")
+    assert (info.samplerate, info.channels, info.frames) == (8000, 2, 4000)
+    assert info.subtype == "PCM_16"
+    # Through 44.1 kHz and back, noise loses only the top of its band.
+    vocals = sf.read("song_umxhq/vocals.wav")[0].T
+    assert np.corrcoef(vocals.ravel(), audio.ravel())[0, 1] > 0.9
+
+
+def test_every_option_arrives(engine, song, run, folder):
+    song()
+    options = "--niter 3 --softmask --wiener-win-len 0 --filterbank asteroid --threads 2 --offline"
+    options += " --residual rest --device reference --targets drums bass --model some/folder"
+    result = run("separate", "song.wav", *options.split())
+    assert result.status == 0, result.err
+    assert engine.loaded == [("some/folder", ["drums", "bass"], True)]
+    assert engine.separators == [
+        {
+            "niter": 3,
+            "softmask": True,
+            "residual": "rest",
+            "wiener_win_len": None,
+            "filterbank": "asteroid",
+            "device": "reference",
+            "threads": 2,
+        }
+    ]
+    # The residual has the name that was given.
+    assert files(folder / "song_folder") == ["bass.wav", "drums.wav", "rest.wav"]
+
+
+def test_no_cuda(engine, song, run):
+    song()
+    assert run("separate", "song.wav", "--no-cuda").status == 0
+    assert engine.separators[0]["device"] == "cpu"
+    result = run("separate", "song.wav", "--no-cuda", "--device", "cuda:1")
+    assert result.status == 1
+    assert "--no-cuda contradicts --device cuda:1" in result.err
+
+
+def test_audio_backend_is_accepted(engine, song, run):
+    song()
+    result = run("separate", "song.wav", "--audio-backend", "sox_io", "--verbose")
+    assert result.status == 0
+    assert "--audio-backend sox_io is ignored" in result.err
+
+
+def test_outdir_ext_and_bits(engine, song, run, folder):
+    song("Señor.mp3")
+    result = run("separate", "Señor.mp3", "--outdir", "o/p", "--ext", "flac", "--bits", 24)
+    assert result.status == 0, result.err
+    assert files(folder / "o") == sorted(f"p/Señor/{stem}.flac" for stem in STEMS)
+    assert sf.info("o/p/Señor/bass.flac").subtype == "PCM_24"
+
+
+@pytest.mark.parametrize(
+    ("options", "rate", "frames"),
+    [
+        ([], 8000, 4000),
+        (["--rate", "model"], 44100, 22050),
+        (["--start", 0.25], 8000, 2000),
+        (["--start", 0.25, "--duration", 0.125], 8000, 1000),
+        (["--duration", 0.125, "--rate", "model"], 44100, 5513),
+        (["--duration", -1], 8000, 4000),
+    ],
+)
+def test_excerpts_and_rates(engine, song, run, options, rate, frames):
+    song()
+    assert run("separate", "song.wav", "--targets", "vocals", *options).status == 0
+    info = sf.info("song_umxhq/vocals.wav")
+    assert (info.samplerate, info.frames) == (rate, frames)
+
+
+def test_excerpt_is_the_right_one(engine, song, run):
+    engine.sample_rate = 8000.0
+    audio = song()
+    options = ["--start", 0.25, "--duration", 0.125, "--bits", "float", "--targets", "vocals"]
+    assert run("separate", "song.wav", *options).status == 0
+    np.testing.assert_array_equal(sf.read("song_umxhq/vocals.wav")[0].T, audio[:, 2000:3000] / 2)
+
+
+@pytest.mark.parametrize(("nb_channels", "written"), [(1, 1), (2, 2), (5, 2)])
+def test_channels(engine, song, run, nb_channels, written):
+    song(nb_channels=nb_channels)
+    result = run("separate", "song.wav")
+    assert result.status == 0
+    assert sf.info("song_umxhq/vocals.wav").channels == written
+    assert ("only the first two of 5 channels" in result.err) == (nb_channels == 5)
+
+
+def test_aggregate(engine, song, run, folder):
+    engine.sample_rate = 8000.0
+    audio = song()
+    aggregate = '{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}'
+    result = run("separate", "song.wav", "--bits", "float", "--aggregate", aggregate)
+    assert result.status == 0, result.err
+    assert files(folder / "song_umxhq") == ["accompaniment.wav", "vocals.wav"]
+    expected = audio * np.float32(1 / 4 + 1 / 8 + 1 / 16)
+    np.testing.assert_array_equal(sf.read("song_umxhq/accompaniment.wav")[0].T, expected)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "status", "message"),
+    [
+        ("{", 2, "is not JSON"),
+        ("[1]", 2, "must be a JSON object"),
+        ("{}", 1, "aggregate={} must map"),
+        ('{"a": "vocals"}', 1, "'a' must have a list of stems, not 'vocals'"),
+        ('{"a": []}', 1, "'a' must have a list"),
+        ('{"a": ["piano"]}', 1, "'a' asks for the stem 'piano'; there are vocals, drums"),
+        ('{"../a": ["vocals"]}', 1, "stem='../a' cannot be the name of a file"),
+    ],
+)
+def test_bad_aggregates(engine, song, run, folder, aggregate, status, message):
+    song()
+    result = run("separate", "song.wav", "--aggregate", aggregate)
+    assert result.status == status
+    assert message in result.err
+    assert files(folder) == ["song.wav"]
+
+
+def test_clip_modes(engine, song, run):
+    engine.sample_rate = 8000.0
+    audio = song(level=3.0)
+    options = ["--targets", "vocals", "--bits", "float", "--clip-mode"]
+    result = run("separate", "song.wav", *options, "clamp")
+    assert "beyond full scale" in result.err
+    np.testing.assert_array_equal(sf.read("song_umxhq/vocals.wav")[0].T, (audio / 2).clip(-1, 1))
+    run("separate", "song.wav", *options, "none")
+    np.testing.assert_array_equal(sf.read("song_umxhq/vocals.wav")[0].T, audio / 2)
+    run("separate", "song.wav", *options, "rescale")
+    rescaled = sf.read("song_umxhq/vocals.wav")[0].T
+    np.testing.assert_allclose(rescaled, audio / np.abs(audio).max(), atol=1e-6)
+
+
+def test_template(engine, song, run, folder):
+    song("album/one.wav")
+    template = "{parent}/{model}-{track}-{name}-{stem}{ext}"
+    result = run("separate", "album/one.wav", "--targets", "vocals", "--filename", template)
+    assert result.status == 0
+    assert files(folder)[0] == "album/one.wav"
+    assert (folder / "album" / "umxhq-one-one.wav-vocals.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{track}{ext}", "gives several stems one file; add {stem}"),
+        ("{song}/{stem}{ext}", "unknown placeholder song"),
+        ("{stem", "not usable"),
+        ("{}{stem}", "not usable"),
+    ],
+)
+def test_bad_templates(engine, song, run, template, message):
+    song()
+    result = run("separate", "song.wav", "--filename", template)
+    assert result.status == 1
+    assert message in result.err
+    assert engine.separated == []
+
+
+def test_input_is_never_replaced(engine, song, run):
+    audio = song("vocals.wav")
+    result = run("separate", "vocals.wav", "--targets", "vocals", "--filename", "{stem}{ext}")
+    assert result.status == 1
+    assert "would be replaced" in result.err
+    np.testing.assert_array_equal(sf.read("vocals.wav")[0].T, audio)
+
+
+def test_batch_with_a_bad_file(engine, song, run, folder):
+    song("a.wav")
+    (folder / "b.wav").write_text("no sound")
+    song("c.wav")
+    result = run("separate", "a.wav", "b.wav", "missing.wav", "c.wav", "--outdir", "out")
+    assert result.status == 1
+    assert len(engine.loaded) == len(engine.separators) == 1
+    assert engine.separated == ["a.wav", "c.wav"]
+    assert "error: path='b.wav' holds no sound" in result.err
+    assert "error: path='missing.wav' cannot be opened" in result.err
+    assert "2 separated, 2 failed of 4 files" in result.err
+    assert "Traceback" not in result.err
+    assert {name.split("/")[0] for name in files(folder / "out")} == {"a", "c"}
+
+
+def test_unexpected_errors_do_not_stop_the_batch_either(engine, song, run, folder):
+    song("a.wav")
+    song("b.wav")
+
+    def fail(path):
+        if path.name == "a.wav":
+            raise MemoryError("too long")
+
+    engine.before = fail
+    result = run("separate", "a.wav", "b.wav")
+    assert result.status == 1
+    assert "MemoryError: too long" in result.err
+    assert engine.separated == ["b.wav"]
+    assert not (folder / "a_umxhq").exists()
+
+
+def test_fail_fast(engine, song, run):
+    song("b.wav")
+    result = run("separate", "a.wav", "b.wav", "--fail-fast")
+    assert result.status == 1
+    assert engine.separated == []
+    assert "1 failed, 1 left out of 2 files" in result.err
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), KeyboardInterrupt()])
+def test_nothing_is_left_of_a_file_that_failed(engine, song, run, folder, error):
+    song()
+    (folder / "out").mkdir()
+    calls = []
+
+    def fail_late():
+        calls.append(True)
+        raise error
+
+    engine.after_block = fail_late
+    result = run("separate", "song.wav", "--outdir", "out/deep")
+    assert calls
+    assert result.status == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert files(folder) == ["song.wav"]
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["out"]
+    assert list((folder / "out").iterdir()) == []
+    if result.status == 130:
+        assert result.err.endswith("umx-np: interrupted\n")
+
+
+def test_folders_are_sorted_and_not_searched_deeply(engine, song, run):
+    for name in ("m/b.flac", "m/A.WAV", "m/.hidden.wav", "m/deep/c.wav"):
+        song(name)
+    Path("m/cover.jpg").touch()
+    assert run("separate", "m", "m/b.flac", "--outdir", "out").status == 0
+    assert engine.separated == ["A.WAV", "b.flac"]
+    Path("empty").mkdir()
+    result = run("separate", "empty")
+    assert result.status == 1
+    assert "input='empty': the folder holds no sound files" in result.err
+
+
+def test_patterns_that_the_shell_left(engine, song, run):
+    song("a1.wav")
+    song("a2.wav")
+    assert run("separate", "a*.wav").status == 0
+    assert engine.separated == ["a1.wav", "a2.wav"]
+
+
+@pytest.mark.parametrize("names", [("x/01.wav", "y/01.wav"), ("01.wav", "01.flac")])
+def test_inputs_that_would_share_their_outputs(engine, song, run, folder, names):
+    for name in names:
+        song(name)
+    result = run("separate", *names, "--outdir", "out")
+    assert result.status == 1
+    assert "would both be" in result.err
+    assert "--filename" in result.err
+    assert engine.separated == []
+    template = "{parent}/{name}/{stem}{ext}"
+    assert run("separate", *names, "--outdir", "out", "--filename", template).status == 0
+    assert len(files(folder / "out")) == 8
+
+
+def test_skip_existing(engine, song, run, folder):
+    song("a.wav")
+    song("b.wav")
+    assert run("separate", "a.wav").status == 0
+    (folder / "b_umxhq").mkdir()
+    (folder / "b_umxhq" / "vocals.wav").touch()
+    result = run("separate", "a.wav", "b.wav", "--skip-existing")
+    assert result.status == 0
+    assert "1 separated, 1 skipped of 2 files" in result.err
+    # An incomplete set is made anew.
+    assert engine.separated == ["a.wav", "b.wav"]
+    assert sf.info("b_umxhq/vocals.wav").frames == 4000
+
+
+def test_no_model_is_loaded_when_there_is_nothing_to_do(engine, run, folder):
+    result = run("separate", "missing.wav")
+    assert result.status == 1
+    assert "input='missing.wav' does not exist" in result.err
+    assert engine.loaded == []
+
+
+def test_unknown_model(engine, song, run):
+    song()
+    result = run("separate", "song.wav", "--model", "nonsense")
+    assert result.status == 1
+    assert result.err == "umx-np: error: model='nonsense' is not known; choose one of umxhq\n"
+    verbose = run("separate", "song.wav", "--model", "nonsense", "--verbose")
+    assert "Traceback" in verbose.err
+
+
+def test_how_much_is_said(engine, song, run):
+    song("a.wav")
+    song("b.wav")
+    assert run("separate", "a.wav", "b.wav", "--quiet").err == ""
+    said = run("separate", "a.wav", "b.wav")
+    assert "[1/2] a.wav -> a_umxhq" in said.err
+    assert said.out == ""
+    assert "a.wav: wrote" not in said.err
+    assert "b_umxhq" in run("separate", "b.wav", "--verbose").err
+    loud = song("loud.wav", level=4.0)
+    assert np.abs(loud).max() > 2
+    assert run("separate", "loud.wav", "--quiet").err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["song.wav", "--niter", "-1"],
+        ["song.wav", "--niter", "one"],
+        ["song.wav", "--start", "-1"],
+        ["song.wav", "--start", "nan"],
+        ["song.wav", "--threads", "0"],
+        ["song.wav", "--bits", "8"],
+        ["song.wav", "--filterbank", "fft"],
+        ["song.wav", "--quiet", "--verbose"],
+        ["song.wav", "--unknown"],
+    ],
+)
+def test_mistakes_in_the_arguments(engine, run, arguments):
+    result = run("separate", *arguments)
+    assert result.status == 2
+    assert "usage:" in result.err
+    assert engine.loaded == []
+
+
+def test_unwritable_format_fails_before_separation(engine, song, run, folder):
+    song()
+    result = run("separate", "song.wav", "--ext", ".m4a")
+    assert result.status == 1
+    assert "'.m4a' cannot be written" in result.err
+    assert engine.separated == []
+    assert files(folder) == ["song.wav"]
+    assert not (folder / "song_umxhq").exists()

@@ -1,0 +1,105 @@
+"""`umx_np.files.separate_file`, with a stand-in for the engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from umx_np.errors import AudioError, ConfigError
+from umx_np.files import output_names, output_paths, separate_file
+
+from .conftest import STEMS, files
+
+
+def test_returns_the_paths(engine, song, folder):
+    song()
+    paths = separate_file("song.wav", "out")
+    assert paths == {stem: Path("out/song") / f"{stem}.wav" for stem in STEMS}
+    assert all(path.is_file() for path in paths.values())
+    assert engine.loaded == [("umxhq", None, False)]
+    assert engine.separators[0]["wiener_win_len"] == 300
+
+
+def test_a_given_separator_is_used(engine, song):
+    song()
+    separator = engine.from_bundle(engine.load_bundle("x", ["drums"]), residual=False)
+    engine.loaded.clear()
+    assert list(separate_file("song.wav", separator=separator)) == ["drums"]
+    assert engine.loaded == []
+
+
+def test_progress_goes_from_nothing_to_all(engine, song, capsys):
+    song(nb_timesteps=40000)
+    seen = []
+    separate_file("song.wav", progress=seen.append)
+    assert seen == sorted(seen)
+    assert len(seen) > 3
+    assert seen[-1] == 1.0
+    separate_file("song.wav", progress=True)  # no bar: stderr is no terminal
+    assert "%" not in capsys.readouterr().err
+
+
+def test_stems_are_complete_together(engine, song, folder):
+    song()
+    before = separate_file("song.wav", "out")["bass"].read_bytes()
+
+    def fail(path):
+        raise AudioError("something")
+
+    engine.before = fail
+    with pytest.raises(AudioError, match="something"):
+        separate_file("song.wav", "out", start=0.1)
+    assert len(files(folder / "out")) == 4
+    assert Path("out/song/bass.wav").read_bytes() == before
+
+
+def test_overwrite_can_be_refused(engine, song):
+    song()
+    separate_file("song.wav", "out")
+    with pytest.raises(AudioError, match="exist already; pass overwrite=True"):
+        separate_file("song.wav", "out", overwrite=False)
+    assert engine.separated == ["song.wav"]
+
+
+def test_stems_sum_up_without_limits(engine, song):
+    engine.sample_rate = 8000.0
+    audio = song(level=5.0)
+    paths = separate_file("song.wav", bits="float", clip_mode="none")
+    total = sum(sf.read(path)[0].T for path in paths.values())
+    np.testing.assert_allclose(total, audio * (1 - 1 / 16), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": 48000}, "rate=48000 must be 'input' or 'model'"),
+        ({"bits": "32"}, "bits='32'"),
+        ({"clip_mode": "none"}, "clip_mode='none'"),
+        ({"aggregate": ["vocals"]}, "aggregate="),
+        ({"aggregate": {"a": ["vocals", "piano"]}}, "'piano'; there are vocals"),
+        ({"quality": 5}, "quality=5"),
+    ],
+)
+def test_arguments_that_make_no_sense(engine, song, folder, options, message):
+    song()
+    with pytest.raises(ConfigError, match=message):
+        separate_file("song.wav", **options)
+    assert files(folder) == ["song.wav"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a:b", "a\0"])
+def test_names_that_no_file_can_have(name):
+    with pytest.raises(ConfigError, match="cannot be the name of a file"):
+        output_names([name], None)
+
+
+def test_names_and_places():
+    paths = output_paths("in/My.Song.stem.mp4", ["bass"], ext="flac", model="m")
+    assert paths == {"bass": Path("My.Song.stem_m/bass.flac")}
+    with pytest.raises(ConfigError, match="several stems one file"):
+        output_paths("a.wav", ["bass", "drums"], filename="{{stem}}{track}")
+    # Braces in names are no placeholders.
+    assert output_paths("{x}.wav", ["bass"], "o") == {"bass": Path("o/{x}/bass.wav")}

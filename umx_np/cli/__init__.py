@@ -1,0 +1,65 @@
+"""The command ``umx-np``: one module a subcommand.
+
+This module and the parsers import nothing heavy, so that help and mistakes in the arguments are
+answered at once; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+
+from .._version import __version__
+from ..errors import UmxError
+from . import convert, download, info, models, separate
+from .common import PROGRAM, logging_to_stderr
+
+_COMMANDS = (separate, download, models, convert, info)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command and all its subcommands.
+
+    Returns
+    -------
+    ArgumentParser
+        Its result has the function to call as ``run``.
+    """
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Separate music into its stems with Open-Unmix models."
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        Arguments; None takes those of the program.
+
+    Returns
+    -------
+    int
+        Exit status: 0 for success, 1 for errors, 130 after an interruption. Mistakes in the
+        arguments raise `SystemExit` with 2, as argparse does.
+    """
+    args = build_parser().parse_args(argv)
+    with logging_to_stderr(verbose=args.verbose, quiet=args.quiet):
+        try:
+            return args.run(args)
+        except UmxError as error:
+            if args.verbose:
+                traceback.print_exc()
+            print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"{PROGRAM}: interrupted", file=sys.stderr)
+            return 130

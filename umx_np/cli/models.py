@@ -1,0 +1,85 @@
+"""``umx-np models``: what can be given to ``--model``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DownloadError
+from .common import add_command, format_size, table
+
+if TYPE_CHECKING:
+    from .common import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the subcommand to the parser of ``umx-np``."""
+    parser = add_command(commands, "models", run, help="list the pretrained models")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the registry."""
+    models = collect()
+    if args.json:
+        print(json.dumps(models, indent=2))
+        return 0
+    rows = [["name", "targets", "licence", "size", "hidden size", "here"]]
+    for model in models:
+        here = model["cached_targets"]
+        rows.append(
+            [
+                model["name"],
+                " ".join(model["targets"]),
+                model["license"] or f"see {model['page']}",
+                format_size(model["bytes"]),
+                str(model["hidden_size"]),
+                "yes" if here == model["targets"] else " ".join(here) or "no",
+            ]
+        )
+    print(table(rows))
+    return 0
+
+
+def collect() -> list[dict[str, Any]]:
+    """Describe every pretrained model.
+
+    Returns
+    -------
+    list of dict
+        Only types that JSON knows. ``bytes`` is the size of the numbers of all networks as float32;
+        ``cached_targets`` are those whose verified weights are here.
+    """
+    from ..pretrained import get_model_info, model_names
+
+    models = []
+    for name in model_names():
+        info = get_model_info(name)
+        models.append(
+            {
+                "name": name,
+                "description": info.description,
+                "targets": list(info.targets),
+                "license": info.license,
+                "non_commercial": info.non_commercial,
+                "page": info.page,
+                "bytes": 4 * info.nb_parameters * len(info.targets),
+                "hidden_size": info.config.hidden_size,
+                "nb_parameters": info.nb_parameters,
+                "sample_rate": info.sample_rate,
+                "nb_channels": info.nb_channels,
+                "cached_targets": [target for target in info.targets if _is_here(name, target)],
+            }
+        )
+    return models
+
+
+def _is_here(name: str, target: str) -> bool:
+    from ..pretrained import download
+
+    try:
+        download(name, [target], offline=True)
+    except DownloadError:
+        return False
+    return True

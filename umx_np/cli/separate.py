@@ -1,0 +1,367 @@
+"""``umx-np separate``: sound files to files of their stems."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import logging
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import AudioError, ConfigError, UmxError
+from .common import add_command, say
+
+if TYPE_CHECKING:
+    from ..separator import Separator
+    from .common import Commands
+
+logger = logging.getLogger(__name__)
+
+# Files with other extensions are read too, when they are named; this is for folders.
+_AUDIO_SUFFIXES = frozenset(
+    [
+        *(".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"),
+        *(".w64", ".rf64", ".au", ".caf", ".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka"),
+        *(".mkv", ".mov", ".ac3", ".wv", ".ape"),
+    ]
+)
+
+_DESCRIPTION = """\
+Separate sound files into their stems, each written to a file of its own:
+<outdir>/<track>/<stem>.wav, or <track>_<model>/<stem>.wav without --outdir."""
+
+_EPILOG = """\
+examples:
+  umx-np separate song.mp3
+  umx-np separate album/ --outdir stems --ext .flac --skip-existing
+  umx-np separate song.wav --targets vocals --residual accompaniment
+
+A file that cannot be separated does not stop the others; the exit status is then 1."""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the subcommand to the parser of ``umx-np``."""
+    parser = add_command(
+        commands,
+        "separate",
+        run,
+        help="separate sound files into stems",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "input", nargs="+", help="sound files, or folders, whose sound files are all separated"
+    )
+
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        default=None,
+        metavar="NAME|FOLDER",
+        help="pretrained model or folder of a trained one (default: umxhq; Open-Unmix's own "
+        "default, umxl, is for non-commercial use only)",
+    )
+    model.add_argument(
+        "--targets", nargs="+", metavar="STEM", help="stems to estimate (default: all)"
+    )
+    model.add_argument("--offline", action="store_true", help="never download a model")
+    model.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
+    model.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
+    model.add_argument("--threads", type=_positive_int, help="threads (default: all cores)")
+
+    result = parser.add_argument_group("separation")
+    result.add_argument(
+        "--niter", type=_natural, default=1, help="iterations of the Wiener filter (default: 1)"
+    )
+    result.add_argument(
+        "--wiener-win-len",
+        type=_natural,
+        default=300,
+        metavar="FRAMES",
+        help="frames filtered together (default: 300); 0 is the whole track",
+    )
+    result.add_argument(
+        "--residual",
+        metavar="STEM",
+        help="add the mixture minus all targets as a stem of this name",
+    )
+    result.add_argument(
+        "--aggregate",
+        type=_json_object,
+        metavar="JSON",
+        help="write sums of stems instead of the stems, for instance "
+        '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
+    )
+    result.add_argument("--softmask", action="store_true", help="start the filter from ratio masks")
+    result.add_argument(
+        "--filterbank",
+        choices=("torch", "asteroid"),
+        default="torch",
+        help="FFT (torch, the default), or the same as a matrix product (asteroid)",
+    )
+
+    reading = parser.add_argument_group("reading")
+    reading.add_argument(
+        "--start", type=_seconds, default=0.0, metavar="SECONDS", help="begin here (default: 0)"
+    )
+    reading.add_argument(
+        "--duration",
+        type=float,
+        metavar="SECONDS",
+        help="length of the excerpt (default: to the end, as for negative values)",
+    )
+    reading.add_argument("--audio-backend", help="accepted for compatibility, has no effect")
+
+    writing = parser.add_argument_group("writing")
+    writing.add_argument("--outdir", metavar="FOLDER", help="folder for the results")
+    writing.add_argument(
+        "--ext", default=".wav", help="format, for instance .flac .mp3 .ogg (default: .wav)"
+    )
+    writing.add_argument(
+        "--bits", choices=("16", "24", "float"), default="16", help="(default: %(default)s)"
+    )
+    writing.add_argument(
+        "--clip-mode",
+        choices=("clamp", "rescale", "none"),
+        default="clamp",
+        help="samples beyond full scale: limit them, scale the stem, or (with --bits float) leave "
+        "them (default: %(default)s)",
+    )
+    writing.add_argument(
+        "--quality", type=float, metavar="0..1", help="of mp3, ogg and opus (1 is the best)"
+    )
+    writing.add_argument(
+        "--rate",
+        choices=("input", "model"),
+        default="input",
+        help="sample rate of the stems: that of the file or of the model (default: %(default)s)",
+    )
+    writing.add_argument(
+        "--filename",
+        metavar="TEMPLATE",
+        help="place of a stem below the folder for the results, made of {track} {name} {parent} "
+        "{model} {stem} {ext}",
+    )
+    writing.add_argument(
+        "--skip-existing", action="store_true", help="leave out files whose stems are all there"
+    )
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Separate all files with one separator; return 1 if some could not be."""
+    from ..files import output_names
+
+    if args.no_cuda:
+        if args.device.startswith("cuda"):
+            raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
+        if args.device == "auto":
+            args.device = "cpu"
+    if args.audio_backend is not None:
+        logger.info("--audio-backend %s is ignored", args.audio_backend)
+    inputs = find_inputs(args.input)
+    if not any(path.exists() for path in inputs):
+        # Before a model is loaded or even downloaded.
+        raise AudioError(f"input={str(inputs[0])!r} does not exist; give sound files or folders")
+    separator, model = _load(args)
+    names = output_names(separator.stem_names, args.aggregate)
+    outputs = plan_outputs(inputs, names, args, model)
+
+    done, skipped, failed = 0, 0, 0
+    for number, (path, targets) in enumerate(outputs.items(), 1):
+        if args.skip_existing and all(target.exists() for target in targets.values()):
+            logger.info("%s: skipped, its stems are there", path)
+            skipped += 1
+            continue
+        begin = time.perf_counter()
+        try:
+            _separate_one(path, separator, model, args)
+            done += 1
+            if not args.quiet:
+                folders = sorted({str(target.parent) for target in targets.values()})
+                seconds = time.perf_counter() - begin
+                say(f"[{number}/{len(outputs)}] {path} -> {', '.join(folders)} ({seconds:.1f} s)")
+        except UmxError as error:
+            logger.error("error: %s", error, exc_info=args.verbose)
+            failed += 1
+        except Exception:
+            # A mistake of ours, or no memory: the other files may be spared a night of computing.
+            logger.exception("unexpected error: path=%r could not be separated", str(path))
+            failed += 1
+        if failed and args.fail_fast:
+            break
+    if not args.quiet and len(outputs) > 1:
+        left = len(outputs) - done - skipped - failed
+        counts = ((done, "separated"), (skipped, "skipped"), (failed, "failed"), (left, "left out"))
+        summary = ", ".join(f"{count} {what}" for count, what in counts if count)
+        say(f"{summary} of {len(outputs)} files")
+    return 1 if failed else 0
+
+
+def find_inputs(arguments: list[str]) -> list[Path]:
+    """Replace folders by the sound files in them, and drop repetitions.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Files, folders, and patterns that the shell did not expand.
+
+    Returns
+    -------
+    list of Path
+        In order; the files of a folder are sorted by name. Files that do not exist stay, to be
+        reported in their turn.
+
+    Raises
+    ------
+    AudioError
+        If a folder holds no sound files.
+    """
+    found: dict[Path, Path] = {}
+    for argument in arguments:
+        path = Path(argument)
+        if path.is_dir():
+            paths = sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in _AUDIO_SUFFIXES
+                and file.is_file()
+                and not file.name.startswith(".")
+            )
+            if not paths:
+                raise AudioError(
+                    f"input={argument!r}: the folder holds no sound files (its subfolders are not "
+                    "searched); name files, or another folder"
+                )
+        elif not path.exists() and glob.has_magic(argument):
+            paths = sorted(map(Path, glob.glob(argument))) or [path]
+        else:
+            paths = [path]
+        for file in paths:
+            found.setdefault(file.resolve(), file)
+    return list(found.values())
+
+
+def plan_outputs(
+    inputs: list[Path], names: list[str], args: argparse.Namespace, model: str
+) -> dict[Path, dict[str, Path]]:
+    """Say where the stems of every input go, before anything is computed.
+
+    Parameters
+    ----------
+    inputs : list of Path
+        Files to separate.
+    names : list of str
+        Names of the stems.
+    args : Namespace
+        With `outdir`, `ext`, `filename`.
+    model : str
+        Name of the model.
+
+    Returns
+    -------
+    dict of Path to dict of str to Path
+
+    Raises
+    ------
+    ConfigError
+        If two inputs would be written to the same files.
+    """
+    from ..files import output_paths
+
+    outputs: dict[Path, dict[str, Path]] = {}
+    owners: dict[str, Path] = {}
+    for path in inputs:
+        outputs[path] = output_paths(
+            path, names, args.outdir, model=model, ext=args.ext, filename=args.filename
+        )
+        for target in outputs[path].values():
+            # Some file systems do not tell upper from lower case.
+            owner = owners.setdefault(str(target).casefold(), path)
+            if owner != path:
+                raise ConfigError(
+                    f"the stems of {str(owner)!r} and {str(path)!r} would both be {str(target)!r}; "
+                    'tell them apart with --filename "{parent}/{track}/{stem}{ext}", or {name} '
+                    "instead of {track}"
+                )
+    return outputs
+
+
+def _load(args: argparse.Namespace) -> tuple[Separator, str]:
+    """Make the separator; return it with the name of its model."""
+    from ..files import DEFAULT_MODEL
+    from ..pretrained import load_bundle
+    from ..separator import Separator
+
+    bundle = load_bundle(
+        args.model or DEFAULT_MODEL,
+        args.targets,
+        offline=args.offline,
+        progress=not args.quiet,
+    )
+    separator = Separator.from_bundle(
+        bundle,
+        niter=args.niter,
+        softmask=args.softmask,
+        residual=args.residual or False,
+        wiener_win_len=args.wiener_win_len or None,
+        filterbank=args.filterbank,
+        device=args.device,
+        threads=args.threads,
+    )
+    return separator, bundle.name
+
+
+def _separate_one(path: Path, separator: Separator, model: str, args: argparse.Namespace) -> None:
+    from ..files import separate_file
+
+    separate_file(
+        path,
+        args.outdir,
+        model=model,
+        aggregate=args.aggregate,
+        separator=separator,
+        start=args.start,
+        duration=args.duration,
+        ext=args.ext,
+        bits=args.bits,
+        clip_mode=args.clip_mode,
+        quality=args.quality,
+        rate=args.rate,
+        filename=args.filename,
+        progress=not args.quiet,
+    )
+
+
+def _positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} must not be negative")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"{text} must be a number of seconds, not negative")
+    return value
+
+
+def _json_object(text: str) -> dict[str, list[str]]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a JSON object of names and lists")
+    return value

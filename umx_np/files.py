@@ -1,0 +1,325 @@
+"""From a sound file to the files of its stems, in bounded memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+import string
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .audio import AudioReader, StemWriter, commit_together
+from .config import DEFAULT_MODEL
+from .errors import AudioError, ConfigError
+
+if TYPE_CHECKING:
+    from .separator import Separator
+
+logger = logging.getLogger(__name__)
+
+# Open-Unmix's two layouts: with and without a folder for the results.
+FILENAME_IN_OUTDIR = "{track}/{stem}{ext}"
+FILENAME_ALONE = "{track}_{model}/{stem}{ext}"
+
+_PLACEHOLDERS = ("track", "name", "parent", "model", "stem", "ext")
+
+Progress = Callable[[float], None]
+
+
+def separate_file(
+    path: str | os.PathLike[str],
+    outdir: str | os.PathLike[str] | None = None,
+    *,
+    model: str | os.PathLike[str] | None = None,
+    targets: Sequence[str] | None = None,
+    niter: int = 1,
+    softmask: bool = False,
+    residual: bool | str = False,
+    wiener_win_len: int | None = 300,
+    aggregate: Mapping[str, Sequence[str]] | None = None,
+    filterbank: str = "torch",
+    device: str = "auto",
+    threads: int | None = None,
+    separator: Separator | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    ext: str = ".wav",
+    bits: str = "16",
+    clip_mode: str = "clamp",
+    quality: float | None = None,
+    rate: str = "input",
+    filename: str | None = None,
+    overwrite: bool = True,
+    progress: bool | Progress | None = None,
+    offline: bool = False,
+) -> dict[str, Path]:
+    """Separate a sound file into files of its stems.
+
+    The song is read, separated and written block by block, so its length does not matter. The files
+    of the stems appear together when all are complete; on an error nothing is left behind.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Sound file, see `umx_np.audio.AudioReader` for the formats.
+    outdir : str or path-like or None
+        Folder for the results, made if needed; None is the working directory.
+    model : str or path-like or None
+        Name of a pretrained model or folder of a trained one; None is ``"umxhq"``. With a
+        `separator`, only the ``{model}`` of `filename`.
+    targets : sequence of str or None
+        Stems to estimate; None takes all the model has. Only their networks are loaded and run.
+    niter, softmask, residual, wiener_win_len, filterbank, device, threads
+        As for `umx_np.Separator`. A string as `residual` is the name of that stem.
+    aggregate : mapping of str to sequence of str, or None
+        Names of files and the stems that are summed in them, as in
+        ``{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}``.
+    separator : Separator or None
+        A separator to use, for example for many files; the arguments that describe one are then not
+        looked at.
+    start, duration : float
+        Excerpt in seconds; None or a negative `duration` is up to the end.
+    ext : str
+        Extension of the results, which sets their format, for instance ``".flac"``.
+    bits, clip_mode, quality
+        As for `umx_np.audio.StemWriter`.
+    rate : {'input', 'model'}
+        Rate of the results: that of the file, with exactly its length, or that of the model.
+    filename : str or None
+        Where to put a stem below `outdir`: text with the placeholders ``{track}`` (name of the file
+        without extension), ``{name}`` (with it), ``{parent}`` (name of its folder), ``{model}``,
+        ``{stem}`` and ``{ext}``. None is ``"{track}/{stem}{ext}"`` with `outdir` and
+        ``"{track}_{model}/{stem}{ext}"`` without.
+    overwrite : bool
+        Replace existing files; otherwise they are an error.
+    progress : bool or callable or None
+        True shows a bar; a callable gets the fraction that is done, from 0 to 1.
+    offline : bool
+        Never download a model.
+
+    Returns
+    -------
+    dict of str to Path
+        The file of each stem.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be read, or a stem cannot be written.
+    ConfigError
+        If an argument is not usable.
+    ModelNotFoundError, DownloadError, WeightsError, DeviceError
+        If the model cannot be loaded.
+
+    Notes
+    -----
+    Of files with more than two channels, the first two are separated.
+    """
+    if rate not in ("input", "model"):
+        raise ConfigError(f"rate={rate!r} must be 'input' or 'model'")
+    if separator is None:
+        from .pretrained import load_bundle
+        from .separator import Separator
+
+        bundle = load_bundle(
+            os.fspath(model) if model is not None else DEFAULT_MODEL, targets, offline=offline
+        )
+        separator = Separator.from_bundle(
+            bundle,
+            niter=niter,
+            softmask=softmask,
+            residual=residual,
+            wiener_win_len=wiener_win_len,
+            filterbank=filterbank,
+            device=device,
+            threads=threads,
+        )
+        model_name = bundle.name
+    else:
+        model_name = Path(model).name if model is not None else DEFAULT_MODEL
+    names = output_names(separator.stem_names, aggregate)
+    paths = output_paths(path, names, outdir, model=model_name, ext=ext, filename=filename)
+    existing = [str(target) for target in paths.values() if target.exists()]
+    if existing and not overwrite:
+        raise AudioError(
+            f"{', '.join(existing)} exist already; pass overwrite=True to replace them"
+        )
+
+    from .streaming import separate_stream
+
+    writers: dict[str, StemWriter] = {}
+    with (
+        AudioReader(path, start=start, duration=duration, rate=separator.sample_rate) as reader,
+        _removing_new_folders(paths.values()),
+        commit_together(writers.values()),
+        _reporting(progress, reader) as report,
+    ):
+        if reader.nb_channels > 2:
+            logger.warning(
+                "%s: only the first two of %d channels are separated", path, reader.nb_channels
+            )
+        keep_rate = rate == "input"
+        for name, target in paths.items():
+            writers[name] = StemWriter(
+                target,
+                nb_channels=min(reader.nb_channels, 2),
+                rate=reader.rate,
+                file_rate=reader.source_rate if keep_rate else reader.rate,
+                nb_timesteps=reader.nb_source_timesteps if keep_rate else reader.nb_timesteps,
+                bits=bits,
+                clip_mode=clip_mode,
+                quality=quality,
+            )
+        separate_stream(separator, reader, writers, aggregate=aggregate, progress=report)
+    return paths
+
+
+def output_names(
+    stem_names: Sequence[str], aggregate: Mapping[str, Sequence[str]] | None
+) -> list[str]:
+    """Names of the results: the stems, or the sums that `aggregate` describes.
+
+    Parameters
+    ----------
+    stem_names : sequence of str
+        Stems that the separator estimates.
+    aggregate : mapping of str to sequence of str, or None
+        Names of results and the stems summed in them.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ConfigError
+        If `aggregate` is malformed or names an unknown stem, or a name cannot be that of a file.
+    """
+    if aggregate is None:
+        names = list(stem_names)
+    else:
+        if not isinstance(aggregate, Mapping) or not aggregate:
+            raise ConfigError(
+                f"aggregate={aggregate!r} must map names of results to lists of stems, like "
+                '{"accompaniment": ["drums", "bass", "other"]}'
+            )
+        for name, summed in aggregate.items():
+            if isinstance(summed, str) or not isinstance(summed, Sequence) or not summed:
+                raise ConfigError(f"aggregate: {name!r} must have a list of stems, not {summed!r}")
+            for stem in summed:
+                if stem not in stem_names:
+                    raise ConfigError(
+                        f"aggregate: {name!r} asks for the stem {stem!r}; there are "
+                        f"{', '.join(stem_names)}"
+                    )
+        names = list(aggregate)
+    for name in names:
+        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set('/\\:\0"<>|?*'):
+            raise ConfigError(f"stem={name!r} cannot be the name of a file")
+    return names
+
+
+def output_paths(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    outdir: str | os.PathLike[str] | None = None,
+    *,
+    model: str = DEFAULT_MODEL,
+    ext: str = ".wav",
+    filename: str | None = None,
+) -> dict[str, Path]:
+    """Where the stems of a file go.
+
+    Parameters
+    ----------
+    path, outdir, model, ext, filename
+        As for `separate_file`; `model` is a name.
+    names : sequence of str
+        Names of the stems.
+
+    Returns
+    -------
+    dict of str to Path
+        One path a name.
+
+    Raises
+    ------
+    ConfigError
+        If `filename` has an unknown placeholder or gives two stems the same file.
+    AudioError
+        If a stem would replace the input.
+
+    Examples
+    --------
+    >>> output_paths("songs/one.mp3", ["vocals"], "out")["vocals"].as_posix()
+    'out/one/vocals.wav'
+    >>> output_paths("songs/one.mp3", ["vocals"], model="umxhq")["vocals"].as_posix()
+    'one_umxhq/vocals.wav'
+    """
+    path = Path(path)
+    if filename is None:
+        filename = FILENAME_ALONE if outdir is None else FILENAME_IN_OUTDIR
+    values = {
+        "track": path.stem,
+        "name": path.name,
+        "parent": path.absolute().parent.name,
+        "model": model,
+        "ext": ext if ext.startswith(".") else f".{ext}",
+    }
+    try:
+        unknown = {field for _, field, _, _ in string.Formatter().parse(filename) if field}
+        unknown -= set(_PLACEHOLDERS)
+        if unknown:
+            raise ValueError(f"unknown placeholder {', '.join(sorted(unknown))}")
+        root = Path(outdir) if outdir is not None else Path()
+        paths = {name: root / filename.format(stem=name, **values) for name in names}
+    except (ValueError, IndexError, KeyError) as error:
+        raise ConfigError(
+            f"filename={filename!r} is not usable ({error}); the placeholders are "
+            f"{' '.join('{' + name + '}' for name in _PLACEHOLDERS)}"
+        ) from error
+    if len(set(paths.values())) < len(names):
+        raise ConfigError(f"filename={filename!r} gives several stems one file; add {{stem}}")
+    for target in paths.values():
+        if target.exists() and path.exists() and target.samefile(path):
+            raise AudioError(f"path={str(path)!r} would be replaced by a stem; choose other names")
+    return paths
+
+
+@contextmanager
+def _removing_new_folders(paths: Iterable[Path]) -> Iterator[None]:
+    """Take back folders that were made for the results if there are no results."""
+    folders = {folder for path in paths for folder in path.parents}
+    new = [folder for folder in folders if not folder.exists()]
+    try:
+        yield
+    except BaseException:
+        for folder in sorted(new, key=lambda folder: len(folder.parts), reverse=True):
+            with suppress(OSError):  # never made, or somebody else's files are in it
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _reporting(progress: bool | Progress | None, reader: AudioReader) -> Iterator[Progress | None]:
+    """Turn the `progress` argument into the callable that the engine gets."""
+    if callable(progress):
+        yield progress
+    elif progress:
+        from tqdm import tqdm
+
+        seconds = reader.nb_source_timesteps / reader.source_rate
+        layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
+        # `disable=None` draws no bar on anything but a terminal.
+        with tqdm(
+            total=seconds, desc=reader.path.name, disable=None, leave=False, bar_format=layout
+        ) as bar:
+
+            def report(fraction: float) -> None:
+                bar.update(min(fraction, 1.0) * seconds - bar.n)
+
+            yield report
+    else:
+        yield None
