@@ -23,37 +23,51 @@ def decibels(level: float) -> float:
     return 10.0 ** (-level / 20.0)
 
 
-_GUESS = "not yet measured"
-
 TOL: dict[str, dict[str, Tolerance]] = {
     "stft": {
-        "float32": Tolerance(1e-6, 0.0, _GUESS),
-        "float64": Tolerance(1e-13, 0.0, _GUESS),
+        "float32": Tolerance(5e-7, 0.0, "measured 5.1e-8, a float32 FFT against one in float64"),
+        "float64": Tolerance(4e-15, 0.0, "measured 4.9e-16, another FFT of the same precision"),
     },
     "istft": {
-        "float32": Tolerance(1e-6, 0.0, _GUESS),
-        "float64": Tolerance(1e-13, 0.0, _GUESS),
+        "float32": Tolerance(9e-7, 0.0, "measured 9.3e-8, FFT and overlap-add in float32"),
+        "float64": Tolerance(
+            2e-13, 0.0, "measured 2.9e-14, at ends where the windows add to little"
+        ),
     },
-    "filterbank_torch": {"float64": Tolerance(1e-13, 0.0, _GUESS)},
-    "filterbank_asteroid": {"float64": Tolerance(1e-5, 0.0, _GUESS)},
+    "filterbank_torch": {
+        "float64": Tolerance(3e-15, 0.0, "measured 3.3e-16"),
+    },
+    "filterbank_asteroid": {
+        "float64": Tolerance(3e-7, 0.0, "measured 3.3e-8, asteroid keeps its filters in float32"),
+    },
     "network": {
-        "float32": Tolerance(1e-5, 0.0, _GUESS),
-        "float64": Tolerance(1e-12, 0.0, _GUESS),
+        "float32": Tolerance(3e-6, 0.0, "measured 3.6e-7, sums of up to 4098 float32 products"),
+        "float64": Tolerance(7e-15, 0.0, "measured 7.3e-16"),
     },
     "wiener": {
-        "float32": Tolerance(decibels(110.0), 0.0, _GUESS),
-        "float64": Tolerance(1e-10, 0.0, _GUESS),
+        "float32": Tolerance(6e-7, 0.0, "measured 6.5e-8: float64 inside, float32 in and out"),
+        "float64": Tolerance(2e-14, 0.0, "measured 2.7e-15"),
     },
     "wiener_near_mono": {
-        "float32": Tolerance(decibels(110.0), 0.0, _GUESS),
-        "float64": Tolerance(1e-8, 0.0, _GUESS),
+        "float32": Tolerance(4e-7, 0.0, "measured 4.3e-8: float64 inside, float32 in and out"),
+        "float64": Tolerance(
+            1e-7, 0.0, "measured 1.4e-8: upstream's determinant cancels, -60 dB side"
+        ),
     },
     "separator": {
-        "float32": Tolerance(decibels(100.0), 0.0, _GUESS),
-        "float64": Tolerance(1e-10, 0.0, _GUESS),
+        "float32": Tolerance(decibels(100.0), 0.0, "measured 1.6e-6 (116 dB); 100 dB is the aim"),
+        "float64": Tolerance(3e-12, 0.0, "measured 3.7e-13: the filter amplifies rounding"),
     },
-    "separator_asteroid": {"float32": Tolerance(decibels(100.0), 0.0, _GUESS)},
-    "separator_near_mono": {"float32": Tolerance(decibels(80.0), 0.0, _GUESS)},
-    "sum_of_stems": {"float32": Tolerance(1e-6, 0.0, _GUESS)},
-    "threads": {"float32": Tolerance(1e-6, 0.0, _GUESS)},
+    "separator_asteroid": {
+        "float32": Tolerance(4e-6, 0.0, "measured 4.3e-7"),
+    },
+    "separator_near_mono": {
+        "float32": Tolerance(5e-6, 0.0, "measured 5.5e-7"),
+    },
+    "sum_of_stems": {
+        "float32": Tolerance(1e-6, 0.0, "measured 1.1e-7: four float32 additions and a round trip"),
+    },
+    "gemm": {"float32": Tolerance(3e-6, 0.0, "sums of up to 600 products; 3e-7 seen")},
+    "lstm_scan": {"float32": Tolerance(5e-6, 1e-12, "40 steps with weights of twice PyTorch's")},
+    "blockwise": {"float32": Tolerance(1e-6, 0.0, "full scale; bit for bit equal in practice")},
 }

@@ -1,0 +1,210 @@
+"""`OpenUnmix` and `Separator` as objects: arguments, weights in and out, errors."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import signals
+from helpers.asserts import assert_close
+from tolerances import TOL
+
+import umx_np
+from umx_np.backends import devices, get_backend
+from umx_np.config import ModelConfig
+from umx_np.errors import ConfigError, DeviceError, ShapeError, WeightsError
+from umx_np.testing import random_state
+from umx_np.weights import expected_state
+
+CONFIGS = [
+    ModelConfig(nb_bins=33, hidden_size=8, max_bin=20),
+    ModelConfig(nb_bins=33, hidden_size=10, nb_layers=1, unidirectional=True),
+    ModelConfig(nb_bins=17, hidden_size=34, nb_channels=1, nb_layers=2),
+]
+
+
+def model_of(config: ModelConfig, **options) -> umx_np.OpenUnmix:
+    return umx_np.OpenUnmix(
+        config.nb_bins,
+        config.nb_channels,
+        config.hidden_size,
+        config.nb_layers,
+        config.unidirectional,
+        max_bin=config.max_bin,
+        **options,
+    )
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_weights_come_back_bit_for_bit(config, device):
+    model = model_of(config, device=device)
+    state = random_state(config, seed=3)
+    model.load_state_dict(state)
+    back = model.state_dict()
+    assert list(back) == list(expected_state(config))
+    for name, value in state.items():
+        np.testing.assert_array_equal(back[name], value)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize("nb_frames", [1, 5, 260])
+def test_compiled_network_against_reference(config, nb_frames):
+    state = random_state(config, seed=0)
+    x = signals.magnitudes(config, nb_frames=nb_frames, nb_samples=2)
+    x.flags.writeable = False
+    models = [model_of(config, device=device) for device in ("cpu", "reference")]
+    for model in models:
+        model.load_state_dict(state)
+    fast, slow = (model(x) for model in models)
+    assert slow.dtype == np.float64
+    assert_close(fast, slow, TOL["network"]["float32"], dtype=np.float32)
+    frames_first = models[0](x.transpose(3, 0, 1, 2), layout="frames")
+    np.testing.assert_array_equal(frames_first.transpose(1, 2, 3, 0), fast)
+
+
+def test_scalers_are_stored_as_upstream_stores_them():
+    mean, scale = np.arange(1.0, 34.0), np.arange(2.0, 35.0)
+    model = umx_np.OpenUnmix(33, hidden_size=8, input_mean=mean, input_scale=scale, max_bin=20)
+    state = model.state_dict()
+    np.testing.assert_allclose(state["input_mean"], -mean[:20])
+    np.testing.assert_allclose(state["input_scale"], 1 / scale[:20], rtol=1e-6)
+    with pytest.raises(ShapeError, match="input_mean"):
+        umx_np.OpenUnmix(33, hidden_size=8, input_mean=mean[:5])
+
+
+def test_seed_makes_weights_repeatable():
+    one, same, other = (umx_np.OpenUnmix(33, hidden_size=8, seed=s) for s in (1, 1, 2))
+    np.testing.assert_array_equal(one.state_dict()["fc1.weight"], same.state_dict()["fc1.weight"])
+    assert (one.state_dict()["fc1.weight"] != other.state_dict()["fc1.weight"]).any()
+
+
+def test_failed_load_keeps_the_old_weights(device):
+    config = CONFIGS[0]
+    model = model_of(config, device=device, seed=0)
+    before = model.state_dict()
+    broken = random_state(config, seed=1)
+    del broken["fc2.weight"]
+    with pytest.raises(WeightsError, match=r"fc2\.weight"):
+        model.load_state_dict(broken)
+    np.testing.assert_array_equal(model.state_dict()["fc1.weight"], before["fc1.weight"])
+
+
+def test_model_refuses_what_does_not_fit():
+    model = model_of(CONFIGS[0])
+    with pytest.raises(ShapeError, match="nb_bins=33"):
+        model(np.zeros((1, 2, 20, 4)))
+    with pytest.raises(ShapeError, match="layout"):
+        model(np.zeros((1, 2, 33, 4)), layout="other")
+    with pytest.raises(ShapeError, match="real"):
+        model(np.zeros((1, 2, 33, 4), complex))
+    assert model(np.zeros((1, 2, 33, 0))).shape == (1, 2, 33, 0)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"hidden_size": 7}, "hidden_size=7"),
+        ({"nb_layers": 0}, "nb_layers=0"),
+        ({"max_bin": 40}, "max_bin=40"),
+        ({"nb_bins": 2.5}, r"nb_bins=2\.5"),
+    ],
+)
+def test_bad_architectures(kwargs, message):
+    with pytest.raises(ConfigError, match=message):
+        umx_np.OpenUnmix(**{"nb_bins": 33, "hidden_size": 8, **kwargs})
+
+
+class TestSeparator:
+    def separator(self, **options):
+        models = {name: model_of(CONFIGS[0], seed=i) for i, name in enumerate("ab")}
+        return umx_np.Separator(models, n_fft=64, n_hop=16, **options)
+
+    def test_defaults_are_upstream_s(self):
+        config = self.separator().config
+        assert (config.niter, config.softmask, config.residual) == (0, False, False)
+        assert (config.wiener_win_len, config.filterbank) == (300, "torch")
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"niter": -1}, "niter=-1"),
+            ({"wiener_win_len": -5}, "wiener_win_len=-5"),
+            ({"filterbank": "other"}, "filterbank"),
+            ({"n_hop": 64}, "n_hop=64"),
+            ({"nb_channels": 1}, "nb_channels"),
+            ({"residual": "a"}, "residual='a'"),
+            ({"sample_rate": 0}, "sample_rate"),
+        ],
+    )
+    def test_bad_options(self, options, message):
+        models = {"a": model_of(CONFIGS[0], seed=0)}
+        with pytest.raises(ConfigError, match=message):
+            umx_np.Separator(models, **{"n_fft": 64, "n_hop": 16, **options})
+
+    def test_no_targets(self):
+        with pytest.raises(ConfigError, match="empty"):
+            umx_np.Separator({})
+
+    def test_zero_window_is_the_whole_track(self):
+        assert self.separator(wiener_win_len=0).config.wiener_win_len is None
+
+    @pytest.mark.parametrize(
+        ("audio", "message"),
+        [
+            (np.zeros((2, 100)), "nb_samples"),
+            (np.zeros((1, 3, 100)), "nb_channels=3"),
+            (np.zeros((1, 2, 0)), "shape"),
+            (np.full((1, 2, 9), np.nan), "NaN"),
+            (np.zeros((1, 2, 9), complex), "dtype=complex128"),
+        ],
+    )
+    def test_bad_audio(self, audio, message):
+        with pytest.raises(ShapeError, match=message):
+            self.separator()(audio)
+
+    def test_residual_is_named(self):
+        assert self.separator(residual="rest").stem_names == ["a", "b", "rest"]
+        assert self.separator(residual=True).stem_names == ["a", "b", "residual"]
+
+    def test_a_model_may_come_from_another_device(self):
+        models = {"a": model_of(CONFIGS[0], seed=0, device="reference")}
+        audio = signals.music(500).astype(np.float32)
+        results = [
+            umx_np.Separator(models, n_fft=64, n_hop=16, device=device)(audio)
+            for device in ("cpu", "reference")
+        ]
+        assert_close(*results, TOL["separator"]["float32"], dtype=np.float32)
+
+
+class TestDevices:
+    def test_missing_device_says_why(self):
+        with pytest.raises(DeviceError, match="cuda"):
+            get_backend("cuda:0")
+        with pytest.raises(ConfigError, match="device='tpu'"):
+            get_backend("tpu")
+        rows = {row["name"]: row for row in devices()}
+        assert rows["cpu"]["available"]
+        assert not rows["cuda"]["available"]
+        assert rows["cuda"]["reason"]
+
+    def test_threads_are_checked(self):
+        with pytest.raises(ConfigError, match="threads=0"):
+            get_backend("cpu", threads=0)
+
+    def test_instruction_set_can_be_chosen(self, monkeypatch):
+        from umx_np.backends.cpu import describe
+
+        monkeypatch.setenv("UMX_NP_ISA", "portable")
+        assert describe()["level"] == "portable"
+        monkeypatch.setenv("UMX_NP_ISA", "fortytwo")
+        with pytest.raises(DeviceError, match="fortytwo"):
+            get_backend("cpu")
+
+
+@pytest.mark.parametrize("name", ["umx", "umxhq", "umxl", "umxse"])
+def test_published_models_without_weights(name):
+    """The functions with Open-Unmix's names make separators of the published architecture."""
+    separator = getattr(umx_np, name)(pretrained=False, targets=None)
+    assert separator.config.niter == 1
+    networks = getattr(umx_np, f"{name}_spec")(pretrained=False)
+    assert list(networks) == separator.target_names
+    assert getattr(umx_np, name).__doc__.startswith(("Stereo", "Large", "Speech"))
