@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import string
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .audio import AudioReader, StemWriter, commit_together
 from .config import DEFAULT_MODEL
 from .errors import AudioError, ConfigError
+from .progress import Progress, reporting
 
 if TYPE_CHECKING:
     from .separator import Separator
@@ -24,8 +25,6 @@ FILENAME_IN_OUTDIR = "{track}/{stem}{ext}"
 FILENAME_ALONE = "{track}_{model}/{stem}{ext}"
 
 _PLACEHOLDERS = ("track", "name", "parent", "model", "stem", "ext")
-
-Progress = Callable[[float], None]
 
 
 def separate_file(
@@ -54,6 +53,7 @@ def separate_file(
     overwrite: bool = True,
     progress: bool | Progress | None = None,
     offline: bool = False,
+    max_memory: int | None = None,
 ) -> dict[str, Path]:
     """Separate a sound file into files of its stems.
 
@@ -98,6 +98,9 @@ def separate_file(
         True shows a bar; a callable gets the fraction that is done, from 0 to 1.
     offline : bool
         Never download a model.
+    max_memory : int or None
+        Bytes for what grows with the length of the song (about 0.1 MB a second and stem); beyond,
+        a temporary file is used. None sets no limit.
 
     Returns
     -------
@@ -115,7 +118,7 @@ def separate_file(
 
     Notes
     -----
-    Of files with more than two channels, the first two are separated.
+    Of files with more channels than the model has, the first ones are separated: at least two.
     """
     if rate not in ("input", "model"):
         raise ConfigError(f"rate={rate!r} must be 'input' or 'model'")
@@ -154,17 +157,26 @@ def separate_file(
         AudioReader(path, start=start, duration=duration, rate=separator.sample_rate) as reader,
         _removing_new_folders(paths.values()),
         commit_together(writers.values()),
-        _reporting(progress, reader) as report,
+        reporting(
+            progress,
+            label=Path(path).name,
+            seconds=reader.nb_source_timesteps / reader.source_rate,
+        ) as report,
     ):
-        if reader.nb_channels > 2:
+        # A model of one channel filters stereo too.
+        nb_channels = min(reader.nb_channels, max(separator.nb_channels, 2))
+        if nb_channels < reader.nb_channels:
             logger.warning(
-                "%s: only the first two of %d channels are separated", path, reader.nb_channels
+                "%s: only the first %d of %d channels are separated",
+                path,
+                nb_channels,
+                reader.nb_channels,
             )
         keep_rate = rate == "input"
         for name, target in paths.items():
             writers[name] = StemWriter(
                 target,
-                nb_channels=min(reader.nb_channels, 2),
+                nb_channels=nb_channels,
                 rate=reader.rate,
                 file_rate=reader.source_rate if keep_rate else reader.rate,
                 nb_timesteps=reader.nb_source_timesteps if keep_rate else reader.nb_timesteps,
@@ -172,7 +184,14 @@ def separate_file(
                 clip_mode=clip_mode,
                 quality=quality,
             )
-        separate_stream(separator, reader, writers, aggregate=aggregate, progress=report)
+        separate_stream(
+            separator,
+            reader,
+            writers,
+            aggregate=aggregate,
+            progress=report,
+            max_memory=max_memory,
+        )
     return paths
 
 
@@ -300,26 +319,3 @@ def _removing_new_folders(paths: Iterable[Path]) -> Iterator[None]:
             with suppress(OSError):  # never made, or somebody else's files are in it
                 folder.rmdir()
         raise
-
-
-@contextmanager
-def _reporting(progress: bool | Progress | None, reader: AudioReader) -> Iterator[Progress | None]:
-    """Turn the `progress` argument into the callable that the engine gets."""
-    if callable(progress):
-        yield progress
-    elif progress:
-        from tqdm import tqdm
-
-        seconds = reader.nb_source_timesteps / reader.source_rate
-        layout = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
-        # `disable=None` draws no bar on anything but a terminal.
-        with tqdm(
-            total=seconds, desc=reader.path.name, disable=None, leave=False, bar_format=layout
-        ) as bar:
-
-            def report(fraction: float) -> None:
-                bar.update(min(fraction, 1.0) * seconds - bar.n)
-
-            yield report
-    else:
-        yield None

@@ -11,6 +11,7 @@ import inspect
 import logging
 import os
 import uuid
+import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -135,6 +136,8 @@ class _Sink:
                 raise ConfigError(f"quality={quality} needs soundfile 0.13 or later")
             # The MP3 encoder refuses the smallest quality, 1.0 on this scale.
             options["compression_level"] = min(1.0 - quality, 0.99)
+        # For sinks that an interruption keeps from reaching whoever would discard them.
+        weakref.finalize(self, _unlink, self.path)
         try:
             return sf.SoundFile(
                 os.fspath(self.path),
@@ -145,8 +148,11 @@ class _Sink:
                 subtype=self._subtype,
                 **options,
             )
-        except _WRITE_ERRORS as error:
+        except BaseException as error:
+            # Also an interruption: the file may be there already.
             self.path.unlink(missing_ok=True)
+            if not isinstance(error, _WRITE_ERRORS):
+                raise
             raise AudioError(
                 f"path={str(self._final)!r} cannot be written as {self._format} with "
                 f"{self._subtype}, rate={rate} Hz and nb_channels={nb_channels}: {error}"
@@ -362,6 +368,7 @@ class StemWriter:
             return
         if self._resampler is not None:
             self._store(self._resampler.finish())
+            self._resampler = None
         silence = np.zeros((_FILE_BLOCK, self.nb_channels), np.float32)
         while self._left:
             self._store(silence)
@@ -421,6 +428,7 @@ class StemWriter:
         """Remove the temporary file; nothing appears at `path`. Undoes no `commit`."""
         if self._state != "committed":
             self._state = "discarded"
+            self._resampler = None
             self._sink.discard()
 
     def __enter__(self) -> StemWriter:
@@ -508,6 +516,11 @@ def write(
         for begin in range(0, audio.shape[-1], _FILE_BLOCK):
             writer.write(audio[:, begin : begin + _FILE_BLOCK])
     return writer.path
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _temporary_name(path: Path) -> Path:

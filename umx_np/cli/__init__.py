@@ -7,9 +7,13 @@ answered at once; each command imports what it needs when it runs.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from .._version import __version__
 from ..errors import UmxError
@@ -52,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments raise `SystemExit` with 2, as argparse does.
     """
     args = build_parser().parse_args(argv)
-    with logging_to_stderr(verbose=args.verbose, quiet=args.quiet):
+    with logging_to_stderr(verbose=args.verbose, quiet=args.quiet), _cleaning_up_when_terminated():
         try:
             return args.run(args)
         except UmxError as error:
@@ -63,3 +67,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f"{PROGRAM}: interrupted", file=sys.stderr)
             return 130
+
+
+@contextmanager
+def _cleaning_up_when_terminated() -> Iterator[None]:
+    """Let SIGTERM unwind the program, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may set handlers
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)

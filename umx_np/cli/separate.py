@@ -72,6 +72,13 @@ def add_parser(commands: Commands) -> None:
     model.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
     model.add_argument("--threads", type=_positive_int, help="threads (default: all cores)")
 
+    model.add_argument(
+        "--max-memory",
+        type=_megabytes,
+        metavar="MB",
+        help="limit for what grows with the length of a song; more goes to a temporary file",
+    )
+
     result = parser.add_argument_group("separation")
     result.add_argument(
         "--niter", type=_natural, default=1, help="iterations of the Wiener filter (default: 1)"
@@ -333,6 +340,7 @@ def _separate_one(path: Path, separator: Separator, model: str, args: argparse.N
         rate=args.rate,
         filename=args.filename,
         progress=not args.quiet,
+        max_memory=args.max_memory,
     )
 
 
@@ -355,6 +363,10 @@ def _seconds(text: str) -> float:
     if not (math.isfinite(value) and value >= 0):
         raise argparse.ArgumentTypeError(f"{text} must be a number of seconds, not negative")
     return value
+
+
+def _megabytes(text: str) -> int:
+    return _natural(text) * 1_000_000
 
 
 def _json_object(text: str) -> dict[str, list[str]]:

@@ -44,9 +44,12 @@ class Engine:
             sample_rate=self.sample_rate, stem_names=[*bundle.targets, *residual], nb_channels=2
         )
 
-    def separate_stream(self, separator, reader, writers, *, aggregate=None, progress=None):
+    def separate_stream(
+        self, separator, reader, writers, *, aggregate=None, progress=None, max_memory=None
+    ):
         self.before(reader.path)
         self.separated.append(reader.path.name)
+        self.max_memory = max_memory
         gains = {name: 0.5 ** (i + 1) for i, name in enumerate(separator.stem_names)}
         aggregate = aggregate or {name: [name] for name in separator.stem_names}
         assert list(writers) == list(aggregate)
