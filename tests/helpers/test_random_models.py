@@ -11,22 +11,13 @@ from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError
 from umx_np.testing import random_bundle, random_bundle_of, random_state
 from umx_np.testing.random_models import uniform
-from umx_np.weights import check_state, expected_state
+from umx_np.weights import TargetWeights, check_state, expected_state
 
 SMALL = ModelConfig(nb_bins=65, hidden_size=16, max_bin=50)
 
 
 def forward(config: ModelConfig, state: dict, x: np.ndarray) -> np.ndarray:
-    network = umx_np.OpenUnmix(
-        nb_bins=config.nb_bins,
-        nb_channels=config.nb_channels,
-        hidden_size=config.hidden_size,
-        nb_layers=config.nb_layers,
-        unidirectional=config.unidirectional,
-        max_bin=config.max_bin,
-        backend="reference",
-    )
-    network.load_state_dict(state)
+    network = umx_np.OpenUnmix.from_weights(TargetWeights(config, state), device="reference")
     return network(x)
 
 

@@ -63,7 +63,7 @@ def test_stft_is_the_fourier_sum(n_fft, center, dtype, device):
     geometry = StftGeometry(n_fft, n_hop, center)
     padded = np.pad(x.astype(np.float64), ((0, 0), (geometry.pad,) * 2), mode="reflect")
     k, n = np.arange(geometry.nb_bins)[:, None], np.arange(n_fft)
-    waves = np.exp(-2j * np.pi * k * n / n_fft) * geometry.window
+    waves = np.exp(-2j * np.pi * (k * n % n_fft) / n_fft) * geometry.window
     frames = range(geometry.nb_frames(x.shape[1]))
     expected = np.stack([padded[:, t * n_hop : t * n_hop + n_fft] @ waves.T for t in frames], -1)
     for filterbank in ("torch", "asteroid"):

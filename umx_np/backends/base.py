@@ -23,9 +23,9 @@ class Network(Protocol):
     """One target network, cut where a track can be cut.
 
     `encode`, `combine` and `decode` treat frames independently; `scan` is the recurrence and
-    carries a state from one call to the next. The parts of an activation that come from different places
-    (the skip connection, the two directions) stay apart: a matrix product over several parts is the
-    sum of the products.
+    carries a state from one call to the next. The parts of an activation that come from different
+    places (the skip connection, the two directions) stay apart: a matrix product over several parts
+    is the sum of the products.
     """
 
     config: ModelConfig

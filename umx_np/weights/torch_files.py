@@ -141,8 +141,11 @@ class _Archive:
             )
         # The directory has no checksum of its own. Comparing it with the header in front of each
         # entry makes sure that no entry goes by the name of another.
-        self.file.seek(info.header_offset)
-        header = self.file.read(_LOCAL_HEADER_BYTES)
+        header = b""
+        # A 64-bit offset from the file may be more than a seek accepts.
+        if 0 <= info.header_offset < size:
+            self.file.seek(info.header_offset)
+            header = self.file.read(_LOCAL_HEADER_BYTES)
         if len(header) < _LOCAL_HEADER_BYTES or not header.startswith(_ZIP_START):
             raise WeightsError(f"entry={name[:100]!r} is not where the archive says it is")
         name_length, extra_length = struct.unpack("<HH", header[26:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 
@@ -303,6 +304,22 @@ def test_entry_under_the_name_of_another(tmp_path: Path) -> None:
     data = data[:directory] + swapped.replace(b"data/#", b"data/1")
     with pytest.raises(WeightsError, match="another name"):
         load_torch(write(tmp_path, data))
+
+
+def test_entry_at_an_impossible_offset(tmp_path: Path) -> None:
+    # A zip64 field may place an entry at any 64-bit offset.
+    data = bytearray(tb.zip_file(GOOD, RAW))
+    directory = data.rindex(b"PK\x01\x02")
+    name_length = struct.unpack_from("<H", data, directory + 28)[0]
+    struct.pack_into("<H", data, directory + 30, 12)
+    struct.pack_into("<I", data, directory + 42, 0xFFFFFFFF)
+    field = struct.pack("<HHQ", 1, 8, (1 << 64) - 1)
+    data[directory + 46 + name_length : directory + 46 + name_length] = field
+    end = data.rindex(b"PK\x05\x06")
+    length = struct.unpack_from("<I", data, end + 12)[0]
+    struct.pack_into("<I", data, end + 12, length + 12)
+    with pytest.raises(WeightsError, match="is not where the archive says"):
+        load_torch(write(tmp_path, bytes(data)))
 
 
 # Damage
