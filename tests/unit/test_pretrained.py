@@ -1,0 +1,397 @@
+"""The registry, and the rules by which a name or path becomes a model. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from umx_np import pretrained
+from umx_np.config import ModelConfig
+from umx_np.errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
+from umx_np.weights import (
+    ModelBundle,
+    TargetWeights,
+    expected_state,
+    save_folder,
+    save_torch,
+)
+from umx_np.weights.published import PUBLISHED, ModelInfo, PublishedFile
+
+CONFIG = ModelConfig(nb_bins=5, nb_channels=2, hidden_size=4, nb_layers=1, max_bin=3)
+
+
+def random_state(seed: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.uniform(0.1, 1, shape).astype(np.float32)
+        if shape
+        else np.zeros(shape, dtype=np.int64)
+        for name, shape in expected_state(CONFIG).items()
+    }
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> dict[str, bytes]:
+    """Files of a small published model, by file name."""
+    path = tmp_path / "made.pth"
+    files = {}
+    for seed, target in enumerate(("vocals", "drums")):
+        save_torch(random_state(seed), path, legacy=seed == 0)
+        data = path.read_bytes()
+        files[f"{target}-{hashlib.sha256(data).hexdigest()[:8]}.pth"] = data
+    path.unlink()
+    return files
+
+
+@pytest.fixture
+def model(content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModelInfo:
+    """Put a model called "tiny" in place of the published ones, and empty caches."""
+    files = {
+        name.split("-")[0]: PublishedFile(
+            target=name.split("-")[0],
+            filename=name,
+            url=f"http://127.0.0.1:9/{name}",
+            sha256=hashlib.sha256(data).hexdigest(),
+            sha512=hashlib.sha512(data).hexdigest(),
+        )
+        for name, data in content.items()
+    }
+    info = replace(
+        PUBLISHED["umxhq"],
+        name="tiny",
+        files=files,
+        config=CONFIG,
+        n_fft=8,
+        n_hop=2,
+        nb_parameters=1000,
+    )
+    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+    monkeypatch.setenv("UMX_NP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("UMX_NP_OFFLINE", "1")
+    monkeypatch.delenv("UMX_NP_MIRROR", raising=False)
+    return info
+
+
+def put_in_cache(content: dict[str, bytes], tmp_path: Path) -> Path:
+    folder = tmp_path / "home" / "tiny"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+# Registry
+
+
+def test_names_and_order_of_targets() -> None:
+    assert pretrained.model_names() == ("umx", "umxhq", "umxl", "umxse")
+    for name in ("umx", "umxhq", "umxl"):
+        assert pretrained.get_model_info(name).targets == ("vocals", "drums", "bass", "other")
+    assert pretrained.get_model_info("umxse").targets == ("speech", "noise")
+
+
+def test_unknown_model() -> None:
+    for name in ("UMX", "", None, ["umx"]):
+        with pytest.raises(ModelNotFoundError, match="umx, umxhq, umxl, umxse"):
+            pretrained.get_model_info(name)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("info", PUBLISHED.values(), ids=lambda info: info.name)
+def test_registry_is_consistent(info: ModelInfo) -> None:
+    lengths = {"sha256": (8, 64), "sha512": (128,), "md5": (32,)}
+    record = info.page.rsplit("/", 1)[1]
+    assert info.config.nb_bins == info.n_fft // 2 + 1
+    assert info.config.nb_channels == info.nb_channels
+    for target, file in info.files.items():
+        assert file.target == target
+        assert file.url == f"https://zenodo.org/records/{record}/files/{file.filename}"
+        # The name holds the beginning of the hash.
+        assert re.fullmatch(rf"{target}[-_]{file.sha256[:8]}\.pth", file.filename)
+        for algorithm, value in file.hashes.items():
+            assert len(value) in lengths[algorithm]
+            assert re.fullmatch("[0-9a-f]+", value)
+        assert file.size is None or file.size <= info.max_file_size
+    values = [value for file in info.files.values() for value in file.hashes.values()]
+    assert len(set(values)) == len(values)
+
+
+def test_what_is_known_of_each_model() -> None:
+    hq = pretrained.get_model_info("umxhq").files.values()
+    assert all(len(file.sha256) == 64 and file.size == 35_637_796 for file in hq)
+    assert all(file.md5 and file.sha512 for file in hq)
+    assert all(file.sha512 for name in ("umx", "umxse") for file in PUBLISHED[name].files.values())
+    large = pretrained.get_model_info("umxl")
+    assert large.non_commercial
+    assert large.license == "CC BY-NC-SA 4.0"
+    assert large.config.hidden_size == 1024
+    with pytest.raises(TypeError):
+        pretrained.registry()["x"] = large  # type: ignore[index]
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, umx_np.pretrained as p; p.get_model_info('umx');"
+        "sys.exit(any(m in sys.modules for m in ('requests', 'pooch', 'tqdm', 'torch')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("UMX_NP_HOME", str(tmp_path))
+    assert pretrained.cache_dir() == tmp_path
+    monkeypatch.setenv("UMX_NP_HOME", "~/models")
+    assert pretrained.cache_dir() == Path.home() / "models"
+    monkeypatch.delenv("UMX_NP_HOME")
+    assert "umx_np" in str(pretrained.cache_dir())
+
+
+# Files that are here already
+
+
+def test_cached_files(model: ModelInfo, content: dict[str, bytes], tmp_path: Path) -> None:
+    folder = put_in_cache(content, tmp_path)
+    paths = pretrained.download("tiny")
+    assert paths == {target: folder / file.filename for target, file in model.files.items()}
+    assert list(pretrained.download("tiny", "drums")) == ["drums"]
+    assert list(pretrained.download("tiny", ["drums", "vocals"])) == ["drums", "vocals"]
+
+
+@pytest.mark.parametrize("variable", ["TORCH_HOME", "XDG_CACHE_HOME", "HOME"])
+def test_cache_of_torch_hub_is_used(
+    model: ModelInfo,
+    content: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+) -> None:
+    if variable == "HOME" and os.name == "nt":
+        pytest.skip("HOME does not count on Windows")
+    base = tmp_path / "their"
+    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(base))
+    inner = {"TORCH_HOME": "", "XDG_CACHE_HOME": "torch", "HOME": ".cache/torch"}[variable]
+    folder = base / inner / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    for name, data in content.items():
+        (folder / name).write_bytes(data)
+    before = sorted(folder.iterdir())
+    paths = pretrained.download("tiny")
+    assert {path.parent for path in paths.values()} == {folder}
+    # Nothing is written into the folder of another program.
+    assert sorted(folder.iterdir()) == before
+    # A file there that is not the right one is not used.
+    damaged = paths["vocals"]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x01")
+    os.utime(damaged, ns=(1, 1))  # the clock of the file system may not have moved on
+    with pytest.raises(DownloadError, match="sha256="):
+        pretrained.download("tiny")
+
+
+def test_files_are_hashed_once(
+    model: ModelInfo, content: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_in_cache(content, tmp_path)
+    hashed: list[str] = []
+    original = pretrained._verify
+
+    def counting(path: Path, *arguments: object) -> str | None:
+        hashed.append(path.name)
+        return original(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pretrained, "_verify", counting)
+    path = pretrained.download("tiny", "vocals")["vocals"]
+    pretrained.download("tiny", "vocals")
+    assert len(hashed) == 1
+    pretrained.download("tiny", "vocals", verify=True)
+    assert len(hashed) == 2
+    # A file that has been touched is hashed again, and again if the stamp is damaged.
+    os.utime(path, ns=(1, 1))
+    pretrained.download("tiny", "vocals")
+    assert len(hashed) == 3
+    (stamp,) = path.parent.glob(".*.verified.json")
+    for text in ("", "[]", "{}", json.dumps({"path": str(path)}), '{"path": 3}'):
+        stamp.write_text(text)
+        pretrained.download("tiny", "vocals")
+    assert len(hashed) == 8
+
+
+def test_read_only_cache(
+    model: ModelInfo,
+    content: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = put_in_cache(content, tmp_path)
+    monkeypatch.setattr(pretrained, "atomic_write", refuse)
+    for _ in range(2):
+        assert set(pretrained.download("tiny")) == {"vocals", "drums"}
+    assert sorted(path.name for path in folder.iterdir()) == sorted(content)
+
+
+def test_damaged_cache(
+    model: ModelInfo,
+    content: dict[str, bytes],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = put_in_cache(content, tmp_path)
+    path = folder / model.files["vocals"].filename
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    with pytest.raises(DownloadError, match=r"has sha256=\w{64} instead of"):
+        pretrained.download("tiny", "vocals")
+    assert "is not used" in caplog.text
+
+
+def test_each_known_hash_counts(
+    model: ModelInfo,
+    content: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_in_cache(content, tmp_path)
+    file = model.files["vocals"]
+    right = hashlib.md5(content[file.filename], usedforsecurity=False).hexdigest()
+    cases = [
+        ({"sha256": file.sha256[:8]}, None),
+        ({"md5": right}, None),
+        ({"sha256": "0" * 8}, "sha256="),
+        ({"sha512": "0" * 128}, "sha512="),
+        ({"md5": "0" * 32}, "md5="),
+        ({"size": 10}, "instead of 10 bytes"),
+    ]
+    for changes, problem in cases:
+        changed = replace(file, **changes)
+        info = replace(model, files={"vocals": changed})
+        monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+        if problem is None:
+            pretrained.download("tiny", verify=True)
+        else:
+            with pytest.raises(DownloadError, match=problem):
+                pretrained.download("tiny", verify=True)
+
+
+def test_offline_says_what_to_do(
+    model: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = model.files["vocals"]
+    monkeypatch.setattr(pretrained, "fetch", lambda *_, **__: pytest.fail("used the network"))
+    for value, argument in (("1", False), ("true", False), ("0", True), ("", True)):
+        monkeypatch.setenv("UMX_NP_OFFLINE", value)
+        with pytest.raises(DownloadError) as caught:
+            pretrained.download("tiny", offline=argument)
+        message = str(caught.value)
+        assert "offline" in message
+        assert file.url in message
+        assert file.sha256 in message
+        assert str(tmp_path / "home" / "tiny" / file.filename) in message
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (["bass"], "target='bass' is not known; valid targets of model='tiny': vocals, drums"),
+        (["vocals", "vocals"], "named twice"),
+        ([], "is empty"),
+    ],
+)
+def test_bad_targets(model: ModelInfo, targets: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pretrained.download("tiny", targets)
+    with pytest.raises(ConfigError, match=message):
+        pretrained.load_bundle("tiny", targets)
+
+
+# Loading
+
+
+def test_load_bundle_by_name(model: ModelInfo, content: dict[str, bytes], tmp_path: Path) -> None:
+    put_in_cache(content, tmp_path)
+    bundle = pretrained.load_bundle("tiny", ["drums", "vocals"])
+    assert list(bundle.targets) == ["drums", "vocals"]
+    assert (bundle.name, bundle.n_fft, bundle.license) == ("tiny", 8, "MIT")
+    assert bundle.targets["drums"].config == CONFIG
+    expected = random_state(1)
+    for name, array in bundle.targets["drums"].state.items():
+        np.testing.assert_array_equal(array, expected[name], strict=True)
+
+
+def test_published_file_of_another_architecture(
+    model: ModelInfo,
+    content: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_in_cache(content, tmp_path)
+    info = replace(model, config=replace(CONFIG, hidden_size=6))
+    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+    with pytest.raises(WeightsError, match=r"target='vocals' of model='tiny'.*has shape"):
+        pretrained.load_bundle("tiny")
+
+
+def write_model(path: Path) -> None:
+    weights = TargetWeights(CONFIG, random_state(5))
+    save_folder(ModelBundle("own", {"vocals": weights}, 8000.0, 8, 2, 2), path)
+
+
+def test_folder_or_name(
+    model: ModelInfo,
+    content: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    put_in_cache(content, tmp_path)
+    work = tmp_path / "work"
+    (work / "tiny").mkdir(parents=True)
+    (work / "tiny" / "song.wav").touch()
+    monkeypatch.chdir(work)
+    # A folder without a model does not hide the published one, unless it is asked for as a path.
+    assert len(pretrained.load_bundle("tiny").targets) == 2
+    for path in ("./tiny", Path("tiny"), str(work / "tiny")):
+        with pytest.raises(ModelNotFoundError, match="holds no"):
+            pretrained.load_bundle(path)
+    write_model(work / "own")
+    for path in ("own", "./own", Path("own"), work / "own", str(work / "own") + "/"):
+        assert pretrained.load_bundle(path).name == "own"
+    # One with a model does, with a word about it.
+    write_model(work / "tiny")
+    with caplog.at_level(logging.WARNING):
+        assert pretrained.load_bundle("tiny").sample_rate == 8000.0
+    assert "instead of the published model" in caplog.text
+    with pytest.raises(ConfigError, match="valid targets: vocals"):
+        pretrained.load_bundle("tiny", ["drums"])
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "~/nothing", Path("nothing"), "a/b"])
+def test_nothing_of_that_name(
+    model: ModelInfo, name: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="tiny"):
+        pretrained.load_bundle(name)
+
+
+def test_empty_name_is_not_the_current_folder(
+    model: ModelInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_model(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="model=''"):
+        pretrained.load_bundle("")
+    assert list(pretrained.load_bundle(".").targets) == ["vocals"]
