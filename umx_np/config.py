@@ -6,6 +6,7 @@ that uses them needs no further checks.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,24 @@ def check_int(name: str, value: object, minimum: int) -> int:
     if value < minimum:
         raise ConfigError(f"{name}={value} must be at least {minimum}")
     return int(value)
+
+
+def check_aggregate(aggregate: Mapping[str, Sequence[str]], stem_names: Sequence[str]) -> None:
+    """Raise `ConfigError` unless every value is a list of one or more known stems."""
+    if not isinstance(aggregate, Mapping) or not aggregate:
+        raise ConfigError(
+            f"aggregate={aggregate!r} must map names of results to lists of stems, like "
+            '{"accompaniment": ["drums", "bass", "other"]}'
+        )
+    for name, parts in aggregate.items():
+        if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
+            raise ConfigError(f"aggregate[{name!r}]={parts!r} must be a list of stems")
+        for part in parts:
+            if part not in stem_names:
+                raise ConfigError(
+                    f"aggregate[{name!r}] names the stem {part!r}; there are "
+                    f"{', '.join(stem_names)}"
+                )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .audio import AudioReader, StemWriter, commit_together
-from .config import DEFAULT_MODEL
+from .config import DEFAULT_MODEL, check_aggregate
 from .errors import AudioError, ConfigError
 from .progress import Progress, reporting
 
@@ -216,24 +216,9 @@ def output_names(
     ConfigError
         If `aggregate` is malformed or names an unknown stem, or a name cannot be that of a file.
     """
-    if aggregate is None:
-        names = list(stem_names)
-    else:
-        if not isinstance(aggregate, Mapping) or not aggregate:
-            raise ConfigError(
-                f"aggregate={aggregate!r} must map names of results to lists of stems, like "
-                '{"accompaniment": ["drums", "bass", "other"]}'
-            )
-        for name, summed in aggregate.items():
-            if isinstance(summed, str) or not isinstance(summed, Sequence) or not summed:
-                raise ConfigError(f"aggregate: {name!r} must have a list of stems, not {summed!r}")
-            for stem in summed:
-                if stem not in stem_names:
-                    raise ConfigError(
-                        f"aggregate: {name!r} asks for the stem {stem!r}; there are "
-                        f"{', '.join(stem_names)}"
-                    )
-        names = list(aggregate)
+    if aggregate is not None:
+        check_aggregate(aggregate, stem_names)
+    names = list(stem_names if aggregate is None else aggregate)
     for name in names:
         if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set('/\\:\0"<>|?*'):
             raise ConfigError(f"stem={name!r} cannot be the name of a file")

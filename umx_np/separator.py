@@ -12,7 +12,7 @@ import numpy as np
 from .backends import get_backend
 from .backends.base import Backend, Network
 from .backends.reference import ReferenceNetwork
-from .config import DEFAULT_MODEL, SeparatorConfig
+from .config import DEFAULT_MODEL, SeparatorConfig, check_aggregate
 from .dsp.stft import StftGeometry, Transform, istft, stft
 from .dsp.wiener import wiener
 from .errors import ConfigError, ShapeError
@@ -326,20 +326,6 @@ class Separator:
             name: np.sum([stems[part] for part in parts], axis=0)
             for name, parts in aggregate_dict.items()
         }
-
-
-def check_aggregate(aggregate: Mapping[str, Sequence[str]], stem_names: Sequence[str]) -> None:
-    """Raise `ConfigError` unless every value is a list of one or more known stems."""
-    if not isinstance(aggregate, Mapping) or not aggregate:
-        raise ConfigError(f"aggregate={aggregate!r} must map names to lists of stems")
-    for name, parts in aggregate.items():
-        if isinstance(parts, str) or not parts:
-            raise ConfigError(f"aggregate[{name!r}]={parts!r} must be a list of stems")
-        for part in parts:
-            if part not in stem_names:
-                raise ConfigError(
-                    f"aggregate[{name!r}] names {part!r}; the stems are {', '.join(stem_names)}"
-                )
 
 
 def _part_of(progress: Progress | None, start: float, share: float) -> Progress | None:

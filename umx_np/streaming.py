@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .bottleneck import DiskStore, FrameStore, MemoryStore, StoreFactory, run_bottleneck
+from .config import check_aggregate
 from .dsp.stft import StftGeometry
 from .dsp.wiener import DEFAULT_EPS, scale_of
 from .errors import ConfigError, ShapeError
 from .progress import Progress
-from .separator import check_aggregate
 
 if TYPE_CHECKING:
     from .separator import Separator

@@ -15,7 +15,9 @@
  * Benchmark     benchmarks/kernels/lstm.py
  *
  * One step reads all of W_hh once (1 MiB for 256 units) and does two operations a number, so its
- * pace is that of the cache W_hh lives in. Eight sums in registers hide the latency.
+ * pace is that of the cache W_hh lives in. Eight sums in registers hide the latency. Pairs are taken
+ * in turn from first to last and from last to first: what the cache kept of the end of one step is
+ * used at the start of the next, where one fixed order would just have evicted it.
  */
 static int lstm_scan(const umx_scan_args *s) {
     const ptrdiff_t hidden = s->hidden;
@@ -28,8 +30,9 @@ static int lstm_scan(const umx_scan_args *s) {
     for (ptrdiff_t step = 0; step < s->nb_frames; step++) {
         const ptrdiff_t t = s->reverse ? s->nb_frames - 1 - step : step;
         const float *gates = s->gates + t * 4 * padded;
-        const float *VEC_RESTRICT w = s->w;
-        for (ptrdiff_t pair = 0; pair < pairs; pair++) {
+        for (ptrdiff_t turn = 0; turn < pairs; turn++) {
+            const ptrdiff_t pair = step & 1 ? pairs - 1 - turn : turn;
+            const float *VEC_RESTRICT w = s->w + pair * hidden * 8 * VL;
             const float *x = gates + pair * 8 * VL;
             vf i0 = v_load(x), f0 = v_load(x + VL), g0 = v_load(x + 2 * VL), o0 = v_load(x + 3 * VL);
             x += 4 * VL;

@@ -136,9 +136,9 @@ def test_aggregate(engine, song, run, folder):
         ("{", 2, "is not JSON"),
         ("[1]", 2, "must be a JSON object"),
         ("{}", 1, "aggregate={} must map"),
-        ('{"a": "vocals"}', 1, "'a' must have a list of stems, not 'vocals'"),
-        ('{"a": []}', 1, "'a' must have a list"),
-        ('{"a": ["piano"]}', 1, "'a' asks for the stem 'piano'; there are vocals, drums"),
+        ('{"a": "vocals"}', 1, "aggregate['a']='vocals' must be a list"),
+        ('{"a": []}', 1, "aggregate['a']=[] must be a list"),
+        ('{"a": ["piano"]}', 1, "names the stem 'piano'; there are vocals, drums"),
         ('{"../a": ["vocals"]}', 1, "stem='../a' cannot be the name of a file"),
     ],
 )
