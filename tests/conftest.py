@@ -10,6 +10,10 @@ from helpers.asserts import largest
 from tolerances import TOL
 
 
+# Scripts that write the files beside them; they need PyTorch and hold no tests.
+collect_ignore = ["data"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option by which tolerances are set."""
     parser.addoption(
