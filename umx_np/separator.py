@@ -23,6 +23,8 @@ from .weights.bundle import ModelBundle
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from .live import Stream
+
 logger = logging.getLogger(__name__)
 
 RESIDUAL = "residual"
@@ -248,6 +250,40 @@ class Separator:
             if report is not None:
                 report(1.0)
         return out
+
+    def stream(self, nb_channels: int = 2) -> Stream:
+        """Begin to separate a signal that arrives in blocks.
+
+        Parameters
+        ----------
+        nb_channels : int
+            Channels of the signal.
+
+        Returns
+        -------
+        Stream
+            ``process(block)`` takes samples and returns stems, ``flush()`` returns the rest.
+
+        Raises
+        ------
+        ConfigError
+            If a network is bidirectional, and so needs the whole track.
+        ShapeError
+            If the model does not separate that many channels.
+
+        Examples
+        --------
+        >>> model = OpenUnmix(nb_bins=513, hidden_size=16, unidirectional=True, seed=0)
+        >>> separator = Separator({"vocals": model}, residual=True, n_fft=1024, n_hop=256)
+        >>> live = separator.stream()
+        >>> blocks = np.random.default_rng(0).standard_normal((10, 2, 500))
+        >>> stems = [live.process(block) for block in blocks] + [live.flush()]
+        >>> np.concatenate(stems, axis=2).shape
+        (2, 2, 5000)
+        """
+        from .live import Stream
+
+        return Stream(self, nb_channels)
 
     def _whole_track(self, audio: np.ndarray) -> np.ndarray:
         """The definition: every step on the whole track [shape=(nb_channels, nb_timesteps)].

@@ -21,6 +21,7 @@ import numpy as np
 
 from .bottleneck import DiskStore, FrameStore, MemoryStore, StoreFactory, run_bottleneck
 from .config import check_aggregate
+from .dsp.blocks import SLICE_FRAMES, Framer, OverlapAdder, Segment
 from .dsp.stft import StftGeometry
 from .dsp.wiener import DEFAULT_EPS, scale_of
 from .errors import ConfigError, ShapeError
@@ -35,8 +36,6 @@ logger = logging.getLogger(__name__)
 _ENCODE_FRAMES = 128
 # Frames decoded together where no filter window says how many.
 _DECODE_FRAMES = 300
-# Frames that one thread transforms or decodes at a time within a window.
-_SLICE_FRAMES = 50
 # Samples asked of a source at a time.
 _SOURCE_BLOCK = 1 << 17
 # Shares of the three passes in the time, for the progress report.
@@ -76,8 +75,8 @@ class ArraySource:
 
 def segments(
     blocks: Iterable[np.ndarray], geometry: StftGeometry, nb_timesteps: int, group: int
-) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Cut a stream of blocks to overlapping segments of whole frames.
+) -> Iterator[Segment]:
+    """Cut blocks of a signal of known length to overlapping segments of whole frames.
 
     Parameters
     ----------
@@ -86,82 +85,31 @@ def segments(
     geometry : StftGeometry
         Where the frames lie.
     nb_timesteps : int
-        Length of the signal, known beforehand.
+        Length of the signal.
     group : int
         Frames of a segment; the last one may be shorter.
 
     Yields
     ------
-    first_frame : int
-        First frame of the segment.
-    nb_frames : int
-        Number of its frames.
-    segment : ndarray [shape=(nb_channels, nb_samples_of(nb_frames))]
-        Samples of the padded signal; a view that is only valid until the next one is asked for.
+    Segment
+        As `Framer.push` yields them.
 
     Raises
     ------
     ShapeError
-        If the stream has another length than `nb_timesteps`.
+        If the blocks have another length than `nb_timesteps`.
     """
-    total = geometry.nb_frames(nb_timesteps)
-    first = 0
-    buffer: np.ndarray | None = None
-    for block in _padded(blocks, geometry, nb_timesteps):
-        buffer = block if buffer is None else np.concatenate([buffer, block], axis=1)
-        while first < total:
-            count = min(group, total - first)
-            need = geometry.nb_samples_of(count)
-            if buffer.shape[1] < need:
-                break
-            yield first, count, buffer[:, :need]
-            first += count
-            buffer = buffer[:, count * geometry.n_hop :]
-
-
-def _padded(
-    blocks: Iterable[np.ndarray], geometry: StftGeometry, nb_timesteps: int
-) -> Iterator[np.ndarray]:
-    """The signal with the padding of a centred STFT at both ends, in blocks."""
-    pad = geometry.pad
-    missing = geometry.nb_extended(nb_timesteps) - nb_timesteps
-    seen = 0
-    head: np.ndarray | None = None  # gathered until the reflection at the start is known
-    tail: np.ndarray | None = None  # the last pad + 1 samples, for the reflection at the end
-
-    def extended() -> Iterator[np.ndarray]:
-        nonlocal seen
-        block = None
-        for block in blocks:
-            seen += block.shape[1]
-            if seen > nb_timesteps:
-                break
-            yield block
-        if seen != nb_timesteps:
-            raise ShapeError(
-                f"the source delivered {'more than' if seen > nb_timesteps else seen} "
-                f"nb_timesteps={nb_timesteps} samples it announced"
-            )
-        if missing and block is not None:
-            yield np.zeros((len(block), missing), block.dtype)
-
-    if pad == 0:
-        yield from extended()
-        return
-    started = False
-    for block in extended():
-        tail = block if tail is None else np.concatenate([tail, block], axis=1)
-        tail = tail[:, -(pad + 1) :]
-        if started:
-            yield block
-            continue
-        head = block if head is None else np.concatenate([head, block], axis=1)
-        if head.shape[1] > pad:
-            started = True
-            yield np.concatenate([head[:, pad:0:-1], head], axis=1)
-            head = None
-    assert tail is not None  # an empty signal was refused by nb_frames
-    yield tail[:, -2::-1][:, :pad]
+    framer = Framer(geometry, group)
+    for block in blocks:
+        yield from framer.push(block)
+        if framer.nb_timesteps > nb_timesteps:
+            break
+    if framer.nb_timesteps != nb_timesteps:
+        raise ShapeError(
+            f"the source announced nb_timesteps={nb_timesteps} samples but delivered "
+            f"{'more' if framer.nb_timesteps > nb_timesteps else framer.nb_timesteps}"
+        )
+    yield from framer.finish()
 
 
 def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -190,7 +138,7 @@ class _Track:
         for block in self.source.blocks(_SOURCE_BLOCK):
             yield fit_channels(block, self.config.nb_channels)
 
-    def _segments(self, group: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    def _segments(self, group: int) -> Iterator[Segment]:
         return segments(self._source_blocks(), self.geometry, self.source.nb_timesteps, group)
 
     # -- pass 1 ------------------------------------------------------------------------------
@@ -202,7 +150,7 @@ class _Track:
         nb_bins = max(network.config.nb_input_bins for network in networks.values())
         whole = self.config.niter > 0 and self.config.wiener_win_len is None
 
-        def one_segment(job: tuple[int, int, np.ndarray]) -> float:
+        def one_segment(job: Segment) -> float:
             first, count, segment = job
             mix = self.transform.forward(segment, count)
             mags = self.ops.magnitude(mix, nb_bins=nb_bins, mono=self.mono)
@@ -250,9 +198,7 @@ class _Track:
             "eps": DEFAULT_EPS,
         }
 
-    def _window(
-        self, job: tuple[int, int, np.ndarray], options: dict[str, Any]
-    ) -> tuple[int, np.ndarray]:
+    def _window(self, job: Segment, options: dict[str, Any]) -> tuple[int, np.ndarray]:
         """Filter one window by itself."""
         first, _, _ = job
         mix, mix_mags, mags = self._estimate(job)
@@ -262,9 +208,7 @@ class _Track:
         )
         return first, estimates
 
-    def _estimate(
-        self, job: tuple[int, int, np.ndarray]
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _estimate(self, job: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Spectra of the mixture, its magnitudes, and the magnitudes of the targets."""
         first, count, segment = job
         geometry, networks = self.geometry, self.separator.networks
@@ -272,7 +216,7 @@ class _Track:
         mag_channels = 1 if self.mono else len(segment)
         mix_mags = np.empty((count, mag_channels, geometry.nb_bins), np.float32)
         mags = np.empty((len(networks), count, mag_channels, geometry.nb_bins), np.float32)
-        slices = [slice(i, min(i + _SLICE_FRAMES, count)) for i in range(0, count, _SLICE_FRAMES)]
+        slices = [slice(i, min(i + SLICE_FRAMES, count)) for i in range(0, count, SLICE_FRAMES)]
 
         def analyse(part: slice) -> None:
             samples = segment[:, part.start * geometry.n_hop :]
@@ -317,46 +261,20 @@ class _Track:
         windows: Iterable[tuple[int, np.ndarray]],
         tick: Callable[[float], None],
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Inverse STFT of consecutive windows of spectra, cut to the samples of the track."""
-        geometry = self.geometry
-        nb_stems = len(self.separator.stem_names)
-        overlap = geometry.n_fft - geometry.n_hop
-        carry: np.ndarray | None = None
-        length = self.source.nb_timesteps
+        """Inverse STFT of consecutive windows of spectra."""
+        adder = OverlapAdder(self.transform)
         for first, estimates in windows:
-            estimates = estimates[:nb_stems]
-            _, nb_channels, count, _ = estimates.shape
-            spectra = estimates.reshape(nb_stems * nb_channels, count, -1)
-            buffer = np.zeros((len(spectra), geometry.nb_samples_of(count)), np.float32)
-            if carry is not None:
-                buffer[:, : carry.shape[1]] += carry
-
-            def inverse(
-                row: int, spectra: np.ndarray = spectra, buffer: np.ndarray = buffer
-            ) -> None:
-                for i in range(0, spectra.shape[1], _SLICE_FRAMES):
-                    block = spectra[row : row + 1, i : i + _SLICE_FRAMES]
-                    self.transform.inverse(block, buffer[row : row + 1, i * geometry.n_hop :])
-
-            self.ops.map(inverse, range(len(spectra)))
-            last = first + count == self.nb_frames
-            done = buffer.shape[1] if last else count * geometry.n_hop
-            carry = buffer[:, done:].copy()
-            assert last or carry.shape[1] == overlap
-            # Samples [lo, hi) of the track are final.
-            padded_start = first * geometry.n_hop
-            lo = max(padded_start, geometry.pad)
-            hi = min(padded_start + done, geometry.pad + length)
+            estimates = estimates[: len(self.separator.stem_names)]
+            nb_stems, nb_channels, count, nb_bins = estimates.shape
+            start, signals = adder.add(
+                first,
+                estimates.reshape(-1, count, nb_bins),
+                self.source.nb_timesteps,
+                last=first + count == self.nb_frames,
+            )
             tick(count / self.nb_frames)
-            if hi <= lo:
-                continue
-            stems = buffer[:, lo - padded_start : hi - padded_start]
-            stems *= geometry.inverse_envelope(lo, hi, self.nb_frames).astype(np.float32)
-            yield lo - geometry.pad, stems.reshape(nb_stems, nb_channels, hi - lo)
-        end = (self.nb_frames - 1) * geometry.n_hop + geometry.n_fft - geometry.pad
-        if end < length:
-            # No frame reaches the last samples; torch.istft, too, fills them with zeros.
-            yield end, np.zeros((nb_stems, nb_channels, length - end), np.float32)
+            if signals.shape[1]:
+                yield start, signals.reshape(nb_stems, nb_channels, -1)
 
 
 def fit_channels(block: np.ndarray, nb_channels: int) -> np.ndarray:

@@ -161,7 +161,7 @@ class Transform:
         self.geometry = geometry
         self.dtype = np.dtype(dtype)
         self.complex_dtype = np.result_type(self.dtype, np.complex64)
-        self._ops = ops
+        self.ops = ops
         self.window = geometry.window.astype(self.dtype)
         self._matrices: tuple | None = None
         if filterbank == "asteroid":
@@ -188,7 +188,7 @@ class Transform:
         synthesis = (waves * weight[:, None, None]).reshape(2 * nb_bins, n_fft).T
         analysis = waves.reshape(2 * nb_bins, n_fft)
         return tuple(
-            self._ops.pack_linear(np.ascontiguousarray(matrix, dtype=self.dtype))
+            self.ops.pack_linear(np.ascontiguousarray(matrix, dtype=self.dtype))
             for matrix in (analysis, synthesis)
         )
 
@@ -210,12 +210,12 @@ class Transform:
         -------
         complex ndarray [shape=(nb_channels, nb_frames, nb_bins)]
         """
-        frames = self._ops.frame(
+        frames = self.ops.frame(
             segment, self.window, n_hop=self.geometry.n_hop, nb_frames=nb_frames
         )
         if self._matrices is None:
             return np.fft.rfft(frames, out=out)
-        spectrum = self._ops.linear(frames, self._matrices[0]).view(self.complex_dtype)
+        spectrum = self.ops.linear(frames, self._matrices[0]).view(self.complex_dtype)
         if out is None:
             return spectrum
         out[...] = spectrum
@@ -236,8 +236,8 @@ class Transform:
             frames = np.fft.irfft(np.ascontiguousarray(spectrum), n=self.geometry.n_fft)
         else:
             parts = np.ascontiguousarray(spectrum).view(self.dtype)
-            frames = self._ops.linear(parts, self._matrices[1])
-        self._ops.overlap_add(frames, self.window, n_hop=self.geometry.n_hop, out=out)
+            frames = self.ops.linear(parts, self._matrices[1])
+        self.ops.overlap_add(frames, self.window, n_hop=self.geometry.n_hop, out=out)
 
 
 def _real_dtype(x: np.ndarray, name: str) -> np.dtype:

@@ -1,0 +1,113 @@
+"""Live separation against the same model on the whole signal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import signals
+from helpers.asserts import assert_close, assert_finite, relative_l2
+from tolerances import TOL
+
+import umx_np
+from umx_np.config import ModelConfig
+from umx_np.errors import ConfigError, ShapeError
+from umx_np.testing import random_state
+from umx_np.weights.bundle import ModelBundle, TargetWeights
+
+
+def separator_of(*, nb_channels=2, unidirectional=True, targets="ab", **options):
+    weights = {}
+    for i, name in enumerate(targets):
+        config = ModelConfig(33, nb_channels, 8, 2, unidirectional, 20 + i)
+        weights[name] = TargetWeights(config, random_state(config, seed=i))
+    bundle = ModelBundle("tiny", weights, 8000.0, 64, 16, nb_channels)
+    return umx_np.Separator.from_bundle(bundle, device="cpu", **options)
+
+
+def run(separator, audio, sizes):
+    """Stems of `audio` in blocks of the given sizes, and how far they lagged behind."""
+    live = separator.stream(len(audio))
+    parts, taken, given, lag = [], 0, 0, 0
+    for block in np.split(audio, np.cumsum(sizes)[:-1], axis=1):
+        parts.append(live.process(block))
+        taken += block.shape[1]
+        given += parts[-1].shape[2]
+        lag = max(lag, taken - given)
+    parts.append(live.flush())
+    return np.concatenate(parts, axis=2), lag
+
+
+@pytest.mark.parametrize("sizes", [[1] * 300, [64] * 20, [5000], [100, 0, 3, 900]], ids=len)
+@pytest.mark.parametrize("options", [{}, {"softmask": True, "residual": True}], ids=str)
+def test_equals_the_whole_signal(sizes, options):
+    separator = separator_of(niter=0, **options)
+    audio = signals.music(sum(sizes))[0].astype(np.float32)
+    audio.flags.writeable = False
+    stems, lag = run(separator, audio, sizes)
+    expected = separator(audio[None])[0]
+    assert_close(stems, expected, TOL["blockwise"]["float32"], dtype=np.float32)
+    assert lag <= separator.stream(2).latency
+
+
+@pytest.mark.parametrize("length", [0, 1, 20, 31, 32, 33, 63, 64, 65, 80])
+def test_short_signals(length):
+    separator = separator_of(niter=0)
+    audio = signals.music(max(length, 1))[0, :, :length].astype(np.float32)
+    stems, _ = run(separator, audio, [length])
+    assert stems.shape == (2, 2, length)
+    if length:
+        expected = separator(audio[None])[0]
+        assert_close(stems, expected, TOL["blockwise"]["float32"], dtype=np.float32)
+
+
+@pytest.mark.parametrize("nb_channels", [1, 2])
+def test_mono_models(nb_channels):
+    separator = separator_of(nb_channels=1, niter=0)
+    audio = signals.music(1000, nb_channels=nb_channels)[0].astype(np.float32)
+    stems, _ = run(separator, audio, [250] * 4)
+    expected = separator(audio[None])[0]
+    assert_close(stems, expected, TOL["blockwise"]["float32"], dtype=np.float32)
+
+
+@pytest.mark.parametrize("window", [None, 10])
+def test_filter_over_the_past(window):
+    """Independent of the blocks, causal, and close to silent where the mixture is."""
+    separator = separator_of(niter=2, wiener_win_len=window, residual=True)
+    audio = signals.music(2000)[0].astype(np.float32)
+    audio[:, 1500:] = 0.0
+    one, lag = run(separator, audio, [2000])
+    many, _ = run(separator, audio, [37] * 54 + [2])
+    assert_close(many, one, TOL["blockwise"]["float32"], dtype=np.float32)
+    assert_finite(one, shape=(3, 2, 2000), dtype=np.float32)
+    assert lag <= 64
+    assert np.abs(one[:, :, 1600:]).max() < 1e-6
+    # What comes later does not change what has been given out.
+    changed = audio.copy()
+    changed[:, 1000:] = signals.music(1000, seed=5)[0]
+    other, _ = run(separator, changed, [2000])
+    np.testing.assert_array_equal(other[:, :, : 1000 - 64], one[:, :, : 1000 - 64])
+
+
+def test_filter_over_the_past_shares_out_the_mixture():
+    """The gains sum to one but for the regularisation, so the stems sum to the mixture."""
+    separator = separator_of(niter=1, residual=True)
+    audio = signals.music(4000)[0].astype(np.float32)
+    stems, _ = run(separator, audio, [400] * 10)
+    assert relative_l2(stems.sum(axis=0), audio) < 1e-2
+
+
+def test_what_cannot_be_streamed_is_refused():
+    with pytest.raises(ConfigError, match="bidirectional"):
+        separator_of(unidirectional=False).stream()
+    with pytest.raises(ShapeError, match="nb_channels=1"):
+        separator_of().stream(1)
+    live = separator_of(niter=0).stream()
+    with pytest.raises(ShapeError, match="shape"):
+        live.process(np.zeros((1, 10)))
+    with pytest.raises(ShapeError, match="NaN"):
+        live.process(np.full((2, 10), np.nan))
+    assert live.process(np.zeros((2, 10))).shape[2] == 0
+    assert live.flush().shape == (2, 2, 10)
+    assert live.flush().shape == (2, 2, 0)
+    with pytest.raises(ConfigError, match="flushed"):
+        live.process(np.zeros((2, 10)))

@@ -1,0 +1,185 @@
+"""The STFT of streams: cutting blocks of audio to frames, and overlap-adding frames to blocks.
+
+Both classes are fed piece by piece, and do not need to know the length of the signal before its
+end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .stft import StftGeometry, Transform
+
+# Frames that are transformed at a time: two channels of 4096 samples are 1.6 MB.
+SLICE_FRAMES = 50
+
+# First frame, number of frames, and the samples that they cover.
+Segment = tuple[int, int, np.ndarray]
+
+
+class Framer:
+    """Cuts a stream to overlapping segments of whole frames, as the STFT of the whole would.
+
+    Parameters
+    ----------
+    geometry : StftGeometry
+        Where the frames lie.
+    group : int
+        Frames of a segment.
+    eager : bool
+        Give out every frame as soon as its samples are there, instead of waiting for a group.
+    """
+
+    def __init__(self, geometry: StftGeometry, group: int, *, eager: bool = False) -> None:
+        self._geometry, self._group, self._eager = geometry, group, eager
+        self._first = 0  # next frame
+        self._buffer: np.ndarray | None = None  # padded signal from the next frame on
+        # With padding: samples gathered until the reflection at the start is known, and the last
+        # pad + 1 samples for the one at the end.
+        self._head: np.ndarray | None = None
+        self._tail: np.ndarray | None = None
+        self._started = geometry.pad == 0
+        self.nb_timesteps = 0  # samples seen
+
+    def push(self, block: np.ndarray) -> Iterator[Segment]:
+        """Take a block [shape=(nb_channels, any)] and yield the segments that are complete.
+
+        Yields
+        ------
+        first_frame, nb_frames : int
+            Which frames.
+        segment : ndarray [shape=(nb_channels, nb_samples_of(nb_frames))]
+            Samples of the padded signal; a view that is valid until the next one is asked for.
+        """
+        self.nb_timesteps += block.shape[1]
+        self._append(block)
+        yield from self._complete_segments()
+
+    def finish(self) -> Iterator[Segment]:
+        """Yield what is left when the signal has ended.
+
+        Raises
+        ------
+        ShapeError
+            If the signal was empty, or, not centred, shorter than one frame.
+        """
+        geometry = self._geometry
+        total = geometry.nb_frames(self.nb_timesteps)
+        missing = geometry.nb_extended(self.nb_timesteps) - self.nb_timesteps
+        if missing:
+            assert self._head is not None  # a signal this short has not got any further
+            self._append(np.zeros((len(self._head), missing), self._head.dtype))
+        if geometry.pad:
+            assert self._tail is not None
+            self._extend(self._tail[:, -2::-1][:, : geometry.pad])
+        while self._first < total:
+            yield self._take(min(self._group, total - self._first))
+
+    def _append(self, block: np.ndarray) -> None:
+        pad = self._geometry.pad
+        if pad:
+            tail = _joined(self._tail, block)
+            self._tail = tail[:, -(pad + 1) :]
+        if self._started:
+            self._extend(block)
+            return
+        self._head = _joined(self._head, block)
+        if self._head.shape[1] > pad:
+            self._extend(np.concatenate([self._head[:, pad:0:-1], self._head], axis=1))
+            self._head, self._started = None, True
+
+    def _extend(self, padded: np.ndarray) -> None:
+        self._buffer = _joined(self._buffer, padded)
+
+    def _complete_segments(self) -> Iterator[Segment]:
+        geometry = self._geometry
+        while self._buffer is not None:
+            ready = 1 + (self._buffer.shape[1] - geometry.n_fft) // geometry.n_hop
+            if ready < (1 if self._eager else self._group):
+                return
+            yield self._take(min(ready, self._group))
+
+    def _take(self, count: int) -> Segment:
+        assert self._buffer is not None
+        geometry = self._geometry
+        segment = self._first, count, self._buffer[:, : geometry.nb_samples_of(count)]
+        self._first += count
+        self._buffer = self._buffer[:, count * geometry.n_hop :]
+        return segment
+
+
+def _joined(first: np.ndarray | None, second: np.ndarray) -> np.ndarray:
+    return second if first is None else np.concatenate([first, second], axis=1)
+
+
+class OverlapAdder:
+    """Inverse STFT of consecutive spectra.
+
+    Parameters
+    ----------
+    transform : Transform
+        The STFT.
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        self._transform = transform
+        self._carry: np.ndarray | None = None  # what later frames still add to
+
+    def add(
+        self,
+        first: int,
+        spectra: np.ndarray,
+        length: int | None = None,
+        *,
+        last: bool = False,
+    ) -> tuple[int, np.ndarray]:
+        """Take the next frames and return the samples that no later frame reaches.
+
+        Parameters
+        ----------
+        first : int
+            Number of the first frame.
+        spectra : complex ndarray [shape=(nb_signals, nb_frames, nb_bins)]
+            The frames.
+        length : int or None
+            Samples of the whole signal, when known; at the latest with the last frames.
+        last : bool
+            Whether these are the last frames.
+
+        Returns
+        -------
+        start : int
+            Position in the signal of the first sample returned.
+        signals : ndarray [shape=(nb_signals, n)]
+            Possibly empty.
+        """
+        transform, geometry = self._transform, self._transform.geometry
+        nb_signals, count, _ = spectra.shape
+        buffer = np.zeros((nb_signals, geometry.nb_samples_of(count)), transform.dtype)
+        if self._carry is not None:
+            buffer[:, : self._carry.shape[1]] += self._carry
+
+        def inverse(row: int) -> None:
+            for i in range(0, count, SLICE_FRAMES):
+                block = spectra[row : row + 1, i : i + SLICE_FRAMES]
+                transform.inverse(block, buffer[row : row + 1, i * geometry.n_hop :])
+
+        transform.ops.map(inverse, range(nb_signals))
+        done = buffer.shape[1] if last else count * geometry.n_hop
+        self._carry = buffer[:, done:].copy()
+        # In samples of the padded signal: [lo, hi) is final and inside the signal.
+        start = first * geometry.n_hop
+        lo = max(start, geometry.pad)
+        hi = start + done if length is None else min(start + done, geometry.pad + length)
+        if hi <= lo:
+            return lo - geometry.pad, buffer[:, :0]
+        signals = buffer[:, lo - start : hi - start]
+        envelope = geometry.inverse_envelope(lo, hi, first + count)
+        signals *= envelope.astype(transform.dtype)
+        if last and length is not None and hi < geometry.pad + length:
+            # No frame reaches the last samples; torch.istft, too, fills them with zeros.
+            missing = geometry.pad + length - hi
+            signals = np.pad(signals, ((0, 0), (0, missing)))
+        return lo - geometry.pad, signals
