@@ -9,7 +9,6 @@ import pytest
 from helpers.asserts import largest
 from tolerances import TOL
 
-
 # Scripts that write the files beside them; they need PyTorch and hold no tests.
 collect_ignore = ["data"]
 
