@@ -36,6 +36,8 @@ class Upstream:
             # Other people's deprecations at import are not ours to fail on.
             warnings.simplefilter("ignore")
             self.torch = importlib.import_module("torch")
+            # Many small operations: torch's threads would only wait for each other.
+            self.torch.set_num_threads(1)
             torchaudio_standin.install()
             for name in ("model", "filtering", "transforms", "predict", "utils"):
                 setattr(self, name, importlib.import_module(f"openunmix.{name}"))
