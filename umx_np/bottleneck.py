@@ -16,8 +16,9 @@ import numpy as np
 
 from .backends.base import Backend, Network
 
-# Frames of one step: the gates of 128 frames of 256 units are 0.5 MB and stay in L2.
-BLOCK_FRAMES = 128
+# Frames of one step: the gates of 120 frames of 256 units are 0.5 MB and stay in L2. A multiple of
+# the rows that every level of the matrix product takes at a time (6, 8 or 12).
+BLOCK_FRAMES = 120
 
 
 class FrameStore(Protocol):

@@ -158,7 +158,8 @@ class Stream:
         _, signals = self._adder.add(
             first, estimates.reshape(-1, count, nb_bins), length, last=last
         )
-        return signals.reshape(nb_stems, nb_channels, -1)
+        # A copy: the adder uses its memory again.
+        return signals.reshape(nb_stems, nb_channels, signals.shape[1]).copy()
 
     def _filter(self, mix: np.ndarray, mags: np.ndarray) -> np.ndarray:
         config, ops = self._separator.config, self._separator.ops

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Frames that one thread encodes at a time.
-_ENCODE_FRAMES = 128
+_ENCODE_FRAMES = 120
 # Frames decoded together where no filter window says how many.
 _DECODE_FRAMES = 300
 # Samples asked of a source at a time.
@@ -132,11 +132,23 @@ class _Track:
         self.mono = self.config.nb_channels == 1
         self.stores: dict[str, FrameStore] = {}
         self.peak = 0.0  # of all bins, for a filter over the whole track
+        self._memory: dict[str, np.ndarray] = {}
 
     def _source_blocks(self) -> Iterator[np.ndarray]:
         """Blocks with the channels that the networks expect."""
         for block in self.source.blocks(_SOURCE_BLOCK):
             yield fit_channels(block, self.config.nb_channels)
+
+    def _scratch(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """Return an array that is used again in the next window.
+
+        Fresh memory of this size comes from the system page by page, which costs as much as a tenth
+        of the filter.
+        """
+        size = int(np.prod(shape))
+        if name not in self._memory or self._memory[name].size < size:
+            self._memory[name] = np.empty(size, dtype)
+        return self._memory[name][:size].reshape(shape)
 
     def _segments(self, group: int) -> Iterator[Segment]:
         return segments(self._source_blocks(), self.geometry, self.source.nb_timesteps, group)
@@ -204,18 +216,27 @@ class _Track:
         mix, mix_mags, mags = self._estimate(job)
         peak = float(mix_mags.max()) if not self.mono else self._peak(mix)
         estimates = self.ops.wiener(
-            mix, mags, iterations=self.config.niter, max_abs=scale_of(peak), **options
+            mix,
+            mags,
+            iterations=self.config.niter,
+            max_abs=scale_of(peak),
+            out=self._estimates(mix),
+            **options,
         )
         return first, estimates
+
+    def _estimates(self, mix: np.ndarray) -> np.ndarray:
+        nb_sources = len(self.separator.networks) + self.separator.filters_residual
+        return self._scratch("estimates", (nb_sources, *mix.shape), np.complex64)
 
     def _estimate(self, job: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Spectra of the mixture, its magnitudes, and the magnitudes of the targets."""
         first, count, segment = job
         geometry, networks = self.geometry, self.separator.networks
-        mix = np.empty((len(segment), count, geometry.nb_bins), np.complex64)
-        mag_channels = 1 if self.mono else len(segment)
-        mix_mags = np.empty((count, mag_channels, geometry.nb_bins), np.float32)
-        mags = np.empty((len(networks), count, mag_channels, geometry.nb_bins), np.float32)
+        shape = (count, 1 if self.mono else len(segment), geometry.nb_bins)
+        mix = self._scratch("mix", (len(segment), count, geometry.nb_bins), np.complex64)
+        mix_mags = self._scratch("mix_mags", shape, np.float32)
+        mags = self._scratch("mags", (len(networks), *shape), np.float32)
         slices = [slice(i, min(i + SLICE_FRAMES, count)) for i in range(0, count, SLICE_FRAMES)]
 
         def analyse(part: slice) -> None:
@@ -252,7 +273,8 @@ class _Track:
         def filtered() -> Iterator[tuple[int, np.ndarray]]:
             for job in self._segments(_DECODE_FRAMES):
                 mix, _, mags = self._estimate(job)
-                yield job[0], self.ops.wiener_filter(mix, mags, statistics, **options)
+                out = self._estimates(mix)
+                yield job[0], self.ops.wiener_filter(mix, mags, statistics, out=out, **options)
 
         yield from self._synthesise(filtered(), lambda part: tick(share * part))
 
@@ -274,7 +296,7 @@ class _Track:
             )
             tick(count / self.nb_frames)
             if signals.shape[1]:
-                yield start, signals.reshape(nb_stems, nb_channels, -1)
+                yield start, signals.reshape(nb_stems, nb_channels, signals.shape[1])
 
 
 def fit_channels(block: np.ndarray, nb_channels: int) -> np.ndarray:

@@ -14,7 +14,7 @@
  * nothing extra) and stays in L2, one panel of W stays in L1, MR x NR sums stay in registers.
  */
 #define NR (2 * VL)
-#define KC 256
+#define KC 512
 #define MC (MR * 8)
 
 static void pack_a(const umx_gemm_args *g, ptrdiff_t i0, ptrdiff_t rows, ptrdiff_t k0,
@@ -93,6 +93,12 @@ static void tile(const umx_gemm_args *g, const float *VEC_RESTRICT a, const floa
 #pragma GCC unroll 16
 #endif
     for (int r = 0; r < MR; r++) lo[r] = hi[r] = v_splat(0.0f);
+    /* The rows of C and of the gain lie far apart, so no hardware prefetcher guesses them; asked for
+     * now, they are here when the sums are done. */
+    for (ptrdiff_t r = 0; r < live; r++) {
+        v_prefetch(g->c + (i + r) * g->ldc + j, 2 * VL);
+        if (finish && g->gain) v_prefetch(g->gain + (i + r) * g->ldg + j, 2 * VL);
+    }
     for (ptrdiff_t k = 0; k < kc; k++, a += MR, w += NR) {
         vf w0 = v_load(w), w1 = v_load(w + VL);
 #if defined(__GNUC__)

@@ -26,6 +26,17 @@ typedef int32_t vi;
 #define VEC_RESTRICT
 #endif
 
+/* Ask for the cache lines of `count` floats. */
+VEC_INLINE void v_prefetch(const float *p, int count) {
+#if defined(__GNUC__)
+    for (int i = 0; i < count; i += 16) __builtin_prefetch(p + i);
+    __builtin_prefetch(p + count - 1);
+#else
+    (void)p;
+    (void)count;
+#endif
+}
+
 VEC_INLINE vf v_load(const float *p) { return *(const vf *)p; }
 VEC_INLINE void v_store(float *p, vf v) { *(vf *)p = v; }
 

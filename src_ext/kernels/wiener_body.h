@@ -17,14 +17,20 @@
  * Given R of every iteration, an estimate depends on its own frame only. So nothing but R is kept
  * between the passes: pass i recomputes the chain of i filters from the magnitudes, in float64, and
  * the same code serves one window or a track that arrives in blocks. Bins are taken LANES at a time
- * with their frames, so that one block of mix and magnitudes stays in L2 over all passes.
+ * with their frames, so that one block of mix and magnitudes stays in L2 over all passes. Inner loops
+ * always run over all LANES, whose number the compiler knows; the missing bins of the last block are
+ * silent.
  */
 #define LANES 32
+/* Frames ahead that are asked for: a block touches short pieces of many rows, which no hardware
+ * prefetcher guesses. */
+#define AHEAD 3
 
 typedef struct {
     const umx_wiener_args *g;
     int sources;
-    ptrdiff_t bin, n;        /* first bin and number of bins of this block */
+    ptrdiff_t bin, n;        /* first bin and number of bins of this block, at most LANES */
+    float *row;              /* (2 * LANES) a row of the last block, filled up with zeros */
     double inv, reg;
     double *xr, *xi;         /* (channels, LANES) mix of one frame */
     double *er, *ei;         /* (channels, LANES) phase factors */
@@ -36,66 +42,93 @@ typedef struct {
 
 #define AT(base, i, j, count) ((base) + ((ptrdiff_t)(i) * (count) + (j)) * LANES)
 
+/* `width` numbers a bin from a row of an array, always LANES bins of them. */
+static const float *wiener_row(const wiener_block *b, const float *row, int width) {
+    row += b->bin * width;
+    if (b->n == LANES) return row;
+    memset(b->row, 0, sizeof(float) * 2 * LANES);
+    memcpy(b->row, row, sizeof(float) * width * b->n);
+    return b->row;
+}
+
+static const float *wiener_mags(const wiener_block *b, int j, ptrdiff_t t, int ch) {
+    const umx_wiener_args *g = b->g;
+    if (g->mag_channels == 1) ch = 0;
+    return g->mags + ((j * g->nb_frames + t) * g->mag_channels + ch) * g->nb_bins;
+}
+
+static const float *wiener_mix(const wiener_block *b, ptrdiff_t t, int ch) {
+    return b->g->mix + 2 * (ch * b->g->nb_frames + t) * b->g->nb_bins;
+}
+
+static float *wiener_out(const wiener_block *b, int j, ptrdiff_t t, int ch) {
+    const umx_wiener_args *g = b->g;
+    return g->y + 2 * (((j * g->nb_channels + ch) * g->nb_frames + t) * g->nb_bins + b->bin);
+}
+
+static void wiener_prefetch(const wiener_block *b, ptrdiff_t t, int write) {
+    const umx_wiener_args *g = b->g;
+    if (t >= g->nb_frames || b->n < LANES) return;
+    for (int ch = 0; ch < g->nb_channels; ch++) {
+        v_prefetch(wiener_mix(b, t, ch) + 2 * b->bin, 2 * LANES);
+        for (int j = 0; j < g->nb_targets; j++) v_prefetch(wiener_mags(b, j, t, ch) + b->bin, LANES);
+        for (int j = 0; write && j < b->sources; j++) v_prefetch(wiener_out(b, j, t, ch), 2 * LANES);
+    }
+}
+
 static void wiener_estimate(const wiener_block *b, ptrdiff_t t) {
     const umx_wiener_args *g = b->g;
     const int channels = g->nb_channels, sources = b->sources;
-    const ptrdiff_t n = b->n;
+    const double inv = b->inv;
     for (int ch = 0; ch < channels; ch++) {
-        const float *VEC_RESTRICT mix =
-            g->mix + 2 * ((ch * g->nb_frames + t) * g->nb_bins + b->bin);
+        const float *VEC_RESTRICT mix = wiener_row(b, wiener_mix(b, t, ch), 2);
         double *VEC_RESTRICT xr = b->xr + ch * LANES, *VEC_RESTRICT xi = b->xi + ch * LANES;
         double *VEC_RESTRICT er = b->er + ch * LANES, *VEC_RESTRICT ei = b->ei + ch * LANES;
-        const double inv = b->inv;
-        for (ptrdiff_t l = 0; l < n; l++) {
+        for (int l = 0; l < LANES; l++) {
             double re = mix[2 * l], im = mix[2 * l + 1];
             double power = re * re + im * im;
-            double unit = 1.0 / sqrt(power > 0.0 ? power : 1.0);
-            er[l] = power > 0.0 ? re * unit : 1.0; /* the phase of a silent bin is 0 */
+            double unit = inv / sqrt(power > 0.0 ? power : 1.0);
+            er[l] = power > 0.0 ? re * unit : inv; /* the phase of a silent bin is 0 */
             ei[l] = im * unit;
             xr[l] = re * inv;
             xi[l] = im * inv;
         }
         double *VEC_RESTRICT total = b->v; /* free until the filter runs */
         if (g->softmask) {
-            for (ptrdiff_t l = 0; l < n; l++) total[l] = g->eps;
+            for (int l = 0; l < LANES; l++) total[l] = g->eps;
             for (int j = 0; j < g->nb_targets; j++) {
-                const float *VEC_RESTRICT mag =
-                    g->mags + ((j * g->nb_frames + t) * g->mag_channels +
-                               (g->mag_channels > 1 ? ch : 0)) * g->nb_bins + b->bin;
-                for (ptrdiff_t l = 0; l < n; l++) total[l] += mag[l];
+                const float *VEC_RESTRICT mag = wiener_row(b, wiener_mags(b, j, t, ch), 1);
+                for (int l = 0; l < LANES; l++) total[l] += mag[l];
             }
         }
         for (int j = 0; j < g->nb_targets; j++) {
-            const float *VEC_RESTRICT mag =
-                g->mags + ((j * g->nb_frames + t) * g->mag_channels +
-                           (g->mag_channels > 1 ? ch : 0)) * g->nb_bins + b->bin;
+            const float *VEC_RESTRICT mag = wiener_row(b, wiener_mags(b, j, t, ch), 1);
             double *VEC_RESTRICT yr = AT(b->yr, j, ch, channels);
             double *VEC_RESTRICT yi = AT(b->yi, j, ch, channels);
             if (g->softmask) {
-                for (ptrdiff_t l = 0; l < n; l++) {
+                for (int l = 0; l < LANES; l++) {
                     double ratio = mag[l] / total[l];
                     yr[l] = ratio * xr[l];
                     yi[l] = ratio * xi[l];
                 }
             } else {
-                for (ptrdiff_t l = 0; l < n; l++) {
-                    double m = mag[l] * inv;
-                    yr[l] = m * er[l];
-                    yi[l] = m * ei[l];
+                for (int l = 0; l < LANES; l++) {
+                    yr[l] = mag[l] * er[l];
+                    yi[l] = mag[l] * ei[l];
                 }
             }
         }
         if (g->residual) {
             double *VEC_RESTRICT qr = AT(b->yr, sources - 1, ch, channels);
             double *VEC_RESTRICT qi = AT(b->yi, sources - 1, ch, channels);
-            for (ptrdiff_t l = 0; l < n; l++) {
+            for (int l = 0; l < LANES; l++) {
                 qr[l] = xr[l];
                 qi[l] = xi[l];
             }
             for (int j = 0; j < g->nb_targets; j++) {
                 const double *VEC_RESTRICT yr = AT(b->yr, j, ch, channels);
                 const double *VEC_RESTRICT yi = AT(b->yi, j, ch, channels);
-                for (ptrdiff_t l = 0; l < n; l++) {
+                for (int l = 0; l < LANES; l++) {
                     qr[l] -= yr[l];
                     qi[l] -= yi[l];
                 }
@@ -105,15 +138,14 @@ static void wiener_estimate(const wiener_block *b, ptrdiff_t t) {
 }
 
 static void wiener_accumulate(const wiener_block *b) {
-    const ptrdiff_t n = b->n;
     for (int j = 0; j < b->sources; j++) {
         double *VEC_RESTRICT sum = AT(b->sum, j, 0, 4);
         if (b->g->nb_channels == 1) {
             const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 1), *VEC_RESTRICT yi = AT(b->yi, j, 0, 1);
-            for (ptrdiff_t l = 0; l < n; l++) sum[l] += yr[l] * yr[l] + yi[l] * yi[l];
+            for (int l = 0; l < LANES; l++) sum[l] += yr[l] * yr[l] + yi[l] * yi[l];
         } else {
             const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 2), *VEC_RESTRICT yi = AT(b->yi, j, 0, 2);
-            for (ptrdiff_t l = 0; l < n; l++) {
+            for (int l = 0; l < LANES; l++) {
                 double r0 = yr[l], i0 = yi[l], r1 = yr[LANES + l], i1 = yi[LANES + l];
                 sum[l] += r0 * r0 + i0 * i0;
                 sum[LANES + l] += r1 * r1 + i1 * i1;
@@ -125,15 +157,14 @@ static void wiener_accumulate(const wiener_block *b) {
 }
 
 static void wiener_filter_mono(const wiener_block *b, const double *r) {
-    const ptrdiff_t n = b->n;
     double *VEC_RESTRICT xr = b->xr, *VEC_RESTRICT xi = b->xi;
     double cxx[LANES];
-    for (ptrdiff_t l = 0; l < n; l++) cxx[l] = b->reg;
+    for (int l = 0; l < LANES; l++) cxx[l] = b->reg;
     for (int j = 0; j < b->sources; j++) {
         const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 1), *VEC_RESTRICT yi = AT(b->yi, j, 0, 1);
         const double *VEC_RESTRICT rj = AT(r, j, 0, 4);
         double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
-        for (ptrdiff_t l = 0; l < n; l++) {
+        for (int l = 0; l < LANES; l++) {
             v[l] = (yr[l] * yr[l] + yi[l] * yi[l]) * rj[l];
             cxx[l] += v[l];
         }
@@ -141,7 +172,7 @@ static void wiener_filter_mono(const wiener_block *b, const double *r) {
     for (int j = 0; j < b->sources; j++) {
         double *VEC_RESTRICT yr = AT(b->yr, j, 0, 1), *VEC_RESTRICT yi = AT(b->yi, j, 0, 1);
         const double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
-        for (ptrdiff_t l = 0; l < n; l++) {
+        for (int l = 0; l < LANES; l++) {
             double gain = v[l] / cxx[l];
             yr[l] = gain * xr[l];
             yi[l] = gain * xi[l];
@@ -150,15 +181,14 @@ static void wiener_filter_mono(const wiener_block *b, const double *r) {
 }
 
 static void wiener_filter_stereo(const wiener_block *b, const double *r) {
-    const ptrdiff_t n = b->n;
     const double reg = b->reg;
     double c00[LANES], c11[LANES], cr[LANES], ci[LANES]; /* Cxx without the regularisation */
-    for (ptrdiff_t l = 0; l < n; l++) c00[l] = c11[l] = cr[l] = ci[l] = 0.0;
+    for (int l = 0; l < LANES; l++) c00[l] = c11[l] = cr[l] = ci[l] = 0.0;
     for (int j = 0; j < b->sources; j++) {
         const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 2), *VEC_RESTRICT yi = AT(b->yi, j, 0, 2);
         const double *VEC_RESTRICT rj = AT(r, j, 0, 4);
         double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
-        for (ptrdiff_t l = 0; l < n; l++) {
+        for (int l = 0; l < LANES; l++) {
             double p = yr[l] * yr[l] + yi[l] * yi[l] + yr[LANES + l] * yr[LANES + l] +
                        yi[LANES + l] * yi[LANES + l];
             p *= 0.5;
@@ -172,7 +202,7 @@ static void wiener_filter_stereo(const wiener_block *b, const double *r) {
     /* w = Cxx^-1 x, over c00 .. ci. The determinant of S + reg I as det S + reg tr S + reg^2 with
      * det S >= 0 cannot vanish, however close to mono the sources are. */
     const double *VEC_RESTRICT xr = b->xr, *VEC_RESTRICT xi = b->xi;
-    for (ptrdiff_t l = 0; l < n; l++) {
+    for (int l = 0; l < LANES; l++) {
         double a = c00[l], d = c11[l], br = cr[l], bi = ci[l];
         double det = a * d - br * br - bi * bi;
         det = (det > 0.0 ? det : 0.0) + reg * (a + d) + reg * reg;
@@ -189,7 +219,7 @@ static void wiener_filter_stereo(const wiener_block *b, const double *r) {
         double *VEC_RESTRICT yr = AT(b->yr, j, 0, 2), *VEC_RESTRICT yi = AT(b->yi, j, 0, 2);
         const double *VEC_RESTRICT rj = AT(r, j, 0, 4);
         const double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
-        for (ptrdiff_t l = 0; l < n; l++) {
+        for (int l = 0; l < LANES; l++) {
             double r00 = rj[l], r11 = rj[LANES + l], rr = rj[2 * LANES + l], ri = rj[3 * LANES + l];
             yr[l] = v[l] * (r00 * c00[l] + rr * cr[l] - ri * ci[l]);
             yi[l] = v[l] * (r00 * c11[l] + rr * ci[l] + ri * cr[l]);
@@ -228,6 +258,7 @@ static void wiener_normalise(const wiener_block *b, int level, const double *sum
 static void wiener_accumulate_frames(const wiener_block *b, int level) {
     memset(b->sum, 0, sizeof(double) * b->sources * 4 * LANES);
     for (ptrdiff_t t = 0; t < b->g->nb_frames; t++) {
+        wiener_prefetch(b, t + AHEAD, 0);
         wiener_chain(b, t, level);
         wiener_accumulate(b);
     }
@@ -235,25 +266,29 @@ static void wiener_accumulate_frames(const wiener_block *b, int level) {
 
 static void wiener_write_frames(const wiener_block *b) {
     const umx_wiener_args *g = b->g;
+    const double scale = g->max_abs;
     for (ptrdiff_t t = 0; t < g->nb_frames; t++) {
+        wiener_prefetch(b, t + AHEAD, 1);
         wiener_chain(b, t, g->iterations);
         for (int j = 0; j < b->sources; j++)
             for (int ch = 0; ch < g->nb_channels; ch++) {
                 const double *VEC_RESTRICT yr = AT(b->yr, j, ch, g->nb_channels);
                 const double *VEC_RESTRICT yi = AT(b->yi, j, ch, g->nb_channels);
-                float *VEC_RESTRICT out =
-                    g->y + 2 * (((j * g->nb_channels + ch) * g->nb_frames + t) * g->nb_bins + b->bin);
-                for (ptrdiff_t l = 0; l < b->n; l++) {
-                    out[2 * l] = (float)(yr[l] * g->max_abs);
-                    out[2 * l + 1] = (float)(yi[l] * g->max_abs);
+                float *VEC_RESTRICT out = b->n == LANES ? wiener_out(b, j, t, ch) : b->row;
+                for (int l = 0; l < LANES; l++) {
+                    out[2 * l] = (float)(yr[l] * scale);
+                    out[2 * l + 1] = (float)(yi[l] * scale);
                 }
+                if (b->n < LANES)
+                    memcpy(wiener_out(b, j, t, ch), b->row, sizeof(float) * 2 * b->n);
             }
     }
 }
 
 static int wiener(const umx_wiener_args *g) {
-    wiener_block b = {g, g->nb_targets + (g->residual ? 1 : 0), 0, 0, 1.0 / g->max_abs, sqrt(g->eps),
-                      NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
+    float row[2 * LANES];
+    wiener_block b = {g, g->nb_targets + (g->residual ? 1 : 0), 0, 0, row, 1.0 / g->max_abs,
+                      sqrt(g->eps), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     const ptrdiff_t per_source = (ptrdiff_t)b.sources * LANES;
     const ptrdiff_t sizes[] = {2 * LANES,      2 * LANES,      2 * LANES,
                                2 * LANES,      2 * per_source, 2 * per_source,
@@ -264,6 +299,7 @@ static int wiener(const umx_wiener_args *g) {
     for (int i = 0; i < 9; i++) total += sizes[i];
     double *memory = (double *)scratch_alloc(sizeof(double) * total);
     if (!memory) return -1;
+    memset(memory, 0, sizeof(double) * total); /* the lanes of missing bins are read, too */
     double *next = memory;
     for (int i = 0; i < 9; i++) {
         *parts[i] = next;
@@ -297,3 +333,4 @@ static int wiener(const umx_wiener_args *g) {
 }
 #undef AT
 #undef LANES
+#undef AHEAD

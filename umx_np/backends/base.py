@@ -156,6 +156,7 @@ class Backend(Protocol):
         residual: bool,
         max_abs: float,
         eps: float,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Filter the frames given as one window.
 
@@ -169,6 +170,8 @@ class Backend(Protocol):
             As in `umx_np.wiener`.
         max_abs : float
             The mixture and the estimates are divided by it during the iterations.
+        out : complex ndarray or None
+            Where to put the result.
 
         Returns
         -------
@@ -205,6 +208,7 @@ class Backend(Protocol):
         residual: bool,
         max_abs: float,
         eps: float,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Estimates after all iterations, from statistics of a whole track."""
         ...

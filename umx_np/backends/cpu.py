@@ -259,8 +259,9 @@ class CpuBackend:
         residual: bool,
         max_abs: float,
         eps: float,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
-        y = self._new_estimates(mix, mags, residual)
+        y = self._estimates(mix, mags, residual, out)
         self._wiener_bins(
             mix,
             mags,
@@ -308,8 +309,9 @@ class CpuBackend:
         residual: bool,
         max_abs: float,
         eps: float,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
-        y = self._new_estimates(mix, mags, residual)
+        y = self._estimates(mix, mags, residual, out)
         self._wiener_bins(
             mix,
             mags,
@@ -323,12 +325,16 @@ class CpuBackend:
         )
         return y
 
-    def _new_estimates(self, mix: np.ndarray, mags: np.ndarray, residual: bool) -> np.ndarray:
+    def _estimates(
+        self, mix: np.ndarray, mags: np.ndarray, residual: bool, out: np.ndarray | None
+    ) -> np.ndarray:
         if len(mix) > 2:
             raise ShapeError(
                 f"nb_channels={len(mix)}: the compiled Wiener filter takes 1 or 2 channels; "
                 "use device='reference' for more"
             )
+        if out is not None:
+            return out
         return np.empty((len(mags) + residual, *mix.shape), np.complex64)
 
     def _wiener_bins(

@@ -203,6 +203,14 @@ def _refine(
 # -- network -----------------------------------------------------------------------------------
 
 
+def _into(out: np.ndarray | None, result: np.ndarray) -> np.ndarray:
+    """Put a result where the caller wants it."""
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
 class ReferenceNetwork:
     """Open-Unmix's network as its paper draws it; computes in `dtype`.
 
@@ -261,11 +269,7 @@ class ReferenceNetwork:
         x = batchnorm(linear(z, self._state["fc3.weight"]), self._state, "bn3")
         x = x.reshape(mags.shape)
         x = x * self._state["output_scale"] + self._state["output_mean"]
-        target = np.maximum(x, 0) * mags
-        if out is None:
-            return target
-        out[...] = target
-        return out
+        return _into(out, np.maximum(x, 0) * mags)
 
     def state_dict(self) -> StateDict:
         return {name: value.copy() for name, value in self._original.items()}
@@ -297,11 +301,7 @@ class ReferenceBackend:
     def magnitude(
         self, spectrum: np.ndarray, *, nb_bins: int, mono: bool, out: np.ndarray | None = None
     ) -> np.ndarray:
-        mags = magnitude(spectrum, nb_bins=nb_bins, mono=mono)
-        if out is None:
-            return mags
-        out[...] = mags
-        return out
+        return _into(out, magnitude(spectrum, nb_bins=nb_bins, mono=mono))
 
     def linear(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return linear(x, weight)
@@ -319,8 +319,9 @@ class ReferenceBackend:
         residual: bool,
         max_abs: float,
         eps: float,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
-        return wiener(
+        y = wiener(
             mix,
             mags,
             iterations=iterations,
@@ -329,6 +330,7 @@ class ReferenceBackend:
             max_abs=max_abs,
             eps=eps,
         )
+        return _into(out, y)
 
     def wiener_accumulate(
         self,
@@ -364,9 +366,10 @@ class ReferenceBackend:
         residual: bool,
         max_abs: float,
         eps: float,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         y, x = _scaled_estimates(
             mix, mags, softmask=softmask, residual=residual, max_abs=max_abs, eps=eps
         )
         y = _refine(y, x, statistics, len(statistics), eps=eps) * max_abs
-        return np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype)
+        return _into(out, np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype))

@@ -12,8 +12,9 @@ import numpy as np
 
 from .stft import StftGeometry, Transform
 
-# Frames that are transformed at a time: two channels of 4096 samples are 1.6 MB.
-SLICE_FRAMES = 50
+# Frames that are transformed or decoded at a time: two channels of 4096 samples are 2 MB. A divisor
+# of the usual filter window, and a multiple of the rows that the matrix product takes at a time.
+SLICE_FRAMES = 60
 
 # First frame, number of frames, and the samples that they cover.
 Segment = tuple[int, int, np.ndarray]
@@ -126,6 +127,7 @@ class OverlapAdder:
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
         self._carry: np.ndarray | None = None  # what later frames still add to
+        self._memory = np.empty(0, transform.dtype)
 
     def add(
         self,
@@ -153,11 +155,15 @@ class OverlapAdder:
         start : int
             Position in the signal of the first sample returned.
         signals : ndarray [shape=(nb_signals, n)]
-            Possibly empty.
+            Possibly empty; valid until the next call.
         """
         transform, geometry = self._transform, self._transform.geometry
         nb_signals, count, _ = spectra.shape
-        buffer = np.zeros((nb_signals, geometry.nb_samples_of(count)), transform.dtype)
+        size = nb_signals * geometry.nb_samples_of(count)
+        if self._memory.size < size:
+            self._memory = np.empty(size, transform.dtype)
+        buffer = self._memory[:size].reshape(nb_signals, -1)
+        buffer[:] = 0.0
         if self._carry is not None:
             buffer[:, : self._carry.shape[1]] += self._carry
 
