@@ -1,0 +1,28 @@
+"""Training data: the datasets of Open-Unmix, their augmentations, batches and statistics.
+
+- `load_datasets` makes the training and validation set that options describe; the options are
+  added to a parser by `add_dataset_options`.
+- A dataset (`UnmixDataset`) makes numbered items from the random numbers it is handed, so nothing
+  depends on who makes them or when.
+- `Loader` puts them into batches ahead of time; `get_statistics` looks at all of them once.
+
+``python -m umx_np.data`` inspects a dataset. docs/training-data.md shows the formats.
+"""
+
+from .augmentations import Compose, aug_from_str, channelswap, force_stereo, gain
+from .base import DataError, UnmixDataset, item_rng
+from .loader import Loader
+from .statistics import get_statistics
+
+__all__ = [
+    "Compose",
+    "DataError",
+    "Loader",
+    "UnmixDataset",
+    "aug_from_str",
+    "channelswap",
+    "force_stereo",
+    "gain",
+    "get_statistics",
+    "item_rng",
+]

@@ -1,0 +1,146 @@
+"""What may be done to a source before it is mixed.
+
+An augmentation is a function of a waveform and a random number generator. All of these are plain
+functions of a module, and `Compose` holds a tuple of them: they can be sent to other processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError
+
+Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def gain(
+    audio: np.ndarray, rng: np.random.Generator, low: float = 0.25, high: float = 1.25
+) -> np.ndarray:
+    """Multiply by a random factor.
+
+    Parameters
+    ----------
+    audio : ndarray [shape=(nb_channels, nb_timesteps)]
+        Waveform, not modified.
+    rng : Generator
+        Source of the factor.
+    low, high : float
+        The factor is drawn uniformly from here to there.
+
+    Returns
+    -------
+    ndarray [shape=(nb_channels, nb_timesteps)]
+    """
+    return audio * audio.dtype.type(rng.uniform(low, high))
+
+
+def channelswap(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Exchange left and right with a probability of one half.
+
+    Parameters
+    ----------
+    audio : ndarray [shape=(nb_channels, nb_timesteps)]
+        Waveform, not modified. If it is not stereo, it is returned as it is.
+    rng : Generator
+        Source of the decision.
+
+    Returns
+    -------
+    ndarray [shape=(nb_channels, nb_timesteps)]
+        `audio` or a view of it.
+    """
+    if len(audio) == 2 and rng.random() < 0.5:
+        return audio[::-1]
+    return audio
+
+
+def force_stereo(audio: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+    """Duplicate mono, and keep the first two of more channels.
+
+    Parameters
+    ----------
+    audio : ndarray [shape=(nb_channels, nb_timesteps)]
+        Waveform, not modified.
+    rng : Generator or None
+        Not used.
+
+    Returns
+    -------
+    ndarray [shape=(2, nb_timesteps)]
+    """
+    if len(audio) == 1:
+        return np.repeat(audio, 2, axis=0)
+    return audio[:2]
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "gain": gain,
+    "channelswap": channelswap,
+    "force_stereo": force_stereo,
+}
+
+
+@dataclass(frozen=True)
+class Compose:
+    """Augmentations one after the other; none leave the waveform alone.
+
+    Attributes
+    ----------
+    transforms : tuple of callable
+        Functions of a waveform and a generator.
+    """
+
+    transforms: tuple[Augmentation, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "transforms", tuple(self.transforms))
+
+    def __call__(self, audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        for transform in self.transforms:
+            audio = transform(audio, rng)
+        return audio
+
+    @property
+    def forces_stereo(self) -> bool:
+        """Whether two channels come out whatever goes in."""
+        return force_stereo in self.transforms
+
+    def without_random(self) -> Compose:
+        """Only what is no matter of chance: `force_stereo`, if it is there."""
+        return Compose(tuple(t for t in self.transforms if t is force_stereo))
+
+
+def aug_from_str(names: Iterable[str] | None) -> Compose:
+    """Look up augmentations by name.
+
+    Parameters
+    ----------
+    names : iterable of str or None
+        Some of ``gain``, ``channelswap`` and ``force_stereo``, in the order to apply them.
+
+    Returns
+    -------
+    Compose
+
+    Raises
+    ------
+    ConfigError
+        If there is no augmentation of a name.
+
+    Examples
+    --------
+    >>> [f.__name__ for f in aug_from_str(["gain", "channelswap"]).transforms]
+    ['gain', 'channelswap']
+    >>> aug_from_str(None).transforms
+    ()
+    """
+    names = [names] if isinstance(names, str) else list(names or ())
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise ConfigError(
+                f"source_augmentations={name!r} is not known; there are {', '.join(AUGMENTATIONS)}"
+            )
+    return Compose(tuple(AUGMENTATIONS[name] for name in names))

@@ -1,0 +1,297 @@
+"""Batches of a dataset, made ahead of time by threads or processes, the same for any number."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from ..config import check_int
+from ..errors import ConfigError, ShapeError
+from ._processes import ProcessPool
+from .base import DataError, Sample, UnmixDataset, epoch_order, item_rng
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+MODES = ("threads", "processes")
+
+
+class Loader:
+    """The batches of each epoch of a dataset.
+
+    What an item looks like depends on `seed`, the epoch and the item alone, and what is in a batch
+    on `seed` and the epoch: the batches are the same for any number of workers, in either mode, and
+    when an epoch is taken up in the middle.
+
+    Parameters
+    ----------
+    dataset : UnmixDataset
+        What to load.
+    batch_size : int
+        Items a batch. Items of different lengths, like whole tracks, need 1.
+    seed : int
+        Where all random numbers come from.
+    shuffle : bool
+        Visit the items in a new random order in each epoch.
+    drop_last : bool
+        Leave the last batch out if it is smaller than the others.
+    workers : int
+        Threads or processes that make batches ahead of time; 0 makes each when it is asked for.
+    mode : {'threads', 'processes'}
+        Threads are the right choice for the datasets here: reading and adding waveforms does not
+        hold Python's lock. Processes help datasets that compute in Python. They are started afresh
+        ("spawn"), which asks for an ``if __name__ == "__main__":`` around the main program.
+    prefetch : int
+        Batches made ahead of the one in use; at least one a worker.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> class Noise(UnmixDataset):
+    ...     def __len__(self):
+    ...         return 5
+    ...     def sample(self, index, rng):
+    ...         y = rng.standard_normal((2, 100), np.float32)
+    ...         return 2 * y, y
+    >>> with Loader(Noise(), batch_size=2, seed=0, shuffle=True, workers=2) as loader:
+    ...     [x.shape for x, y in loader.epoch(0)]
+    [(2, 2, 100), (2, 2, 100), (1, 2, 100)]
+    """
+
+    def __init__(
+        self,
+        dataset: UnmixDataset,
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool = False,
+        workers: int = 0,
+        mode: str = "threads",
+        prefetch: int = 2,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = check_int("batch_size", batch_size, 1)
+        self.seed = check_int("seed", seed, 0)
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.workers = check_int("workers", workers, 0)
+        self.prefetch = check_int("prefetch", prefetch, 1)
+        if mode not in MODES:
+            raise ConfigError(f"mode={mode!r} must be one of {', '.join(MODES)}")
+        self.mode = mode
+        self._pool: ProcessPool | None = None
+        self._running: dict[threading.Event, ThreadPoolExecutor] = {}
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full + (rest > 0 and not self.drop_last)
+
+    def indices(self, epoch: int) -> list[np.ndarray]:
+        """Items of each batch of an epoch.
+
+        Parameters
+        ----------
+        epoch : int
+            Number of the epoch, from 0.
+
+        Returns
+        -------
+        list of ndarray
+            One array of item numbers for each batch.
+        """
+        nb_items = len(self.dataset)
+        order = epoch_order(self.seed, epoch, nb_items) if self.shuffle else np.arange(nb_items)
+        return [order[k * self.batch_size : (k + 1) * self.batch_size] for k in range(len(self))]
+
+    def epoch(self, n: int, start_batch: int = 0) -> Iterator[Batch]:
+        """Batches of one epoch.
+
+        Parameters
+        ----------
+        n : int
+            Number of the epoch, from 0.
+        start_batch : int
+            Where to begin; the batches before it are not made.
+
+        Yields
+        ------
+        x, y : ndarray [shape=(nb_samples, nb_channels, nb_timesteps)], float32
+            Mixtures and targets, new arrays for each batch.
+
+        Raises
+        ------
+        DataError
+            If an item cannot be made, or does not fit the others of its batch.
+        """
+        n = check_int("epoch", n, 0)
+        start_batch = check_int("start_batch", start_batch, 0)
+        batches = self.indices(n)
+        if start_batch > len(batches):
+            raise ConfigError(
+                f"start_batch={start_batch} is beyond the {len(batches)} batches of an epoch"
+            )
+        todo = batches[start_batch:]
+        return self._ahead(todo, n) if self.workers and todo else self._at_once(todo, n)
+
+    def _at_once(self, todo: list[np.ndarray], epoch: int) -> Iterator[Batch]:
+        for indices in todo:
+            yield make_batch(self.dataset, indices, self.seed, epoch)
+
+    def _ahead(self, todo: list[np.ndarray], epoch: int) -> Iterator[Batch]:
+        """Keep some batches in the making while the caller uses another.
+
+        In either mode threads of this process wait for the batches; of another process, each thread
+        asks for one at a time.
+        """
+        stop = threading.Event()
+        pool = self._process_pool() if self.mode == "processes" else None
+
+        def make(indices: np.ndarray) -> Batch:
+            if pool is not None:
+                return pool.make_batch(indices, self.seed, epoch, stop)
+            return make_batch(self.dataset, indices, self.seed, epoch, stop)
+
+        remaining = iter(todo)
+        threads = ThreadPoolExecutor(self.workers, thread_name_prefix="umx-np-loader")
+        pending: deque[Future[Batch]] = deque()
+        self._running[stop] = threads
+        try:
+            for _, indices in zip(
+                range(max(self.prefetch, self.workers) + 1), remaining, strict=False
+            ):
+                pending.append(threads.submit(make, indices))
+            while pending:
+                batch = pending.popleft().result()
+                yield batch
+                # The caller is done with it: without this name its memory is free.
+                del batch
+                for indices in remaining:
+                    pending.append(threads.submit(make, indices))
+                    break
+        finally:
+            # Also when the caller leaves early: what is begun stops at the next item.
+            stop.set()
+            threads.shutdown(wait=True, cancel_futures=True)
+            self._running.pop(stop, None)
+            if pool is not None and pool.broken:
+                self.close()
+
+    def _process_pool(self) -> ProcessPool:
+        if self._pool is None or self._pool.closed:
+            self._pool = ProcessPool(self.dataset, self.workers)
+        return self._pool
+
+    def close(self) -> None:
+        """Stop what is running and end the processes; the next epoch starts new ones."""
+        for stop, threads in list(self._running.items()):
+            stop.set()
+            threads.shutdown(wait=True, cancel_futures=True)
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def make_batch(
+    dataset: UnmixDataset,
+    indices: np.ndarray,
+    seed: int,
+    epoch: int,
+    stop: threading.Event | None = None,
+) -> Batch:
+    """Make items and put them together.
+
+    Parameters
+    ----------
+    dataset : UnmixDataset
+        Where the items come from.
+    indices : ndarray, int
+        Their numbers.
+    seed, epoch : int
+        See `item_rng`.
+    stop : Event or None
+        Once it is set, nobody wants the batch any more.
+
+    Returns
+    -------
+    x, y : ndarray [shape=(len(indices), nb_channels, nb_timesteps)], float32
+
+    Raises
+    ------
+    DataError
+        If an item cannot be made, or does not fit the others.
+    """
+    batch: Batch | None = None
+    for position, index in enumerate(map(int, indices)):
+        if stop is not None and stop.is_set():
+            raise DataError("the loader was stopped")
+        x, y = checked_sample(dataset, index, item_rng(seed, epoch, index))
+        if batch is None:
+            shape = (len(indices), *x.shape)
+            batch = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        if x.shape != batch[0].shape[1:]:
+            raise _item_error(
+                *(dataset, index),
+                f"its (nb_channels, nb_timesteps)={x.shape} differs from {batch[0].shape[1:]} of "
+                f"item {indices[0]} in the same batch; use batch_size=1, or excerpts of one length "
+                "and force_stereo",
+            )
+        batch[0][position], batch[1][position] = x, y
+    if batch is None:
+        raise ShapeError("a batch needs at least one item")
+    return batch
+
+
+def checked_sample(dataset: UnmixDataset, index: int, rng: np.random.Generator) -> Sample:
+    """Make one item and see that it is what `UnmixDataset.sample` promises.
+
+    Parameters
+    ----------
+    dataset : UnmixDataset
+        Where the item comes from.
+    index : int
+        Its number.
+    rng : Generator
+        Its random numbers.
+
+    Returns
+    -------
+    x, y : ndarray [shape=(nb_channels, nb_timesteps)], float32
+
+    Raises
+    ------
+    DataError
+        Naming the item; the error of the dataset is its cause.
+    """
+    try:
+        x, y = dataset.sample(index, rng)
+    except Exception as error:
+        raise _item_error(dataset, index, f"{type(error).__name__}: {error}") from error
+    for name, array in (("x", x), ("y", y)):
+        if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype != np.float32:
+            raise _item_error(
+                dataset, index, f"{name} must be a float32 array (nb_channels, nb_timesteps)"
+            )
+    if x.shape != y.shape or 0 in x.shape:
+        raise _item_error(dataset, index, f"x has shape={x.shape} and y has shape={y.shape}")
+    # A sum holds NaN or infinity if any sample does, and is quicker than looking at each.
+    if not (np.isfinite(x.sum()) and np.isfinite(y.sum())):
+        raise _item_error(dataset, index, "it holds NaN or infinity")
+    return x, y
+
+
+def _item_error(dataset: UnmixDataset, index: int, reason: str) -> DataError:
+    name = dataset.describe(index)
+    error = DataError(f"item {index}{f' ({name})' if name else ''}: {reason}")
+    error.index = index
+    return error
