@@ -83,11 +83,12 @@ def test_levels(openunmix, level):
     assert_close(actual, desired, TOL["wiener"]["float32"], dtype=np.complex64)
 
 
-@pytest.mark.parametrize(("scale_factor", "eps"), [(1.0, 1e-10), (10.0, 1e-6), (100.0, 1e-4)])
-def test_constants(openunmix, scale_factor, eps):
+@pytest.mark.parametrize("softmask", [False, True])
+@pytest.mark.parametrize(("scale_factor", "eps"), [(1.0, 1e-10), (10.0, 1e-4), (100.0, 1.0)])
+def test_constants(openunmix, scale_factor, eps, softmask):
     mix = decorrelated(level=30.0)
     estimates = signals.estimates_for(mix, 3, seed=27)
-    options = {"iterations": 2, "scale_factor": scale_factor, "eps": eps}
+    options = {"iterations": 2, "softmask": softmask, "scale_factor": scale_factor, "eps": eps}
     actual, desired = run_both(openunmix, estimates, mix, "float64", **options)
     assert_close(actual, desired, TOL["wiener"]["float64"], dtype=np.complex128)
 
