@@ -1,0 +1,13 @@
+"""The network as it is trained: every layer forward and backward.
+
+Each layer is a file of two functions in plain NumPy, ``<layer>_forward`` and ``<layer>_backward``;
+`reference_engine` composes them and is the specification. `TrainableNetwork` computes with it or
+with the compiled kernels.
+"""
+
+from __future__ import annotations
+
+from .loss import mse_loss
+from .network import ForwardCache, TrainableNetwork
+
+__all__ = ["ForwardCache", "TrainableNetwork", "mse_loss"]
