@@ -16,9 +16,9 @@ from ...backends.base import Backend
 from ...errors import ShapeError
 from ..wiener import DEFAULT_EPS, SCALE_FACTOR, scale_of
 
-# Elements of one array of estimates while a block of bins is filtered: 2 MB in complex128. The
+# Elements of one array of estimates while a block of bins is filtered: 1 MB in complex128. The
 # filter treats bins independently, so that it needs about ten such arrays whatever the track.
-_ELEMENTS_PER_BLOCK = 2**17
+_ELEMENTS_PER_BLOCK = 2**16
 
 
 class EmStep(NamedTuple):
@@ -38,6 +38,7 @@ class EmStep(NamedTuple):
     """Cxx^-1 x [shape=(B, C, F)]."""
     p: np.ndarray
     """R q [shape=(B, J, C, F)]."""
+    eps: float
 
 
 def first_estimates(
@@ -116,9 +117,9 @@ def em_step(y: np.ndarray, x: np.ndarray, *, eps: float) -> tuple[np.ndarray, Em
     Cxx = flat.reshape(nb_bins, nb_channels, nb_channels, nb_frames)
     for c in range(nb_channels):
         Cxx[:, c, c] += v.dtype.type(np.sqrt(eps))  # (16)
-    q = solve_mixture(Cxx, x)  # (17)
+    q = solve_mixture(Cxx, x, eps=eps)  # (17)
     p = R @ q[:, None]
-    return v[:, :, None] * p, EmStep(y, v, weight, R, Cxx, q, p)  # (18)
+    return v[:, :, None] * p, EmStep(y, v, weight, R, Cxx, q, p, eps)  # (18)
 
 
 def em_step_backward(d_new: np.ndarray, cache: EmStep) -> tuple[np.ndarray, np.ndarray]:
@@ -143,7 +144,7 @@ def em_step_backward(d_new: np.ndarray, cache: EmStep) -> tuple[np.ndarray, np.n
 def filter_backward(d_new: np.ndarray, cache: EmStep) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of the powers, the spatial covariances and the mixture (19)-(23)."""
     v, R, p = cache.v, cache.R, cache.p
-    h = solve_mixture(cache.Cxx, unfiltered(d_new, v, R))  # (20)
+    h = solve_mixture(cache.Cxx, unfiltered(d_new, v, R), eps=cache.eps)  # (20)
     # The gain reaches the output directly and through Cxx^-1; the difference holds both (21).
     e = d_new - h[:, None]
     d_v = (p.real * e.real + p.imag * e.imag).sum(axis=2)  # (22)
@@ -165,14 +166,20 @@ def model_backward(d_v: np.ndarray, d_R: np.ndarray, cache: EmStep) -> np.ndarra
     return (d_S + _adjoint(d_S)) @ y + (2.0 / y.shape[2]) * d_v[:, :, None] * y  # (26)
 
 
-def solve_mixture(Cxx: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """``Cxx^-1 x`` for Hermitian positive Cxx [shape=(B, C, C, F)] and x [shape=(B, C, F)]."""
+def solve_mixture(Cxx: np.ndarray, x: np.ndarray, *, eps: float) -> np.ndarray:
+    """``Cxx^-1 x`` for Hermitian Cxx [shape=(B, C, C, F)] and x [shape=(B, C, F)].
+
+    Cxx is not smaller than sqrt(eps) times the identity.
+    """
     nb_channels = x.shape[1]
     if nb_channels == 1:
         return x / Cxx[:, 0].real
     if nb_channels == 2:
         left, right, cross = Cxx[:, 0, 0].real, Cxx[:, 1, 1].real, Cxx[:, 0, 1]
         determinant = left * right - (cross.real**2 + cross.imag**2)
+        # Of two equal channels with masks far above 1 nothing but rounding errors would be left.
+        floor = np.sqrt(eps)
+        determinant = np.maximum(determinant, floor * (left + right - floor))
         q = np.empty_like(x)
         q[:, 0] = (right * x[:, 0] - cross * x[:, 1]) / determinant
         q[:, 1] = (left * x[:, 1] - cross.conj() * x[:, 0]) / determinant
