@@ -24,11 +24,20 @@ extensions = [
             f"{KERNELS}/isa_portable.c",
             f"{KERNELS}/isa_v3.c",
             f"{KERNELS}/isa_v4.c",
+            f"{KERNELS}/isa_v4_bf16.c",
         ],
         include_dirs=[KERNELS],
         depends=[
             f"{KERNELS}/{name}.h"
-            for name in ("kernels", "vec", "gemm_body", "lstm_body", "wiener_body", "level_body")
+            for name in (
+                "kernels",
+                "vec",
+                "gemm_body",
+                "bf16_body",
+                "lstm_body",
+                "wiener_body",
+                "level_body",
+            )
         ],
         extra_compile_args=flags,
     ),

@@ -13,7 +13,7 @@ cdef extern from "kernels.h" nogil:
         Py_ssize_t lda
         const float *a_shift
         const float *a_scale
-        const float *w
+        const void *w
         float *c
         Py_ssize_t ldc
         int accumulate, finish
@@ -25,7 +25,7 @@ cdef extern from "kernels.h" nogil:
     ctypedef struct umx_scan_args:
         Py_ssize_t nb_frames, hidden
         const float *gates
-        const float *w
+        const void *w
         float *h
         float *c
         float *out
@@ -45,6 +45,8 @@ cdef extern from "kernels.h" nogil:
         int lanes, gemm_nr
         int (*gemm)(const umx_gemm_args *) noexcept nogil
         int (*lstm_scan)(const umx_scan_args *) noexcept nogil
+        int (*gemm_bf16)(const umx_gemm_args *) noexcept nogil
+        int (*lstm_scan_bf16)(const umx_scan_args *) noexcept nogil
         int (*wiener)(const umx_wiener_args *) noexcept nogil
     int umx_nb_levels()
     const umx_kernels *umx_level(int)
@@ -60,6 +62,21 @@ def levels():
     return {
         umx_level_name(i).decode(): umx_level(i) != NULL for i in range(umx_nb_levels())
     }
+
+
+def round_to_bf16(x):
+    """The upper halves of float32 numbers, rounded to nearest even: uint16 of the same shape."""
+    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
+    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) >> 16
+    return np.where(np.isnan(x), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+
+
+def _pair_columns(packed):
+    # (panels, k, width) float32 to (panels, ceil(k / 2), 2 * width) bfloat16, two k side by side.
+    panels, k, width = packed.shape
+    rounded = np.zeros((panels, (k + 1) // 2, 2, width), np.uint16)
+    rounded.reshape(panels, -1, width)[:, :k] = round_to_bf16(packed)
+    return np.ascontiguousarray(rounded.transpose(0, 1, 3, 2)).reshape(panels, -1, 2 * width)
 
 
 cdef int _check(bint good, str message) except -1:
@@ -80,6 +97,7 @@ cdef class Kernels:
     cdef const umx_kernels *table
     cdef readonly str level
     cdef readonly int lanes
+    cdef readonly bint has_bf16_gemm
 
     def __init__(self, str level="auto"):
         cdef int i
@@ -89,13 +107,17 @@ cdef class Kernels:
                 self.table = umx_level(i)
                 self.level = name
                 self.lanes = self.table.lanes
+                self.has_bf16_gemm = self.table.gemm_bf16 != NULL
                 return
         raise ValueError(f"level={level!r} cannot run here; levels: {levels()}")
 
     # -- matrix product ---------------------------------------------------------------------------
 
-    def pack_linear(self, weight):
-        """Copy ``weight`` [shape=(n, k)] to panels [shape=(ceil(n / nr), k, nr)], zero padded."""
+    def pack_linear(self, weight, *, bf16=False):
+        """Copy ``weight`` [shape=(n, k)] to panels [shape=(ceil(n / nr), k, nr)], zero padded.
+
+        With `bf16` the panels are uint16 [shape=(ceil(n / nr), ceil(k / 2), 2 * nr)].
+        """
         weight = np.asarray(weight, dtype=np.float32)
         n, k = weight.shape
         nr = self.table.gemm_nr
@@ -104,7 +126,7 @@ cdef class Kernels:
         for panel in range(panels):
             rows = weight[panel * nr : (panel + 1) * nr]
             packed[panel, :, : len(rows)] = rows.T
-        return packed
+        return _pair_columns(packed) if bf16 else packed
 
     def unpack_linear(self, packed, Py_ssize_t n):
         """Undo `pack_linear`: the weight [shape=(n, k)]."""
@@ -114,7 +136,7 @@ cdef class Kernels:
     def gemm(
         self,
         const float[:, :] a,
-        const float[:, :, ::1] w,
+        w,
         float[:, :] out,
         *,
         const float[::1] a_shift=None,
@@ -130,9 +152,13 @@ cdef class Kernels:
 
         ``out = act((A' w^T + (out if accumulate else 0)) * scale + bias) * gain`` with
         ``A' = (a + a_shift) * a_scale``; without `finish` the plain sum is left in `out`.
-        Rows of `a`, `out` and `gain` may be apart, their columns must be adjacent.
+        Rows of `a`, `out` and `gain` may be apart, their columns must be adjacent. Weights in
+        bfloat16 need a processor with such products (`has_bf16_gemm`).
         """
         cdef umx_gemm_args g
+        cdef bint bf16 = w.dtype == np.uint16
+        cdef const float[:, :, ::1] w32
+        cdef const unsigned short[:, :, ::1] w16
         cdef int failed
         g.m = a.shape[0]
         g.k = a.shape[1]
@@ -141,9 +167,11 @@ cdef class Kernels:
             return
         _check(g.k > 0 and g.n > 0, f"k={g.k} and n={g.n} must be positive")
         _check(out.shape[0] == g.m, f"out has {out.shape[0]} rows, a has {g.m}")
-        _check(w.shape[1] == g.k and w.shape[2] == self.table.gemm_nr
-               and w.shape[0] == (g.n + self.table.gemm_nr - 1) // self.table.gemm_nr,
-               f"packed weights of {w.shape[0]} panels, k={w.shape[1]} do not fit k={g.k}, n={g.n}")
+        nr, panels = self.table.gemm_nr, (g.n + self.table.gemm_nr - 1) // self.table.gemm_nr
+        fitting = (panels, (g.k + 1) // 2, 2 * nr) if bf16 else (panels, g.k, nr)
+        _check(w.shape == fitting,
+               f"packed weights of shape {w.shape} do not fit k={g.k}, n={g.n}: {fitting}")
+        _check(not bf16 or self.has_bf16_gemm, f"level={self.level} has no bfloat16 products")
         _check(a.strides[1] == 4 or g.k == 1, "columns of a must be adjacent")
         _check(out.strides[1] == 4 or g.n == 1, "columns of out must be adjacent")
         _check((a_shift is None) == (a_scale is None), "a_shift and a_scale go together")
@@ -158,7 +186,12 @@ cdef class Kernels:
         g.lda = a.strides[0] // 4
         g.a_shift = &a_shift[0] if a_shift is not None else NULL
         g.a_scale = &a_scale[0] if a_scale is not None else NULL
-        g.w = &w[0, 0, 0]
+        if bf16:
+            w16 = w
+            g.w = &w16[0, 0, 0]
+        else:
+            w32 = w
+            g.w = &w32[0, 0, 0]
         g.c = &out[0, 0]
         g.ldc = out.strides[0] // 4
         g.accumulate = accumulate
@@ -169,7 +202,7 @@ cdef class Kernels:
         g.gain = &gain[0, 0] if gain is not None else NULL
         g.ldg = gain.strides[0] // 4 if gain is not None else 0
         with nogil:
-            failed = self.table.gemm(&g)
+            failed = self.table.gemm_bf16(&g) if bf16 else self.table.gemm(&g)
         if failed:
             raise MemoryError("no scratch memory for the matrix product")
 
@@ -200,12 +233,16 @@ cdef class Kernels:
         rows[order[order >= 0]] = packed[order >= 0]
         return rows
 
-    def pack_recurrent(self, weight_hh):
-        """Copy ``weight_hh`` [shape=(4 * hidden, hidden)] to (pairs, hidden, 8 * lanes)."""
+    def pack_recurrent(self, weight_hh, *, bf16=False):
+        """Copy ``weight_hh`` [shape=(4 * hidden, hidden)] to (pairs, hidden, 8 * lanes).
+
+        With `bf16` the result is uint16 [shape=(pairs, ceil(hidden / 2), 16 * lanes)].
+        """
         weight_hh = np.asarray(weight_hh, dtype=np.float32)
         hidden = weight_hh.shape[1]
         rows = self.pack_gates(weight_hh, hidden)
-        return np.ascontiguousarray(rows.reshape(-1, 8 * self.lanes, hidden).transpose(0, 2, 1))
+        packed = np.ascontiguousarray(rows.reshape(-1, 8 * self.lanes, hidden).transpose(0, 2, 1))
+        return _pair_columns(packed) if bf16 else packed
 
     def unpack_recurrent(self, packed):
         """Undo `pack_recurrent`."""
@@ -215,7 +252,7 @@ cdef class Kernels:
     def lstm_scan(
         self,
         const float[:, ::1] gates,
-        const float[:, :, ::1] w,
+        w,
         float[::1] h,
         float[::1] c,
         float[:, :] out,
@@ -230,27 +267,39 @@ cdef class Kernels:
         cdef umx_scan_args s
         cdef int failed
         cdef Py_ssize_t padded
+        cdef bint bf16 = w.dtype == np.uint16
+        cdef const float[:, :, ::1] w32
+        cdef const unsigned short[:, :, ::1] w16
         s.nb_frames = gates.shape[0]
-        s.hidden = w.shape[1]
+        s.hidden = out.shape[1]
         padded = self.padded_size(s.hidden)
         if s.nb_frames == 0:
             return
-        _check(w.shape[0] * 2 * self.lanes == padded and w.shape[2] == 8 * self.lanes,
-               f"packed recurrent weights of {w.shape[0]} pairs do not fit lanes={self.lanes}")
+        pairs = padded // (2 * self.lanes)
+        fitting = (pairs, s.hidden, 8 * self.lanes)
+        if bf16:
+            fitting = (pairs, (s.hidden + 1) // 2, 16 * self.lanes)
+        _check(w.shape == fitting,
+               f"packed recurrent weights of shape {w.shape} do not fit the {s.hidden} columns of "
+               f"out: {fitting}")
         _check(gates.shape[1] == 4 * padded, f"gates must have {4 * padded} columns")
         _check(h.shape[0] == padded and c.shape[0] == padded, f"h and c must have length {padded}")
-        _check(out.shape[0] == s.nb_frames and out.shape[1] == s.hidden,
-               f"out must have shape ({s.nb_frames}, {s.hidden})")
+        _check(out.shape[0] == s.nb_frames, f"out must have {s.nb_frames} rows")
         _check(out.strides[1] == 4 or s.hidden == 1, "columns of out must be adjacent")
         s.gates = &gates[0, 0]
-        s.w = &w[0, 0, 0]
+        if bf16:
+            w16 = w
+            s.w = &w16[0, 0, 0]
+        else:
+            w32 = w
+            s.w = &w32[0, 0, 0]
         s.h = &h[0]
         s.c = &c[0]
         s.out = &out[0, 0]
         s.ldo = out.strides[0] // 4
         s.reverse = reverse
         with nogil:
-            failed = self.table.lstm_scan(&s)
+            failed = self.table.lstm_scan_bf16(&s) if bf16 else self.table.lstm_scan(&s)
         if failed:
             raise MemoryError("no scratch memory for the LSTM scan")
 

@@ -41,6 +41,7 @@ def separate_file(
     filterbank: str = "torch",
     device: str = "auto",
     threads: int | None = None,
+    precision: str = "full",
     separator: Separator | None = None,
     start: float = 0.0,
     duration: float | None = None,
@@ -71,7 +72,7 @@ def separate_file(
         `separator`, only the ``{model}`` of `filename`.
     targets : sequence of str or None
         Stems to estimate; None takes all the model has. Only their networks are loaded and run.
-    niter, softmask, residual, wiener_win_len, filterbank, device, threads
+    niter, softmask, residual, wiener_win_len, filterbank, device, threads, precision
         As for `umx_np.Separator`. A string as `residual` is the name of that stem.
     aggregate : mapping of str to sequence of str, or None
         Names of files and the stems that are summed in them, as in
@@ -138,6 +139,7 @@ def separate_file(
             filterbank=filterbank,
             device=device,
             threads=threads,
+            precision=precision,
         )
         model_name = bundle.name
     else:

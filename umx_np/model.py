@@ -193,7 +193,7 @@ class OpenUnmix:
             self._network = self._ops.network(
                 self.config, {**initial_state(self.config, self._seed), **self._scalers}
             )
-        if ops.name == self._ops.name:
+        if (ops.name, ops.precision) == (self._ops.name, self._ops.precision):
             return self._network
         return ops.network(self.config, self._network.state_dict())
 

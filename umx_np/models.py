@@ -60,6 +60,8 @@ softmask : bool
     First estimates from ratio masks.
 threads : int or None
     Threads to compute on; None means all cores.
+precision : {{'full', 'fast'}}
+    ``'fast'`` computes the networks with weights of half the size.
 offline : bool
     Never download.
 
@@ -114,6 +116,7 @@ def _published(
         *,
         softmask: bool = False,
         threads: int | None = None,
+        precision: str = "full",
         offline: bool = False,
     ) -> Separator:
         return Separator.from_bundle(
@@ -125,6 +128,7 @@ def _published(
             filterbank=filterbank,
             device=device,
             threads=threads,
+            precision=precision,
         )
 
     def spec(

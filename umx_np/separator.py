@@ -58,6 +58,9 @@ class Separator:
         Where to compute. ``'reference'`` is slow NumPy in the dtype of the audio.
     threads : int or None
         Threads to compute on; None means all cores.
+    precision : {'full', 'fast'}
+        ``'fast'`` computes the networks with weights of half the size; see docs/guide.md for what
+        it costs.
 
     Raises
     ------
@@ -87,6 +90,7 @@ class Separator:
         *,
         device: str | Backend = "auto",
         threads: int | None = None,
+        precision: str = "full",
     ) -> None:
         if not target_models:
             raise ConfigError("target_models={} is empty; pass at least one network")
@@ -103,7 +107,7 @@ class Separator:
         )
         self.geometry = StftGeometry(n_fft, n_hop, center=True)
         self.geometry.check_invertible()
-        self.ops = get_backend(device, threads)
+        self.ops = get_backend(device, threads, precision)
         self.networks: dict[str, Network] = {}
         for name, model in target_models.items():
             if (model.config.nb_bins, model.config.nb_channels) != (
@@ -134,6 +138,7 @@ class Separator:
         filterbank: str = "torch",
         device: str | Backend = "auto",
         threads: int | None = None,
+        precision: str = "full",
     ) -> Separator:
         """Make a separator of loaded weights.
 
@@ -141,10 +146,10 @@ class Separator:
         ----------
         bundle : ModelBundle
             From `umx_np.load_model` or `umx_np.weights.load_folder`.
-        niter, softmask, residual, wiener_win_len, filterbank, device, threads
+        niter, softmask, residual, wiener_win_len, filterbank, device, threads, precision
             As for `Separator`; `niter` is 1, as in Open-Unmix's model functions.
         """
-        ops = get_backend(device, threads)
+        ops = get_backend(device, threads, precision)
         models = {
             name: OpenUnmix.from_weights(weights, device=ops)
             for name, weights in bundle.targets.items()
@@ -409,6 +414,7 @@ def separate(
     filterbank: str = "torch",
     device: str | Backend = "auto",
     threads: int | None = None,
+    precision: str = "full",
     separator: Separator | None = None,
     progress: bool | Progress | None = None,
     offline: bool = False,
@@ -426,7 +432,7 @@ def separate(
         Published model or model folder; None means ``'umxhq'``.
     targets : sequence of str or None
         Targets to estimate; only their networks run. None takes all.
-    niter, softmask, residual, wiener_win_len, filterbank, device, threads
+    niter, softmask, residual, wiener_win_len, filterbank, device, threads, precision
         As for `Separator`.
     aggregate : mapping of str to sequence of str, or None
         Names of the results and the stems that are summed in them.
@@ -471,6 +477,7 @@ def separate(
             filterbank=filterbank,
             device=device,
             threads=threads,
+            precision=precision,
         )
     if aggregate is not None:
         check_aggregate(aggregate, separator.stem_names)

@@ -3,8 +3,9 @@
 
 extern const umx_kernels umx_kernels_portable;
 #if defined(__GNUC__) && defined(__x86_64__)
-extern const umx_kernels umx_kernels_v3, umx_kernels_v4;
-static const umx_kernels *const levels[] = {&umx_kernels_portable, &umx_kernels_v3, &umx_kernels_v4};
+extern const umx_kernels umx_kernels_v3, umx_kernels_v4, umx_kernels_v4_bf16;
+static const umx_kernels *const levels[] = {&umx_kernels_portable, &umx_kernels_v3,
+                                            &umx_kernels_v4, &umx_kernels_v4_bf16};
 #else
 static const umx_kernels *const levels[] = {&umx_kernels_portable};
 #endif
@@ -20,9 +21,10 @@ const umx_kernels *umx_level(int index) {
     if (index == 1 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                         __builtin_cpu_supports("bmi2")))
         return NULL;
-    if (index == 2 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+    if (index >= 2 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")))
         return NULL;
+    if (index == 3 && !__builtin_cpu_supports("avx512bf16")) return NULL;
 #endif
     return levels[index];
 }

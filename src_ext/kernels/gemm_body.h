@@ -86,6 +86,16 @@ VEC_INLINE void store_tile(const umx_gemm_args *g, vf lo, vf hi, ptrdiff_t i, pt
     }
 }
 
+/* Ask for the rows of C and of the gain that a tile will store to. They lie far apart, so no hardware
+ * prefetcher guesses them; asked for before the sums, they are here after. */
+VEC_INLINE void prefetch_tile(const umx_gemm_args *g, ptrdiff_t i, ptrdiff_t live, ptrdiff_t j,
+                              int finish) {
+    for (ptrdiff_t r = 0; r < live; r++) {
+        v_prefetch(g->c + (i + r) * g->ldc + j, 2 * VL);
+        if (finish && g->gain) v_prefetch(g->gain + (i + r) * g->ldg + j, 2 * VL);
+    }
+}
+
 static void tile(const umx_gemm_args *g, const float *VEC_RESTRICT a, const float *VEC_RESTRICT w,
                  ptrdiff_t kc, ptrdiff_t i, ptrdiff_t live, ptrdiff_t j, int load, int finish) {
     vf lo[MR], hi[MR];
@@ -93,12 +103,7 @@ static void tile(const umx_gemm_args *g, const float *VEC_RESTRICT a, const floa
 #pragma GCC unroll 16
 #endif
     for (int r = 0; r < MR; r++) lo[r] = hi[r] = v_splat(0.0f);
-    /* The rows of C and of the gain lie far apart, so no hardware prefetcher guesses them; asked for
-     * now, they are here when the sums are done. */
-    for (ptrdiff_t r = 0; r < live; r++) {
-        v_prefetch(g->c + (i + r) * g->ldc + j, 2 * VL);
-        if (finish && g->gain) v_prefetch(g->gain + (i + r) * g->ldg + j, 2 * VL);
-    }
+    prefetch_tile(g, i, live, j, finish);
     for (ptrdiff_t k = 0; k < kc; k++, a += MR, w += NR) {
         vf w0 = v_load(w), w1 = v_load(w + VL);
 #if defined(__GNUC__)
@@ -130,7 +135,7 @@ static int gemm(const umx_gemm_args *g) {
             ptrdiff_t rows = g->m - i0 < MC ? g->m - i0 : MC;
             pack_a(g, i0, rows, k0, kc, packed);
             for (ptrdiff_t j = 0; j < g->n; j += NR) {
-                const float *w = g->w + (j / NR) * NR * g->k + k0 * NR;
+                const float *w = (const float *)g->w + (j / NR) * NR * g->k + k0 * NR;
                 for (ptrdiff_t p = 0; p < rows; p += MR) {
                     ptrdiff_t live = rows - p < MR ? rows - p : MR;
                     tile(g, packed + p * kc, w, kc, i0 + p, live, j, load, finish);
@@ -142,6 +147,3 @@ static int gemm(const umx_gemm_args *g) {
     scratch_free(packed);
     return 0;
 }
-#undef NR
-#undef KC
-#undef MC

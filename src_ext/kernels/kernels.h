@@ -21,7 +21,8 @@ typedef struct {
     ptrdiff_t lda;
     const float *a_shift;  /* IN  (k) or NULL: A' = (A + shift) * a_scale */
     const float *a_scale;  /* IN  (k) or NULL, given together with a_shift */
-    const float *w;        /* IN  packed weights, (panels, k, nr), see pack in gemm_body.h */
+    const void *w;         /* IN  packed weights: float (panels, k, nr) for gemm, bfloat16
+                                  (panels, ceil(k / 2), nr, 2) for gemm_bf16 */
     float *c;              /* OUT (m, n), row stride ldc; INOUT when accumulate */
     ptrdiff_t ldc;
     int accumulate;        /* C0 = C instead of 0 */
@@ -37,7 +38,8 @@ typedef struct {
 typedef struct {
     ptrdiff_t nb_frames, hidden; /* hidden: real units; everything packed is padded to 2*lanes */
     const float *gates;          /* IN  (nb_frames, 4*padded) input projection with both biases */
-    const float *w;              /* IN  packed recurrent weights, see lstm_body.h */
+    const void *w;               /* IN  packed recurrent weights, float for lstm_scan and bfloat16
+                                        for lstm_scan_bf16, see lstm_body.h */
     float *h;                    /* INOUT (padded) hidden state */
     float *c;                    /* INOUT (padded) cell state */
     float *out;                  /* OUT (nb_frames, hidden), row stride ldo */
@@ -74,6 +76,8 @@ typedef struct {
     int gemm_nr; /* columns of a packed weight panel */
     int (*gemm)(const umx_gemm_args *);      /* 0, or -1 when memory is short */
     int (*lstm_scan)(const umx_scan_args *); /* 0, or -1 when memory is short */
+    int (*gemm_bf16)(const umx_gemm_args *); /* or NULL where the processor has no such product */
+    int (*lstm_scan_bf16)(const umx_scan_args *);
     int (*wiener)(const umx_wiener_args *);  /* 0, or -1 when memory is short */
 } umx_kernels;
 

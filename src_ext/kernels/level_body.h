@@ -1,12 +1,21 @@
 /* One instruction-set level: the kernel bodies and their table.
- * Included by isa_*.c, which define LEVEL (identifier), LEVEL_NAME, VL and MR. */
+ * Included by isa_*.c, which define LEVEL (identifier), LEVEL_NAME, VL and MR, and HAS_BF16 where
+ * products of bfloat16 are in hardware. */
 #include "kernels.h"
 #include "vec.h"
 #include "gemm_body.h"
+#ifdef HAS_BF16
+#include "bf16_body.h"
+#define GEMM_BF16 gemm_bf16
+#else
+#define GEMM_BF16 NULL
+#endif
 #include "lstm_body.h"
 #include "wiener_body.h"
 
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
 
-const umx_kernels JOIN(umx_kernels_, LEVEL) = {LEVEL_NAME, VL, 2 * VL, gemm, lstm_scan, wiener};
+const umx_kernels JOIN(umx_kernels_, LEVEL) = {
+    LEVEL_NAME, VL, 2 * VL, gemm, lstm_scan, GEMM_BF16, lstm_scan_bf16, wiener,
+};

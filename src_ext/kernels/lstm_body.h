@@ -11,6 +11,8 @@
  * Accumulates   `=`
  * Parallel over nothing: a whole scan belongs to one thread, so that no step waits for another core.
  * Precision     float32; activations accurate to 3e-7.
+ *               lstm_scan_bf16 takes weights rounded to bfloat16, two columns side by side:
+ *               w[pair][ceil(k / 2)][2 tiles][4 gates][VL][2]; everything else is as above.
  * Oracle        umx_np.backends.reference.lstm_scan
  * Benchmark     benchmarks/kernels/lstm.py
  *
@@ -19,38 +21,86 @@
  * in turn from first to last and from last to first: what the cache kept of the end of one step is
  * used at the start of the next, where one fixed order would just have evicted it.
  */
-static int lstm_scan(const umx_scan_args *s) {
+
+/* The sums of one pair of tiles: a += W h, for 8 vectors of gates. */
+VEC_INLINE void add_columns(vf *a, const void *weights, const float *h, ptrdiff_t hidden) {
+    const float *VEC_RESTRICT w = (const float *)weights;
+    vf a0 = a[0], a1 = a[1], a2 = a[2], a3 = a[3], a4 = a[4], a5 = a[5], a6 = a[6], a7 = a[7];
+#if defined(__GNUC__)
+#pragma GCC unroll 2
+#endif
+    for (ptrdiff_t k = 0; k < hidden; k++, w += 8 * VL) {
+        const vf hk = v_splat(h[k]);
+        a0 += hk * v_load(w);
+        a1 += hk * v_load(w + VL);
+        a2 += hk * v_load(w + 2 * VL);
+        a3 += hk * v_load(w + 3 * VL);
+        a4 += hk * v_load(w + 4 * VL);
+        a5 += hk * v_load(w + 5 * VL);
+        a6 += hk * v_load(w + 6 * VL);
+        a7 += hk * v_load(w + 7 * VL);
+    }
+    a[0] = a0, a[1] = a1, a[2] = a2, a[3] = a3, a[4] = a4, a[5] = a5, a[6] = a6, a[7] = a7;
+}
+
+/* The same with bfloat16 weights. Half the bytes come out of the cache, and a bfloat16 is the upper
+ * half of a float: a shift and a mask unpack the two columns. */
+VEC_INLINE void add_columns_bf16(vf *a, const void *weights, const float *h, const int32_t *pairs,
+                                 ptrdiff_t hidden) {
+    const int32_t *VEC_RESTRICT w = (const int32_t *)weights;
+    (void)pairs; /* of bf16_body.h */
+    vf sum[8];
+    for (int q = 0; q < 8; q++) sum[q] = a[q];
+    for (ptrdiff_t k = 0; k < hidden; k += 2, w += 8 * VL) {
+        /* h is padded with zeros beyond an odd number of units. */
+        const vf even = v_splat(h[k]), odd = v_splat(h[k + 1]);
+#if defined(__GNUC__)
+#pragma GCC unroll 8
+#endif
+        for (int q = 0; q < 8; q++) {
+            const vi both = v_load_int(w + q * VL);
+            sum[q] += even * v_float(both << 16);
+            sum[q] += odd * v_float(both & (int32_t)0xffff0000);
+        }
+    }
+    for (int q = 0; q < 8; q++) a[q] = sum[q];
+}
+
+#ifndef ADD_COLUMNS_BF16
+#define ADD_COLUMNS_BF16 add_columns_bf16
+#define SPLIT_STATE(h, hidden, pairs) ((void)0)
+#endif
+
+VEC_INLINE int lstm_scan_with(const umx_scan_args *s, int bf16) {
     const ptrdiff_t hidden = s->hidden;
     const ptrdiff_t pairs = (hidden + 2 * VL - 1) / (2 * VL);
     const ptrdiff_t padded = pairs * 2 * VL;
-    float *next = (float *)scratch_alloc(sizeof(float) * padded);
+    const ptrdiff_t half = (hidden + 1) / 2;
+    float *next = (float *)scratch_alloc((sizeof(float) + sizeof(int32_t)) * padded);
     if (!next) return -1;
+    int32_t *state_pairs = (int32_t *)(next + padded);
+    (void)state_pairs;
     unsigned mode = flush_denormals();
     float *h = s->h, *c = s->c;
     for (ptrdiff_t step = 0; step < s->nb_frames; step++) {
         const ptrdiff_t t = s->reverse ? s->nb_frames - 1 - step : step;
         const float *gates = s->gates + t * 4 * padded;
+        if (bf16) SPLIT_STATE(h, hidden, state_pairs);
         for (ptrdiff_t turn = 0; turn < pairs; turn++) {
             const ptrdiff_t pair = step & 1 ? pairs - 1 - turn : turn;
-            const float *VEC_RESTRICT w = s->w + pair * hidden * 8 * VL;
             const float *x = gates + pair * 8 * VL;
-            vf i0 = v_load(x), f0 = v_load(x + VL), g0 = v_load(x + 2 * VL), o0 = v_load(x + 3 * VL);
-            x += 4 * VL;
-            vf i1 = v_load(x), f1 = v_load(x + VL), g1 = v_load(x + 2 * VL), o1 = v_load(x + 3 * VL);
+            vf sum[8];
 #if defined(__GNUC__)
-#pragma GCC unroll 2
+#pragma GCC unroll 8
 #endif
-            for (ptrdiff_t k = 0; k < hidden; k++, w += 8 * VL) {
-                const vf hk = v_splat(h[k]);
-                i0 += hk * v_load(w);
-                f0 += hk * v_load(w + VL);
-                g0 += hk * v_load(w + 2 * VL);
-                o0 += hk * v_load(w + 3 * VL);
-                i1 += hk * v_load(w + 4 * VL);
-                f1 += hk * v_load(w + 5 * VL);
-                g1 += hk * v_load(w + 6 * VL);
-                o1 += hk * v_load(w + 7 * VL);
-            }
+            for (int q = 0; q < 8; q++) sum[q] = v_load(x + q * VL);
+            if (bf16)
+                ADD_COLUMNS_BF16(sum, (const int32_t *)s->w + pair * half * 8 * VL, h, state_pairs,
+                                 hidden);
+            else
+                add_columns(sum, (const float *)s->w + pair * hidden * 8 * VL, h, hidden);
+            const vf i0 = sum[0], f0 = sum[1], g0 = sum[2], o0 = sum[3];
+            const vf i1 = sum[4], f1 = sum[5], g1 = sum[6], o1 = sum[7];
             float *cell = c + pair * 2 * VL;
             vf c0 = v_sigmoid(f0) * v_load(cell) + v_sigmoid(i0) * v_tanh(g0);
             vf c1 = v_sigmoid(f1) * v_load(cell + VL) + v_sigmoid(i1) * v_tanh(g1);
@@ -66,3 +116,6 @@ static int lstm_scan(const umx_scan_args *s) {
     scratch_free(next);
     return 0;
 }
+
+static int lstm_scan(const umx_scan_args *s) { return lstm_scan_with(s, 0); }
+static int lstm_scan_bf16(const umx_scan_args *s) { return lstm_scan_with(s, 1); }

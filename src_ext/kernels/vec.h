@@ -38,6 +38,7 @@ VEC_INLINE void v_prefetch(const float *p, int count) {
 }
 
 VEC_INLINE vf v_load(const float *p) { return *(const vf *)p; }
+VEC_INLINE vi v_load_int(const int32_t *p) { return *(const vi *)p; }
 VEC_INLINE void v_store(float *p, vf v) { *(vf *)p = v; }
 
 #if VL > 1

@@ -175,6 +175,31 @@ class TestSeparator:
         assert_close(*results, TOL["separator"]["float32"], dtype=np.float32)
 
 
+class TestPrecision:
+    def test_fast_is_close_and_different(self):
+        config = ModelConfig(nb_bins=33, hidden_size=32, max_bin=20)
+        models = {"a": model_of(config, seed=0), "b": model_of(config, seed=1)}
+        audio = signals.music(4000).astype(np.float32)
+        full, fast = (
+            umx_np.Separator(models, niter=1, n_fft=64, n_hop=16, precision=precision)(audio)
+            for precision in ("full", "fast")
+        )
+        assert_close(fast, full, TOL["separator_fast"]["bfloat16"], dtype=np.float32)
+        assert (fast != full).any()
+
+    def test_rounded_weights_are_not_given_out(self):
+        config = ModelConfig(nb_bins=33, hidden_size=8)
+        network = get_backend("cpu", precision="fast").network(config, random_state(config, seed=0))
+        with pytest.raises(ConfigError, match="precision='fast'"):
+            network.state_dict()
+
+    def test_unknown_precision(self):
+        with pytest.raises(ConfigError, match="precision='half'"):
+            get_backend("cpu", precision="half")
+        with pytest.raises(ConfigError, match="reference"):
+            get_backend("reference", precision="fast")
+
+
 class TestDevices:
     def test_missing_device_says_why(self):
         with pytest.raises(DeviceError, match="cuda"):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def get_backend(device: str | Backend = "auto", threads: int | None = None) -> Backend:
+def get_backend(
+    device: str | Backend = "auto", threads: int | None = None, precision: str = "full"
+) -> Backend:
     """Return the backend that computes on a device.
 
     Parameters
@@ -27,24 +29,28 @@ def get_backend(device: str | Backend = "auto", threads: int | None = None) -> B
         it is.
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
+    precision : {'full', 'fast'}
+        ``'fast'`` computes the networks with weights of half the size, see docs/guide.md.
 
     Raises
     ------
     DeviceError
         If the device is not available; the message says why.
     ConfigError
-        If there is no device of that name.
+        If there is no device of that name, or it has no such precision.
     """
     if not isinstance(device, str):
         return device
     if device == "reference":
         from .reference import ReferenceBackend
 
+        if precision != "full":
+            raise ConfigError(f"precision={precision!r}: device='reference' has only 'full'")
         return ReferenceBackend()
     if device in ("auto", "cpu"):
         from .cpu import CpuBackend
 
-        backend = CpuBackend(threads=threads)
+        backend = CpuBackend(threads, precision)
         if device == "auto":
             logger.info("device='auto': using %s", backend)
         return backend

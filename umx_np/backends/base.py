@@ -107,6 +107,7 @@ class Backend(Protocol):
 
     name: str
     threads: int
+    precision: str
 
     def network(self, config: ModelConfig, state: StateDict) -> Network:
         """Prepare a network for inference; `state` is complete and checked."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..config import ModelConfig
-from ..errors import DeviceError, ShapeError
+from ..errors import ConfigError, DeviceError, ShapeError
 from ..weights.bundle import StateDict
 from ._pool import parallel_map, resolve_threads
 from .base import Item, Network, Result
@@ -47,7 +47,12 @@ def instruction_set() -> str:
 def describe() -> dict[str, Any]:
     """Return the levels compiled in and the one in use, for ``umx-np info``."""
     kernels = _cpu.Kernels(instruction_set())
-    return {"level": kernels.level, "lanes": kernels.lanes, "levels": _cpu.levels()}
+    return {
+        "level": kernels.level,
+        "lanes": kernels.lanes,
+        "bf16_products": bool(kernels.has_bf16_gemm),
+        "levels": _cpu.levels(),
+    }
 
 
 class CpuNetwork:
@@ -63,9 +68,16 @@ class CpuNetwork:
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, kernels: Any, config: ModelConfig, state: StateDict) -> None:
+    def __init__(
+        self, kernels: Any, config: ModelConfig, state: StateDict, precision: str = "full"
+    ) -> None:
         self.config = config
         self._kernels = kernels
+        self._precision = precision
+        # The recurrence always gains from half the bytes; a matrix product only where the processor
+        # multiplies bfloat16.
+        self._bf16_scan = precision == "fast"
+        self._bf16_gemm = self._bf16_scan and kernels.has_bf16_gemm
         channels = config.nb_channels
         # Vectors are small: kept as they are, for state_dict.
         self._small = {name: v.copy() for name, v in state.items() if v.ndim < 2}
@@ -82,8 +94,8 @@ class CpuNetwork:
         self._scale = {name: v.astype(np.float32) for name, v in scale.items()}
         self._bias = {name: v.astype(np.float32) for name, v in bias.items()}
 
-        self._fc1 = kernels.pack_linear(state["fc1.weight"])
-        self._fc3 = kernels.pack_linear(state["fc3.weight"])
+        self._fc1 = self._pack(state["fc1.weight"])
+        self._fc3 = self._pack(state["fc3.weight"])
         # fc2 reads the skip connection and the directions, which arrive apart.
         parts = [config.hidden_size] + [config.lstm_hidden_size] * config.nb_directions
         self._fc2 = self._pack_parts(state["fc2.weight"], parts)
@@ -96,14 +108,19 @@ class CpuNetwork:
                 key = _suffix(layer, direction)
                 rows = kernels.pack_gates(state["lstm.weight_ih" + key], config.lstm_hidden_size)
                 self._w_ih[key] = self._pack_parts(rows, parts)
-                self._w_hh[key] = kernels.pack_recurrent(state["lstm.weight_hh" + key])
+                self._w_hh[key] = kernels.pack_recurrent(
+                    state["lstm.weight_hh" + key], bf16=self._bf16_scan
+                )
                 both = state["lstm.bias_ih" + key].astype(np.float64)
                 both = (both + state["lstm.bias_hh" + key]).astype(np.float32)
                 self._gate_bias[key] = kernels.pack_gates(both, config.lstm_hidden_size)
 
+    def _pack(self, weight: np.ndarray) -> np.ndarray:
+        return self._kernels.pack_linear(weight, bf16=self._bf16_gemm)
+
     def _pack_parts(self, weight: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
         columns = np.split(weight, np.cumsum(sizes)[:-1], axis=1)
-        return [self._kernels.pack_linear(part) for part in columns]
+        return [self._pack(part) for part in columns]
 
     def _product(
         self,
@@ -175,6 +192,11 @@ class CpuNetwork:
         return out
 
     def state_dict(self) -> StateDict:
+        if self._precision != "full":
+            raise ConfigError(
+                f"precision={self._precision!r} keeps rounded weights only; load the model with "
+                "precision='full' to get them back"
+            )
         config, kernels = self.config, self._kernels
         state = {name: value.copy() for name, value in self._small.items()}
         state["fc1.weight"] = kernels.unpack_linear(self._fc1, config.hidden_size)
@@ -201,21 +223,29 @@ class CpuBackend:
     ----------
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
+    precision : {'full', 'fast'}
+        ``'fast'`` rounds the weights to bfloat16, and where the processor multiplies bfloat16 the
+        activations too; sums are float32.
     level : str or None
         Instruction-set level; None takes `instruction_set`.
     """
 
     name = "cpu"
 
-    def __init__(self, threads: int | None = None, level: str | None = None) -> None:
+    def __init__(
+        self, threads: int | None = None, precision: str = "full", level: str | None = None
+    ) -> None:
+        if precision not in ("full", "fast"):
+            raise ConfigError(f"precision={precision!r} must be 'full' or 'fast'")
         self.threads = resolve_threads(threads)
+        self.precision = precision
         self._kernels = _cpu.Kernels(level or instruction_set())
 
     def __repr__(self) -> str:
-        return f"cpu ({self._kernels.level}, {self.threads} threads)"
+        return f"cpu ({self._kernels.level}, {self.threads} threads, {self.precision} precision)"
 
     def network(self, config: ModelConfig, state: StateDict) -> Network:
-        return CpuNetwork(self._kernels, config, state)
+        return CpuNetwork(self._kernels, config, state, self.precision)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         return parallel_map(self.threads, function, items)

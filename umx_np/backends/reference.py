@@ -280,6 +280,7 @@ class ReferenceBackend:
 
     name = "reference"
     threads = 1
+    precision = "full"
 
     def __repr__(self) -> str:
         return "reference (NumPy)"

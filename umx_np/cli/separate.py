@@ -70,6 +70,12 @@ def add_parser(commands: Commands) -> None:
     model.add_argument("--offline", action="store_true", help="never download a model")
     model.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
     model.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
+    model.add_argument(
+        "--precision",
+        choices=("full", "fast"),
+        default="full",
+        help="fast computes the networks with weights of half the size (default: full)",
+    )
     model.add_argument("--threads", type=_positive_int, help="threads (default: all cores)")
 
     model.add_argument(
@@ -318,6 +324,7 @@ def _load(args: argparse.Namespace) -> tuple[Separator, str]:
         filterbank=args.filterbank,
         device=args.device,
         threads=args.threads,
+        precision=args.precision,
     )
     return separator, bundle.name
 

@@ -18,6 +18,7 @@ DEFAULTS = {
     "filterbank": "torch",
     "device": "auto",
     "threads": None,
+    "precision": "full",
 }
 
 
@@ -38,7 +39,8 @@ def test_defaults_are_those_of_the_reference(engine, song, run, folder):
 
 def test_every_option_arrives(engine, song, run, folder):
     song()
-    options = "--niter 3 --softmask --wiener-win-len 0 --filterbank asteroid --threads 2 --offline"
+    options = "--niter 3 --softmask --wiener-win-len 0 --filterbank asteroid --threads 2 "
+    options += "--precision fast --offline"
     options += " --max-memory 100 --residual rest --device reference --targets drums bass"
     options += " --model some/folder"
     result = run("separate", "song.wav", *options.split())
@@ -53,6 +55,7 @@ def test_every_option_arrives(engine, song, run, folder):
             "filterbank": "asteroid",
             "device": "reference",
             "threads": 2,
+            "precision": "fast",
         }
     ]
     assert engine.max_memory == 100_000_000

@@ -112,8 +112,10 @@ def test_packing_is_reversible(kernels):
 def test_wrong_shapes_are_refused(kernels):
     case = Case(kernels, 6, 5)
     h, c = case.zeros()
-    with pytest.raises(ValueError, match="out must"):
+    with pytest.raises(ValueError, match="7 columns of out"):
         kernels.lstm_scan(case.packed_gates, case.packed_weight, h, c, np.empty((5, 7), np.float32))
+    with pytest.raises(ValueError, match="5 rows"):
+        kernels.lstm_scan(case.packed_gates, case.packed_weight, h, c, np.empty((4, 6), np.float32))
     with pytest.raises(ValueError, match="h and c"):
         kernels.lstm_scan(
             case.packed_gates, case.packed_weight, h[:-1], c, np.empty((5, 6), np.float32)

@@ -1,0 +1,21 @@
+/* x86-64-v4 and AVX512_BF16, which processors since 2020 (Cooper Lake, Zen 4) have. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#if defined(__clang__)
+#pragma clang attribute push(                                                             \
+    __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,f16c,bmi2"))),     \
+    apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,f16c,bmi2,prefer-vector-width=512")
+#endif
+#define VL 16
+#define MR 12 /* 32 registers: 24 sums, 2 weights; the broadcast is a memory operand */
+#define HAS_BF16
+#define LEVEL v4_bf16
+#define LEVEL_NAME "x86-64-v4+bf16"
+#include "level_body.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+typedef int umx_level_v4_bf16_is_empty;
+#endif
