@@ -1,0 +1,77 @@
+"""``python -m umx_np.train``: train a model, with the options of Open-Unmix's trainer."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+
+from .errors import UmxError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        Arguments; None takes those of the program.
+
+    Returns
+    -------
+    int
+        Exit status: 0 when the training is done, 1 after an error, 128 plus the number of the
+        signal when it was stopped by one. Mistakes in the arguments raise `SystemExit` with 2.
+    """
+    from .training.console import logging_to_stderr
+    from .training.options import parse_options
+
+    try:
+        args = parse_options(argv)
+        with logging_to_stderr(quiet=args.quiet):
+            return _train(vars(args))
+    except UmxError as error:
+        print(f"umx_np.train: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("umx_np.train: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _train(arguments: dict) -> int:
+    from .data import load_datasets
+    from .training.config import TrainConfig
+    from .training.interrupts import stopping_on_signals
+
+    config = TrainConfig.from_arguments(arguments)
+    from .training.trainer import Trainer
+
+    received: list[int] = []
+    trainers: list[Trainer] = []
+
+    def stop(number: int) -> bool:
+        """Stop in good order once there is something to save."""
+        received.append(number)
+        if not trainers or not trainers[0].is_running:
+            return False
+        trainers[0].stop()
+        print("stopping after this batch; once more to stop at once", file=sys.stderr)
+        return True
+
+    with stopping_on_signals(stop):
+        datasets = load_datasets({**arguments, "seq_dur": config.seq_duration})
+        trainers.append(
+            Trainer(
+                config,
+                *datasets,
+                arguments=arguments,
+                progress=not arguments["quiet"],
+                loader_mode=arguments["loader"],
+            )
+        )
+        result = trainers[0].fit()
+    return 128 + received[-1] if result.reason == "stopped" and received else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""Training: the run, its files, and the way back into it.
+
+    config = TrainConfig(target="vocals", output="open-unmix")
+    Trainer(config, train_dataset, valid_dataset).fit()
+
+``python -m umx_np.train`` does the same from the command line; see docs/training.md. Names are
+imported when they are first used, because options are parsed before anything heavy is needed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import TrainingError
+    from .config import TrainConfig
+    from .end_to_end import WaveformSeparator
+    from .records import EpochReport
+    from .trainer import Trainer, TrainResult
+
+_HOMES = {
+    "EpochReport": "records",
+    "TrainConfig": "config",
+    "TrainResult": "trainer",
+    "Trainer": "trainer",
+    "TrainingError": "checkpoint",
+    "WaveformSeparator": "end_to_end",
+}
+
+__all__ = [
+    "EpochReport",
+    "TrainConfig",
+    "TrainResult",
+    "Trainer",
+    "TrainingError",
+    "WaveformSeparator",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value

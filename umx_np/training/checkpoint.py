@@ -1,0 +1,192 @@
+"""Checkpoints: everything a run needs to go on, to the last bit, in one file without pickle.
+
+A checkpoint is a tree of dicts, lists, numbers, text and arrays. The arrays become the tensors of a
+safetensors file, and the rest JSON in its metadata; Python writes and reads the digits of a float
+such that the same float comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UmxError, WeightsError
+from ..weights import (
+    StateDict,
+    load_safetensors,
+    load_safetensors_config,
+    load_torch,
+    save_safetensors,
+)
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".chkpnt"
+# Raised when a checkpoint of an older version could no longer be continued.
+FORMAT_VERSION = 1
+_METADATA_KEY = "checkpoint"
+_TENSOR = "$tensor"
+_TORCH_STARTS = (b"PK\x03\x04", b"\x80")
+
+
+class TrainingError(UmxError, RuntimeError):
+    """A run cannot begin or go on; the message says why and what is left of it."""
+
+
+def checkpoint_path(folder: str | os.PathLike[str], target: str) -> Path:
+    """Where the checkpoint of a target is kept."""
+    return Path(folder).expanduser() / (target + SUFFIX)
+
+
+def find_checkpoint(folder: str | os.PathLike[str], target: str | None = None) -> tuple[Path, str]:
+    """Find the checkpoint in a folder.
+
+    Parameters
+    ----------
+    folder : path-like
+        Output folder of a run.
+    target : str or None
+        Whose checkpoint; None takes the only one.
+
+    Returns
+    -------
+    Path
+        The file.
+    str
+        Its target.
+
+    Raises
+    ------
+    TrainingError
+        If there is none, or several to choose from.
+    """
+    folder = Path(folder).expanduser()
+    targets = sorted(path.stem for path in folder.glob(f"*{SUFFIX}"))
+    if target is None and len(targets) == 1:
+        target = targets[0]
+    if target is None and targets:
+        raise TrainingError(
+            f"checkpoint={str(folder)!r} holds several runs ({', '.join(targets)}); add --target"
+        )
+    if target not in targets:
+        wanted = "" if target is None else f"of target={target!r} "
+        others = f"; there is {', '.join(targets)}" if targets else ""
+        raise TrainingError(f"checkpoint={str(folder)!r} holds no checkpoint {wanted}{others}")
+    assert target is not None
+    return checkpoint_path(folder, target), target
+
+
+def is_torch_checkpoint(path: Path) -> bool:
+    """Whether Open-Unmix wrote the file, judged by its first bytes."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(4).startswith(_TORCH_STARTS)
+    except OSError as error:
+        raise TrainingError(f"path={str(path)!r} cannot be read: {error.strerror}") from error
+
+
+def write_checkpoint(path: Path, tree: dict[str, Any]) -> None:
+    """Write a checkpoint; it takes its name when it is complete and on disk.
+
+    Parameters
+    ----------
+    path : Path
+        File to write or replace.
+    tree : dict
+        Nested dicts with text as keys, lists, tuples (which come back as lists), arrays, and what
+        JSON knows.
+
+    Raises
+    ------
+    TrainingError
+        If the file cannot be written; an earlier one is then left as it was.
+    """
+    tensors: StateDict = {}
+    document = {"version": FORMAT_VERSION, "content": _without_arrays(tree, "", tensors)}
+    try:
+        save_safetensors(tensors, path, metadata={_METADATA_KEY: json.dumps(document)})
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def not_written(path: Path, error: OSError) -> TrainingError:
+    """Describe a file that could not be written."""
+    return TrainingError(
+        f"{path} cannot be written: {error.strerror or error}. What was saved before is still "
+        "there; continue with --checkpoint once there is room"
+    )
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `write_checkpoint` wrote.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict
+        With the values that were written, bit for bit.
+
+    Raises
+    ------
+    TrainingError
+        If the file is missing, damaged or of another version.
+    """
+    try:
+        tensors = load_safetensors(path)
+        _, metadata = load_safetensors_config(path)
+        document = json.loads(metadata[_METADATA_KEY])
+        version = document["version"]
+        if version == FORMAT_VERSION:
+            return _with_arrays(document["content"], tensors)
+    except (WeightsError, KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"path={str(path)!r} is no checkpoint: {error}") from error
+    raise TrainingError(
+        f"path={str(path)!r} has version={version!r}; this version of umx_np continues "
+        f"version={FORMAT_VERSION}. Begin a new run from its weights with --model"
+    )
+
+
+def read_torch_weights(path: Path) -> StateDict:
+    """Read the weights in a checkpoint of Open-Unmix; the state of its optimiser is left."""
+    logger.warning(
+        "%s was written by Open-Unmix: its weights are taken over, the optimiser starts anew", path
+    )
+    return load_torch(path)
+
+
+def _without_arrays(value: Any, name: str, tensors: StateDict) -> Any:
+    """Move the arrays of a tree to `tensors`, named by the path to them."""
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"{name or 'the checkpoint'} has keys that are no text")
+        return {key: _without_arrays(v, f"{name}/{key}", tensors) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_arrays(v, f"{name}/{i}", tensors) for i, v in enumerate(value)]
+    if isinstance(value, np.ndarray):
+        key = name.lstrip("/")
+        tensors[key] = value
+        return {_TENSOR: key}
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name} is a {type(value).__name__}, which a checkpoint does not hold")
+
+
+def _with_arrays(value: Any, tensors: StateDict) -> Any:
+    if isinstance(value, dict):
+        if set(value) == {_TENSOR}:
+            return tensors[value[_TENSOR]]
+        return {key: _with_arrays(v, tensors) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_with_arrays(v, tensors) for v in value]
+    return value

@@ -1,0 +1,62 @@
+"""A picture of the losses, where matplotlib is installed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from pathlib import Path
+
+from ..errors import ConfigError
+from ..weights._files import atomic_write
+from .records import RunRecord
+
+
+def is_available() -> bool:
+    """Whether a curve can be drawn."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def check_available() -> None:
+    """Raise `ConfigError` if a curve cannot be drawn."""
+    if not is_available():
+        raise ConfigError(
+            "plot=True needs matplotlib; install it with: python -m pip install 'umx-np[plot]'"
+        )
+
+
+def draw_curve(record: RunRecord, target: str, path: Path) -> None:
+    """Draw the losses of all epochs as a PNG file.
+
+    Parameters
+    ----------
+    record : RunRecord
+        With the history.
+    target : str
+        For the title.
+    path : Path
+        File to write or replace.
+    """
+    # Imported by name, since it need not be installed. Figures made without pyplot need no display
+    # and leave the caller's plots alone.
+    figure_class = importlib.import_module("matplotlib.figure").Figure
+    figure = figure_class(figsize=(7.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    epochs = range(1, record.epochs_trained + 1)
+    marker = "." if record.epochs_trained < 50 else ""
+    for label, losses in (
+        ("training", record.train_loss_history),
+        ("validation", record.valid_loss_history),
+    ):
+        axes.plot(epochs, losses, label=label, marker=marker)
+    if record.best_epoch is not None and record.best_loss is not None:
+        best = f"best: {record.best_loss:.4g} (epoch {record.best_epoch})"
+        axes.plot([record.best_epoch], [record.best_loss], "o", mfc="none", mec="black", label=best)
+    losses = [*record.train_loss_history, *record.valid_loss_history]
+    if losses and all(loss > 0 for loss in losses if math.isfinite(loss)):
+        axes.set_yscale("log")
+    axes.set(xlabel="epoch", ylabel="mean squared error", title=target)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png", dpi=120)

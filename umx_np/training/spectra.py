@@ -1,0 +1,108 @@
+"""From a batch of waveforms to what the network sees."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backends.base import Backend
+from ..dsp.stft import StftGeometry, Transform
+from ..errors import ShapeError
+
+# Frames transformed at a time: two channels of 4096 samples are 1 MB and stay in a core's cache.
+_FRAMES_PER_TASK = 32
+# Values whose squares are summed in float32 before the sum goes on in double precision.
+_VALUES_PER_SUM = 1 << 16
+
+
+class BatchMagnitudes:
+    """STFT magnitudes of whole batches, in the layout the network computes in.
+
+    The transform is not centred, as in Open-Unmix's trainer: six seconds are 255 frames.
+
+    Parameters
+    ----------
+    n_fft, n_hop : int
+        STFT size and hop in samples.
+    nb_channels : int
+        1 takes the mean of the magnitudes over the channels.
+    ops : Backend
+        Where to compute.
+    """
+
+    def __init__(self, n_fft: int, n_hop: int, nb_channels: int, ops: Backend) -> None:
+        self.geometry = StftGeometry(n_fft, n_hop, center=False)
+        self.nb_channels = nb_channels
+        self._ops = ops
+        self._transform = Transform(self.geometry, "torch", ops, np.float32)
+        self._reused: dict[str, np.ndarray] = {}
+
+    def __call__(self, audio: np.ndarray, role: str | None = None) -> np.ndarray:
+        """Transform a batch.
+
+        Parameters
+        ----------
+        audio : ndarray [shape=(nb_samples, nb_channels, nb_timesteps)], float32
+            Waveforms.
+        role : str or None
+            Calls with the same name may return the same memory: what an earlier one returned is
+            then overwritten. Getting fresh memory from the system costs as much as a transform.
+
+        Returns
+        -------
+        ndarray [shape=(nb_frames, nb_samples, nb_channels, nb_bins)], float32
+
+        Raises
+        ------
+        ShapeError
+            If the waveforms are shorter than a frame, or have another number of channels.
+        """
+        nb_samples, nb_channels, nb_timesteps = audio.shape
+        if self.nb_channels not in (1, nb_channels):
+            raise ShapeError(
+                f"the data has nb_channels={nb_channels}, the network has nb_channels="
+                f"{self.nb_channels}; make the data stereo with --source-augmentations "
+                "force_stereo, or train with --nb-channels 1"
+            )
+        nb_frames = self.geometry.nb_frames(nb_timesteps)
+        shape = (nb_frames, nb_samples, self.nb_channels, self.geometry.nb_bins)
+        out = self._reused.get(role) if role is not None else None
+        if out is None or out.shape != shape:
+            out = np.empty(shape, np.float32)
+            if role is not None:
+                self._reused[role] = out
+
+        def some_frames(task: tuple[int, int]) -> None:
+            sample, start = task
+            count = min(_FRAMES_PER_TASK, nb_frames - start)
+            first = start * self.geometry.n_hop
+            segment = audio[sample, :, first : first + self.geometry.nb_samples_of(count)]
+            spectrum = self._transform.forward(np.ascontiguousarray(segment), count)
+            place = out[start : start + count, sample].swapaxes(0, 1)
+            if self.nb_channels == nb_channels:
+                np.abs(spectrum, out=place)
+            else:
+                np.mean(np.abs(spectrum), axis=0, keepdims=True, out=place)
+
+        starts = range(0, nb_frames, _FRAMES_PER_TASK)
+        self._ops.map(some_frames, [(k, start) for k in range(nb_samples) for start in starts])
+        return out
+
+
+def mean_squared_error(y: np.ndarray, target: np.ndarray) -> float:
+    """Mean of the squared differences, in little memory.
+
+    Parameters
+    ----------
+    y, target : ndarray [shape=(nb_frames, ...)]
+        Arrays of one shape.
+
+    Returns
+    -------
+    float
+    """
+    total = 0.0
+    step = max(1, _VALUES_PER_SUM // max(1, y[0].size))
+    for start in range(0, len(y), step):
+        difference = (y[start : start + step] - target[start : start + step]).reshape(-1)
+        total += float(np.dot(difference, difference))
+    return total / y.size

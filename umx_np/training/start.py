@@ -1,0 +1,226 @@
+"""Where a run begins: random weights, a model to fine-tune, or a checkpoint to continue."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import ModelConfig
+from ..data import UnmixDataset, get_statistics
+from ..errors import ConfigError
+from ..model import initial_state
+from ..progress import Progress
+from ..weights import StateDict, infer_config
+from .checkpoint import (
+    TrainingError,
+    find_checkpoint,
+    is_torch_checkpoint,
+    read_checkpoint,
+    read_torch_weights,
+)
+from .config import TrainConfig
+from .records import RunRecord, read_json
+
+logger = logging.getLogger(__name__)
+
+# Fields of a TrainConfig that describe the network and what it is fed.
+_ARCHITECTURE = ("n_fft", "n_hop", "nb_channels", "hidden_size", "nb_layers", "unidirectional")
+# With another value of these, the excerpts of an epoch are others.
+_COURSE = ("seed", "batch_size", "seq_dur")
+# These may change on the way; the run is then no longer what it would have been.
+_ADJUSTABLE = (
+    *("lr", "weight_decay", "momentum", "clip_grad_norm"),
+    *("lr_decay_patience", "lr_decay_gamma", "patience"),
+)
+
+
+@dataclass
+class Start:
+    """Everything a trainer sets out from.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        With the architecture that was found, where it was not given.
+    model_config : ModelConfig
+        Architecture of the network.
+    state : dict of str to ndarray
+        Its weights.
+    record : RunRecord
+        Fresh, or that of the run to continue.
+    saved : dict or None
+        Contents of our own checkpoint.
+    num_bad_epochs : int
+        Epochs since the best one, if there is no `saved` to tell.
+    """
+
+    config: TrainConfig
+    model_config: ModelConfig
+    state: StateDict
+    record: RunRecord
+    saved: dict[str, Any] | None = None
+    num_bad_epochs: int = 0
+
+
+def find_start(
+    config: TrainConfig, dataset: UnmixDataset, *, progress: bool | Progress | None = None
+) -> Start:
+    """Prepare the beginning of a run, or its continuation.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Says which.
+    dataset : UnmixDataset
+        Training data; its rate sets the width of the network, and random weights get its
+        statistics.
+    progress : bool, callable or None
+        Progress of the statistics.
+
+    Returns
+    -------
+    Start
+
+    Raises
+    ------
+    TrainingError
+        If there is no checkpoint, or it does not fit.
+    ConfigError
+        If a setting contradicts the model or the checkpoint.
+    """
+    if config.checkpoint is not None:
+        return _from_checkpoint(config, dataset)
+    if config.model is not None:
+        return _from_model(config, dataset)
+    model_config = config.model_config(dataset.sample_rate)
+    state = initial_state(model_config, config.seed)
+    if config.statistics:
+        mean, std = get_statistics(
+            dataset, config.n_fft, config.n_hop, seed=config.seed, progress=progress
+        )
+        width = model_config.nb_input_bins
+        state["input_mean"] = (-mean[:width]).astype(np.float32)
+        state["input_scale"] = (1.0 / std[:width]).astype(np.float32)
+    return Start(config, model_config, state, RunRecord())
+
+
+def _from_model(config: TrainConfig, dataset: UnmixDataset) -> Start:
+    from ..pretrained import load_bundle
+
+    assert config.model is not None
+    bundle = load_bundle(config.model, [config.target])
+    weights = bundle.targets[config.target]
+    logger.info("fine-tuning %s of %s", config.target, config.model)
+    if bundle.sample_rate != dataset.sample_rate:
+        raise ConfigError(
+            f"model={config.model!r} works at {bundle.sample_rate:g} Hz, the data is at "
+            f"{dataset.sample_rate:g} Hz; convert the files"
+        )
+    config = _adopt(
+        config,
+        {**_architecture(weights.config), "n_fft": bundle.n_fft, "n_hop": bundle.n_hop},
+        f"model={config.model!r}",
+    )
+    return Start(config, weights.config, dict(weights.state), RunRecord())
+
+
+def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset) -> Start:
+    assert config.checkpoint is not None
+    path, _ = find_checkpoint(config.checkpoint, config.target)
+    if is_torch_checkpoint(path):
+        return _from_torch_checkpoint(config, path)
+    saved = read_checkpoint(path)
+    try:
+        arguments = saved["config"]
+        state = saved["network"]
+        record = RunRecord(**saved["record"])
+        sample_rate, nb_items = saved["sample_rate"], saved["nb_items"]
+        model_config = infer_config(state)
+        known = TrainConfig.from_arguments(
+            {**arguments, "device": config.device, "checkpoint": None, "model": None}
+        )
+    except (KeyError, TypeError) as error:
+        raise TrainingError(f"path={str(path)!r} lacks {error}; it cannot be continued") from error
+    if sample_rate != dataset.sample_rate:
+        raise ConfigError(
+            f"checkpoint={config.checkpoint!r} was trained at {sample_rate:g} Hz, the data is at "
+            f"{dataset.sample_rate:g} Hz"
+        )
+    source = f"checkpoint={config.checkpoint!r}"
+    config = _adopt(config, {**_fields(known, _ARCHITECTURE), "bandwidth": known.bandwidth}, source)
+    if known.optimizer != config.optimizer:
+        raise ConfigError(
+            f"{source} was trained with optimizer={known.optimizer!r}, not "
+            f"{config.optimizer!r}; begin a new run from its weights with --model"
+        )
+    for name in _ADJUSTABLE:
+        before, now = getattr(known, name), getattr(config, name)
+        if before != now:
+            logger.warning("%s changes from %s to %s for the rest of the run", name, before, now)
+    changed = [name for name in _COURSE if getattr(known, name) != getattr(config, name)]
+    if nb_items != len(dataset):
+        changed.append("the number of training items")
+    if changed:
+        logger.warning("%s changed: the excerpts to come are others", ", ".join(changed))
+        if record.batch:
+            logger.warning("epoch %d begins again", record.epoch)
+            record.restart_epoch()
+    logger.info(
+        "continuing with epoch %d%s of %s",
+        record.epoch,
+        f" after {record.batch} batches" if record.batch else "",
+        path,
+    )
+    # Whoever changes the learning rate means it; otherwise that of the schedule goes on.
+    if known.lr != config.lr:
+        saved["optimizer"]["lr"] = np.array(config.lr)
+    return Start(config, model_config, state, record, saved)
+
+
+def _from_torch_checkpoint(config: TrainConfig, path: Path) -> Start:
+    """Weights and history of Open-Unmix's own trainer."""
+    state = read_torch_weights(path)
+    model_config = infer_config(state)
+    results_path = path.with_suffix(".json")
+    results = read_json(results_path)
+    try:
+        record = RunRecord.from_results(results)
+        num_bad_epochs = int(results["num_bad_epochs"])
+        values = {"n_hop": int(results["args"]["nhop"]), "n_fft": int(results["args"]["nfft"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"path={str(results_path)!r} lacks {error}; use --model to begin a new run from the "
+            "weights"
+        ) from error
+    config = _adopt(
+        config, {**_architecture(model_config), **values}, f"checkpoint={config.checkpoint!r}"
+    )
+    return Start(config, model_config, state, record, num_bad_epochs=num_bad_epochs)
+
+
+def _architecture(model_config: ModelConfig) -> dict[str, Any]:
+    return _fields(model_config, _ARCHITECTURE[2:])
+
+
+def _fields(source: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: getattr(source, name) for name in names}
+
+
+def _adopt(config: TrainConfig, found: dict[str, Any], source: str) -> TrainConfig:
+    """Take over an architecture; what was set to something else contradicts it.
+
+    A setting that has its default value counts as not set.
+    """
+    defaults = {f.name: f.default for f in fields(TrainConfig)}
+    for name, value in found.items():
+        given = getattr(config, name)
+        if given not in (value, defaults[name]):
+            raise ConfigError(f"{source} has {name}={value}, not {given}")
+    adopted = config.with_(**found)
+    if adopted != config:
+        logger.info("from %s: %s", source, ", ".join(f"{k}={v}" for k, v in found.items()))
+    return adopted

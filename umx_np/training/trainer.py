@@ -1,0 +1,437 @@
+"""`Trainer`: epochs of batches, validation, and the files of a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backends import get_backend
+from ..config import ModelConfig
+from ..data import DataError, Loader, UnmixDataset
+from ..errors import ConfigError, UmxError
+from ..model import OpenUnmix
+from ..nn import TrainableNetwork, mse_loss
+from ..optim import SGD, Adam, EarlyStopping, Optimizer, ReduceLROnPlateau, clip_grad_norm
+from ..weights import TargetWeights
+from .checkpoint import TrainingError
+from .config import TrainConfig
+from .console import BatchBar, Stopwatch, epoch_line
+from .files import RunFiles
+from .records import EpochReport, RunRecord
+from .spectra import BatchMagnitudes, mean_squared_error
+from .start import Start, find_start
+
+logger = logging.getLogger(__name__)
+
+# As in Open-Unmix: epochs after a lower learning rate in which no bad epoch counts.
+_COOLDOWN = 10
+# First word of the spawn key of a batch's dropout; the loader uses 0 and 1.
+_DROPOUT = 2
+_SHOWN_ITEMS = 4
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes
+    ----------
+    reason : {'epochs', 'patience', 'stopped'}
+        All epochs are done, the loss no longer fell, or `Trainer.stop` was called.
+    epochs_trained : int
+        Finished epochs, those before a continuation included.
+    best_epoch, best_loss
+        Epoch with the lowest validation loss, and that loss.
+    train_losses, valid_losses : tuple of float
+        One number for each epoch.
+    """
+
+    reason: str
+    epochs_trained: int
+    best_epoch: int | None
+    best_loss: float | None
+    train_losses: tuple[float, ...]
+    valid_losses: tuple[float, ...]
+
+
+def dropout_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
+    """Random numbers of one batch, which depend on nothing else: a continued run draws the same."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DROPOUT, epoch, batch)))
+
+
+class Trainer:
+    """One training run.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    train_dataset, valid_dataset : UnmixDataset
+        Excerpts to learn from, and items to judge by, one at a time.
+    arguments : mapping of str to object or None
+        What else ``<target>.json`` should list under ``args``, such as options of the data.
+    progress : bool
+        Draw bars if stderr is a terminal.
+    on_epoch : callable or None
+        Called with an `EpochReport` after each epoch; an exception ends the run, whose checkpoint
+        is then already written.
+    loader_mode : {'threads', 'processes'}
+        Who makes the batches if ``config.nb_workers`` is not 0.
+
+    Raises
+    ------
+    ConfigError
+        If a dataset is empty, or a setting is not usable.
+
+    Notes
+    -----
+    With the same settings, data and number of threads, a run that is killed at any moment and
+    continued from its checkpoint has the losses and weights of one that was not, bit for bit.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train_dataset: UnmixDataset,
+        valid_dataset: UnmixDataset,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        progress: bool = False,
+        on_epoch: Callable[[EpochReport], None] | None = None,
+        loader_mode: str = "threads",
+    ) -> None:
+        for name, dataset in (("training", train_dataset), ("validation", valid_dataset)):
+            if not len(dataset):
+                raise ConfigError(f"the {name} set is empty; check the root and the file names")
+        if train_dataset.sample_rate != valid_dataset.sample_rate:
+            raise ConfigError(
+                f"the training set is at {train_dataset.sample_rate:g} Hz, the validation set at "
+                f"{valid_dataset.sample_rate:g} Hz"
+            )
+        self.config = config
+        self.train_dataset = train_dataset
+        self.valid_dataset = valid_dataset
+        self.progress = progress
+        self.on_epoch = on_epoch
+        self.is_running = False
+        self._arguments = dict(arguments or {})
+        self._stop = threading.Event()
+        loading: dict[str, Any] = {"seed": config.seed, "workers": config.nb_workers}
+        loading["mode"] = loader_mode
+        self._train_loader = Loader(train_dataset, config.batch_size, shuffle=True, **loading)
+        # Validation always sees the same excerpts; whole tracks differ in length.
+        self._valid_loader = Loader(valid_dataset, 1, shuffle=False, **loading)
+
+    def stop(self) -> None:
+        """Ask a running `fit` to end after the current batch, with a checkpoint."""
+        self._stop.set()
+
+    def fit(self) -> TrainResult:
+        """Train until all epochs are done, the loss no longer falls, or `stop` is called.
+
+        Returns
+        -------
+        TrainResult
+
+        Raises
+        ------
+        TrainingError
+            If the loss is no longer a number, or a file cannot be written. The last checkpoint is
+            still there.
+        DataError
+            If data cannot be read.
+        ConfigError
+            If a setting contradicts the model or checkpoint to begin with.
+        """
+        self._files = RunFiles(self.config)
+        self._files.check()
+        start = find_start(self.config, self.train_dataset, progress=self.progress)
+        self._prepare(start)
+        self._files.begin(self.config, self.train_dataset.sample_rate)
+        self.is_running = True
+        try:
+            reason = self._run()
+        finally:
+            self.is_running = False
+            for loader in (self._train_loader, self._valid_loader):
+                loader.close()
+        record = self.record
+        return TrainResult(
+            reason,
+            record.epochs_trained,
+            record.best_epoch,
+            record.best_loss,
+            tuple(record.train_loss_history),
+            tuple(record.valid_loss_history),
+        )
+
+    def _prepare(self, start: Start) -> None:
+        """Build network and optimiser, and put them where the run is to go on."""
+        config = self.config = start.config
+        backend, threads = config.training_backend(), config.threads
+        self.model_config: ModelConfig = start.model_config
+        self.record: RunRecord = start.record
+        self.network = TrainableNetwork(
+            start.model_config, start.state, backend=backend, threads=threads
+        )
+        computing: dict[str, Any] = {"backend": backend, "threads": threads}
+        parameters = self.network.parameters
+        self.optimizer: Optimizer
+        if config.optimizer == "sgd":
+            self.optimizer = SGD(
+                parameters,
+                config.lr,
+                momentum=config.momentum,
+                weight_decay=config.weight_decay,
+                **computing,
+            )
+        else:
+            self.optimizer = Adam(
+                parameters,
+                config.lr,
+                weight_decay=config.weight_decay,
+                decoupled=config.optimizer == "adamw",
+                **computing,
+            )
+        self.scheduler = ReduceLROnPlateau(
+            self.optimizer,
+            factor=config.lr_decay_gamma,
+            patience=config.lr_decay_patience,
+            cooldown=_COOLDOWN,
+        )
+        self.early_stopping = EarlyStopping(config.patience)
+        if start.saved is not None:
+            for part in ("optimizer", "scheduler", "early_stopping"):
+                try:
+                    getattr(self, part).load_state_dict(start.saved[part])
+                except (KeyError, TypeError, ValueError, UmxError) as error:
+                    raise TrainingError(
+                        f"checkpoint={config.checkpoint!r}: the state of {part} does not fit: "
+                        f"{error}; begin a new run from its weights with --model"
+                    ) from error
+        elif self.record.epochs_trained and self.record.best_loss is not None:
+            self.early_stopping.best = self.record.best_loss
+            self.early_stopping.num_bad_epochs = start.num_bad_epochs
+        device = "reference" if backend == "reference" else "cpu"
+        self._ops = get_backend(device, threads)
+        self._magnitudes = BatchMagnitudes(
+            config.n_fft, config.n_hop, config.nb_channels, get_backend("cpu", threads)
+        )
+
+    # Epochs
+
+    def _run(self) -> str:
+        config, record = self.config, self.record
+        size = sum(array.size for array in self.network.parameters.values())
+        logger.info(
+            "%s: %.3g million parameters, %d batches of %d a training epoch, %d validation items",
+            config.target,
+            size / 1e6,
+            len(self._train_loader),
+            config.batch_size,
+            len(self.valid_dataset),
+        )
+        if record.epochs_trained >= config.epochs:
+            logger.warning(
+                "%d epochs are trained already; for more of them raise --epochs (the epochs of the "
+                "whole run)",
+                record.epochs_trained,
+            )
+        self._last_save = time.monotonic()
+        reason = "epochs"
+        while record.epochs_trained < config.epochs:
+            if 0 < config.patience <= self.early_stopping.num_bad_epochs:
+                logger.info("no better epoch in the last %d: stopping", config.patience)
+                reason = "patience"
+                break
+            self._clock = time.perf_counter()
+            speed = self._train_epoch()
+            valid_loss = None if self._stop.is_set() else self._validate()
+            self._tick()
+            if valid_loss is None:
+                self._save()
+                logger.info(
+                    "stopped in epoch %d after %d of %d batches; continue with --checkpoint %s",
+                    record.epoch,
+                    record.batch,
+                    len(self._train_loader),
+                    self._files.folder,
+                )
+                reason = "stopped"
+                break
+            self._finish_epoch(valid_loss, *speed)
+        if record.epochs_trained:
+            self._files.draw(record, last=True)
+        return reason
+
+    def _tick(self) -> None:
+        """Add the time since the last call to that of the epoch."""
+        now = time.perf_counter()
+        self.record.seconds += now - self._clock
+        self._clock = now
+
+    def _train_epoch(self) -> tuple[float, float]:
+        """Train on the batches that are left; return excerpts a second and the share of waiting."""
+        record, loader = self.record, self._train_loader
+        batches = loader.epoch(record.epoch - 1, start_batch=record.batch)
+        whole, waiting = Stopwatch(), Stopwatch()
+        seen_before = record.nb_seen
+        bar = BatchBar(
+            f"epoch {record.epoch}/{self.config.epochs}",
+            *(len(loader), record.batch),
+            shown=self.progress,
+        )
+
+        def speed() -> tuple[float, float]:
+            seconds = max(time.perf_counter() - begin, 1e-9)
+            return (record.nb_seen - seen_before) / seconds, waiting.seconds / seconds
+
+        begin = time.perf_counter()
+        with closing(_as_generator(batches)) as batches, bar, whole:
+            while not self._stop.is_set():
+                with waiting:
+                    batch = next(batches, None)
+                if batch is None:
+                    break
+                loss = self._train_batch(*batch)
+                record.add_batch(loss, len(batch[0]))
+                per_second, share = speed()
+                bar.update(
+                    loss=f"{record.mean_loss:.4g}",
+                    excerpts=f"{per_second:.3g}/s",
+                    wait=f"{100.0 * share:.1f}%",
+                )
+                if record.batch < len(loader) and self._is_time_to_save():
+                    self._tick()
+                    self._save()
+            return speed()
+
+    def _train_batch(self, x: np.ndarray, y: np.ndarray) -> float:
+        """One step of the optimiser; return the loss before it."""
+        config, record, network = self.config, self.record, self.network
+        mixture = self._magnitudes(x, "mixture")
+        target = self._magnitudes(y, "target")
+        rng = dropout_rng(config.seed, record.epoch, record.batch)
+        # What overflows shows in the loss, which is looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            estimate, cache = network.forward(mixture, training=True, rng=rng)
+            loss, d_estimate = mse_loss(estimate, target)
+            if not math.isfinite(loss):
+                raise self._diverged(f"the loss of batch {record.batch + 1} is {loss}")
+            gradients = network.backward(d_estimate, cache)
+            if config.clip_grad_norm is not None:
+                norm = clip_grad_norm(gradients, config.clip_grad_norm)
+                if not math.isfinite(norm):
+                    raise self._diverged(f"the gradient of batch {record.batch + 1} is {norm}")
+            self.optimizer.step(gradients)
+        return loss
+
+    def _diverged(self, what: str) -> TrainingError:
+        """Describe numbers that are none any more, with the excerpts that led to them."""
+        record = self.record
+        indices = self._train_loader.indices(record.epoch - 1)
+        batch = indices[min(record.batch, len(indices) - 1)]
+        names = [self.train_dataset.describe(int(i)) or f"item {i}" for i in batch]
+        shown = ", ".join(names[:_SHOWN_ITEMS])
+        if len(names) > _SHOWN_ITEMS:
+            shown += f" and {len(names) - _SHOWN_ITEMS} more"
+        return TrainingError(
+            f"epoch {record.epoch}: {what} (excerpts: {shown}). {self._files.what_is_left()} "
+            "Lower --lr, or limit the gradients with --clip-grad-norm"
+        )
+
+    def _validate(self) -> float | None:
+        """Mean loss over the validation items; None if `stop` was called."""
+        self._check_finite()
+        model = OpenUnmix.from_weights(
+            TargetWeights(self.model_config, self.network.state_dict()), device=self._ops
+        )
+        total, nb_items = 0.0, len(self._valid_loader)
+        bar = BatchBar("validation", nb_items, shown=self.progress)
+        with closing(_as_generator(self._valid_loader.epoch(0))) as batches, bar:
+            for index, (x, y) in enumerate(batches):
+                if self._stop.is_set():
+                    return None
+                try:
+                    mixture, target = self._magnitudes(x), self._magnitudes(y)
+                except UmxError as error:
+                    name = self.valid_dataset.describe(index) or f"item {index}"
+                    raise DataError(f"validation, {name}: {error}") from error
+                total += mean_squared_error(model(mixture, layout="frames"), target)
+                bar.update(loss=f"{total / (index + 1):.4g}")
+        loss = total / nb_items
+        if not math.isfinite(loss):
+            logger.warning("the validation loss of epoch %d is %s", self.record.epoch, loss)
+        return loss
+
+    def _finish_epoch(self, valid_loss: float, per_second: float, wait_share: float) -> None:
+        record = self.record
+        self.scheduler.step(valid_loss)
+        self.early_stopping.step(valid_loss)
+        epoch, seconds, train_loss = record.epoch, record.seconds, record.mean_loss
+        is_best = record.finish_epoch(valid_loss)
+        if is_best:
+            self._files.write_best(self.network.state_dict(), self.model_config)
+        self._save()
+        self._files.draw(record)
+        report = EpochReport(
+            *(epoch, train_loss, valid_loss, is_best, self.optimizer.lr),
+            *(seconds, per_second, wait_share),
+        )
+        logger.info("%s", epoch_line(report, self.config.epochs, record.best_loss))
+        if self.on_epoch is not None:
+            self.on_epoch(report)
+
+    # Saving
+
+    def _is_time_to_save(self) -> bool:
+        batches, seconds = self.config.checkpoint_interval()
+        if batches:
+            return self.record.batch % batches == 0
+        return bool(seconds) and time.monotonic() - self._last_save >= seconds
+
+    def _check_finite(self) -> None:
+        for name, array in {**self.network.parameters, **self.network.buffers}.items():
+            if not np.isfinite(array).all():
+                raise self._diverged(f"{name} holds NaN or infinity")
+
+    def _save(self) -> None:
+        """Write ``<target>.json`` and then the checkpoint, which is what counts."""
+        self._check_finite()
+        if self.record.epochs_trained:
+            self._files.write_results(
+                self.record,
+                {**self._arguments, **self.config.to_arguments()},
+                self.early_stopping.num_bad_epochs,
+            )
+        self._files.write_checkpoint(
+            {
+                "config": self.config.to_arguments(),
+                "arguments": self._arguments,
+                "sample_rate": float(self.train_dataset.sample_rate),
+                "nb_items": len(self.train_dataset),
+                "record": self.record.to_dict(),
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scheduler": self.scheduler.state_dict(),
+                "early_stopping": self.early_stopping.state_dict(),
+            }
+        )
+        self._last_save = time.monotonic()
+
+
+def _as_generator(items: Any) -> Any:
+    """Give any iterable the `close` of a generator."""
+
+    def walk() -> Iterator[Any]:
+        yield from items
+
+    return items if hasattr(items, "close") else walk()
