@@ -9,20 +9,34 @@
 ``python -m umx_np.data`` inspects a dataset. docs/training-data.md shows the formats.
 """
 
+from .aligned import AlignedDataset
 from .augmentations import Compose, aug_from_str, channelswap, force_stereo, gain
 from .base import DataError, UnmixDataset, item_rng
 from .loader import Loader
+from .musdb18 import MUSDBDataset
+from .options import DATASETS, add_dataset_options, load_datasets, parse_dataset_options
+from .sourcefolder import SourceFolderDataset
 from .statistics import get_statistics
+from .trackfolder import FixedSourcesTrackFolderDataset, VariableSourcesTrackFolderDataset
 
 __all__ = [
+    "DATASETS",
+    "AlignedDataset",
     "Compose",
     "DataError",
+    "FixedSourcesTrackFolderDataset",
     "Loader",
+    "MUSDBDataset",
+    "SourceFolderDataset",
     "UnmixDataset",
+    "VariableSourcesTrackFolderDataset",
+    "add_dataset_options",
     "aug_from_str",
     "channelswap",
     "force_stereo",
     "gain",
     "get_statistics",
     "item_rng",
+    "load_datasets",
+    "parse_dataset_options",
 ]

@@ -90,8 +90,8 @@ class UnmixDataset(ABC):
         Name of what is to be separated; models are saved under it.
     nb_channels : int or None
         Channels of the waveforms, if known.
-    skipped : dict of str to str
-        Files that turned out unreadable while another item was taken in their place, and why.
+    skipped : set of str
+        Why files were passed over and other items taken in their place.
     """
 
     sample_rate: float = 44100.0
@@ -99,7 +99,7 @@ class UnmixDataset(ABC):
     nb_channels: int | None = None
 
     def __init__(self) -> None:
-        self.skipped: dict[str, str] = {}
+        self.skipped: set[str] = set()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -140,8 +140,8 @@ class UnmixDataset(ABC):
         """
         return self
 
-    def skip(self, name: str, reason: str) -> None:
+    def skip(self, reason: str) -> None:
         """Record that a file was passed over, and log it the first time."""
-        if name not in self.skipped:
-            self.skipped[name] = reason
+        if reason not in self.skipped:
+            self.skipped.add(reason)
             logger.warning("passed over (%d so far): %s", len(self.skipped), reason)

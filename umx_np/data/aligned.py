@@ -1,0 +1,123 @@
+"""Folders that hold the input and the output of the model."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..progress import Progress
+from .augmentations import Augmentation
+from .base import Sample
+from .files import Clip
+from .folders import FileDataset, visible
+
+
+class AlignedDataset(FileDataset):
+    """A folder for each track, with one file to hear and one to predict from it.
+
+    The pair is read as it is: nothing is mixed. ::
+
+        train/01/mixture.wav --> input
+        train/01/vocals.wav ---> output
+
+    Parameters
+    ----------
+    root : str or path-like
+        Folder with the folders ``train`` and ``valid``.
+    split : str
+        Which of them.
+    input_file, output_file : str
+        Names of the files; with wildcards, the first that fits.
+    seq_duration : float or None
+        Length of the excerpts in seconds. Pairs must be longer. None takes whole tracks.
+    random_chunks : bool
+        Excerpts from a random position, the same in both files, in place of the beginning.
+    sample_rate : float or None
+        See `FileDataset`.
+    source_augmentations : callable or None
+        Applied to both files with the same random numbers, so that they still belong together.
+    seed : int
+        Accepted as upstream's; random numbers come from the generator handed to `sample`.
+    cache, progress
+        See `FileDataset`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        input_file: str = "mixture.wav",
+        output_file: str = "vocals.wav",
+        seq_duration: float | None = None,
+        random_chunks: bool = False,
+        sample_rate: float | None = None,
+        source_augmentations: Augmentation | None = None,
+        seed: int = 42,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> None:
+        super().__init__(
+            root,
+            split=split,
+            seq_duration=seq_duration,
+            random_chunks=random_chunks,
+            source_augmentations=source_augmentations,
+            sample_rate=sample_rate,
+            cache=cache,
+            progress=progress,
+        )
+        self.input_file = input_file
+        self.output_file = output_file
+        pairs = self._find_pairs()
+        self.require(clip for pair in pairs for clip in pair)
+        lengths = [self.length(pair) for pair in pairs]
+        keep = [
+            self.long_enough(length, self.files.info(pair[0]).rate)
+            for pair, length in zip(pairs, lengths, strict=True)
+        ]
+        self.tracks = [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
+        self.report_left_out(
+            [pair[0].path.parent.name for pair, kept in zip(pairs, keep, strict=True) if not kept],
+            f"not longer than seq_duration={self.seq_duration}",
+        )
+        if not self.tracks:
+            raise self.no_tracks(
+                f"each track is a folder with input_file={input_file!r} and "
+                f"output_file={output_file!r}"
+            )
+        self.settle({clip for pair in self.tracks for clip in pair})
+        self.target = Path(self.tracks[0][1].path if _is_pattern(output_file) else output_file).stem
+
+    def _find_pairs(self) -> list[tuple[Clip, Clip]]:
+        pairs, incomplete = [], []
+        for folder in self.subfolders():
+            inputs = visible(folder.glob(self.input_file))
+            outputs = visible(folder.glob(self.output_file))
+            if inputs and outputs:
+                pairs.append((Clip(inputs[0]), Clip(outputs[0])))
+            else:
+                incomplete.append(folder.name)
+        self.report_left_out(incomplete, f"no {self.input_file!r} or no {self.output_file!r}")
+        return pairs
+
+    def __len__(self) -> int:
+        return len(self.tracks)
+
+    def describe(self, index: int) -> str:
+        """Folder of the track."""
+        return str(self.tracks[index][0].path.parent)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Read the same excerpt of both files; see `UnmixDataset.sample`."""
+        pair = self.tracks[index]
+        first, count = self.place(self.length(pair), rng)
+        same = copy.deepcopy(rng)
+        return self.load(pair[0], first, count, rng), self.load(pair[1], first, count, same)
+
+
+def _is_pattern(name: str) -> bool:
+    return any(mark in name for mark in "*?[")

@@ -1,0 +1,433 @@
+"""Excerpts of sound files: where datasets get their samples from, directly or from a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import mmap
+import os
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .. import audio
+from ..errors import AudioError, ConfigError
+from ..progress import Progress, reporting
+
+logger = logging.getLogger(__name__)
+
+# Full scale of 16-bit samples.
+_SCALE = 32768.0
+
+
+@dataclass(frozen=True, order=True)
+class Clip:
+    """A sound file, or one stream of a file with several.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    stream : int
+        Number of the stream in a ``.stem.mp4`` file; -1 for files of one stream.
+    """
+
+    path: Path
+    stream: int = -1
+
+    def __str__(self) -> str:
+        return str(self.path) if self.stream < 0 else f"{self.path}, stream {self.stream}"
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What is known of a clip without its samples.
+
+    Attributes
+    ----------
+    rate : int
+        Sample rate in Hz.
+    nb_channels, nb_timesteps : int
+        Shape of the waveform.
+    seekable : bool
+        Whether an excerpt can be read without decoding what is before it.
+    """
+
+    rate: int
+    nb_channels: int
+    nb_timesteps: int
+    seekable: bool = True
+
+
+class AudioFiles:
+    """Reads excerpts of clips and remembers their lengths."""
+
+    def __init__(self) -> None:
+        self._infos: dict[Clip, AudioInfo] = {}
+
+    def info(self, clip: Clip) -> AudioInfo:
+        """Length, channels and rate of a clip.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read.
+        """
+        if clip not in self._infos:
+            self._infos[clip] = self._find_info(clip)
+        return self._infos[clip]
+
+    def scan(
+        self, clips: Iterable[Clip], progress: bool | Progress | None = None
+    ) -> dict[Clip, AudioError]:
+        """Find out about many clips at once.
+
+        Parameters
+        ----------
+        clips : iterable of Clip
+            The clips; doubles count once.
+        progress : bool, callable or None
+            See `umx_np.progress.reporting`.
+
+        Returns
+        -------
+        dict
+            The clips that cannot be read, and why.
+        """
+        todo = sorted(set(clips) - set(self._infos))
+        errors: dict[Clip, AudioError] = {}
+
+        def look(clip: Clip) -> None:
+            try:
+                self.info(clip)
+            except AudioError as error:
+                errors[clip] = error
+
+        with (
+            reporting(progress, label=self._activity) as report,
+            ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads,
+        ):
+            for done, _ in enumerate(threads.map(look, todo), start=1):
+                if report is not None:
+                    report(done / len(todo))
+        return errors
+
+    _activity = "looking at the files"
+
+    def read(self, clip: Clip, first: int = 0, nb_timesteps: int | None = None) -> np.ndarray:
+        """Samples of an excerpt.
+
+        Parameters
+        ----------
+        clip : Clip
+            Where from.
+        first : int
+            First sample.
+        nb_timesteps : int or None
+            Number of samples; None reads to the end.
+
+        Returns
+        -------
+        ndarray [shape=(nb_channels, nb_timesteps)], float32
+            A new array.
+
+        Raises
+        ------
+        AudioError
+            If the file is damaged, too short, or holds NaN or infinity.
+        """
+        info = self.info(clip)
+        if nb_timesteps is None:
+            nb_timesteps = info.nb_timesteps - first
+        if clip.stream >= 0:
+            return _to_float(_decode_stream(clip, info, first, nb_timesteps))
+        start, duration = first / info.rate, nb_timesteps / info.rate
+        samples, _ = audio.read(clip.path, start=start, duration=duration)
+        if samples.shape != (info.nb_channels, nb_timesteps):
+            raise AudioError(
+                f"path={str(clip.path)!r} gave (nb_channels, nb_timesteps)={samples.shape} in "
+                f"place of {(info.nb_channels, nb_timesteps)} from sample {first}; was it replaced?"
+            )
+        return samples
+
+    def _find_info(self, clip: Clip) -> AudioInfo:
+        if clip.stream >= 0:
+            try:
+                return _probe(clip)
+            except OSError as error:
+                raise AudioError(f"path={str(clip)!r} cannot be opened: {error}") from error
+        with audio.AudioReader(clip.path) as reader:
+            seekable = reader.format not in ("MP3", "OGG", "ffmpeg")
+            return AudioInfo(
+                reader.source_rate, reader.nb_channels, reader.nb_source_timesteps, seekable
+            )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A file of the cache, and how to read it."""
+
+    path: str
+    dtype: str
+    info: AudioInfo
+
+
+class CachedFiles(AudioFiles):
+    """Decodes each clip once into a file of raw samples, and maps excerpts of it into memory.
+
+    Files of the cache are named after the path, size and time of change of the original; one that
+    was replaced is decoded again. They appear when they are complete, so several programs may use
+    one folder at the same time. Samples that fit 16 bits exactly are kept so, others as 32-bit
+    floats: reading from the cache changes nothing.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Made if it is not there. Nothing in it is ever removed but remains of interrupted writing.
+
+    Raises
+    ------
+    ConfigError
+        If the folder cannot be made.
+    """
+
+    # Bytes before the samples: a line of JSON and spaces. A multiple of a page of memory.
+    _HEADER = 4096
+    _VERSION = 1
+    # After this many seconds an unfinished file has been left behind by a program that was killed.
+    _ABANDONED = 24 * 3600.0
+
+    _activity = "decoding to the cache"
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.folder = Path(folder).expanduser()
+        self._entries: dict[Clip, _Entry] = {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.glob("*.part"):
+                if time.time() - path.stat().st_mtime > self._ABANDONED:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"cache={str(folder)!r} cannot be used: {error.strerror or error}; give a folder "
+                "that can be written to, with room for the decoded files"
+            ) from error
+
+    def read(self, clip: Clip, first: int = 0, nb_timesteps: int | None = None) -> np.ndarray:
+        """Samples of an excerpt; see `AudioFiles.read`."""
+        info = self.info(clip)
+        if nb_timesteps is None:
+            nb_timesteps = info.nb_timesteps - first
+        if first < 0 or nb_timesteps < 1 or first + nb_timesteps > info.nb_timesteps:
+            raise AudioError(
+                f"samples {first} to {first + nb_timesteps} are not in path={str(clip)!r}, which "
+                f"has {info.nb_timesteps}"
+            )
+        try:
+            return self._map(self._entries[clip], first, nb_timesteps)
+        except (OSError, ValueError) as error:
+            logger.warning("%s left the cache (%s) and is decoded again", clip, error)
+            self._infos[clip] = self._find_info(clip)
+            return self._map(self._entries[clip], first, nb_timesteps)
+
+    def _map(self, entry: _Entry, first: int, nb_timesteps: int) -> np.ndarray:
+        shape = entry.info.nb_channels, entry.info.nb_timesteps
+        with (
+            open(entry.path, "rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory,
+        ):
+            samples = np.ndarray(shape, entry.dtype, buffer=memory, offset=self._HEADER)
+            try:
+                return _to_float(samples[:, first : first + nb_timesteps])
+            finally:
+                del samples  # or the map could not be closed
+
+    def _find_info(self, clip: Clip) -> AudioInfo:
+        try:
+            status = clip.path.stat()
+        except OSError as error:
+            raise AudioError(f"path={str(clip)!r} cannot be opened: {error.strerror}") from error
+        key = (os.path.abspath(clip.path), clip.stream, status.st_size, status.st_mtime_ns)
+        name = hashlib.sha256(repr((self._VERSION, key)).encode()).hexdigest()[:40]
+        path = self.folder / f"{name}.raw"
+        entry = self._open(path)
+        if entry is None:
+            self._decode(clip, path)
+            entry = self._open(path)
+            if entry is None:
+                raise AudioError(f"path={str(path)!r} in the cache does not hold what was written")
+        self._entries[clip] = entry
+        return entry.info
+
+    def _open(self, path: Path) -> _Entry | None:
+        """Look at a file of the cache; None if it is not there or not whole."""
+        try:
+            with path.open("rb") as file:
+                header = json.loads(file.read(self._HEADER))
+                info = AudioInfo(**header["info"])
+                dtype = np.dtype(header["dtype"])
+                size = self._HEADER + dtype.itemsize * info.nb_channels * info.nb_timesteps
+                whole = os.fstat(file.fileno()).st_size == size
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            logger.warning("path=%r is no file of the cache (%s), it is replaced", str(path), error)
+            return None
+        return _Entry(str(path), dtype.str, info) if whole else None
+
+    def _decode(self, clip: Clip, path: Path) -> None:
+        logger.info("decoding %s", clip)
+        if clip.stream >= 0:
+            # ffmpeg's own 16 bits, as the musdb package reads stems.
+            info = _probe(clip)
+            samples = _decode_stream(clip, info, 0, None)
+            info = AudioInfo(info.rate, info.nb_channels, samples.shape[1])
+            self._write(path, clip, info, "<i2", lambda: iter([samples]))
+            return
+        with audio.AudioReader(clip.path) as reader:
+            info = AudioInfo(reader.source_rate, reader.nb_channels, reader.nb_timesteps)
+            try:
+                self._write(path, clip, info, "<i2", lambda: map(_to_int, reader.blocks(1 << 18)))
+            except _InexactError:
+                self._write(path, clip, info, "<f4", lambda: reader.blocks(1 << 18))
+
+    def _write(
+        self,
+        path: Path,
+        clip: Clip,
+        info: AudioInfo,
+        dtype: str,
+        blocks: Callable[[], Iterator[np.ndarray]],
+    ) -> None:
+        """Write a file of the cache, one channel after the other."""
+        header = {"info": asdict(info), "dtype": dtype, "source": str(clip)[-1000:]}
+        channel_size = np.dtype(dtype).itemsize * info.nb_timesteps
+        part = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            with part.open("wb") as file:
+                file.write(json.dumps(header).encode().ljust(self._HEADER))
+                done = 0
+                for block in blocks():
+                    for channel, row in enumerate(block):
+                        file.seek(self._HEADER + channel * channel_size + done)
+                        file.write(row.astype(dtype, copy=False).tobytes())
+                    done += block.shape[1] * np.dtype(dtype).itemsize
+            self._publish(part, path)
+        except AudioError:
+            raise
+        except OSError as error:
+            size = self._HEADER + info.nb_channels * channel_size
+            raise AudioError(
+                f"cache={str(self.folder)!r} cannot take the {size} bytes of {clip}: "
+                f"{error.strerror or error}; make room, or use another folder"
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _publish(self, part: Path, path: Path) -> None:
+        try:
+            os.replace(part, path)
+        except PermissionError:
+            # On Windows, a file that another program has mapped cannot be replaced. It is ours.
+            if self._open(path) is None:
+                raise
+
+
+class _InexactError(Exception):
+    pass
+
+
+def _to_int(samples: np.ndarray) -> np.ndarray:
+    """Turn floats into 16-bit integers, or raise `_InexactError` if that changes them."""
+    scaled = samples * np.float32(_SCALE)
+    integers = np.rint(scaled)
+    exact = (integers == scaled) & (integers >= -_SCALE) & (integers < _SCALE)
+    if not exact.all():
+        raise _InexactError
+    return integers.astype("<i2")
+
+
+def _to_float(samples: np.ndarray) -> np.ndarray:
+    """Copy samples, taking 16-bit integers to [-1, 1)."""
+    result = samples.astype(np.float32)
+    if samples.dtype.kind == "i":
+        result *= np.float32(1.0 / _SCALE)
+    return result
+
+
+# An AAC decoder needs the frame before the first; seeking a second earlier is more than enough.
+_PREROLL = 1
+# How much shorter a stream may be than the first of its file, by which the others are measured: a
+# few frames of the encoder.
+_MISSING = 8192
+
+
+def _decode_stream(clip: Clip, info: AudioInfo, first: int, nb_timesteps: int | None) -> np.ndarray:
+    """Let ffmpeg decode one stream of a file, as [shape=(nb_channels, nb_timesteps)], int16.
+
+    A stream that ends a few frames too early is extended with silence.
+    """
+    start = first / info.rate
+    before = max(int(start) - _PREROLL, 0)
+    command = [_program("ffmpeg"), "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+    command += ["-ss", str(before), "-i", f"file:{clip.path.absolute()}"]
+    command += ["-ss", f"{start - before:.9f}", "-map", f"0:{clip.stream}"]
+    if nb_timesteps is not None:
+        command += ["-t", f"{nb_timesteps / info.rate:.9f}"]
+    command += ["-ar", str(info.rate), "-ac", str(info.nb_channels), "-f", "s16le", "pipe:"]
+    run = subprocess.run(command, capture_output=True, check=False)
+    samples = np.frombuffer(run.stdout, "<i2")
+    samples = samples[: len(samples) // info.nb_channels * info.nb_channels]
+    samples = samples.reshape(-1, info.nb_channels).T
+    wanted = samples.shape[1] if nb_timesteps is None else nb_timesteps
+    missing = wanted - samples.shape[1]
+    if run.returncode or not samples.size or missing > _MISSING:
+        complaint = " / ".join(run.stderr.decode(errors="replace").splitlines()[-3:])
+        raise AudioError(
+            f"path={str(clip.path)!r} cannot be decoded: ffmpeg gave {samples.shape[1]} samples of "
+            f"stream={clip.stream} from {start:.3f} s, exit status {run.returncode}, {complaint!r}"
+        )
+    samples = samples[:, :wanted]
+    return np.pad(samples, ((0, 0), (0, max(missing, 0)))) if missing > 0 else samples
+
+
+def _probe(clip: Clip) -> AudioInfo:
+    """Ask ffprobe about one stream of a file."""
+    complaint, streams = _probe_streams(clip.path, clip.path.stat().st_mtime_ns)
+    if clip.stream not in streams:
+        raise AudioError(
+            f"path={str(clip.path)!r} has no sound in stream={clip.stream}: ffprobe says "
+            f"{complaint!r}"
+        )
+    return streams[clip.stream]
+
+
+@lru_cache(maxsize=1024)
+def _probe_streams(path: Path, mtime_ns: int) -> tuple[str, dict[int, AudioInfo]]:
+    """All streams of a file, as they all are asked for one after the other."""
+    command = [_program("ffprobe"), "-v", "error", "-protocol_whitelist", "file"]
+    command += ["-select_streams", "a", "-show_streams", "-of", "json", f"file:{path.absolute()}"]
+    run = subprocess.run(command, capture_output=True, check=False)
+    streams = {}
+    for stream in json.loads(run.stdout or "{}").get("streams", ()):
+        rate = int(stream["sample_rate"])
+        nb_timesteps = round(float(stream.get("duration", 0.0)) * rate)
+        streams[stream["index"]] = AudioInfo(rate, int(stream["channels"]), nb_timesteps)
+    return " / ".join(run.stderr.decode(errors="replace").splitlines()[-3:]), streams
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise AudioError(f"{name} is needed to read .stem.mp4 files; install ffmpeg")
+    return found

@@ -1,0 +1,244 @@
+"""MUSDB18, through the musdb package: stems in one file or folders of wav files."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+import warnings
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config import check_int
+from ..errors import AudioError, ConfigError, DownloadError
+from ..progress import Progress
+from .augmentations import Augmentation
+from .base import Sample, UnmixDataset
+from .files import Clip
+from .folders import FileDataset, mix
+
+
+@dataclass(frozen=True)
+class _Track:
+    """Where the mixture and the sources of a track are."""
+
+    name: str
+    mixture: Clip
+    sources: dict[str, Clip]
+    nb_timesteps: int = 0
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        return (self.mixture, *self.sources.values())
+
+
+class MUSDBDataset(FileDataset):
+    """Excerpts of MUSDB18 or MUSDB18-HQ, mixed at random; whole tracks to validate with.
+
+    Each item of the training set draws a random track and position for each of the sources. The
+    item of a track number only matters without `random_track_mix`. Without `seq_duration`, and for
+    other splits, items are whole tracks with the mixture that comes with them.
+
+    Parameters
+    ----------
+    target : str
+        A source, or ``"accompaniment"`` or ``"linear_mixture"``.
+    root : str, path-like or None
+        Folder of MUSDB18. None means the seven second excerpts, in ``~/MUSDB18/MUSDB18-7``.
+    download : bool
+        Download the seven second excerpts if they are not there; needed if `root` is None.
+    is_wav : bool
+        Folders of wav files (MUSDB18-HQ) in place of ``.stem.mp4`` files, which ffmpeg decodes.
+    subsets : str or sequence of str
+        ``"train"`` or ``"test"``.
+    split : str or None
+        ``"train"`` or ``"valid"``, the fourteen tracks that musdb keeps apart.
+    seq_duration : float or None
+        Length of the excerpts in seconds. Tracks must be longer.
+    samples_per_track : int
+        Items of an epoch for each track.
+    source_augmentations : callable or None
+        Applied to each source.
+    random_track_mix : bool
+        Draw a track for each source, in place of all from the same.
+    seed : int
+        Accepted as upstream's; random numbers come from the generator handed to `sample`.
+    setup_file : str or None
+        Another description of the dataset for musdb, in place of its ``mus.yaml``.
+    cache, progress
+        See `FileDataset`.
+
+    Raises
+    ------
+    ConfigError
+        If the musdb package is missing, there are no tracks, or the target is unknown.
+    DownloadError
+        If the excerpts cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        target: str = "vocals",
+        root: str | os.PathLike[str] | None = None,
+        download: bool = False,
+        is_wav: bool = False,
+        subsets: str | Sequence[str] = "train",
+        split: str | None = "train",
+        seq_duration: float | None = 6.0,
+        samples_per_track: int = 64,
+        source_augmentations: Augmentation | None = None,
+        random_track_mix: bool = False,
+        seed: int = 42,
+        *,
+        setup_file: str | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> None:
+        db = _open_database(root, download, is_wav, subsets, split, setup_file)
+        super().__init__(
+            db.root,
+            split=split or "train",
+            seq_duration=seq_duration,
+            random_chunks=True,
+            source_augmentations=source_augmentations,
+            sample_rate=float(db.setup["sample_rate"]),
+            cache=cache,
+            progress=progress,
+        )
+        self.target = target
+        self.is_wav = is_wav
+        self.samples_per_track = check_int("samples_per_track", samples_per_track, 1)
+        self.random_track_mix = random_track_mix
+        self.source_names = list(db.setup["sources"])
+        if target not in db.setup["targets"]:
+            raise ConfigError(
+                f"target={target!r} is none of MUSDB18's: {', '.join(db.setup['targets'])}"
+            )
+        self._target_sources = list(db.setup["targets"][target])
+        tracks = [self._locate(track) for track in db.tracks]
+        self.require(clip for track in tracks for clip in track.clips)
+        tracks = [replace(track, nb_timesteps=self.length(track.clips)) for track in tracks]
+        self.tracks = [track for track in tracks if self._is_usable(track)]
+        self.report_left_out(
+            [track.name for track in tracks if not self._is_usable(track)],
+            f"not longer than seq_duration={self.seq_duration}",
+        )
+        if not self.tracks:
+            raise self.no_tracks(
+                f"is_wav={is_wav} looks for "
+                + ("folders of wav files" if is_wav else ".stem.mp4 files")
+                + f" in {'train' if split else subsets} of root; split={split!r} goes by the "
+                "names of MUSDB18's tracks"
+            )
+        self.settle({clip for track in self.tracks for clip in track.clips})
+
+    def _locate(self, track: Any) -> _Track:
+        def clip(path: str, stem_id: int) -> Clip:
+            return Clip(Path(path), -1 if self.is_wav else stem_id)
+
+        missing = [name for name in self.source_names if name not in track.sources]
+        if missing:
+            raise ConfigError(f"the track at path={track.path!r} has no {', '.join(missing)}")
+        return _Track(
+            track.name,
+            clip(track.path, track.stem_id),
+            {
+                name: clip(track.sources[name].path, track.sources[name].stem_id)
+                for name in self.source_names
+            },
+        )
+
+    def _is_usable(self, track: _Track) -> bool:
+        rate = self.files.info(track.mixture).rate
+        return not self._takes_excerpts or self.long_enough(track.nb_timesteps, rate)
+
+    @property
+    def _takes_excerpts(self) -> bool:
+        return self.split == "train" and self.seq_duration is not None
+
+    def __len__(self) -> int:
+        return len(self.tracks) * self.samples_per_track
+
+    def describe(self, index: int) -> str:
+        """Name of the track, where the item has one."""
+        if self._takes_excerpts and self.random_track_mix:
+            return ""
+        return self.tracks[index // self.samples_per_track].name
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Mix excerpts of the sources, or read a whole track; see `UnmixDataset.sample`."""
+        track = self.tracks[index // self.samples_per_track]
+        if not self._takes_excerpts:
+            return self._whole(track)
+        sources = {}
+        for name in self.source_names:
+            if self.random_track_mix:
+                track = self.tracks[rng.integers(len(self.tracks))]
+            first, count = self.place(track.nb_timesteps, rng)
+            sources[name] = self.load(track.sources[name], first, count, rng)
+        x = mix(list(sources.values()))
+        return x, mix([sources[name] for name in self._target_sources])
+
+    def _whole(self, track: _Track) -> Sample:
+        count = track.nb_timesteps
+        x = self.files.read(track.mixture, 0, count)
+        parts = [self.files.read(track.sources[name], 0, count) for name in self._target_sources]
+        return x, mix(parts)
+
+    def for_statistics(self) -> UnmixDataset:
+        """Copy of whole tracks, each once."""
+        plain = copy.copy(super().for_statistics())
+        assert isinstance(plain, MUSDBDataset)
+        plain.samples_per_track = 1
+        return plain
+
+
+def _open_database(
+    root: str | os.PathLike[str] | None,
+    download: bool,
+    is_wav: bool,
+    subsets: str | Sequence[str],
+    split: str | None,
+    setup_file: str | None,
+) -> Any:
+    """Make a `musdb.DB`, turning what can go wrong into our errors."""
+    if is_wav and root is None:
+        raise ConfigError("is_wav=True needs root: the excerpts to download are .stem.mp4 files")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's deprecations
+            musdb = importlib.import_module("musdb")
+    except ImportError as error:
+        raise ConfigError(
+            f'dataset="musdb" needs the package musdb: pip install "umx-np[eval]" ({error})'
+        ) from error
+    except RuntimeError as error:
+        raise ConfigError(f"the package musdb needs ffmpeg: {error}") from error
+    if root is not None and not Path(root).expanduser().is_dir() and not download:
+        raise ConfigError(f"root={str(root)!r} is no folder")
+    try:
+        return musdb.DB(
+            root=None if root is None else os.fspath(root),
+            setup_file=setup_file,
+            is_wav=is_wav,
+            download=download,
+            subsets=[subsets] if isinstance(subsets, str) else list(subsets),
+            split=split,
+        )
+    except Exception as error:
+        if download and isinstance(error, (OSError, RuntimeError, zipfile.BadZipFile)):
+            raise DownloadError(
+                f"the seven second excerpts of MUSDB18 could not be downloaded ({error}); give the "
+                "root of a dataset you have, or get the file MUSDB18-7-STEMS.zip from "
+                "https://github.com/sigsep/sigsep-mus-db/releases and unpack it in "
+                f"{root or '~/MUSDB18/MUSDB18-7'}"
+            ) from error
+        if isinstance(error, RuntimeError):
+            raise ConfigError(f"musdb: {error}") from error
+        # What ffprobe's wrapper raises for a damaged file has no common type.
+        raise AudioError(f"musdb cannot open root={str(root)!r}: {error}") from error

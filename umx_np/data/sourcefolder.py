@@ -1,0 +1,142 @@
+"""Folders of sounds of one source each, mixed at random."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..config import check_int
+from ..errors import ConfigError
+from ..progress import Progress
+from .augmentations import Augmentation
+from .base import Sample, UnmixDataset, item_rng
+from .files import Clip
+from .folders import FileDataset, mix, visible
+
+
+class SourceFolderDataset(FileDataset):
+    """A folder for each source, with any number of sounds that need not belong together.
+
+    Each item draws one file of each folder, and an excerpt of it. ::
+
+        train/vocals/track11.wav -----------------+
+        train/drums/track202.wav  (interferer1) --+--> input
+        train/bass/track007a.wav  (interferer2) --+
+
+        train/vocals/track11.wav --------------------> output
+
+    Parameters
+    ----------
+    root : str or path-like
+        Folder with the folders ``train`` and ``valid``.
+    split : str
+        Which of them. The items of ``"valid"`` are the same in each epoch.
+    target_dir : str
+        Folder of the target.
+    interferer_dirs : sequence of str
+        Folders of what is mixed with it.
+    ext : str
+        How the names of the files end.
+    nb_samples : int
+        Number of items.
+    seq_duration : float or None
+        Length of the excerpts in seconds. Files must be longer. None takes whole files, and items
+        are as long as the shortest of theirs.
+    random_chunks : bool
+        Excerpts from a random position in place of the middle.
+    sample_rate : float or None
+        See `FileDataset`.
+    source_augmentations : callable or None
+        Applied to each source.
+    seed : int
+        Of the items of ``"valid"``.
+    cache, progress
+        See `FileDataset`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        target_dir: str = "vocals",
+        interferer_dirs: Sequence[str] = ("bass", "drums"),
+        ext: str = ".wav",
+        nb_samples: int = 1000,
+        seq_duration: float | None = None,
+        random_chunks: bool = True,
+        sample_rate: float | None = None,
+        source_augmentations: Augmentation | None = None,
+        seed: int = 42,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> None:
+        super().__init__(
+            root,
+            split=split,
+            seq_duration=seq_duration,
+            random_chunks=random_chunks,
+            source_augmentations=source_augmentations,
+            sample_rate=sample_rate,
+            cache=cache,
+            progress=progress,
+        )
+        self.target = self.target_dir = target_dir
+        self.interferer_dirs = list(interferer_dirs)
+        self.ext = ext
+        self.nb_samples = check_int("nb_samples", nb_samples, 1)
+        self.seed = check_int("seed", seed, 0)
+        self.source_tracks = {
+            name: self._find_tracks(name) for name in [*self.interferer_dirs, self.target_dir]
+        }
+        self.settle({clip for clips in self.source_tracks.values() for clip in clips})
+
+    def _find_tracks(self, source: str) -> list[Clip]:
+        folder = self.folder / source
+        if not folder.is_dir():
+            raise ConfigError(f"root={str(self.root)!r} has no folder {self.split}/{source}")
+        clips = [Clip(path) for path in visible(folder.glob("*" + self.ext))]
+        self.require(clips)
+        infos = {clip: self.files.info(clip) for clip in clips}
+        keep = [c for c in clips if self.long_enough(infos[c].nb_timesteps, infos[c].rate)]
+        self.report_left_out(
+            [f"{source}/{clip.path.name}" for clip in clips if clip not in set(keep)],
+            f"not longer than seq_duration={self.seq_duration}",
+        )
+        if not keep:
+            raise self.no_tracks(
+                f"no usable file in {source!r} has a name that ends in {self.ext!r}"
+            )
+        return keep
+
+    def __len__(self) -> int:
+        return self.nb_samples
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Mix excerpts of random files; see `UnmixDataset.sample`."""
+        if self.split == "valid":
+            rng = item_rng(self.seed, 0, index)
+        # The target comes last.
+        sources = [self._draw(clips, rng) for clips in self.source_tracks.values()]
+        x = mix(sources)
+        return x, sources[-1][:, : x.shape[1]]
+
+    def _draw(self, clips: list[Clip], rng: np.random.Generator) -> np.ndarray:
+        clip = clips[rng.integers(len(clips))]
+        nb_available = self.files.info(clip).nb_timesteps
+        first, count = self.place(nb_available, rng)
+        if not self.random_chunks:
+            first = (nb_available - count) // 2
+        return self.load(clip, first, count, rng)
+
+    def for_statistics(self) -> UnmixDataset:
+        """Copy without augmentation that takes the middle of each file it draws.
+
+        The items have no whole tracks to offer, so their number and length stay.
+        """
+        plain = super().for_statistics()
+        assert isinstance(plain, SourceFolderDataset)
+        plain.seq_duration = self.seq_duration
+        return plain

@@ -1,0 +1,294 @@
+"""Folders that hold the sources of a track, to be mixed: a fixed set of files, or any number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import AudioError
+from ..progress import Progress
+from .augmentations import Augmentation
+from .base import Sample
+from .files import Clip
+from .folders import FileDataset, mix, visible
+
+
+@dataclass(frozen=True)
+class _Track:
+    """A folder, what is used of it, and the length of its shortest file."""
+
+    folder: Path
+    target: Clip | None
+    interferers: tuple[Clip, ...]
+    nb_timesteps: int = 0
+
+    @property
+    def clips(self) -> tuple[Clip, ...]:
+        return self.interferers if self.target is None else (self.target, *self.interferers)
+
+
+class _TrackFolderDataset(FileDataset):
+    """What both kinds of track folders share."""
+
+    tracks: list[_Track]
+
+    def __len__(self) -> int:
+        return len(self.tracks)
+
+    def describe(self, index: int) -> str:
+        """Folder of the track."""
+        return str(self.tracks[index].folder)
+
+    def _measured(self, tracks: list[_Track]) -> list[_Track]:
+        """Tracks that are long enough, with their lengths."""
+        measured, short = [], []
+        for track in tracks:
+            length, rate = self.length(track.clips), self.files.info(track.clips[0]).rate
+            if self.long_enough(length, rate):
+                measured.append(replace(track, nb_timesteps=length))
+            else:
+                short.append(track.folder.name)
+        self.report_left_out(short, f"not longer than seq_duration={self.seq_duration}")
+        return measured
+
+
+class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
+    """A folder for each track, with files of the same names in all of them.
+
+    The mixture is the sum of the target and the interferers. ::
+
+        train/1/vocals.wav ----------------+
+        train/1/drums.wav  (interferer1) --+--> input
+        train/1/bass.wav   (interferer2) --+
+
+        train/1/vocals.wav -------------------> output
+
+    An epoch has one item for each track; `random_track_mix` takes each interferer from a random
+    track.
+
+    Parameters
+    ----------
+    root : str or path-like
+        Folder with the folders ``train`` and ``valid``.
+    split : str
+        Which of them.
+    target_file : str
+        Name of the file of the target.
+    interferer_files : sequence of str
+        Names of the files to mix with it. Tracks that lack one of them are left out.
+    seq_duration : float or None
+        Length of the excerpts in seconds; tracks whose shortest file is not longer are left out.
+        None takes whole tracks.
+    random_chunks : bool
+        Excerpts from a random position in place of the beginning. The sources of a track share it.
+    random_track_mix : bool
+        Take each interferer from a random track, and with `random_chunks` from a position of its
+        own.
+    source_augmentations : callable or None
+        Applied to each source.
+    sample_rate : float or None
+        See `FileDataset`.
+    seed : int
+        Accepted as upstream's; random numbers come from the generator handed to `sample`.
+    cache, progress
+        See `FileDataset`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        target_file: str = "vocals.wav",
+        interferer_files: Sequence[str] = ("bass.wav", "drums.wav"),
+        seq_duration: float | None = None,
+        random_chunks: bool = False,
+        random_track_mix: bool = False,
+        source_augmentations: Augmentation | None = None,
+        sample_rate: float | None = None,
+        seed: int = 42,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> None:
+        super().__init__(
+            root,
+            split=split,
+            seq_duration=seq_duration,
+            random_chunks=random_chunks,
+            source_augmentations=source_augmentations,
+            sample_rate=sample_rate,
+            cache=cache,
+            progress=progress,
+        )
+        self.target_file = target_file
+        self.interferer_files = list(interferer_files)
+        self.random_track_mix = random_track_mix
+        self.target = Path(target_file).stem
+        self.tracks = self._measured(self._find_tracks())
+        if not self.tracks:
+            names = ", ".join([target_file, *self.interferer_files])
+            raise self.no_tracks(f"each track is a folder that holds {names}")
+        self.settle({clip for track in self.tracks for clip in track.clips})
+
+    def _find_tracks(self) -> list[_Track]:
+        tracks, incomplete = [], []
+        for folder in self.subfolders():
+            target, *interferers = (
+                Clip(folder / name) for name in (self.target_file, *self.interferer_files)
+            )
+            if all(clip.path.exists() for clip in (target, *interferers)):
+                tracks.append(_Track(folder, target, tuple(interferers)))
+            else:
+                incomplete.append(folder.name)
+        self.report_left_out(incomplete, "files are missing")
+        self.require(clip for track in tracks for clip in track.clips)
+        return tracks
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Mix the target with interferers; see `UnmixDataset.sample`."""
+        track = self.tracks[index]
+        first, count = self.place(track.nb_timesteps, rng)
+        y = self.load(track.clips[0], first, count, rng)
+        sources = [y]
+        for position in range(len(self.interferer_files)):
+            if self.random_track_mix:
+                track = self.tracks[rng.integers(len(self.tracks))]
+                first, count = self.place(track.nb_timesteps, rng)
+            sources.append(self.load(track.interferers[position], first, count, rng))
+        x = mix(sources)
+        return x, y[:, : x.shape[1]]
+
+
+class VariableSourcesTrackFolderDataset(_TrackFolderDataset):
+    """A folder for each track, with the target and any number of other sources.
+
+    The mixture is the sum of all of them; it must not lie among them itself. ::
+
+        train/1/vocals.wav -----+
+        train/1/drums.wav ------+
+        train/1/bass.wav -------+--> input
+        train/1/accordion.wav --+
+
+        train/1/vocals.wav --------> output
+
+    A file that cannot be read is passed over with its track: when the dataset is made, the track is
+    left out; later, the item before it is taken in its place (the one after it for the first).
+
+    Parameters
+    ----------
+    root : str or path-like
+        Folder with the folders ``train`` and ``valid``.
+    split : str
+        Which of them.
+    target_file : str
+        Name of the file of the target. It may end differently from the others.
+    ext : str
+        How the names of the interferers end.
+    seq_duration : float or None
+        Length of the excerpts in seconds; tracks whose shortest file is not longer are left out.
+        None takes whole tracks.
+    random_chunks : bool
+        Excerpts from a random position in place of the beginning.
+    random_interferer_mix : bool
+        Take all interferers from one random track, at a position of its own.
+    sample_rate : float or None
+        See `FileDataset`.
+    source_augmentations : callable or None
+        Applied to each source.
+    silence_missing_targets : bool
+        Let the target be silent where it is missing; otherwise such tracks are left out.
+    cache, progress
+        See `FileDataset`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str = "train",
+        target_file: str = "vocals.wav",
+        ext: str = ".wav",
+        seq_duration: float | None = None,
+        random_chunks: bool = False,
+        random_interferer_mix: bool = False,
+        sample_rate: float | None = None,
+        source_augmentations: Augmentation | None = None,
+        silence_missing_targets: bool = False,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool | Progress | None = None,
+    ) -> None:
+        super().__init__(
+            root,
+            split=split,
+            seq_duration=seq_duration,
+            random_chunks=random_chunks,
+            source_augmentations=source_augmentations,
+            sample_rate=sample_rate,
+            cache=cache,
+            progress=progress,
+        )
+        self.target_file = target_file
+        self.ext = ext
+        self.random_interferer_mix = random_interferer_mix
+        self.silence_missing_targets = silence_missing_targets
+        self.target = Path(target_file).stem
+        self.tracks = self._measured(self._readable(self._find_tracks()))
+        if not self.tracks:
+            raise self.no_tracks(
+                f"each track is a folder that holds target_file={target_file!r} and files with "
+                f"ext={ext!r}"
+            )
+        self.settle({clip for track in self.tracks for clip in track.clips})
+
+    def _find_tracks(self) -> list[_Track]:
+        tracks: list[_Track] = []
+        empty: list[str] = []
+        missing: list[str] = []
+        for folder in self.subfolders():
+            target = folder / self.target_file
+            found = visible(folder.glob("*" + self.ext))
+            interferers = tuple(Clip(path) for path in found if path != target)
+            if target.exists() and found:
+                tracks.append(_Track(folder, Clip(target), interferers))
+            elif interferers and self.silence_missing_targets:
+                tracks.append(_Track(folder, None, interferers))
+            else:
+                (missing if interferers else empty).append(folder.name)
+        self.report_left_out(missing, f"no {self.target_file!r}")
+        self.report_left_out(empty, f"no sources with ext={self.ext!r}")
+        return tracks
+
+    def _readable(self, tracks: list[_Track]) -> list[_Track]:
+        """Tracks all of whose files can be read."""
+        errors = self.look_at(clip for track in tracks for clip in track.clips)
+        for clip in sorted(errors):
+            self.skip(str(errors[clip]))
+        return [track for track in tracks if errors.keys().isdisjoint(track.clips)]
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Mix the sources of a track; see `UnmixDataset.sample`."""
+        neighbours = [*range(index - 1, -1, -1), *range(index + 1, len(self))]
+        for candidate in (index, *neighbours):
+            try:
+                return self._make(self.tracks[candidate], rng)
+            except AudioError as error:
+                self.skip(str(error))
+        raise AudioError(f"none of the {len(self)} tracks in {str(self.folder)!r} can be read")
+
+    def _make(self, track: _Track, rng: np.random.Generator) -> Sample:
+        first, count = self.place(track.nb_timesteps, rng)
+        other, other_first, other_count = track, first, count
+        if self.random_interferer_mix:
+            other = self.tracks[rng.integers(len(self.tracks))]
+            other_first, other_count = self.place(other.nb_timesteps, rng)
+        sources = [self.load(clip, other_first, other_count, rng) for clip in other.interferers]
+        if track.target is None:
+            y = np.zeros((self.nb_channels or 1, count), np.float32)
+        else:
+            y = self.load(track.target, first, count, rng)
+        x = mix([y, *sources])
+        return x, y[:, : x.shape[1]]
