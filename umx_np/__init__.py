@@ -18,6 +18,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from .dsp.stft import istft, stft
     from .dsp.wiener import expectation_maximization, wiener
+    from .errors import UmxError
     from .files import separate_file
     from .model import OpenUnmix
     from .models import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "OpenUnmix": "model",
     "Separator": "separator",
+    "UmxError": "errors",
     "expectation_maximization": "dsp.wiener",
     "istft": "dsp.stft",
     "load_model": "separator",
@@ -56,6 +58,7 @@ _MODULES = ("audio", "errors", "pretrained", "weights")
 __all__ = [
     "OpenUnmix",
     "Separator",
+    "UmxError",
     "__version__",
     "expectation_maximization",
     "istft",
