@@ -1,0 +1,343 @@
+"""Vectors of numbers as values of Numba: what lets a kernel keep a tile of sums in registers.
+
+Numba leaves it to LLVM to find vectors in scalar loops, and LLVM does not find them where several
+arrays might overlap or where sums have to stay in registers over a loop. Here the vectors are
+written down instead. A kernel says
+
+    c = f * c + sigmoid(load(gates, index, 16)) * tanh(load(gates, other, 16))
+
+and each value holds 16 numbers. Numbers of lanes and rows must be constants of the kernel (global,
+or of its closure). LLVM splits a vector that is wider than the registers of the processor.
+
+The elementary functions are polynomials in float32, because a call of the mathematics library
+would take the lanes one by one; in float64 they are these calls. There are no bounds checks.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, models, register_model
+
+_INT = ir.IntType(64)
+
+
+class LanesType(types.Type):
+    """`count` numbers of a floating dtype."""
+
+    def __init__(self, dtype: types.Float, count: int) -> None:
+        self.dtype = dtype
+        self.count = count
+        super().__init__(name=f"Lanes({dtype}, {count})")
+
+
+@register_model(LanesType)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, dmm: Any, fe_type: LanesType) -> None:
+        super().__init__(dmm, fe_type, _vector(fe_type))
+
+
+def _vector(lanes: LanesType) -> ir.VectorType:
+    return ir.VectorType(_scalar(lanes.dtype), lanes.count)
+
+
+def _scalar(dtype: types.Float) -> ir.Type:
+    return ir.FloatType() if dtype is types.float32 else ir.DoubleType()
+
+
+# -- arithmetic: lanes with lanes, lanes with numbers ----------------------------------------------
+
+
+def _operator(function: Callable, emit: str) -> None:
+    @infer_global(function)
+    class _Typing(AbstractTemplate):
+        def generic(self, args: tuple, kws: dict) -> Any:
+            if len(args) != 2 or kws:
+                return None
+            found = [arg for arg in args if isinstance(arg, LanesType)]
+            if not found or any(arg not in (found[0], *types.number_domain) for arg in args):
+                return None
+            lanes = found[0]
+            numbers = (arg if isinstance(arg, LanesType) else lanes.dtype for arg in args)
+            return signature(lanes, *numbers)
+
+    def lower(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        values = [
+            value if isinstance(kind, LanesType) else _splat(builder, value, sig.return_type.count)
+            for value, kind in zip(args, sig.args, strict=True)
+        ]
+        return getattr(builder, emit)(*values)
+
+    for kinds in (
+        (LanesType, LanesType),
+        (LanesType, types.Float),
+        (types.Float, LanesType),
+    ):
+        lower_builtin(function, *kinds)(lower)
+
+
+_operator(operator.add, "fadd")
+_operator(operator.sub, "fsub")
+_operator(operator.mul, "fmul")
+
+
+def _splat(builder: Any, value: Any, count: int) -> Any:
+    """Vector of `count` times the same number."""
+    vector = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
+    vector = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), 0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), count), [0] * count)
+    return builder.shuffle_vector(vector, vector, zeros)
+
+
+def _constant(like: Any, value: float) -> Any:
+    return ir.Constant(like, [value] * like.count)
+
+
+def _call(builder: Any, name: str, *args: Any) -> Any:
+    """Call an intrinsic function of LLVM on vectors of one type."""
+    kind = args[0].type
+    suffix = f"v{kind.count}f{32 if isinstance(kind.element, ir.FloatType) else 64}"
+    function = ir.FunctionType(kind, [kind] * len(args))
+    declared = builder.module.globals.get(f"llvm.{name}.{suffix}")
+    if declared is None:
+        declared = ir.Function(builder.module, function, f"llvm.{name}.{suffix}")
+    return builder.call(declared, args)
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def _element(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    """Pointer to an element of a contiguous one-dimensional array."""
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+def _is_flat(kind: Any) -> bool:
+    return isinstance(kind, types.Array) and kind.ndim == 1 and kind.layout == "C"
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx, array, index, lanes):
+    """Lanes from ``array[index : index + lanes]``."""
+    if not _is_flat(array) or not isinstance(lanes, types.IntegerLiteral):
+        return None
+    kind = LanesType(array.dtype, lanes.literal_value)
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        pointer = _element(context, builder, sig.args[0], args[0], args[1])
+        vector = builder.bitcast(pointer, _vector(kind).as_pointer())
+        # Where the array begins is not known: no more than one number's alignment is promised.
+        return builder.load(vector, align=array.dtype.bitwidth // 8)
+
+    return kind(array, types.int64, lanes), emit
+
+
+@intrinsic
+def store(typingctx, array, index, value):
+    """Put lanes to ``array[index : index + lanes]``."""
+    if not _is_flat(array) or not isinstance(value, LanesType):
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        pointer = _element(context, builder, sig.args[0], args[0], args[1])
+        vector = builder.bitcast(pointer, args[2].type.as_pointer())
+        builder.store(args[2], vector, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, value), emit
+
+
+@intrinsic
+def prefetch(typingctx, array, index):
+    """Ask for the cache line of ``array[index]``, which may lie outside of the array."""
+    if not _is_flat(array):
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        pointer = _element(context, builder, sig.args[0], args[0], args[1])
+        flags = [ir.Constant(ir.IntType(32), flag) for flag in (1, 3, 1)]  # write, near, data
+        kind = ir.FunctionType(ir.VoidType(), [byte] + [flag.type for flag in flags])
+        name = "llvm.prefetch.p0i8"
+        declared = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+        builder.call(declared, [builder.bitcast(pointer, byte), *flags])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), emit
+
+
+@intrinsic(prefer_literal=True)
+def tile_product(typingctx, sums, w, w_index, x, nb_k, rows, lanes):
+    """Add the product of a panel of weights with a matrix to a tile of sums.
+
+    ``sums[r, :] += sum over k of w[w_index + k * rows + r] * x[k, :]`` for ``r < rows`` and
+    ``k < nb_k``, with sums [shape=(rows, lanes)] and x [shape=(nb_k, lanes)] as flat arrays.
+
+    The tile stays in registers: for each k one vector of x is loaded and multiplied with `rows`
+    numbers, which the processor spreads over the lanes as it loads them.
+    """
+    if not (_is_flat(sums) and _is_flat(w) and _is_flat(x)):
+        return None
+    nb_rows, count = rows.literal_value, lanes.literal_value
+    kind = LanesType(sums.dtype, count)
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        tile, weights, start, matrix, length = args[:5]
+        vector = _vector(kind).as_pointer()
+        align = sums.dtype.bitwidth // 8
+        zero, one = ir.Constant(_INT, 0), ir.Constant(_INT, 1)
+
+        def row(array: Any, which: int, number: Any) -> Any:
+            index = builder.mul(number, ir.Constant(_INT, count))
+            pointer = _element(context, builder, sig.args[which], array, index)
+            return builder.bitcast(pointer, vector)
+
+        addresses = [row(tile, 0, ir.Constant(_INT, r)) for r in range(nb_rows)]
+        initial = [builder.load(address, align=align) for address in addresses]
+        first = _element(context, builder, sig.args[1], weights, start)
+        before = builder.block
+        loop = builder.append_basic_block("tile_product")
+        after = builder.append_basic_block("tile_product_end")
+        builder.cbranch(builder.icmp_signed(">", length, zero), loop, after)
+
+        builder.position_at_end(loop)
+        k = builder.phi(_INT)
+        k.add_incoming(zero, before)
+        running = []
+        for value in initial:
+            running.append(builder.phi(value.type))
+            running[-1].add_incoming(value, before)
+        lane_values = builder.load(row(matrix, 3, k), align=align)
+        panel = builder.gep(first, [builder.mul(k, ir.Constant(_INT, nb_rows))])
+        updated = []
+        for r, value in enumerate(running):
+            weight = builder.load(builder.gep(panel, [ir.Constant(_INT, r)]), align=align)
+            spread = _splat(builder, weight, count)
+            updated.append(_call(builder, "fmuladd", spread, lane_values, value))
+        following = builder.add(k, one)
+        k.add_incoming(following, loop)
+        for phi, value in zip(running, updated, strict=True):
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following, length), loop, after)
+
+        builder.position_at_end(after)
+        results = []
+        for start_value, value in zip(initial, updated, strict=True):
+            results.append(builder.phi(value.type))
+            results[-1].add_incoming(start_value, before)
+            results[-1].add_incoming(value, loop)
+        for address, result in zip(addresses, results, strict=True):
+            builder.store(result, address, align=align)
+        return context.get_dummy_value()
+
+    return types.void(sums, w, types.int64, x, types.int64, rows, lanes), emit
+
+
+# -- elementary functions --------------------------------------------------------------------------
+# Coefficients of the float32 polynomials: S. Moshier, Cephes Mathematical Library, single precision.
+
+_LOG2_E = 1.44269504088896341
+# ln 2 in two parts, of which the first has few digits: its products with integers are exact.
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+_TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+# Beyond these exp leaves the range of normal numbers; sigmoid and tanh are 0 or 1 long before.
+_EXP_RANGE = (-87.0, 88.0)
+# Adding it leaves the nearest integer in the last bits of a float32.
+_ROUND = 12582912.0
+
+
+def _polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
+    result = _constant(x.type, coefficients[0])
+    for coefficient in coefficients[1:]:
+        result = _call(builder, "fmuladd", result, x, _constant(x.type, coefficient))
+    return result
+
+
+def _exp(builder: Any, x: Any) -> Any:
+    """e^x; NaN stays NaN."""
+    kind = x.type
+    if isinstance(kind.element, ir.DoubleType):
+        return _call(builder, "exp", x)
+    for bound, comparison in zip(_EXP_RANGE, ("<", ">"), strict=True):
+        limit = _constant(kind, bound)
+        x = builder.select(builder.fcmp_ordered(comparison, x, limit), limit, x)
+    # e^x = 2^n e^r with an integer n and |r| <= ln 2 / 2
+    shifted = _call(builder, "fmuladd", x, _constant(kind, _LOG2_E), _constant(kind, _ROUND))
+    n = builder.fsub(shifted, _constant(kind, _ROUND))
+    r = _call(builder, "fmuladd", n, _constant(kind, -_LN2_HIGH), x)
+    r = _call(builder, "fmuladd", n, _constant(kind, -_LN2_LOW), r)
+    p = _call(builder, "fmuladd", _polynomial(builder, r, _EXP), builder.fmul(r, r), r)
+    p = builder.fadd(p, _constant(kind, 1.0))
+    # The exponent begins at bit 23.
+    integers = ir.VectorType(ir.IntType(32), kind.count)
+    exponent = builder.shl(
+        builder.bitcast(shifted, integers), ir.Constant(integers, [23] * kind.count)
+    )
+    return builder.bitcast(builder.add(builder.bitcast(p, integers), exponent), kind)
+
+
+def _sigmoid(builder: Any, x: Any) -> Any:
+    one = _constant(x.type, 1.0)
+    return builder.fdiv(one, builder.fadd(one, _exp(builder, builder.fneg(x))))
+
+
+def _tanh(builder: Any, x: Any) -> Any:
+    one, two = _constant(x.type, 1.0), _constant(x.type, 2.0)
+    e = _exp(builder, builder.fmul(two, x))
+    large = builder.fsub(one, builder.fdiv(two, builder.fadd(e, one)))
+    if isinstance(x.type.element, ir.DoubleType):
+        return large
+    # Near 0 the difference above would cancel.
+    square = builder.fmul(x, x)
+    p = _polynomial(builder, square, _TANH)
+    small = _call(builder, "fmuladd", builder.fmul(p, square), x, x)
+    is_small = builder.fcmp_ordered("<", square, _constant(x.type, 0.625**2))
+    return builder.select(is_small, small, large)
+
+
+def _function(emit_value: Callable[[Any, Any], Any], doc: str) -> Any:
+    def typed(typingctx, x):
+        if not isinstance(x, LanesType):
+            return None
+
+        def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+            return emit_value(builder, args[0])
+
+        return x(x), emit
+
+    typed.__name__ = emit_value.__name__.strip("_")
+    typed.__doc__ = doc
+    return intrinsic(typed)
+
+
+sigmoid = _function(_sigmoid, "Logistic function of each lane; error below 2e-7 in float32.")
+tanh = _function(_tanh, "Hyperbolic tangent of each lane; error below 2e-7 in float32.")
+
+
+def _positive(builder: Any, x: Any) -> Any:
+    zero = _constant(x.type, 0.0)
+    return builder.select(builder.fcmp_ordered("<", x, zero), zero, x)
+
+
+positive = _function(_positive, "Positive part of each lane; NaN stays NaN.")
+
+
+@intrinsic
+def where_positive(typingctx, condition, value):
+    """Lanes of `value` where `condition` is above 0, and 0 elsewhere."""
+    if not isinstance(value, LanesType) or condition != value:
+        return None
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        zero = _constant(args[0].type, 0.0)
+        return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], zero)
+
+    return value(condition, value), emit
