@@ -1,0 +1,114 @@
+"""The fused Wiener filter on one window of 300 frames, on every level.
+
+GB/s counts the least that must move: mixture and magnitudes in and estimates out once, 112 bytes a
+bin for four sources in stereo. The ceiling is the rate of a plain copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # to run this as a file, too
+
+from benchmarks.compare.wiener import window
+from benchmarks.harness import results
+from benchmarks.harness.agreement import require
+from benchmarks.kernels import ladder
+
+# The kernel computes in double precision and stores single precision.
+_AT_LEAST_DB = 120.0
+_COPY_BYTES = 96 << 20
+# Bins that one thread filters at a time, as in a separation.
+_TASK_BINS = 128
+
+
+def options() -> argparse.Namespace:
+    """Command line."""
+    parser = ladder.parser(__doc__)
+    parser.add_argument("--frames", type=results.positive, default=300, help="(default: 300)")
+    parser.add_argument("--niter", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
+    parser.add_argument(
+        "--checked-bins", type=results.positive, default=256, help="compared with the oracle"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure the ceilings, then climb."""
+    args = options()
+    from umx_np._kernels import cpu
+    from umx_np.backends import get_backend, reference
+    from umx_np.dsp.wiener import DEFAULT_EPS, scale_of
+
+    mix, mags, description = window(args.frames)
+    nb_bins = mix.shape[2]
+    y = np.empty((len(mags), *mix.shape), np.complex64)
+    moved = mix.nbytes + mags.nbytes + y.nbytes
+    report = results.Report(
+        "kernel_wiener",
+        args.threads,
+        {
+            "nb_frames": args.frames,
+            "niter": args.niter,
+            "bytes_per_bin": moved / (args.frames * nb_bins),
+            "repeats": args.repeats,
+            "audio": description,
+        },
+    )
+    common = {"max_abs": scale_of(float(np.abs(mix).max())), "eps": DEFAULT_EPS}
+    common |= {"softmask": False, "residual": False}
+    checked = slice(0, args.checked_bins)
+    # The oracle returns the precision that it is given.
+    oracle_mix = mix[..., checked].astype(np.complex128)
+    expected = {
+        niter: reference.wiener(oracle_mix, mags[..., checked], iterations=niter, **common)
+        for niter in args.niter
+    }
+    names = ladder.levels(args.levels)
+    for threads in ladder.thread_counts(args.threads):
+        ops = get_backend("cpu", threads)
+        ceiling = ladder.copy_bandwidth(_COPY_BYTES, threads, args.repeats)
+        report.details[f"copy_gb_per_s_{threads}_threads"] = ceiling
+        for niter in args.niter:
+            runs: dict[str, Callable[[], object]] = {}
+            for level in names:
+                kernels = cpu.Kernels(level)
+
+                def some_bins(
+                    start: int, kernels: cpu.Kernels = kernels, niter: int = niter
+                ) -> None:
+                    stop = min(start + _TASK_BINS, nb_bins)
+                    kernels.wiener(
+                        mix, mags, y, bin_start=start, bin_stop=stop, iterations=niter, **common
+                    )
+
+                runs[level] = lambda ops=ops, one=some_bins: ops.map(
+                    one, range(0, nb_bins, _TASK_BINS)
+                )
+                y[...] = np.nan
+                runs[level]()
+                what = f"{level}, niter={niter}, {threads} threads, against NumPy in float64"
+                found = require(what, expected[niter], y[..., checked], at_least_db=_AT_LEAST_DB)
+                report.agreements.append(found)
+                require(what, y, y, at_least_db=_AT_LEAST_DB)  # no NaN in the other bins
+            for level, seconds in ladder.fastest(runs, args.repeats).items():
+                report.add_rung(
+                    f"window of {args.frames} frames, niter={niter}",
+                    level,
+                    threads,
+                    1e3 * seconds,
+                    rate=moved / seconds / 1e9,
+                    unit="GB/s",
+                    ceiling=ceiling,
+                    chosen=level == report.environment["umx_np"]["level"],
+                )
+    report.finish(args.json)
+
+
+if __name__ == "__main__":
+    raise SystemExit(results.run(main))
