@@ -77,4 +77,25 @@ TOL: dict[str, dict[str, Tolerance]] = {
     },
     "separator_fast": {"bfloat16": Tolerance(decibels(40.0), 0.0, "bfloat16 has 8 bits")},
     "blockwise": {"float32": Tolerance(1e-6, 0.0, "full scale; bit for bit equal in practice")},
+    "filter_gradient_same": {
+        "float32": Tolerance(2e-7, 0.0, "measured 2.5e-8: the results rounded to float32"),
+        "float64": Tolerance(8e-15, 0.0, "measured 8e-16: another order of the sums"),
+    },
+    "gradient_steps": {
+        "float64": Tolerance(1.3e-9, 0.0, "measured 1.4e-10: finite differences of fourth order"),
+    },
+    "adjoint": {
+        "float64": Tolerance(7e-16, 0.0, "measured 7.5e-17, of the product of the norms"),
+    },
+    "end_to_end_same": {
+        "float32": Tolerance(2e-5, 0.0, "measured 2.1e-6: two engines"),
+        "float64": Tolerance(5e-12, 0.0, "measured 1.5e-12: the filter amplifies rounding"),
+    },
+    "end_to_end_steps": {
+        "float64": Tolerance(1.3e-8, 0.0, "measured 1.4e-9: finite differences of fourth order"),
+    },
+    "end_to_end_gradient": {
+        "float32": Tolerance(1e-4, 0.0, "measured 4.5e-5; 1e-4 is the aim"),
+        "float64": Tolerance(1e-9, 0.0, "measured 1.4e-11; 1e-9 is the aim"),
+    },
 }

@@ -46,7 +46,7 @@ def first_estimates(
 ) -> np.ndarray:
     """Estimates [shape=(B, J, C, F)] before any iteration (6), (8), (10)."""
     mix = x[:, None]
-    y = mix * (m / (eps + m.sum(axis=1, keepdims=True))) if softmask else m * _phase(mix)
+    y = mix * (m / (eps + m.sum(axis=1, keepdims=True))) if softmask else m * _polar(mix)[1]
     if residual:
         y = np.concatenate([y, mix - y.sum(axis=1, keepdims=True)], axis=1)
     return y
@@ -66,22 +66,25 @@ def first_estimates_backward(
         shared = (d_mask * m).sum(axis=1, keepdims=True) / total
         d_x += (d_y * (m / total)).sum(axis=1)
         return (d_mask - shared) / total, d_x
-    phase = _phase(mix)
+    magnitude, phase = _polar(mix)
     d_m = _sum_to_channels((phase.conj() * d_y).real, m)
     d_phase = (m * d_y).sum(axis=1, keepdims=True)
     # What is left turns the phase: a longer x has the same one.
     d_phase -= phase * (phase.conj() * d_phase).real
-    magnitude = np.abs(mix)
-    # In silence the phase depends on nothing. One over a subnormal number can be infinite.
-    silent = magnitude < np.finfo(magnitude.dtype).tiny
-    d_x += np.where(silent, 0.0, d_phase / np.where(silent, 1.0, magnitude))[:, 0]
+    d_x += (d_phase / magnitude)[:, 0]
     return d_m, d_x
 
 
-def _phase(x: np.ndarray) -> np.ndarray:
-    """``x / |x|``, and 1 in silence, as the forward pass has it."""
-    silent = x == 0
-    return np.where(silent, 1.0, x / np.where(silent, 1.0, np.abs(x)))
+def _polar(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Magnitude and ``x / |x|``; in silence, where the phase is 0, infinity and 1.
+
+    One over the infinite magnitude takes the gradient of that phase away.
+    """
+    magnitude = np.abs(x)
+    # Silence here is also what is so small that one over it overflows.
+    silent = magnitude < np.finfo(magnitude.dtype).tiny
+    phase = np.where(silent, 1.0, x / np.where(silent, 1.0, magnitude))
+    return np.where(silent, np.inf, magnitude), phase
 
 
 def _sum_to_channels(d_m: np.ndarray, m: np.ndarray) -> np.ndarray:

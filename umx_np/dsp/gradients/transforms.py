@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ...backends import get_backend
@@ -115,7 +117,7 @@ def istft_backward(
         raise ShapeError(f"nb_frames={nb_frames}: there is no frame")
     geometry = StftGeometry(n_fft, n_hop, center)
     transform = Transform(geometry, "torch", get_backend(device), d_signal.dtype)
-    signals = d_signal.reshape(-1, d_signal.shape[-1])
+    signals = d_signal.reshape(math.prod(d_signal.shape[:-1]), d_signal.shape[-1])
     # What was cut off or filled with zeros has no influence (5).
     covered = geometry.nb_samples_of(nb_frames)
     lo, hi = geometry.pad, min(geometry.pad + signals.shape[1], covered)

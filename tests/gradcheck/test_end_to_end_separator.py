@@ -1,0 +1,309 @@
+"""`WaveformSeparator`: equal to `Separator`, and its gradients by finite differences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import signals
+from helpers.asserts import assert_close, assert_finite
+from helpers.upstream import options_id
+from tolerances import TOL
+
+from umx_np.config import ModelConfig, SeparatorConfig
+from umx_np.errors import ConfigError, ShapeError
+from umx_np.nn import TrainableNetwork
+from umx_np.testing import random_bundle_of, random_state
+from umx_np.training import end_to_end
+from umx_np.training.end_to_end import WaveformSeparator
+
+STEREO = random_bundle_of(
+    ModelConfig(nb_bins=33, hidden_size=8, nb_layers=2, max_bin=25), ("vocals", "rest"), seed=100
+)
+MONO = random_bundle_of(
+    ModelConfig(nb_bins=33, nb_channels=1, hidden_size=8, nb_layers=1), ("a", "b", "c"), seed=101
+)
+SINGLE = random_bundle_of(ModelConfig(nb_bins=33, hidden_size=8), ("vocals",), seed=102)
+BUNDLES = {"stereo": STEREO, "mono": MONO, "single": SINGLE}
+# Far from the kinks of both ReLUs, which finite differences would step over.
+SHIFTS = {"bn2.bias": 5.0, "output_mean": 20.0}
+
+OPTIONS = [
+    {"niter": 0},
+    {"niter": 1},
+    {"niter": 2, "residual": True},
+    {"niter": 0, "residual": True},
+    {"niter": 1, "softmask": True},
+    {"niter": 0, "softmask": True, "residual": True},
+    {"niter": 1, "wiener_win_len": 6},
+    {"niter": 2, "wiener_win_len": None},
+]
+
+
+def trainable(bundle, **options):
+    options = {"backend": "reference", "dtype": np.float64, **options}
+    return WaveformSeparator.from_bundle(bundle, **options)
+
+
+def audio_for(*, nb_samples=2, nb_channels=2, nb_timesteps=330, level=1.0):
+    sound = signals.music(nb_timesteps, nb_samples=nb_samples, nb_channels=nb_channels, seed=103)
+    return level * sound
+
+
+def weights_of_loss(shape):
+    return np.random.default_rng(104).standard_normal(shape)
+
+
+# -- Forward -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=options_id)
+@pytest.mark.parametrize("name", BUNDLES)
+def test_evaluation_mode_is_the_separator(name, options):
+    audio = audio_for()
+    separator = trainable(BUNDLES[name], **options)
+    stems, _ = separator.forward(audio, training=False)
+    desired = separator.separator(device="reference")(audio)
+    assert_close(stems, desired, TOL["end_to_end_same"]["float64"], dtype=np.float64)
+
+    audio = audio.astype(np.float32)
+    separator = trainable(BUNDLES[name], dtype=np.float32, **options)
+    stems, _ = separator.forward(audio, training=False)
+    desired = separator.separator()(audio)
+    assert_close(stems, desired, TOL["end_to_end_same"]["float32"], dtype=np.float32)
+
+
+def test_three_channels_under_mono_networks():
+    """One network input for any number of channels; the filter solves 3 x 3 systems."""
+    audio = audio_for(nb_channels=3)
+    separator = trainable(MONO, niter=1)
+    stems, cache = separator.forward(audio, training=False)
+    desired = separator.separator(device="reference")(audio)
+    assert_close(stems, desired, TOL["end_to_end_same"]["float64"], dtype=np.float64)
+    assert separator.audio_gradient(stems, cache).shape == audio.shape
+    separator = trainable(MONO, niter=1, dtype=np.float32)
+    assert separator.forward(audio, training=False)[0].shape == stems.shape
+
+
+def test_arguments_do_not_change():
+    audio = audio_for()
+    separator = trainable(STEREO, niter=1)
+    stems, cache = separator.forward(audio, training=False)
+    before = audio.copy(), stems.copy()
+    gradients = separator.backward(stems, cache)
+    np.testing.assert_array_equal(audio, before[0])
+    np.testing.assert_array_equal(stems, before[1])
+    # Nor does the caller's array matter after the forward pass.
+    _, cache = separator.forward(audio, training=False)
+    audio[:] = 0.0
+    again = separator.backward(stems, cache)
+    np.testing.assert_array_equal(again["rest"]["fc1.weight"], gradients["rest"]["fc1.weight"])
+
+
+# -- Gradients -----------------------------------------------------------------------------------
+
+
+def derivative(function, step):
+    """Fourth-order central difference at 0."""
+    near = function(step) - function(-step)
+    return (8 * near - (function(2 * step) - function(-2 * step))) / (12 * step)
+
+
+def parameter_error(bundle, *, training=False, level=0.005, step=1e-4, **options):
+    """Largest relative error of the gradient of one network along random directions.
+
+    The sound is soft: with loud sound and few sources the filter is nearly singular, and amplifies
+    rounding errors that finite differences amplify again.
+    """
+    separator = trainable(bundle, **options)
+    for network in separator.networks.values():
+        for key, shift in SHIFTS.items():
+            network.parameters[key] += shift
+    audio = audio_for(level=level)
+
+    def forward():
+        # The same dropout masks every time.
+        return separator.forward(audio, training=training, rng=np.random.default_rng(7))
+
+    stems, cache = forward()
+    weights = weights_of_loss(stems.shape)
+    gradients = separator.backward(weights, cache)
+    assert list(gradients) == list(bundle.targets)
+    rng = np.random.default_rng(105)
+    worst = 0.0
+    for name, network in separator.networks.items():
+        start = {key: value.copy() for key, value in network.parameters.items()}
+        directions = {
+            key: rng.standard_normal(value.shape) * np.abs(value) for key, value in start.items()
+        }
+
+        def along(t, network=network, start=start, directions=directions):
+            for key, value in network.parameters.items():
+                value[...] = start[key] + t * directions[key]
+            return float(np.vdot(weights, forward()[0]))
+
+        parts = [np.vdot(gradients[name][key], d) for key, d in directions.items()]
+        found = derivative(along, step)
+        along(0.0)
+        error = abs(found - sum(parts)) / max(map(abs, [found, *parts]))
+        worst = max(worst, error if np.isfinite(error) else np.inf)
+    return worst
+
+
+PARAMETER_ERROR = TOL["end_to_end_steps"]["float64"].rtol
+
+
+# The softmask of a single target is 1, its gradient all but vanishes.
+PARAMETER_CASES = [
+    pytest.param(name, options, id=f"{name}-{options_id(options)}")
+    for name in BUNDLES
+    for options in OPTIONS
+    if name != "single" or not options.get("softmask")
+]
+
+
+@pytest.mark.parametrize(("name", "options"), PARAMETER_CASES)
+def test_parameters(name, options):
+    assert parameter_error(BUNDLES[name], **options) < PARAMETER_ERROR
+
+
+@pytest.mark.parametrize("options", OPTIONS[:3], ids=options_id)
+def test_parameters_in_training_mode(options):
+    """With batch statistics and dropout."""
+    assert parameter_error(STEREO, training=True, **options) < PARAMETER_ERROR
+
+
+def test_parameters_with_a_loud_mixture():
+    assert parameter_error(STEREO, niter=1, level=50.0, step=2e-5) < PARAMETER_ERROR
+
+
+class Constant:
+    """Stands for a network that gives the same magnitudes whatever it sees."""
+
+    def __init__(self, network, y):
+        self.config, self.dtype, self._y = network.config, network.dtype, y
+
+    def forward(self, x, **_):
+        return self._y, None
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=options_id)
+@pytest.mark.parametrize(("name", "level"), [*((name, 0.02) for name in BUNDLES), ("stereo", 50.0)])
+def test_audio(name, options, level):
+    """The networks are constants for this gradient."""
+    separator = trainable(BUNDLES[name], **options)
+    audio = audio_for(level=level)
+    _, cache = separator.forward(audio, training=False)
+    separator.networks = {
+        name: Constant(network, y)
+        for (name, network), y in zip(separator.networks.items(), cache.targets, strict=True)
+    }
+    stems, cache = separator.forward(audio)
+    weights = weights_of_loss(stems.shape)
+    d_audio = separator.audio_gradient(weights, cache)
+    direction = level * 0.1 * np.random.default_rng(106).standard_normal(audio.shape)
+    found = derivative(
+        lambda t: float(np.vdot(weights, separator.forward(audio + t * direction)[0])), step=5e-6
+    )
+    expected = float(np.vdot(d_audio, direction))
+    assert abs(found - expected) < PARAMETER_ERROR * abs(found)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=options_id)
+@pytest.mark.parametrize("kind", ["silence", "gap", "dual mono", "short"])
+def test_difficult_signals_have_finite_gradients(kind, options):
+    audio = {
+        "silence": np.zeros((2, 2, 330)),
+        "gap": signals.gapped(660, seed=107),
+        "dual mono": signals.dual_mono(330, seed=107),
+        "short": audio_for(nb_timesteps=3),
+    }[kind]
+    separator = trainable(STEREO, dtype=np.float32, **options)
+    stems, cache = separator.forward(audio, training=False)
+    assert_finite(stems, shape=stems.shape, dtype=np.float32)
+    d_stems = weights_of_loss(stems.shape)
+    assert_finite(separator.audio_gradient(d_stems, cache), shape=audio.shape, dtype=np.float32)
+    for name, gradients in separator.backward(d_stems, cache).items():
+        parameters = separator.networks[name].parameters
+        assert list(gradients) == list(parameters)
+        for key, gradient in gradients.items():
+            assert_finite(gradient, shape=parameters[key].shape, dtype=np.float32)
+
+
+def test_single_precision_gradients():
+    audio = audio_for()
+    found = {}
+    for dtype in (np.float32, np.float64):
+        separator = trainable(STEREO, dtype=dtype, niter=1)
+        stems, cache = separator.forward(audio, training=False)
+        found[dtype] = separator.backward(weights_of_loss(stems.shape), cache)
+    for name, gradients in found[np.float32].items():
+        for key, gradient in gradients.items():
+            tolerance = TOL["end_to_end_gradient"]["float32"]
+            assert_close(gradient, found[np.float64][name][key], tolerance, dtype=np.float32)
+
+
+# -- Sharpness -----------------------------------------------------------------------------------
+
+
+def test_residual_that_is_taken_for_returned_is_found(monkeypatch):
+    """Its gradient is zero; a copy of a stem's would be wrong."""
+    monkeypatch.setattr(end_to_end.np, "zeros_like", np.ones_like)
+    assert parameter_error(SINGLE, niter=1) > 1e3 * PARAMETER_ERROR
+
+
+def test_windows_that_are_filtered_together_are_found(monkeypatch):
+    separator = trainable(STEREO, niter=1, wiener_win_len=5)
+    audio = audio_for()
+    stems, cache = separator.forward(audio, training=False)
+    right = separator.backward(stems, cache)
+    _, cache = separator.forward(audio, training=False)
+    monkeypatch.setattr(separator, "_windows", lambda nb_frames: [slice(0, nb_frames)])
+    wrong = separator.backward(stems, cache)
+    key = "fc1.weight"
+    difference = np.linalg.norm(wrong["rest"][key] - right["rest"][key])
+    assert difference > 1e-3 * np.linalg.norm(right["rest"][key])
+
+
+# -- Arguments -----------------------------------------------------------------------------------
+
+
+def test_networks_have_to_fit():
+    config = SeparatorConfig(n_fft=64, n_hop=16)
+
+    def network(dtype=np.float32, **changes):
+        model = ModelConfig(**{"nb_bins": 33, "hidden_size": 4, "nb_layers": 1, **changes})
+        return TrainableNetwork(model, random_state(model), backend="reference", dtype=dtype)
+
+    with pytest.raises(ConfigError, match="empty"):
+        WaveformSeparator({}, config)
+    for wrong in ({"nb_bins": 65}, {"nb_channels": 1}):
+        with pytest.raises(ConfigError, match="'vocals'"):
+            WaveformSeparator({"vocals": network(**wrong)}, config)
+    with pytest.raises(ConfigError, match="dtype=float64"):
+        WaveformSeparator({"a": network(), "b": network(np.float64)}, config)
+    with pytest.raises(ConfigError, match="n_hop=64"):
+        WaveformSeparator({"a": network()}, config.with_(n_hop=64))
+
+
+def test_audio_is_checked():
+    separator = trainable(STEREO)
+    audio = audio_for()
+    for wrong in (audio[0], audio[:, :1], audio[..., :0], audio[:0]):
+        with pytest.raises(ShapeError, match="audio has shape"):
+            separator.forward(wrong)
+    audio[0, 0, 0] = np.nan
+    with pytest.raises(ShapeError, match="NaN"):
+        separator.forward(audio)
+
+
+def test_backward_is_checked():
+    separator = trainable(STEREO)
+    stems, cache = separator.forward(audio_for(), training=False)
+    with pytest.raises(ShapeError, match="d_stems has shape"):
+        separator.backward(stems[:, :1], cache)
+    separator.backward(stems, cache)
+    with pytest.raises(ConfigError, match="cache"):
+        separator.backward(stems, cache)
+    _, cache = separator.forward(audio_for(), training=False, keep=False)
+    with pytest.raises(ConfigError, match="cache"):
+        separator.backward(stems, cache)
