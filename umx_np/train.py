@@ -41,9 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _train(arguments: dict) -> int:
     from .data import load_datasets
     from .training.config import TrainConfig
+    from .training.files import RunFiles
     from .training.interrupts import stopping_on_signals
 
     config = TrainConfig.from_arguments(arguments)
+    # Before the data is looked at, which may take long.
+    RunFiles(config).check()
+
     from .training.trainer import Trainer
 
     received: list[int] = []

@@ -74,9 +74,9 @@ def find_checkpoint(folder: str | os.PathLike[str], target: str | None = None) -
             f"checkpoint={str(folder)!r} holds several runs ({', '.join(targets)}); add --target"
         )
     if target not in targets:
-        wanted = "" if target is None else f"of target={target!r} "
+        wanted = "" if target is None else f" of target={target!r}"
         others = f"; there is {', '.join(targets)}" if targets else ""
-        raise TrainingError(f"checkpoint={str(folder)!r} holds no checkpoint {wanted}{others}")
+        raise TrainingError(f"checkpoint={str(folder)!r} holds no checkpoint{wanted}{others}")
     assert target is not None
     return checkpoint_path(folder, target), target
 
@@ -85,9 +85,11 @@ def is_torch_checkpoint(path: Path) -> bool:
     """Whether Open-Unmix wrote the file, judged by its first bytes."""
     try:
         with open(path, "rb") as file:
-            return file.read(4).startswith(_TORCH_STARTS)
+            start = file.read(9)
     except OSError as error:
         raise TrainingError(f"path={str(path)!r} cannot be read: {error.strerror}") from error
+    # Ours begins with the length of the JSON that follows, which may look like anything.
+    return start.startswith(_TORCH_STARTS) and start[8:] != b"{"
 
 
 def write_checkpoint(path: Path, tree: dict[str, Any]) -> None:

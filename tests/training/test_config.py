@@ -1,0 +1,103 @@
+"""Settings and their checks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from umx_np.errors import ConfigError, DeviceError
+from umx_np.training import TrainConfig
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 2.5},
+        {"hidden_size": -1},
+        {"nb_layers": 0},
+        {"threads": 0},
+        {"seed": -1},
+        {"lr": 0.0},
+        {"lr": float("nan")},
+        {"lr_decay_gamma": 1.0},
+        {"weight_decay": -1e-5},
+        {"clip_grad_norm": 0.0},
+        {"seq_dur": float("inf")},
+        {"bandwidth": -1},
+        {"optimizer": "lbfgs"},
+        {"momentum": 0.9},
+        {"device": "tpu"},
+        {"target": "../vocals"},
+        {"target": ""},
+        {"checkpoint_every": "often"},
+        {"checkpoint_every": "-3"},
+        {"checkpoint_every": "0min"},
+        {"model": "umxhq", "checkpoint": "out"},
+    ],
+    ids=str,
+)
+def test_unusable_values(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TrainConfig(**wrong)
+
+
+def test_gpu_is_refused_with_the_reason():
+    with pytest.raises(DeviceError, match="GPU"):
+        TrainConfig(device="cuda:1")
+    with pytest.raises(DeviceError, match="mixed precision needs a GPU"):
+        TrainConfig(amp=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [
+        ("0", (0, 0.0)),
+        ("500", (500, 0.0)),
+        ("20 batches", (20, 0.0)),
+        ("10min", (0, 600.0)),
+        ("0.5 m", (0, 30.0)),
+        ("2 Minutes", (0, 120.0)),
+    ],
+)
+def test_interval_of_checkpoints(text, interval):
+    assert TrainConfig(checkpoint_every=text).checkpoint_interval() == interval
+
+
+def test_frozen_and_checked_again():
+    config = TrainConfig()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.lr = 1.0
+    with pytest.raises(ConfigError, match="epochs"):
+        config.with_(epochs=0)
+
+
+def test_whole_tracks_come_one_at_a_time():
+    config = TrainConfig(seq_dur=0.0)
+    assert (config.batch_size, config.seq_duration) == (1, None)
+
+
+def test_architecture():
+    config = TrainConfig().model_config(44100.0)
+    assert (config.nb_bins, config.max_bin, config.hidden_size, config.nb_layers) == (
+        2049,
+        1487,
+        512,
+        3,
+    )
+
+
+def test_arguments_and_back():
+    config = TrainConfig(n_fft=512, statistics=False, lr=1e-4, output="here", optimizer="sgd")
+    arguments = config.to_arguments()
+    assert (arguments["nfft"], arguments["debug"]) == (512, True)
+    assert TrainConfig.from_arguments({**arguments, "root": "data"}) == config
+
+
+def test_no_cuda():
+    assert TrainConfig.from_arguments({"no_cuda": True, "device": "cuda"}).device == "cpu"
+    assert TrainConfig.from_arguments({"no_cuda": True, "device": "auto"}).device == "cpu"
+    assert TrainConfig.from_arguments({"no_cuda": True, "device": "reference"}).device == (
+        "reference"
+    )

@@ -1,0 +1,190 @@
+"""The command line: upstream's options and defaults, and those of a run that is continued."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from umx_np.train import main
+from umx_np.training import TrainConfig, TrainingError
+from umx_np.training.options import build_parser, parse_options
+
+# Every option of Open-Unmix's scripts/train.py with its default.
+UPSTREAM = {
+    "target": "vocals",
+    "dataset": "musdb",
+    "root": None,
+    "output": "open-unmix",
+    "model": None,
+    "checkpoint": None,
+    "audio_backend": "soundfile",
+    "epochs": 1000,
+    "batch_size": 16,
+    "lr": 0.001,
+    "patience": 140,
+    "lr_decay_patience": 80,
+    "lr_decay_gamma": 0.3,
+    "weight_decay": 0.00001,
+    "seed": 42,
+    "seq_dur": 6.0,
+    "unidirectional": False,
+    "nfft": 4096,
+    "nhop": 1024,
+    "hidden_size": 512,
+    "bandwidth": 16000,
+    "nb_channels": 2,
+    "nb_workers": 0,
+    "debug": False,
+    "quiet": False,
+    "no_cuda": False,
+}
+# Those of its datasets.
+UPSTREAM_DATASETS = {
+    "musdb": {
+        "is_wav": False,
+        "samples_per_track": 64,
+        "source_augmentations": ["gain", "channelswap"],
+    },
+    "aligned": {"input_file": "x.wav", "output_file": "y.wav"},
+    "sourcefolder": {
+        "interferer_dirs": ["a", "b"],
+        "target_dir": "c",
+        "ext": ".wav",
+        "nb_train_samples": 1000,
+        "nb_valid_samples": 100,
+        "source_augmentations": None,
+    },
+    "trackfolder_var": {
+        "ext": ".wav",
+        "target_file": "c.flac",
+        "source_augmentations": None,
+        "random_interferer_mix": False,
+        "silence_missing": False,
+    },
+    "trackfolder_fix": {
+        "target_file": "c.flac",
+        "interferer_files": ["a.flac"],
+        "random_track_mix": False,
+        "source_augmentations": None,
+    },
+}
+REQUIRED = ("input_file", "output_file", "interferer_dirs", "target_dir", "target_file")
+REQUIRED += ("interferer_files",)
+
+
+def arguments_for(values):
+    """Command line that gives the options without which a dataset makes no sense."""
+    argv = []
+    for name, value in values.items():
+        if name in REQUIRED:
+            argv += ["--" + name.replace("_", "-")]
+            argv += value if isinstance(value, list) else [value]
+    return argv
+
+
+@pytest.mark.parametrize("dataset", UPSTREAM_DATASETS)
+def test_options_and_defaults_are_upstreams(dataset):
+    own = UPSTREAM_DATASETS[dataset]
+    argv = [] if dataset == "musdb" else ["--dataset", dataset, *arguments_for(own)]
+    args = vars(parse_options(argv))
+    expected = {**UPSTREAM, "dataset": dataset, **own}
+    if dataset != "musdb":
+        expected["target"] = {"aligned": "y"}.get(dataset, "c")
+    assert {name: args[name] for name in expected} == expected
+    others = set().union(*UPSTREAM_DATASETS.values()) - set(own)
+    assert not others & set(args)
+
+
+def test_defaults_have_one_home():
+    args = vars(parse_options([]))
+    assert TrainConfig.from_arguments(args) == TrainConfig()
+    config = TrainConfig().to_arguments()
+    assert {name: args[name] for name in config} == config
+
+
+def test_every_option_is_explained():
+    actions = [a for a in build_parser()._actions if a.option_strings != ["-h", "--help"]]
+    assert len(actions) > 40
+    assert [a.dest for a in actions if not a.help] == []
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from umx_np.train import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numba', 'scipy', 'matplotlib', 'tqdm', 'musdb', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    assert "--lr-decay-gamma" in result.stdout
+
+
+def test_abbreviations_are_not_guessed(capsys):
+    # `--target` would else be any of `--target-dir` and `--target-file`.
+    with pytest.raises(SystemExit):
+        parse_options(["--epoch", "3"])
+    assert "--epoch" in capsys.readouterr().err
+
+
+def test_errors_end_with_a_message(capsys, tmp_path):
+    missing = ["--dataset", "aligned", "--input-file", "x", "--output-file", "y"]
+    for argv, message in (
+        (["--amp"], "mixed precision needs a GPU"),
+        (["--device", "cuda"], "GPU"),
+        (["--checkpoint", str(tmp_path)], "holds no checkpoint"),
+        ([*missing, "--root", str(tmp_path / "absent"), "--output", str(tmp_path)], "absent"),
+    ):
+        assert main(argv) == 1
+        assert message in capsys.readouterr().err
+
+
+class TestContinuing:
+    """What is not given comes from the run that is continued."""
+
+    @pytest.fixture
+    def out(self, tiny_command, tmp_path):
+        assert main([*tiny_command, "--quiet", "--lr", "0.01"]) == 0
+        return tmp_path / "out"
+
+    def test_settings_are_restored(self, out, tiny_command):
+        args = vars(parse_options(["--checkpoint", str(out)]))
+        first = vars(parse_options([*tiny_command, "--quiet", "--lr", "0.01"]))
+        assert args == {**first, "checkpoint": str(out), "output": str(out), "quiet": False}
+
+    def test_options_given_win(self, out):
+        args = parse_options(
+            ["--checkpoint", str(out), "--epochs", "9", "--target-file", "vocals.wav"]
+        )
+        assert (args.epochs, args.lr, args.dataset) == (9, 0.01, "trackfolder_var")
+
+    def test_another_dataset(self, out):
+        argv = ["--checkpoint", str(out), "--dataset", "aligned"]
+        args = parse_options([*argv, "--input-file", "x.wav", "--output-file", "vocals.wav"])
+        assert args.dataset == "aligned"
+        assert not hasattr(args, "silence_missing")
+
+    def test_another_target(self, out):
+        with pytest.raises(TrainingError, match=r"target='drums'; there is vocals"):
+            parse_options(["--checkpoint", str(out), "--target-file", "drums.wav"])
+
+    def test_several_targets(self, out):
+        (out / "drums.chkpnt").write_bytes((out / "vocals.chkpnt").read_bytes())
+        with pytest.raises(TrainingError, match="--target"):
+            parse_options(["--checkpoint", str(out)])
+        assert parse_options(["--checkpoint", str(out), "--target", "vocals"]).target == "vocals"
+
+    def test_goes_on(self, out, capsys):
+        assert main(["--checkpoint", str(out), "--epochs", "3"]) == 0
+        assert "epoch 3/3" in capsys.readouterr().err
+        results = json.loads((out / "vocals.json").read_text())
+        assert results["epochs_trained"] == len(results["valid_loss_history"]) == 3
+        assert main(["--checkpoint", str(out), "--epochs", "3"]) == 0
+        assert "raise --epochs" in capsys.readouterr().err
