@@ -153,7 +153,7 @@ def _end(servers: list[_Server]) -> None:
 
 def _serve(pipe: Connection, pickled: bytes) -> None:
     """Answer questions until the pipe is closed. Runs in the other process."""
-    from .loader import make_batch
+    from .loader import keep_freed_memory, make_batch
 
     # Ctrl-C reaches every process of a terminal; the one in charge closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -162,6 +162,7 @@ def _serve(pipe: Connection, pickled: bytes) -> None:
     logging.getLogger("umx_np").propagate = False
     dataset: UnmixDataset = pickle.loads(pickled)
     known = set(dataset.skipped)
+    keep_freed_memory()
     while True:
         try:
             indices, seed, epoch = pipe.recv()

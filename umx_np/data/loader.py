@@ -136,6 +136,7 @@ class Loader:
                 f"start_batch={start_batch} is beyond the {len(batches)} batches of an epoch"
             )
         todo = batches[start_batch:]
+        keep_freed_memory()
         return self._ahead(todo, n) if self.workers and todo else self._at_once(todo, n)
 
     def _at_once(self, todo: list[np.ndarray], epoch: int) -> Iterator[Batch]:
@@ -200,6 +201,17 @@ class Loader:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def keep_freed_memory() -> None:
+    """Make glibc reuse memory in place of giving it back to the system each time.
+
+    It keeps blocks up to the size of the largest that was freed so far, at most 32 MB. Items are a
+    few arrays of 2 MB, and without this every one of their pages is asked for anew: 5.0 ms of
+    system time an item of four stems of 6 s, against 0.8 ms (measured on a virtual machine, where
+    page faults are slow). Other allocators take no notice.
+    """
+    np.empty(31 << 20, np.uint8)
 
 
 def make_batch(
