@@ -7,7 +7,7 @@ compiled by Numba, which is imported only when it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,11 +78,13 @@ class TrainingBackend(Protocol):
         """Prepare an engine for an architecture and float32 or float64."""
         ...
 
-    def adam_update(self, **arguments: Any) -> None:
+    @property
+    def adam_update(self) -> Callable[..., None]:
         """One step of Adam on one tensor; see `umx_np.optim.adam_update`."""
         ...
 
-    def sgd_update(self, **arguments: Any) -> None:
+    @property
+    def sgd_update(self) -> Callable[..., None]:
         """One step of stochastic gradient descent; see `umx_np.optim.sgd_update`."""
         ...
 

@@ -51,9 +51,7 @@ def _shift_input(x, mean, out, start, stop):
 # Oracle        umx_np.nn.batchnorm.batch_statistics
 # Benchmark     benchmarks/compare/train_step.py
 def _make_statistics(lanes: int, build: int) -> Callable:
-    def column_statistics(
-        z, shift, sums, nb_rows, nb_columns, start, stop, scratch
-    ):
+    def column_statistics(z, shift, sums, nb_rows, nb_columns, start, stop, scratch):
         if build < 0:  # names the version of this folder; see compiling.build_number
             return
         for block in range(0, nb_rows, _BLOCK):

@@ -55,7 +55,7 @@ def compiled(kernel: Callable, signatures: Sequence[Any], *, fastmath: bool = Tr
     The result is kept on disk, beside the source or where Numba finds a place. Where there is none,
     in a read-only container for instance, the kernel is compiled again in every process.
     """
-    options = {
+    options: dict[str, Any] = {
         "nogil": True,
         "error_model": "numpy",
         "fastmath": set(_FASTMATH) if fastmath else False,

@@ -84,9 +84,7 @@ class NumbaEngine:
 
     # -- tasks -------------------------------------------------------------------------------------
 
-    def _spans(
-        self, total: int, step: int, function: Callable[[int, int], None]
-    ) -> None:
+    def _spans(self, total: int, step: int, function: Callable[[int, int], None]) -> None:
         """Call ``function(start, stop)`` for ranges of at most `step`, on all threads."""
         spans = [(start, min(start + step, total)) for start in range(0, total, step)]
         parallel_map(self.threads, lambda span: function(*span), spans)
@@ -140,9 +138,7 @@ class NumbaEngine:
         cube = x.reshape(rows, nb_channels, -1)
         self._rows(
             rows,
-            lambda start, stop: self._bins.shift_input(
-                cube, p["input_mean"], shifted, start, stop
-            ),
+            lambda start, stop: self._bins.shift_input(cube, p["input_mean"], shifted, start, stop),
         )
         flat = shifted.reshape(rows, -1)
         z1 = (p["fc1.weight"] * scale) @ flat.T
@@ -292,9 +288,7 @@ class NumbaEngine:
             h.reshape(-1, nb_frames, nb_samples)[...] = x[:, :, :nb_samples]
         return layers
 
-    def _scan_all(
-        self, scan: Callable[[tuple[int, int]], None], padded: int, lanes: int
-    ) -> None:
+    def _scan_all(self, scan: Callable[[tuple[int, int]], None], padded: int, lanes: int) -> None:
         """Call `scan` for all directions and blocks of samples, on all threads."""
         tasks = [
             (direction, sample)
@@ -341,9 +335,7 @@ class NumbaEngine:
 
         d_encoded, d_h = d_joined[: config.hidden_size], d_joined[config.hidden_size :]
         shape = (-1, nb_frames, nb_samples)
-        d_x = self._lstm_backward(
-            d_h.reshape(shape), cache.pop("layers"), cache["masks"], p, g
-        )
+        d_x = self._lstm_backward(d_h.reshape(shape), cache.pop("layers"), cache["masks"], p, g)
         d_encoded = d_encoded.reshape(shape)
         d_encoded += d_x[:, :, :nb_samples]
         d = d_encoded.reshape(config.hidden_size, -1)

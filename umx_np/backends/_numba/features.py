@@ -128,5 +128,3 @@ class FeatureKernels:
 def feature_kernels(dtype: np.dtype) -> FeatureKernels:
     """Compile the kernels for a dtype, once."""
     return FeatureKernels(dtype)
-
-

@@ -26,6 +26,8 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, models, register_model
 
 _INT = ir.IntType(64)
+# As a value of any type, because what a kernel calls is not what stands here.
+_intrinsic: Any = intrinsic(prefer_literal=True)
 
 
 class LanesType(types.Type):
@@ -123,7 +125,7 @@ def _is_flat(kind: Any) -> bool:
     return isinstance(kind, types.Array) and kind.ndim == 1 and kind.layout == "C"
 
 
-@intrinsic(prefer_literal=True)
+@_intrinsic
 def load(typingctx, array, index, lanes):
     """Lanes from ``array[index : index + lanes]``."""
     if not _is_flat(array) or not isinstance(lanes, types.IntegerLiteral):
@@ -139,7 +141,7 @@ def load(typingctx, array, index, lanes):
     return kind(array, types.int64, lanes), emit
 
 
-@intrinsic
+@_intrinsic
 def store(typingctx, array, index, value):
     """Put lanes to ``array[index : index + lanes]``."""
     if not _is_flat(array) or not isinstance(value, LanesType):
@@ -154,7 +156,7 @@ def store(typingctx, array, index, value):
     return types.void(array, types.int64, value), emit
 
 
-@intrinsic
+@_intrinsic
 def prefetch(typingctx, array, index):
     """Ask for the cache line of ``array[index]``, which may lie outside of the array."""
     if not _is_flat(array):
@@ -173,7 +175,7 @@ def prefetch(typingctx, array, index):
     return types.void(array, types.int64), emit
 
 
-@intrinsic(prefer_literal=True)
+@_intrinsic
 def tile_product(typingctx, sums, w, w_index, x, nb_k, rows, lanes):
     """Add the product of a panel of weights with a matrix to a tile of sums.
 
@@ -241,13 +243,19 @@ def tile_product(typingctx, sums, w, w_index, x, nb_k, rows, lanes):
 
 
 # -- elementary functions --------------------------------------------------------------------------
-# Coefficients of the float32 polynomials: S. Moshier, Cephes Mathematical Library, single precision.
+# The float32 polynomials are those of S. Moshier, Cephes Mathematical Library, single precision.
 
 _LOG2_E = 1.44269504088896341
 # ln 2 in two parts, of which the first has few digits: its products with integers are exact.
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
-_TANH = (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)
+_TANH = (
+    -5.70498872745e-3,
+    2.06390887954e-2,
+    -5.37397155531e-2,
+    1.33314422036e-1,
+    -3.33332819422e-1,
+)
 # Beyond these exp leaves the range of normal numbers; sigmoid and tanh are 0 or 1 long before.
 _EXP_RANGE = (-87.0, 88.0)
 # Adding it leaves the nearest integer in the last bits of a float32.
@@ -315,7 +323,7 @@ def _function(emit_value: Callable[[Any, Any], Any], doc: str) -> Any:
 
     typed.__name__ = emit_value.__name__.strip("_")
     typed.__doc__ = doc
-    return intrinsic(typed)
+    return _intrinsic(typed)
 
 
 sigmoid = _function(_sigmoid, "Logistic function of each lane; error below 2e-7 in float32.")
@@ -330,7 +338,7 @@ def _positive(builder: Any, x: Any) -> Any:
 positive = _function(_positive, "Positive part of each lane; NaN stays NaN.")
 
 
-@intrinsic
+@_intrinsic
 def where_positive(typingctx, condition, value):
     """Lanes of `value` where `condition` is above 0, and 0 elsewhere."""
     if not isinstance(value, LanesType) or condition != value:

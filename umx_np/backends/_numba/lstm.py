@@ -85,7 +85,7 @@ def pack_backward(W_hh: np.ndarray, rows: int) -> np.ndarray:
 #               nb_frames, nb_samples, hidden  T, B (a multiple of the lanes), H
 #               sample   first sample of the task
 #               reverse  walk the frames from last to first
-#               state    (2 padded H + H + rows, lanes)  scratch, aligned: two h in turn, c, the tile
+#               state    (2 padded H + H + rows, lanes)  scratch: two h in turn, c, the tile
 # Aliasing      none of the arrays overlap; tasks write different samples of the same arrays
 # Accumulates   `=`
 # Parallel over nothing: one task belongs to one thread
