@@ -121,6 +121,7 @@ class RunFiles:
         if config.checkpoint is None:
             # Old weights stay until there are better ones, but are not to be continued.
             self.checkpoint.unlink(missing_ok=True)
+            self._path(".png").unlink(missing_ok=True)
         elif not self._goes_on_here():
             self._bring_best(Path(config.checkpoint).expanduser())
         write_json(self.folder / SEPARATOR_FILE, settings)
