@@ -1,0 +1,78 @@
+"""``python -m umx_np.data`` on small folders."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from umx_np.data import item_rng, load_datasets
+from umx_np.data.__main__ import build_parser, main
+
+from .conftest import Tree
+
+
+@pytest.fixture
+def line(tree: Tree) -> list[str]:
+    tree.tracks(["train", "valid"], ["1", "2", "3"], ["vocals.wav", "bass.wav"])
+    (tree.root / "valid/3/bass.wav").unlink()
+    line = f"--dataset trackfolder_fix --root {tree.root} --target-file vocals.wav"
+    return f"{line} --interferer-files bass.wav --nfft 64 --nhop 16".split()
+
+
+def test_defaults_are_those_of_upstream() -> None:
+    args = build_parser().parse_args([])
+    assert (args.dataset, args.seed, args.seq_dur, args.batch_size) == ("musdb", 42, 5.0, 16)
+    assert (args.target, args.save, args.nb_workers) == ("vocals", None, 4)
+    assert build_parser().parse_args(["--save"]).save == "test"
+
+
+@pytest.mark.parametrize("seconds", ["1.0", "0"])
+def test_what_is_reported(
+    line: list[str], seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*line, "--seq-dur", seconds, "--audio-backend", "soundfile"]) == 0
+    out = capsys.readouterr().out
+    length = 3 * (float(seconds) or 1.5)
+    assert f"Total training duration (h): {length / 3600:.4f}" in out
+    assert "Number of training samples: 3\nNumber of validation samples: 2\n" in out
+    assert "Target: vocals\nRate: 1000 Hz, 2 channels\n" in out
+    assert re.search(r"Loaded \d+\.\d items a second, \d+ times real time\n", out)
+    assert re.search(r"^ +203 +\d\S* +\d\S*$", out, re.M)
+
+
+def test_saved_items_are_those_of_training(
+    line: list[str], tree: Tree, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "saved" / "here"
+    options = ["--save", str(folder), "--seq-dur", "1.0", "--no-statistics", "--batch-size", "2"]
+    assert main([*line, *options, "--source-augmentations", "gain"]) == 0
+    assert "(with saving)" in capsys.readouterr().out
+    train, _ = load_datasets(
+        dataset="trackfolder_fix",
+        root=tree.root,
+        target_file="vocals.wav",
+        interferer_files=["bass.wav"],
+        seq_dur=1.0,
+        source_augmentations=["gain"],
+    )
+    for k in range(3):
+        for name, waveform in zip("xy", train.sample(k, item_rng(42, 0, k)), strict=True):
+            saved, rate = sf.read(folder / f"{k}{name}.wav", dtype="float32")
+            assert rate == 1000
+            np.testing.assert_array_equal(saved.T, waveform)
+    assert len(list(folder.iterdir())) == 6
+
+
+def test_errors_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "umx_np.data", "--dataset", "trackfolder_var"]
+    command += ["--target-file", "a.wav", "--root", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith("python -m umx_np.data: error: root=")
+    assert run.stderr.count("\n") == 1
