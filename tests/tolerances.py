@@ -88,14 +88,30 @@ TOL: dict[str, dict[str, Tolerance]] = {
         "float64": Tolerance(7e-16, 0.0, "measured 7.5e-17, of the product of the norms"),
     },
     "end_to_end_same": {
-        "float32": Tolerance(2e-5, 0.0, "measured 2.1e-6: two engines"),
+        "float32": Tolerance(2e-5, 0.0, "measured 3.2e-6: two engines"),
         "float64": Tolerance(5e-12, 0.0, "measured 1.5e-12: the filter amplifies rounding"),
     },
     "end_to_end_steps": {
         "float64": Tolerance(1.3e-8, 0.0, "measured 1.4e-9: finite differences of fourth order"),
     },
     "end_to_end_gradient": {
-        "float32": Tolerance(1e-4, 0.0, "measured 4.5e-5; 1e-4 is the aim"),
+        "float32": Tolerance(1e-4, 0.0, "measured 6.5e-5; 2.4e-4 where rounding the mix moves it"),
         "float64": Tolerance(1e-9, 0.0, "measured 1.4e-11; 1e-9 is the aim"),
+    },
+    "gradients": {
+        "float32": Tolerance(1e-4, 0.0, "the aim"),
+        "float64": Tolerance(1e-9, 0.0, "the aim"),
+    },
+    "ten_losses": {
+        "float32": Tolerance(1e-4, 0.0, "the aim"),
+        "float64": Tolerance(1e-9, 0.0, "the aim"),
+    },
+    "ten_statistics": {
+        "float32": Tolerance(1e-4, 0.0, "the aim"),
+        "float64": Tolerance(1e-9, 0.0, "the aim"),
+    },
+    "ten_weights": {
+        "float32": Tolerance(1e-3, 0.0, "the aim"),
+        "float64": Tolerance(1e-9, 0.0, "the aim"),
     },
 }

@@ -12,7 +12,7 @@ import pytest
 from helpers import signals
 from helpers.asserts import assert_close
 from helpers.upstream import options_id
-from tolerances import TOL, Tolerance
+from tolerances import TOL
 
 import umx_np
 from umx_np.config import ModelConfig
@@ -176,18 +176,30 @@ def autograd(openunmix, bundle, audio, loss, *, training, keep=slice(None), **op
     return stems.detach().numpy(), gradients, x.grad.numpy()
 
 
-def assert_gradients_close(actual, desired, tolerance, dtype, *, training):
+def assert_gradients_close(actual, desired, tolerance, dtype, *, training, moved=None):
+    """Compare every gradient of every target.
+
+    `moved` holds the gradients in float64 at a mixture rounded to float32. Where that alone changes
+    them by more than the tolerance, float32 cannot do better.
+    """
     assert list(actual) == list(desired)
     for name, gradients in desired.items():
         assert list(actual[name]) == list(gradients)
-        # The batch norm takes the input mean out again, and leaves rounding errors as its gradient.
-        largest = max(float(np.sqrt(np.mean(g**2))) for g in gradients.values())
+        largest = max(map(rms, gradients.values()))
         for key, gradient in gradients.items():
-            exact = training and key == "input_mean"
-            bound = (
-                Tolerance(0.0, tolerance.rtol * largest, "of the largest") if exact else tolerance
-            )
+            rtol, atol = tolerance.rtol, 0.0
+            if moved is not None:
+                atol = 10.0 * rms(moved[name][key] - gradient)
+            if training and key == "input_mean":
+                # The batch norm takes it out again, and leaves rounding errors as its gradient.
+                rtol, atol = 0.0, atol + rtol * largest
+            usual = (rtol, atol) == (tolerance.rtol, 0.0)
+            bound = tolerance if usual else tolerance._replace(rtol=rtol, atol=atol)
             assert_close(actual[name][key], gradient, bound, dtype=dtype)
+
+
+def rms(array):
+    return float(np.sqrt(np.mean(np.abs(array) ** 2)))
 
 
 def trainable(bundle, dtype, **options):
@@ -202,7 +214,9 @@ def trainable(bundle, dtype, **options):
 def test_separator(openunmix, name, options, training):
     """Squared error of the stems: every parameter of every network, and the audio."""
     bundle = BUNDLES[name]
-    audio = signals.music(911, nb_samples=2, seed=136)
+    # Soft under a mono network: its estimates differ in phase only, so that the filter is nearly
+    # singular for loud ones and both sides lose digits.
+    audio = signals.music(911, nb_samples=2, seed=136) * (0.2 if name == "mono network" else 1.0)
     ours = trainable(bundle, np.float64, **options)
     stems, cache = ours.forward(audio, training=training)
     truth = signals.music(stems.size, nb_channels=1, seed=137).reshape(stems.shape)
@@ -221,11 +235,20 @@ def test_separator(openunmix, name, options, training):
     assert_gradients_close(actual, desired, GRADIENT, np.float64, training=training)
     assert_close(d_audio, desired_audio, GRADIENT, dtype=np.float64)
 
-    ours = trainable(bundle, np.float32, **options)
-    stems, cache = ours.forward(audio.astype(np.float32), training=training)
-    actual = ours.backward((2.0 * (stems - truth) / stems.size).astype(np.float32), cache)
+    audio, found = audio.astype(np.float32), {}
+    for dtype in (np.float32, np.float64):
+        ours = trainable(bundle, dtype, **options)
+        stems, cache = ours.forward(audio, training=training)
+        found[dtype] = ours.backward((2.0 * (stems - truth) / stems.size).astype(dtype), cache)
     tolerance = TOL["end_to_end_gradient"]["float32"]
-    assert_gradients_close(actual, desired, tolerance, np.float32, training=training)
+    assert_gradients_close(
+        found[np.float32],
+        desired,
+        tolerance,
+        np.float32,
+        training=training,
+        moved=found[np.float64],
+    )
 
 
 @pytest.mark.parametrize("loss", ["absolute", "spectral"])
