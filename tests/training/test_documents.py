@@ -1,0 +1,110 @@
+"""The documents on training: their examples run and their commands parse."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from umx_np.data import add_dataset_options
+from umx_np.training.options import build_parser, parse_options
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCUMENTS = ("training.md", "changing-the-model.md")
+
+
+def blocks_of(language: str, document: str) -> list[str]:
+    pattern = rf"^```{language}\n(.*?)^```$"
+    text = (DOCS / document).read_text(encoding="utf-8")
+    return re.findall(pattern, text, flags=re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """The folder ``data`` of the documents, as working directory's neighbour."""
+    rng = np.random.default_rng(3)
+    rate = 8000
+    for track in ("train/song1", "train/song2", "valid/song9"):
+        folder = tmp_path / "data" / track
+        folder.mkdir(parents=True)
+        for name in ("vocals", "drums", "bass"):
+            sound = 0.1 * rng.standard_normal((2 * rate, 2))
+            soundfile.write(folder / f"{name}.wav", sound, rate)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_python_examples(data, document):
+    """All blocks of a document, in their order, in one namespace."""
+    if importlib.util.find_spec("numba") is None:
+        pytest.skip("the examples use the compiled kernels")
+    blocks = blocks_of("python", document)
+    assert blocks
+    namespace: dict[str, object] = {"__name__": document}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"{document}, block {number}", "exec"), namespace)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_parse(document):
+    lines = [
+        line
+        for block in blocks_of("sh", document)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.startswith("python -m umx_np.train")
+    ]
+    assert lines
+    for line in lines:
+        argv = shlex.split(line)[3:]
+        if "--checkpoint" in argv:
+            build_parser().parse_args(argv)
+        else:
+            parse_options(argv)
+
+
+def test_all_options_are_listed():
+    """The tables have every option that is not one of the data, and its default."""
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    section = text.split("\n## Options\n")[1].split("\n## ")[0]
+    listed = {}
+    for names, default in re.findall(r"^\| (`--[^|]*)\|([^|]*)\|", section, flags=re.MULTILINE):
+        flags = re.findall(r"--[a-z-]+", names)
+        # As in "--nfft, --nhop | 4096, 1024".
+        defaults = default.strip("` ").split(", ")
+        if len(defaults) != len(flags):
+            defaults = defaults[:1] * len(flags)
+        listed.update(zip(flags, defaults, strict=True))
+    of_data = argparse.ArgumentParser()
+    add_dataset_options(of_data)
+    data_flags = {flag for action in of_data._actions for flag in action.option_strings}
+    for action in build_parser()._actions:
+        if set(action.option_strings) <= data_flags:
+            continue
+        assert set(action.option_strings) <= set(listed), action.option_strings
+        shown = listed[action.option_strings[0]]
+        if action.default is None or action.default is False or action.dest == "audio_backend":
+            assert shown in ("", "all cores"), action.dest
+        elif isinstance(action.default, (int, float)):
+            assert float(shown) == action.default, action.dest
+        else:
+            assert shown == action.default, action.dest
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document):
+    text = (DOCS / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        name, _, anchor = target.partition("#")
+        path = DOCS / (name or document)
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings}
+            assert anchor in slugs, target
