@@ -55,12 +55,15 @@ def test_without_random_chunks_the_beginning_is_read(pairs: Tree, reads: list[Re
 
 
 @pytest.mark.parametrize("seq_duration", [None, 0.0, -1.0])
-def test_whole_tracks_end_with_the_shorter_file(tree: Tree, seq_duration: float | None) -> None:
+def test_whole_tracks_end_with_the_shorter_file(
+    tree: Tree, seq_duration: float | None, caplog: pytest.LogCaptureFixture
+) -> None:
     tree.add("train/a/mixture.wav", 1500)
     tree.add("train/a/vocals.wav", 1400)
     dataset = AlignedDataset(tree.root, seq_duration=seq_duration, random_chunks=True)
     x, y = dataset.sample(0, np.random.default_rng(0))
     assert x.shape == y.shape == (2, 1400)
+    assert "the files of 1 tracks differ in length" in caplog.text
 
 
 def test_pairs_must_be_longer_than_an_excerpt(tree: Tree, caplog: pytest.LogCaptureFixture) -> None:

@@ -65,8 +65,8 @@ def test_the_cache_changes_no_sample(tmp_path: Path, store: CachedFiles, name: s
     clip, plain = Clip(path), AudioFiles()
     info, cached = plain.info(clip), store.info(clip)
     assert (info.rate, info.nb_channels, info.nb_timesteps) == (rate, 2, cached.nb_timesteps)
-    assert cached.seekable
-    assert info.seekable == (not name.endswith(("ogg", "mp3")))
+    assert cached.quick
+    assert info.quick == (not name.endswith(("ogg", "mp3")))
     whole = store.read(clip)
     np.testing.assert_array_equal(whole, plain.read(clip))
     assert whole.dtype == np.float32
@@ -264,7 +264,7 @@ def test_formats_that_ffmpeg_decodes(tmp_path: Path, store: CachedFiles) -> None
     command = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "a.wav"), "-c:a", "aac", str(path)]
     subprocess.run(command, check=True, capture_output=True)
     plain = AudioFiles()
-    assert not plain.info(Clip(path)).seekable
+    assert not plain.info(Clip(path)).quick
     whole = plain.read(Clip(path))
     np.testing.assert_array_equal(store.read(Clip(path)), whole)
     np.testing.assert_array_equal(store.read(Clip(path), 100, 900), whole[:, 100:1000])

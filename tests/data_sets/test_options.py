@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,9 @@ def test_loading_a_namespace(parser: argparse.ArgumentParser, tree: Tree, tmp_pa
     assert valid.source_augmentations == aug_from_str(["force_stereo"])
     assert train.target == valid.target == "voice"
     assert len(list((tmp_path / "c").iterdir())) == 8
+    # Also with a callable for progress.
+    train._progress = lambda fraction: None
+    assert len(pickle.loads(pickle.dumps(train))) == 2
 
 
 def test_loading_keywords(tree: Tree) -> None:

@@ -84,6 +84,7 @@ class AlignedDataset(FileDataset):
             [pair[0].path.parent.name for pair, kept in zip(pairs, keep, strict=True) if not kept],
             f"not longer than seq_duration={self.seq_duration}",
         )
+        self.report_uneven({pair[0].path.parent.name: pair for pair in self.tracks})
         if not self.tracks:
             raise self.no_tracks(
                 f"each track is a folder with input_file={input_file!r} and "

@@ -90,16 +90,21 @@ class UnmixDataset(ABC):
         Name of what is to be separated; models are saved under it.
     nb_channels : int or None
         Channels of the waveforms, if known.
-    skipped : set of str
-        Why files were passed over and other items taken in their place.
     """
 
     sample_rate: float = 44100.0
     target: str = "target"
     nb_channels: int | None = None
 
-    def __init__(self) -> None:
-        self.skipped: set[str] = set()
+    # Made when it is needed, so that derived classes need not call a constructor.
+    _skipped: set[str] | None = None
+
+    @property
+    def skipped(self) -> set[str]:
+        """Why files were passed over and other items taken in their place."""
+        if self._skipped is None:
+            self._skipped = set()
+        return self._skipped
 
     @abstractmethod
     def __len__(self) -> int: ...

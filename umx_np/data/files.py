@@ -58,14 +58,14 @@ class AudioInfo:
         Sample rate in Hz.
     nb_channels, nb_timesteps : int
         Shape of the waveform.
-    seekable : bool
-        Whether an excerpt can be read without decoding what is before it.
+    quick : bool
+        Whether excerpts can be read without a decoder or what is before them.
     """
 
     rate: int
     nb_channels: int
     nb_timesteps: int
-    seekable: bool = True
+    quick: bool = True
 
 
 class AudioFiles:
@@ -166,9 +166,9 @@ class AudioFiles:
             except OSError as error:
                 raise AudioError(f"path={str(clip)!r} cannot be opened: {error}") from error
         with audio.AudioReader(clip.path) as reader:
-            seekable = reader.format not in ("MP3", "OGG", "ffmpeg")
+            quick = reader.format not in ("MP3", "OGG", "ffmpeg")
             return AudioInfo(
-                reader.source_rate, reader.nb_channels, reader.nb_source_timesteps, seekable
+                reader.source_rate, reader.nb_channels, reader.nb_source_timesteps, quick
             )
 
 
@@ -422,7 +422,7 @@ def _probe_streams(path: Path, mtime_ns: int) -> tuple[str, dict[int, AudioInfo]
     for stream in json.loads(run.stdout or "{}").get("streams", ()):
         rate = int(stream["sample_rate"])
         nb_timesteps = round(float(stream.get("duration", 0.0)) * rate)
-        streams[stream["index"]] = AudioInfo(rate, int(stream["channels"]), nb_timesteps)
+        streams[stream["index"]] = AudioInfo(rate, int(stream["channels"]), nb_timesteps, False)
     return " / ".join(run.stderr.decode(errors="replace").splitlines()[-3:]), streams
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +65,6 @@ class FileDataset(UnmixDataset):
         cache: str | os.PathLike[str] | None,
         progress: bool | Progress | None,
     ) -> None:
-        super().__init__()
         self.root = Path(root).expanduser()
         self.split = split
         self.seq_duration = seq_duration if seq_duration is not None and seq_duration > 0 else None
@@ -84,6 +83,10 @@ class FileDataset(UnmixDataset):
     def nb_timesteps(self) -> int | None:
         """Samples of an excerpt; None for whole tracks."""
         return None if self.seq_duration is None else round(self.seq_duration * self.sample_rate)
+
+    def __getstate__(self) -> dict[str, object]:
+        # Other processes have nobody to show progress to, and callables may not be picklable.
+        return {**self.__dict__, "_progress": None}
 
     # Looking for tracks, in the constructors of derived classes ---------------------------------
 
@@ -157,11 +160,10 @@ class FileDataset(UnmixDataset):
             found = ", ".join(f"nb_channels={n} ({clip})" for n, clip in by_channels.items())
             raise ConfigError(f"files have {found}; add force_stereo to source_augmentations")
         self.nb_channels = next(iter(by_channels))
-        slow = [clip for clip in clips if not self.files.info(clip).seekable]
+        slow = [clip for clip in clips if not self.files.info(clip).quick]
         if slow and self.seq_duration is not None:
             logger.warning(
-                "%d files like %s are decoded from their beginning for every excerpt; a cache "
-                "makes this quick",
+                "excerpts of %d files like %s take long to decode; a cache makes this quick",
                 *(len(slow), slow[0]),
             )
 
@@ -169,13 +171,25 @@ class FileDataset(UnmixDataset):
         """Whether excerpts can be taken from a track: it must be longer than one."""
         return self.seq_duration is None or nb_timesteps > round(self.seq_duration * rate)
 
-    def report_left_out(self, names: Sequence[object], reason: str) -> None:
+    def report_left_out(self, names: Sequence[str], reason: str) -> None:
         """Log tracks that are not used."""
         if names:
-            shown = ", ".join(str(name) for name in names[:_MAX_NAMES])
-            more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
             logger.warning(
-                "%s: left out %d tracks, %s: %s%s", self.folder, len(names), reason, shown, more
+                "%s: left out %d tracks, %s: %s", self.folder, len(names), reason, _listed(names)
+            )
+
+    def report_uneven(self, tracks: Mapping[str, Iterable[Clip]]) -> None:
+        """Log tracks whose files differ in length."""
+        names = [
+            name
+            for name, clips in tracks.items()
+            if len({self.files.info(clip).nb_timesteps for clip in clips}) > 1
+        ]
+        if names:
+            logger.warning(
+                "%s: the files of %d tracks differ in length, only what all of them have is used: "
+                "%s",
+                *(self.folder, len(names), _listed(names)),
             )
 
     def no_tracks(self, hint: str) -> ConfigError:
@@ -225,6 +239,11 @@ class FileDataset(UnmixDataset):
             if hasattr(plain, name):
                 setattr(plain, name, False)
         return plain
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 def mix(sources: Sequence[np.ndarray]) -> np.ndarray:

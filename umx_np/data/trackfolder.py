@@ -53,6 +53,7 @@ class _TrackFolderDataset(FileDataset):
             else:
                 short.append(track.folder.name)
         self.report_left_out(short, f"not longer than seq_duration={self.seq_duration}")
+        self.report_uneven({track.folder.name: track.clips for track in measured})
         return measured
 
 
