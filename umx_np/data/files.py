@@ -281,7 +281,7 @@ class CachedFiles(AudioFiles):
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            logger.warning("path=%r is no file of the cache (%s), it is replaced", str(path), error)
+            logger.info("path=%r is no file of the cache (%s), it is replaced", str(path), error)
             return None
         return _Entry(str(path), dtype.str, info) if whole else None
 
