@@ -1,0 +1,127 @@
+"""Where compiled kernels are kept, and what happens where they cannot be."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+numba = pytest.importorskip("numba", reason="needs the extra 'train'")
+
+from umx_np.backends._numba import compiling  # noqa: E402
+
+TYPES = [(numba.float64,)]
+
+IMPORTS = """
+import os
+import numba
+import numpy as np
+from umx_np.backends._numba.updates import UpdateKernels
+numba.njit([(numba.float64,)])(lambda x: x)  # imports what compiling needs
+"""
+STEP = """
+p, g, m, v = np.ones((4, 8), np.float32)
+UpdateKernels(np.dtype(np.float32)).adam(p, g, m, v, 1.0, 0.0, 0.1, 0.9, 0.1, 0.1, 1.0, 1e-8)
+print("updated", float(p[0]) < 1.0)
+"""
+
+
+def _double(x):
+    return 2.0 * x
+
+
+def test_no_place_for_a_cache(monkeypatch, caplog):
+    real = numba.njit
+
+    def njit(*args, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function '_double': no locator available")
+        return real(*args, **options)
+
+    monkeypatch.setattr(compiling.numba, "njit", njit)
+    with caplog.at_level(logging.WARNING):
+        assert compiling.compiled(_double, TYPES)(4.0) == 8.0
+    assert "cannot be cached" in caplog.text
+
+
+def test_full_disk(monkeypatch, caplog):
+    real = numba.njit
+
+    def njit(*args, cache=False, **options):
+        if cache:
+            raise OSError(28, "No space left on device")
+        return real(*args, **options)
+
+    monkeypatch.setattr(compiling.numba, "njit", njit)
+    with caplog.at_level(logging.WARNING):
+        assert compiling.compiled(_double, TYPES)(4.0) == 8.0
+    assert "No space left" in caplog.text
+
+
+def test_other_errors_are_raised(monkeypatch):
+    def njit(*args, **options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(compiling.numba, "njit", njit)
+    with pytest.raises(RuntimeError, match="something else"):
+        compiling.compiled(_double, TYPES)
+
+
+def test_cache_folder_that_is_a_file(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(blocked / "cache")}
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTS + STEP],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stdout.strip() == "updated True", run.stderr
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user"
+)
+def test_reader_without_any_writable_folder():
+    """As in a container whose user owns nothing."""
+    code = f"{IMPORTS}\nos.setgid(65534); os.setuid(65534)\n{STEP}"
+    environment = {**os.environ, "HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd="/",
+    )
+    assert run.stdout.strip() == "updated True", run.stderr
+    assert "cannot be cached" in run.stderr
+
+
+def test_build_number_follows_the_sources(monkeypatch, tmp_path):
+    first = compiling.build_number()
+    (tmp_path / "kernel.py").write_text("pass")
+    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "compiling.py"))
+    assert compiling.build_number.__wrapped__() != first
+    assert Path(compiling.__file__).parent == tmp_path
+
+
+def test_numba_is_imported_only_when_asked_for():
+    code = (
+        "import sys, umx_np, umx_np.nn, umx_np.optim, umx_np.backends.training\n"
+        "from umx_np.config import ModelConfig\n"
+        "from umx_np.testing import random_state\n"
+        "c = ModelConfig(nb_bins=9, hidden_size=4)\n"
+        "umx_np.nn.TrainableNetwork(c, random_state(c), backend='reference')\n"
+        "assert 'numba' not in sys.modules\n"
+        "umx_np.nn.TrainableNetwork(c, random_state(c))\n"
+        "assert 'numba' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,104 @@
+"""The compiled engine against the reference, for shapes that fit no vector."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from helpers.asserts import assert_close, relative_l2
+from helpers.signals import magnitudes
+from tolerances import TOL
+
+from umx_np.config import ModelConfig
+from umx_np.nn import TrainableNetwork
+from umx_np.testing import random_state
+
+pytest.importorskip("numba", reason="needs the extra 'train'")
+
+CONFIGS = {
+    "three layers": ModelConfig(nb_bins=33, hidden_size=16, max_bin=21),
+    "odd, unidirectional": ModelConfig(nb_bins=40, hidden_size=7, nb_layers=2, unidirectional=True),
+    "mono, wide": ModelConfig(nb_bins=613, nb_channels=1, hidden_size=34, nb_layers=1),
+    "one unit": ModelConfig(nb_bins=33, hidden_size=2, nb_layers=2),
+}
+# nb_frames, nb_samples
+SHAPES = [(7, 3), (5, 16), (1, 5), (9, 1), (3, 33)]
+
+
+def both(config, shape, dtype, training, threads=2):
+    rng = np.random.default_rng(0)
+    mags = magnitudes(config, nb_frames=shape[0], nb_samples=shape[1])
+    x = mags.transpose(3, 0, 1, 2)
+    d_y = rng.standard_normal(x.shape)
+    results = []
+    for backend, precision in (("reference", np.float64), ("numba", dtype)):
+        network = TrainableNetwork(
+            config, random_state(config, seed=5), backend=backend, dtype=precision, threads=threads
+        )
+        y, cache = network.forward(x, training=training, rng=np.random.default_rng(1))
+        gradients = network.backward(d_y, cache, input_gradient=True)
+        results.append({"y": y, **gradients, **network.buffers})
+    return results
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("name", "shape"), list(itertools.product(CONFIGS, SHAPES)))
+def test_against_reference(name, shape, training, dtype):
+    expected, actual = both(CONFIGS[name], shape, dtype, training)
+    scale = np.linalg.norm(expected["fc1.weight"])
+    for key, value in expected.items():
+        if value.dtype.kind == "i":
+            assert actual[key] == value
+        elif key == "input_mean" and training:
+            # Exactly 0, as the batch norm takes any mean away: only rounding is left.
+            assert np.linalg.norm(actual[key]) <= TOL["gradients"][dtype].rtol * 100 * scale
+        else:
+            operation = "network" if key == "y" else "gradients"
+            assert_close(actual[key], value, TOL[operation][dtype], dtype=dtype)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8])
+def test_threads_change_nothing(threads):
+    config = CONFIGS["three layers"]
+    expected = both(config, (6, 20), "float64", True, threads=2)[1]
+    actual = both(config, (6, 20), "float64", True, threads=threads)[1]
+    for key, value in expected.items():
+        if key != "input_mean":
+            assert relative_l2(actual[key], value) < 1e-11, key
+
+
+def test_repeatable():
+    config = CONFIGS["three layers"]
+    expected, actual = (both(config, (6, 20), "float32", True)[1] for _ in range(2))
+    for key, value in expected.items():
+        assert np.array_equal(actual[key], value), key
+
+
+def test_kernels_see_no_more_than_their_columns():
+    """Columns of the output layer are dealt out in blocks; the last one is not full."""
+    from umx_np.backends._numba.bins import bin_kernels
+
+    kernels = bin_kernels(np.dtype(np.float32))
+    rng = np.random.default_rng(0)
+    z, mix = rng.standard_normal((2, 5, 43)).astype(np.float32)
+    gain, offset = rng.standard_normal((2, 43)).astype(np.float32)
+    y = np.full(z.shape, 7.0, np.float32)
+    flat = [a.reshape(-1) for a in (z, mix, gain, offset, y)]
+    kernels.decode(*flat, 5, 43, 3, 41)
+    expected = np.maximum(z * gain + offset, 0) * mix
+    assert relative_l2(y[:, 3:41], expected[:, 3:41]) < 1e-6
+    assert (y[:, :3] == 7.0).all()
+    assert (y[:, 41:] == 7.0).all()
+
+
+def test_statistics_of_a_large_mean():
+    """The variance does not drown in the square of the mean."""
+    from umx_np.backends._numba.engine import NumbaEngine
+
+    engine = NumbaEngine(CONFIGS["three layers"], np.dtype(np.float32), 2)
+    z = (1000.0 + np.random.default_rng(0).standard_normal((500, 70))).astype(np.float32)
+    exact = z.astype(np.float64).var(axis=0)
+    for measured in (engine._measure_columns(z)[1], engine._measure_rows(z.T.copy())[1]):
+        assert relative_l2(measured, exact) < 1e-5
