@@ -64,7 +64,7 @@ class Noise(UnmixDataset):
                 if name == "uneven":
                     y = y[:, :20]
                 if name == "skips":
-                    self.skip("path='c.wav' is damaged")
+                    self.skip("c.wav", "path='c.wav' is damaged")
         return x, y
 
 
@@ -201,7 +201,7 @@ def test_files_that_are_passed_over_are_reported_here(
 ) -> None:
     dataset = Noise(skips=4)
     batches(make(dataset, 2, mode), 0)
-    assert dataset.skipped == {"path='c.wav' is damaged"}
+    assert dataset.skipped == {"c.wav": "path='c.wav' is damaged"}
     assert caplog.text.count("passed over (1 so far): path='c.wav'") == 1
 
 

@@ -89,8 +89,8 @@ class ProcessPool:
             raise DataError(str(death)) from death.__cause__
         finally:
             self._idle.put(server)
-        for reason in skipped:
-            self._dataset.skip(reason)
+        for name, reason in skipped.items():
+            self._dataset.skip(name, reason)
         return x, y
 
 
@@ -113,7 +113,7 @@ class _Server:
 
     def ask(
         self, indices: np.ndarray, seed: int, epoch: int
-    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
         try:
             self._pipe.send((indices, seed, epoch))
             kind, content, details = self._pipe.recv()
@@ -175,7 +175,7 @@ def _serve(pipe: Connection, pickled: bytes) -> None:
             content = index, str(error) or type(error).__name__
             pipe.send(("error", content, traceback.format_exc()))
             continue
-        skipped = sorted(dataset.skipped - known)
+        skipped = {name: why for name, why in dataset.skipped.items() if name not in known}
         known.update(skipped)
         try:
             pipe.send(("batch", x.shape, skipped))

@@ -97,13 +97,13 @@ class UnmixDataset(ABC):
     nb_channels: int | None = None
 
     # Made when it is needed, so that derived classes need not call a constructor.
-    _skipped: set[str] | None = None
+    _skipped: dict[str, str] | None = None
 
     @property
-    def skipped(self) -> set[str]:
-        """Why files were passed over and other items taken in their place."""
+    def skipped(self) -> dict[str, str]:
+        """Files that were passed over, other items being taken in their place, and why."""
         if self._skipped is None:
-            self._skipped = set()
+            self._skipped = {}
         return self._skipped
 
     @abstractmethod
@@ -145,8 +145,8 @@ class UnmixDataset(ABC):
         """
         return self
 
-    def skip(self, reason: str) -> None:
+    def skip(self, name: str, reason: str) -> None:
         """Record that a file was passed over, and log it the first time."""
-        if reason not in self.skipped:
-            self.skipped.add(reason)
+        if name not in self.skipped:
+            self.skipped[name] = reason
             logger.warning("passed over (%d so far): %s", len(self.skipped), reason)

@@ -164,6 +164,14 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         return x, y[:, : x.shape[1]]
 
 
+class _UnreadableError(AudioError):
+    """A file that was fine when the dataset was made."""
+
+    def __init__(self, clip: Clip, error: AudioError) -> None:
+        super().__init__(str(error))
+        self.clip = clip
+
+
 class VariableSourcesTrackFolderDataset(_TrackFolderDataset):
     """A folder for each track, with the target and any number of other sources.
 
@@ -267,7 +275,7 @@ class VariableSourcesTrackFolderDataset(_TrackFolderDataset):
         """Tracks all of whose files can be read."""
         errors = self.look_at(clip for track in tracks for clip in track.clips)
         for clip in sorted(errors):
-            self.skip(str(errors[clip]))
+            self.skip(str(clip), str(errors[clip]))
         return [track for track in tracks if errors.keys().isdisjoint(track.clips)]
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
@@ -276,9 +284,16 @@ class VariableSourcesTrackFolderDataset(_TrackFolderDataset):
         for candidate in (index, *neighbours):
             try:
                 return self._make(self.tracks[candidate], rng)
-            except AudioError as error:
-                self.skip(str(error))
+            except _UnreadableError as error:
+                self.skip(str(error.clip), str(error))
         raise AudioError(f"none of the {len(self)} tracks in {str(self.folder)!r} can be read")
+
+    def load(self, clip: Clip, first: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Read an excerpt and augment it; an error knows the file."""
+        try:
+            return super().load(clip, first, count, rng)
+        except AudioError as error:
+            raise _UnreadableError(clip, error) from error
 
     def _make(self, track: _Track, rng: np.random.Generator) -> Sample:
         first, count = self.place(track.nb_timesteps, rng)
