@@ -145,8 +145,16 @@ class UnmixDataset(ABC):
         """
         return self
 
-    def skip(self, name: str, reason: str) -> None:
-        """Record that a file was passed over, and log it the first time."""
+    def skip(self, name: str, reason: str | None = None) -> None:
+        """Record that a file was passed over, and log it the first time.
+
+        Parameters
+        ----------
+        name : str
+            The file.
+        reason : str or None
+            Message that names the file and says what is wrong with it; None takes `name` for one.
+        """
         if name not in self.skipped:
-            self.skipped[name] = reason
-            logger.warning("passed over (%d so far): %s", len(self.skipped), reason)
+            self.skipped[name] = reason or name
+            logger.warning("passed over (%d so far): %s", len(self.skipped), self.skipped[name])
