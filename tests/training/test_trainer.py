@@ -337,6 +337,23 @@ class TestTelling:
         assert "epoch 1/1: training loss" in caplog.text
         assert "waiting for data" in caplog.text
 
+    def test_no_bars_but_on_a_terminal(self, make_trainer, capsys):
+        make_trainer(epochs=1, options={"progress": True}).fit()
+        assert "%|" not in capsys.readouterr().err
+
+    def test_what_was_passed_over_is_counted(self, make_trainer, caplog):
+        class Patchy(Tones):
+            def sample(self, index, rng):
+                if index == 4:
+                    self.skip("a.wav cannot be read")
+                    index = 3
+                return super().sample(index, rng)
+
+        trainer = make_trainer(Patchy(), epochs=2)
+        trainer.fit()
+        assert caplog.text.count("a.wav cannot be read") == 1
+        assert "1 files were passed over" in caplog.text
+
     def test_an_error_in_a_callback_ends_the_run_with_the_epoch_saved(self, make_trainer):
         def stop(report):
             raise KeyError("enough")

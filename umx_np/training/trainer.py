@@ -6,10 +6,10 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -36,6 +36,8 @@ _COOLDOWN = 10
 # First word of the spawn key of a batch's dropout; the loader uses 0 and 1.
 _DROPOUT = 2
 _SHOWN_ITEMS = 4
+
+Batches = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
 
 @dataclass(frozen=True)
@@ -270,6 +272,9 @@ class Trainer:
             self._finish_epoch(valid_loss, *speed)
         if record.epochs_trained:
             self._files.draw(record, last=True)
+        skipped = self.train_dataset.skipped | self.valid_dataset.skipped
+        if skipped:
+            logger.warning("%d files were passed over; the messages above name them", len(skipped))
         return reason
 
     def _tick(self) -> None:
@@ -281,8 +286,8 @@ class Trainer:
     def _train_epoch(self) -> tuple[float, float]:
         """Train on the batches that are left; return excerpts a second and the share of waiting."""
         record, loader = self.record, self._train_loader
-        batches = loader.epoch(record.epoch - 1, start_batch=record.batch)
-        whole, waiting = Stopwatch(), Stopwatch()
+        batches = cast(Batches, loader.epoch(record.epoch - 1, start_batch=record.batch))
+        waiting = Stopwatch()
         seen_before = record.nb_seen
         bar = BatchBar(
             f"epoch {record.epoch}/{self.config.epochs}",
@@ -295,7 +300,7 @@ class Trainer:
             return (record.nb_seen - seen_before) / seconds, waiting.seconds / seconds
 
         begin = time.perf_counter()
-        with closing(_as_generator(batches)) as batches, bar, whole:
+        with closing(batches), bar:
             while not self._stop.is_set():
                 with waiting:
                     batch = next(batches, None)
@@ -356,7 +361,7 @@ class Trainer:
         )
         total, nb_items = 0.0, len(self._valid_loader)
         bar = BatchBar("validation", nb_items, shown=self.progress)
-        with closing(_as_generator(self._valid_loader.epoch(0))) as batches, bar:
+        with closing(cast(Batches, self._valid_loader.epoch(0))) as batches, bar:
             for index, (x, y) in enumerate(batches):
                 if self._stop.is_set():
                     return None
@@ -426,12 +431,3 @@ class Trainer:
             }
         )
         self._last_save = time.monotonic()
-
-
-def _as_generator(items: Any) -> Any:
-    """Give any iterable the `close` of a generator."""
-
-    def walk() -> Iterator[Any]:
-        yield from items
-
-    return items if hasattr(items, "close") else walk()
