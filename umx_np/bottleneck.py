@@ -102,6 +102,13 @@ def blocks_of(nb_frames: int, size: int = BLOCK_FRAMES) -> list[tuple[int, int]]
     return [(start, min(start + size, nb_frames)) for start in range(0, nb_frames, size)]
 
 
+def shared_blocks(nb_frames: int, threads: int) -> list[tuple[int, int]]:
+    """Blocks like those of `blocks_of`, but of a short track one for each thread."""
+    share = -(-nb_frames // threads)
+    whole_tiles = -(-share // 12) * 12
+    return blocks_of(nb_frames, min(BLOCK_FRAMES, whole_tiles))
+
+
 def run_bottleneck(
     ops: Backend,
     networks: Mapping[str, Network],
@@ -180,7 +187,8 @@ def _run_group(
         parts = [store.read(start, stop) for store in (stores[name], *inputs[name])]
         stores[name].write(start, networks[name].combine(parts))
 
-    ops.map(one_block, [(name, span) for name in networks for span in blocks_of(nb_frames)])
+    spans = shared_blocks(nb_frames, ops.threads)
+    ops.map(one_block, [(name, span) for name in networks for span in spans])
 
 
 def scan_track(

@@ -14,7 +14,7 @@ import numpy as np
 from .backends import get_backend
 from .backends.base import Backend, Network
 from .backends.reference import ReferenceNetwork
-from .bottleneck import MemoryStore, blocks_of, run_bottleneck
+from .bottleneck import MemoryStore, run_bottleneck, shared_blocks
 from .config import ModelConfig
 from .errors import ShapeError
 from .weights import check_state, expected_state
@@ -252,7 +252,8 @@ class OpenUnmix:
         def encode(span: tuple[int, int]) -> None:
             store.write(span[0], network.encode(read[slice(*span)]))
 
-        ops.map(encode, blocks_of(nb_frames))
+        spans = shared_blocks(nb_frames, ops.threads)
+        ops.map(encode, spans)
         run_bottleneck(
             ops,
             {"": network},
@@ -265,5 +266,5 @@ class OpenUnmix:
         def decode(span: tuple[int, int]) -> None:
             network.decode(store.read(*span), mags[slice(*span)], out=out[slice(*span)])
 
-        ops.map(decode, blocks_of(nb_frames))
+        ops.map(decode, spans)
         return out

@@ -251,7 +251,11 @@ class Separator:
                 from .streaming import ArraySource, separate_blocks
 
                 for start, stems in separate_blocks(self, ArraySource(track), report):
-                    out[sample, :, :, start : start + stems.shape[-1]] = stems
+                    block = out[sample, :, :, start : start + stems.shape[-1]]
+                    # Touching the fresh memory of the result takes longer than copying.
+                    self.ops.map(
+                        lambda pair: np.copyto(*pair), list(zip(block, stems, strict=True))
+                    )
             if report is not None:
                 report(1.0)
         return out

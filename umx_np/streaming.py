@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from .bottleneck import DiskStore, FrameStore, MemoryStore, StoreFactory, run_bottleneck
+from .bottleneck import (
+    DiskStore,
+    FrameStore,
+    MemoryStore,
+    StoreFactory,
+    run_bottleneck,
+    shared_blocks,
+)
 from .config import check_aggregate
 from .dsp.blocks import SLICE_FRAMES, Framer, OverlapAdder, Segment
 from .dsp.stft import StftGeometry
@@ -32,8 +39,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Frames that one thread encodes at a time.
-_ENCODE_FRAMES = 120
 # Frames decoded together where no filter window says how many.
 _DECODE_FRAMES = 300
 # Samples asked of a source at a time.
@@ -173,7 +178,9 @@ class _Track:
                 self.stores[name].write(first, network.encode(read))
             return self._peak(mix) if whole else 0.0
 
-        for batch in _batched(self._segments(_ENCODE_FRAMES), self.ops.threads):
+        # Of a short track each thread gets a part.
+        _, group = shared_blocks(self.nb_frames, self.ops.threads)[0]
+        for batch in _batched(self._segments(group), self.ops.threads):
             self.peak = max(self.peak, *self.ops.map(one_segment, batch))
             tick(sum(count for _, count, _ in batch) / self.nb_frames)
 

@@ -271,13 +271,17 @@ class CpuBackend:
 
     def linear(self, x: np.ndarray, weight: tuple[np.ndarray, int]) -> np.ndarray:
         packed, rows = weight
+        if packed.dtype == np.float64:
+            return x @ packed.T
         flat = x.reshape(-1, x.shape[-1])
         out = np.empty((len(flat), rows), np.float32)
         self._kernels.gemm(flat, packed, out)
         return out.reshape(*x.shape[:-1], rows)
 
     def pack_linear(self, weight: np.ndarray) -> tuple[np.ndarray, int]:
-        return self._kernels.pack_linear(weight), len(weight)
+        # The kernels compute in float32; float64 is there for analysis, not for speed.
+        packed = weight if weight.dtype == np.float64 else self._kernels.pack_linear(weight)
+        return packed, len(weight)
 
     def wiener(
         self,

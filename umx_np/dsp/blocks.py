@@ -163,27 +163,28 @@ class OverlapAdder:
         if self._memory.size < size:
             self._memory = np.empty(size, transform.dtype)
         buffer = self._memory[:size].reshape(nb_signals, -1)
-        buffer[:] = 0.0
-        if self._carry is not None:
-            buffer[:, : self._carry.shape[1]] += self._carry
-
-        def inverse(row: int) -> None:
-            for i in range(0, count, SLICE_FRAMES):
-                block = spectra[row : row + 1, i : i + SLICE_FRAMES]
-                transform.inverse(block, buffer[row : row + 1, i * geometry.n_hop :])
-
-        transform.ops.map(inverse, range(nb_signals))
+        # In samples of the padded signal: [lo, hi) will be final and lies inside the signal.
         done = buffer.shape[1] if last else count * geometry.n_hop
-        self._carry = buffer[:, done:].copy()
-        # In samples of the padded signal: [lo, hi) is final and inside the signal.
         start = first * geometry.n_hop
         lo = max(start, geometry.pad)
         hi = start + done if length is None else min(start + done, geometry.pad + length)
-        if hi <= lo:
-            return lo - geometry.pad, buffer[:, :0]
+        hi = max(lo, hi)
+        envelope = geometry.inverse_envelope(lo, hi, first + count).astype(transform.dtype)
+        carry = np.empty((nb_signals, buffer.shape[1] - done), transform.dtype)
         signals = buffer[:, lo - start : hi - start]
-        envelope = geometry.inverse_envelope(lo, hi, first + count)
-        signals *= envelope.astype(transform.dtype)
+
+        def inverse(row: int) -> None:
+            buffer[row] = 0.0
+            if self._carry is not None:
+                buffer[row, : self._carry.shape[1]] = self._carry[row]
+            for i in range(0, count, SLICE_FRAMES):
+                block = spectra[row : row + 1, i : i + SLICE_FRAMES]
+                transform.inverse(block, buffer[row : row + 1, i * geometry.n_hop :])
+            carry[row] = buffer[row, done:]
+            signals[row] *= envelope
+
+        transform.ops.map(inverse, range(nb_signals))
+        self._carry = carry
         if last and length is not None and hi < geometry.pad + length:
             # No frame reaches the last samples; torch.istft, too, fills them with zeros.
             missing = geometry.pad + length - hi

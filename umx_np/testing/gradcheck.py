@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -202,25 +202,40 @@ def _check(
     for _ in range(8):
         direction = rng.standard_normal(argument.shape) * (size or 1.0)
         analytic = float(np.sum(gradient * direction))
+        center, _ = along(name, direction, 0.0)
         for step in _STEPS:
-            coarse, magnitude = _derivative(along, name, direction, step)
-            fine, _ = _derivative(along, name, direction, step / 2)
-            rounding = _ROUNDING * np.finfo(np.float64).eps * magnitude / step
-            allowed = rtol * abs(fine) + rounding
-            if not np.isfinite(fine) or not np.isfinite(analytic):
-                return Direction(name, fine, analytic, 0.0, step)
-            if abs(fine - coarse) <= _SMOOTH * rtol * abs(fine) + rounding:
-                return Direction(name, fine, analytic, allowed, step)
-        row = Direction(name, fine, analytic, -1.0, np.nan)
+            coarse = _differences(along, name, direction, step, center)
+            fine = _differences(along, name, direction, step / 2, center)
+            rounding = _ROUNDING * np.finfo(np.float64).eps * fine.magnitude / step
+            numeric = fine.slope
+            if not np.isfinite(numeric) or not np.isfinite(analytic):
+                return Direction(name, numeric, analytic, 0.0, step)
+            # A kink beside the centre changes the slope from one step to the other, one in the
+            # centre keeps the bend from becoming half as large.
+            smooth = _SMOOTH * rtol * abs(numeric) + rounding
+            bend = abs(2.0 * fine.bend - coarse.bend)
+            if abs(numeric - coarse.slope) <= smooth and bend <= smooth:
+                return Direction(name, numeric, analytic, rtol * abs(numeric) + rounding, step)
+        row = Direction(name, numeric, analytic, -1.0, np.nan)
     return row
 
 
-def _derivative(
+class _Differences(NamedTuple):
+    """Slope to the fourth order, bend (difference of the slopes on both sides), sum of terms."""
+
+    slope: float
+    bend: float
+    magnitude: float
+
+
+def _differences(
     along: Callable[[str, np.ndarray, float], tuple[float, float]],
     name: str,
     direction: np.ndarray,
     step: float,
-) -> tuple[float, float]:
+    center: float,
+) -> _Differences:
     values = [along(name, direction, k * step) for k in (1, -1, 2, -2)]
     (a, magnitude), (b, _), (c, _), (d, _) = values
-    return (8.0 * (a - b) - (c - d)) / (12.0 * step), magnitude
+    slope = (8.0 * (a - b) - (c - d)) / (12.0 * step)
+    return _Differences(slope, (a - 2.0 * center + b) / step, magnitude)
