@@ -2,20 +2,24 @@
 #include "kernels.h"
 
 extern const umx_kernels umx_kernels_portable;
-#if defined(__GNUC__) && defined(__x86_64__)
 extern const umx_kernels umx_kernels_v3, umx_kernels_v4, umx_kernels_v4_bf16;
-static const umx_kernels *const levels[] = {&umx_kernels_portable, &umx_kernels_v3,
-                                            &umx_kernels_v4, &umx_kernels_v4_bf16};
-#else
-static const umx_kernels *const levels[] = {&umx_kernels_portable};
+static const umx_kernels *const levels[] = {
+    &umx_kernels_portable,
+#ifdef UMX_LEVELS_X86
+    &umx_kernels_v3,
+    &umx_kernels_v4,
 #endif
+#ifdef UMX_LEVEL_BF16
+    &umx_kernels_v4_bf16,
+#endif
+};
 
 int umx_nb_levels(void) { return (int)(sizeof levels / sizeof *levels); }
 
 const char *umx_level_name(int index) { return levels[index]->name; }
 
 const umx_kernels *umx_level(int index) {
-#if defined(__GNUC__) && defined(__x86_64__)
+#ifdef UMX_LEVELS_X86
     /* These builtins also ask the operating system whether it saves the wide registers. */
     __builtin_cpu_init();
     if (index == 1 && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
@@ -24,6 +28,8 @@ const umx_kernels *umx_level(int index) {
     if (index >= 2 && !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")))
         return NULL;
+#endif
+#ifdef UMX_LEVEL_BF16
     if (index == 3 && !__builtin_cpu_supports("avx512bf16")) return NULL;
 #endif
     return levels[index];

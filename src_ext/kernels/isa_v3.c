@@ -1,5 +1,6 @@
 /* x86-64-v3: AVX2 and FMA. */
-#if defined(__GNUC__) && defined(__x86_64__)
+#include "kernels.h"
+#ifdef UMX_LEVELS_X86
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi2"))), apply_to = function)
 #else

@@ -1,5 +1,6 @@
 /* x86-64-v4: AVX-512 F, VL, BW and DQ. */
-#if defined(__GNUC__) && defined(__x86_64__)
+#include "kernels.h"
+#ifdef UMX_LEVELS_X86
 #if defined(__clang__)
 #pragma clang attribute push(                                                             \
     __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma,f16c,bmi2"))),     \

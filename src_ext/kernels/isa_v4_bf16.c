@@ -1,5 +1,6 @@
 /* x86-64-v4 and AVX512_BF16, which processors since 2020 (Cooper Lake, Zen 4) have. */
-#if defined(__GNUC__) && defined(__x86_64__)
+#include "kernels.h"
+#ifdef UMX_LEVEL_BF16
 #if defined(__clang__)
 #pragma clang attribute push(                                                             \
     __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512bf16,avx2,fma,f16c,bmi2"))),     \

@@ -12,6 +12,16 @@
 extern "C" {
 #endif
 
+/* Which levels there are. AVX512_BF16 came with GCC 10 and Clang 9; older ones do without. */
+#if defined(__GNUC__) && defined(__x86_64__)
+#define UMX_LEVELS_X86
+#if defined(__has_include)
+#if __has_include(<avx512bf16intrin.h>)
+#define UMX_LEVEL_BF16
+#endif
+#endif
+#endif
+
 enum { UMX_LINEAR = 0, UMX_TANH = 1, UMX_RELU = 2 };
 
 /* gemm: C = act((A' W^T + C0) * scale + bias) * gain, see gemm_body.h */

@@ -59,7 +59,7 @@ VEC_INLINE void add_columns_bf16(vf *a, const void *weights, const float *h, con
 #endif
         for (int q = 0; q < 8; q++) {
             const vi both = v_load_int(w + q * VL);
-            sum[q] += even * v_float(both << 16);
+            sum[q] += even * v_float(v_shift_left(both, 16));
             sum[q] += odd * v_float(both & (int32_t)0xffff0000);
         }
     }

@@ -45,6 +45,7 @@ VEC_INLINE void v_store(float *p, vf v) { *(vf *)p = v; }
 VEC_INLINE vf v_splat(float s) { return s - (vf){0}; }
 VEC_INLINE vi v_bits(vf v) { return (vi)v; }
 VEC_INLINE vf v_float(vi v) { return (vf)v; }
+VEC_INLINE vi v_shift_left(vi v, int bits) { return v << bits; }
 VEC_INLINE vf v_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 VEC_INLINE vi v_less(vf a, vf b) { return a < b; }
 VEC_INLINE vi v_nan(vf a) { return a != a; }
@@ -52,6 +53,8 @@ VEC_INLINE vi v_nan(vf a) { return a != a; }
 VEC_INLINE vf v_splat(float s) { return s; }
 VEC_INLINE vi v_bits(vf v) { vi r; memcpy(&r, &v, 4); return r; }
 VEC_INLINE vf v_float(vi v) { vf r; memcpy(&r, &v, 4); return r; }
+/* In C, bits may be shifted out of unsigned numbers only. */
+VEC_INLINE vi v_shift_left(vi v, int bits) { return (vi)((uint32_t)v << bits); }
 VEC_INLINE vf v_select(vi mask, vf a, vf b) { return mask ? a : b; }
 VEC_INLINE vi v_less(vf a, vf b) { return a < b; }
 VEC_INLINE vi v_nan(vf a) { return a != a; }
@@ -78,7 +81,7 @@ VEC_INLINE vf v_exp(vf x) {
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
     /* The integer sits in the low mantissa bits of t; shifted, it is the exponent of 2^n. */
-    return v_float(v_bits(p) + (v_bits(t) << 23));
+    return v_float(v_bits(p) + v_shift_left(v_bits(t), 23));
 }
 
 VEC_INLINE vf v_sigmoid(vf x) {
