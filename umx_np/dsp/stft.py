@@ -309,7 +309,7 @@ def stft(
 
     def some_frames(start: int) -> None:
         stop = min(start + _FRAMES_PER_TASK, nb_frames)
-        segment = padded[:, start * n_hop :]
+        segment = padded[:, start * geometry.n_hop :]
         transform.forward(segment, stop - start, out=out[:, start:stop])
 
     ops.map(some_frames, range(0, nb_frames, _FRAMES_PER_TASK))
@@ -393,7 +393,7 @@ def istft(
         # In the order of the frames, so that the sums do not depend on the number of threads.
         for start in range(0, nb_frames, _FRAMES_PER_TASK):
             stop = min(start + _FRAMES_PER_TASK, nb_frames)
-            lo = start * n_hop
+            lo = start * geometry.n_hop
             block = spectra[i : i + 1, start:stop].astype(transform.complex_dtype, copy=False)
             transform.inverse(
                 block, padded[i : i + 1, lo : lo + geometry.nb_samples_of(stop - start)]
