@@ -206,7 +206,8 @@ def test_files_that_are_no_sound(tmp_path, temporary_folder):
     write_bytes(tmp_path / "empty.wav", b"")
     write_bytes(tmp_path / "text.wav", b"This is not sound." * 50)
     write_bytes(tmp_path / "headerless.raw", bytes(1000))
-    for name in ("missing.wav", "zero.wav", "empty.wav", "text.wav", "headerless.raw", "."):
+    names = ["missing.wav", "zero.wav", "empty.wav", "text.wav", "headerless.raw", "."]
+    for name in [*names, "x" * 300, "null\0.wav"]:
         path = tmp_path / name
         with pytest.raises(AudioError) as caught:
             AudioReader(path)

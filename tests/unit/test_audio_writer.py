@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umx_np.audio import (
+    AudioReader,
     StemWriter,
     commit_together,
     nb_resampled,
@@ -288,16 +289,30 @@ def test_length_known_to_be_too_long_begins_as_rf64(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes there")
+@pytest.mark.parametrize("suffix", [".wav", ".mp3"])
+@pytest.mark.parametrize("clip_mode", ["clamp", "rescale"])
+def test_names_that_are_not_unicode(tmp_path, suffix, clip_mode):
+    path = tmp_path / os.fsdecode(b"caf\xe9" + suffix.encode())
+    write(path, noise(level=1.5), RATE, clip_mode=clip_mode)
+    with AudioReader(path) as reader:
+        assert reader.format == suffix[1:].upper()
+    audio, _ = read(path)
+    assert audio.shape == (2, 5000)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
-@pytest.mark.parametrize("suffix", [".wav", ".flac"])
-def test_full_disk(tmp_path, suffix):
+@pytest.mark.parametrize("suffix", written_suffixes())
+@pytest.mark.parametrize(("nb_timesteps", "limit"), [(100000, 10000), (5000, 600)])
+def test_full_disk(tmp_path, suffix, nb_timesteps, limit):
+    """Of the shorter one, the lossy encoders write most when the file is closed."""
     program = f"""
 import resource, signal, numpy
 from umx_np.audio import write
 from umx_np.errors import AudioError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (10000, 10000))
-noise = numpy.random.default_rng(0).uniform(-1, 1, (2, 100000))
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+noise = numpy.random.default_rng(0).uniform(-1, 1, (2, {nb_timesteps}))
 try:
     write({str(tmp_path / ("a" + suffix))!r}, noise, 44100)
 except AudioError as error:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import BinaryIO
@@ -27,6 +28,16 @@ _SIZE_NOTE = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should 
 _PLACEHOLDER_SIZE = 0x7FFF0000
 # Writers disagree about counting a chunk's header or its padding byte.
 _SIZE_SLACK = 64
+
+
+def library_name(path: Path) -> str | bytes:
+    """Name of a file for soundfile, which cannot encode names that are not Unicode."""
+    name = os.fspath(path)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name)
+    return name
 
 
 class _EndlessFile:
@@ -73,8 +84,11 @@ class _EndlessFile:
         self._file.close()
 
 
-def _has_mp3_length(path: Path) -> bool:
-    """Whether the first frame of an MP3 file tells the number of frames."""
+_MP3_LENGTH_MARKS = (b"Xing", b"Info", b"VBRI")
+
+
+def _mp3_first_frame(path: Path) -> bytes:
+    """Beginning of the first frame of an MP3 file."""
     with path.open("rb") as file:
         head = file.read(10)
         start = 0
@@ -84,8 +98,25 @@ def _has_mp3_length(path: Path) -> bool:
             for position, byte in enumerate(head[9:5:-1]):
                 start += (byte & 0x7F) << (7 * position)
         file.seek(start)
-        first_frame = file.read(4096)
-    return any(mark in first_frame for mark in (b"Xing", b"Info", b"VBRI"))
+        return file.read(4096)
+
+
+def _has_mp3_length(path: Path) -> bool:
+    """Whether the first frame of an MP3 file tells the number of frames."""
+    first_frame = _mp3_first_frame(path)
+    return any(mark in first_frame for mark in _MP3_LENGTH_MARKS)
+
+
+def mp3_bytes(path: Path) -> int | None:
+    """Size that the first frame of an MP3 file says the file has; None if it does not say."""
+    first_frame = _mp3_first_frame(path)
+    for mark in (b"Xing", b"Info"):
+        begin = first_frame.find(mark)
+        if 0 <= begin <= len(first_frame) - 16:
+            # Flags, then the number of frames if bit 0 is set, then that of bytes if bit 1 is.
+            flags, *numbers = struct.unpack(">3I", first_frame[begin + 4 : begin + 16])
+            return numbers[flags & 1] if flags & 2 else None
+    return None
 
 
 class SoundFile(sf.SoundFile):
@@ -93,7 +124,7 @@ class SoundFile(sf.SoundFile):
 
     def __init__(self, path: Path) -> None:
         self._endless: _EndlessFile | None = None
-        super().__init__(os.fspath(path))
+        super().__init__(library_name(path))
         if self.format == "MP3" and not _has_mp3_length(path):
             super().close()
             self._endless = _EndlessFile(path)

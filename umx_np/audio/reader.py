@@ -100,15 +100,16 @@ class AudioReader:
             )
         if rate is not None:
             check_rate("rate", rate)
-        if self.path.exists() and not self.path.is_file():
+        if os.path.exists(path) and not self.path.is_file():
             raise AudioError(f"path={str(path)!r} is not a regular file; give a sound file")
         try:
             with self.path.open("rb"):
                 pass
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
             # libsndfile would call all of these a "system error".
+            reason = getattr(error, "strerror", None) or error
             raise AudioError(
-                f"path={str(path)!r} cannot be opened: {error.strerror}; give a sound file"
+                f"path={str(path)!r} cannot be opened: {reason}; give a sound file"
             ) from error
         self._release: Callable[[], object] = lambda: None
         self._readable: Path | None = self.path

@@ -22,6 +22,7 @@ import soundfile as sf
 
 from ..config import check_int
 from ..errors import AudioError, ConfigError, ShapeError
+from .decoding import library_name, mp3_bytes
 from .resampling import StreamResampler, check_rate
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,13 @@ _SIZE_LIMITED = ("WAV", "AIFF", "AU")
 _FILE_BLOCK = 1 << 14
 
 # AssertionError: soundfile checks the number of written samples that way.
-_WRITE_ERRORS = (sf.SoundFileError, RuntimeError, TypeError, ValueError, OSError, AssertionError)
+_WRITE_ERRORS = (
+    *(sf.SoundFileError, RuntimeError, TypeError, ValueError, OSError, AssertionError),
+    OverflowError,  # a rate that does not fit a C int
+)
+
+# Samples of the end of a file that are read back: more than a frame of any lossy format.
+_END = 1 << 13
 
 
 def written_suffixes() -> list[str]:
@@ -140,7 +147,7 @@ class _Sink:
         weakref.finalize(self, _unlink, self.path)
         try:
             return sf.SoundFile(
-                os.fspath(self.path),
+                library_name(self.path),
                 "x",
                 samplerate=rate,
                 channels=nb_channels,
@@ -174,7 +181,7 @@ class _Sink:
         self.path = _temporary_name(self._final)
         try:
             self._file = self._open()
-            with sf.SoundFile(os.fspath(old_path)) as old:
+            with sf.SoundFile(library_name(old_path)) as old:
                 # As integers or floats like in the file, the samples are copied unchanged.
                 dtype = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}[self._subtype]
                 for block in old.blocks(1 << 16, dtype=dtype, always_2d=True):
@@ -213,10 +220,32 @@ class _Sink:
     def close(self) -> None:
         try:
             self._file.close()
+            self._check_end()
         except _WRITE_ERRORS as error:
             raise AudioError(
                 f"path={str(self._final)!r} cannot be written: {error} (is the disk full?)"
             ) from error
+
+    def _check_end(self) -> None:
+        """Make sure that the end of the closed file is there.
+
+        What is lost when a file is closed on a full disk, libsndfile does not report for every
+        format: of a short Opus file that may be all of it.
+        """
+        if not self._nb_frames:
+            return
+        if self._format == "MP3":
+            # libmpg123 complains on stderr when it begins in the middle.
+            declared = mp3_bytes(self.path)
+            if declared is not None and self.path.stat().st_size >= declared:
+                return
+            raise OSError("its end is missing")
+        with sf.SoundFile(library_name(self.path)) as file:
+            if file.frames >= self._nb_frames:
+                file.seek(max(self._nb_frames - _END, 0))
+                if len(file.read(_END, dtype="float32")) >= min(_END // 2, self._nb_frames):
+                    return
+        raise OSError("its end is missing")
 
     def discard(self) -> None:
         with suppress(*_WRITE_ERRORS):  # the file goes away
@@ -397,7 +426,7 @@ class StemWriter:
         staged = self._sink
         try:
             self._sink = self._new_sink(self._pair)
-            with sf.SoundFile(os.fspath(staged.path)) as file:
+            with sf.SoundFile(library_name(staged.path)) as file:
                 for frames in file.blocks(_FILE_BLOCK, dtype="float32", always_2d=True):
                     self._sink.write(np.clip(frames * gain, -1, 1))
             self._sink.close()
