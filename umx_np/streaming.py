@@ -180,7 +180,8 @@ class _Track:
 
         # Of a short track each thread gets a part.
         _, group = shared_blocks(self.nb_frames, self.ops.threads)[0]
-        for batch in _batched(self._segments(group), self.ops.threads):
+        # Several for each thread, so that none waits for the slowest after every segment.
+        for batch in _batched(self._segments(group), 4 * self.ops.threads):
             self.peak = max(self.peak, *self.ops.map(one_segment, batch))
             tick(sum(count for _, count, _ in batch) / self.nb_frames)
 

@@ -52,7 +52,7 @@ class Framer:
         first_frame, nb_frames : int
             Which frames.
         segment : ndarray [shape=(nb_channels, nb_samples_of(nb_frames))]
-            Samples of the padded signal; a view that is valid until the next one is asked for.
+            Samples of the padded signal; a view, not written to any more.
         """
         self.nb_timesteps += block.shape[1]
         self._append(block)
