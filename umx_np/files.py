@@ -111,7 +111,8 @@ def separate_file(
     Raises
     ------
     AudioError
-        If the file cannot be read, or a stem cannot be written.
+        If the file cannot be read, or a stem or the temporary file of `max_memory` cannot be
+        written.
     ConfigError
         If an argument is not usable.
     ModelNotFoundError, DownloadError, WeightsError, DeviceError
@@ -146,7 +147,7 @@ def separate_file(
         model_name = Path(model).name if model is not None else DEFAULT_MODEL
     names = output_names(separator.stem_names, aggregate)
     paths = output_paths(path, names, outdir, model=model_name, ext=ext, filename=filename)
-    existing = [str(target) for target in paths.values() if target.exists()]
+    existing = [str(target) for target in paths.values() if os.path.exists(target)]
     if existing and not overwrite:
         raise AudioError(
             f"{', '.join(existing)} exist already; pass overwrite=True to replace them"
@@ -268,9 +269,11 @@ def output_paths(
     if filename is None:
         filename = FILENAME_ALONE if outdir is None else FILENAME_IN_OUTDIR
     values = {
-        "track": path.stem,
+        # The stem of "..wav" is ".", which names a folder that is there already.
+        "track": path.stem if path.stem.strip(".") else path.name,
         "name": path.name,
-        "parent": path.absolute().parent.name,
+        # Without "..", and without the empty name of the root, which would make the place absolute.
+        "parent": Path(os.path.abspath(path)).parent.name or ".",
         "model": model,
         "ext": ext if ext.startswith(".") else f".{ext}",
     }
@@ -289,7 +292,8 @@ def output_paths(
     if len(set(paths.values())) < len(names):
         raise ConfigError(f"filename={filename!r} gives several stems one file; add {{stem}}")
     for target in paths.values():
-        if target.exists() and path.exists() and target.samefile(path):
+        # `os.path.exists` takes a name that is too long for one that does not exist.
+        if os.path.exists(target) and os.path.exists(path) and target.samefile(path):
             raise AudioError(f"path={str(path)!r} would be replaced by a stem; choose other names")
     return paths
 
@@ -298,7 +302,7 @@ def output_paths(
 def _removing_new_folders(paths: Iterable[Path]) -> Iterator[None]:
     """Take back folders that were made for the results if there are no results."""
     folders = {folder for path in paths for folder in path.parents}
-    new = [folder for folder in folders if not folder.exists()]
+    new = [folder for folder in folders if not os.path.exists(folder)]
     try:
         yield
     except BaseException:

@@ -26,6 +26,7 @@ import hashlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -247,8 +248,11 @@ def load_bundle(
             )
         return load_folder(name, targets)
     if not isinstance(name_or_folder, str) or _looks_like_path(name):
-        exists = Path(name).expanduser().is_dir()
-        problem = "holds no <target>.json with <target>.pth" if exists else "does not exist"
+        folder = os.path.expanduser(name)
+        if os.path.isdir(folder):
+            problem = "holds no <target>.json with <target>.pth"
+        else:
+            problem = "is not a folder" if os.path.exists(folder) else "does not exist"
         raise ModelNotFoundError(
             f"path={name!r} {problem}; give a folder with a model or one of "
             f"{', '.join(model_names())}"
@@ -476,7 +480,7 @@ def _reporting(file: PublishedFile, progress: bool | Progress | None) -> Iterato
     if callable(progress):
         tell = progress
         yield lambda done, total: tell(file.filename, done, total)
-    elif not progress:
+    elif not progress or sys.stderr is None:  # None in programs without a console
         yield None
     else:
         from tqdm import tqdm

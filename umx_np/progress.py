@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -31,7 +32,7 @@ def reporting(
     if callable(progress):
         yield progress
         return
-    if not progress:
+    if not progress or sys.stderr is None:  # None in programs without a console
         yield None
         return
     from tqdm import tqdm

@@ -378,13 +378,22 @@ def test_folder_or_name(
         pretrained.load_bundle("tiny", ["drums"])
 
 
-@pytest.mark.parametrize("name", ["nothing", "./nothing", "~/nothing", Path("nothing"), "a/b"])
+@pytest.mark.parametrize(
+    "name",
+    ["nothing", "./nothing", "~/nothing", Path("nothing"), "a/b", "~nobody-here/b", "a\0b"],
+)
 def test_nothing_of_that_name(
     model: ModelInfo, name: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError, match="tiny"):
         pretrained.load_bundle(name)
+
+
+def test_a_file_is_no_folder(model: ModelInfo, tmp_path: Path) -> None:
+    (tmp_path / "song.wav").touch()
+    with pytest.raises(ModelNotFoundError, match="is not a folder"):
+        pretrained.load_bundle(tmp_path / "song.wav")
 
 
 def test_empty_name_is_not_the_current_folder(

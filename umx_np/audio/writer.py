@@ -315,7 +315,7 @@ class StemWriter:
         self._left = None if nb_timesteps is None else check_int("nb_timesteps", nb_timesteps, 0)
         self._bits, self._clip_mode, self._quality = bits, clip_mode, quality
         self._pair = check_format(self.path, bits, clip_mode)
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             raise AudioError(f"path={str(path)!r} is a folder; give the name of a file")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

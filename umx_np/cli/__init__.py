@@ -7,6 +7,7 @@ answered at once; each command imports what it needs when it runs.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -18,7 +19,7 @@ from types import FrameType
 from .._version import __version__
 from ..errors import UmxError
 from . import convert, download, info, models, separate
-from .common import PROGRAM, logging_to_stderr
+from .common import PROGRAM, logging_to_stderr, say
 
 _COMMANDS = (separate, download, models, convert, info)
 
@@ -52,20 +53,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 for success, 1 for errors, 130 after an interruption. Mistakes in the
+        Exit status: 0 for success, 1 for errors, 130 after an interruption, 141 when the reader of
+        the output went away. Mistakes in the
         arguments raise `SystemExit` with 2, as argparse does.
     """
     args = build_parser().parse_args(argv)
     with logging_to_stderr(verbose=args.verbose, quiet=args.quiet), _cleaning_up_when_terminated():
         try:
-            return args.run(args)
+            status = args.run(args)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # so that an error in writing is met here
+            return status
         except UmxError as error:
             if args.verbose:
                 traceback.print_exc()
-            print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+            say(f"{PROGRAM}: error: {error}")
+            return 1
+        except BrokenPipeError:
+            # Whoever read the output, such as `head`, has seen enough. Python would complain when
+            # it flushes the rest at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + 13  # as if ended by SIGPIPE
+        except OSError as error:
+            # A full disk, a folder without permission.
+            if args.verbose:
+                traceback.print_exc()
+            say(f"{PROGRAM}: error: {error}")
             return 1
         except KeyboardInterrupt:
-            print(f"{PROGRAM}: interrupted", file=sys.stderr)
+            say(f"{PROGRAM}: interrupted")
             return 130
 
 

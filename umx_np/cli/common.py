@@ -49,6 +49,8 @@ class _Handler(logging.Handler):
 
 def say(text: str) -> None:
     """Print a line to stderr, above a progress bar that may be there."""
+    if sys.stderr is None:  # closed, or a program without a console
+        return
     if "tqdm" in sys.modules:
         from tqdm import tqdm
 

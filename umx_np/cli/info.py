@@ -21,7 +21,16 @@ from .common import add_command, format_size
 if TYPE_CHECKING:
     from .common import Commands
 
-_REQUIRED = ("numpy", "soundfile", "soxr", "safetensors", "pooch", "tqdm", "threadpoolctl")
+_REQUIRED = (
+    "numpy",
+    "soundfile",
+    "soxr",
+    "safetensors",
+    "pooch",
+    "requests",
+    "tqdm",
+    "threadpoolctl",
+)
 _OPTIONAL = (
     *("numba", "scipy", "cupy-cuda12x", "cupy-cuda13x", "numba-cuda"),
     *("musdb", "museval", "torch", "openunmix"),

@@ -7,6 +7,7 @@ import glob
 import json
 import logging
 import math
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,7 +177,7 @@ def run(args: argparse.Namespace) -> int:
     if args.audio_backend is not None:
         logger.info("--audio-backend %s is ignored", args.audio_backend)
     inputs = find_inputs(args.input)
-    if not any(path.exists() for path in inputs):
+    if not any(os.path.exists(path) for path in inputs):
         # Before a model is loaded or even downloaded.
         raise AudioError(f"input={str(inputs[0])!r} does not exist; give sound files or folders")
     separator, model = _load(args)
@@ -185,7 +186,7 @@ def run(args: argparse.Namespace) -> int:
 
     done, skipped, failed = 0, 0, 0
     for number, (path, targets) in enumerate(outputs.items(), 1):
-        if args.skip_existing and all(target.exists() for target in targets.values()):
+        if args.skip_existing and all(map(os.path.exists, targets.values())):
             logger.info("%s: skipped, its stems are there", path)
             skipped += 1
             continue
@@ -233,15 +234,21 @@ def find_inputs(arguments: list[str]) -> list[Path]:
     AudioError
         If a folder holds no sound files.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, Path] = {}
     for argument in arguments:
         path = Path(argument)
-        if path.is_dir():
+        if os.path.isdir(path):
+            try:
+                entries = list(path.iterdir())
+            except OSError as error:
+                raise AudioError(
+                    f"input={argument!r} is a folder that cannot be read: {error.strerror}"
+                ) from error
             paths = sorted(
                 file
-                for file in path.iterdir()
+                for file in entries
                 if file.suffix.lower() in _AUDIO_SUFFIXES
-                and file.is_file()
+                and os.path.isfile(file)
                 and not file.name.startswith(".")
             )
             if not paths:
@@ -249,12 +256,12 @@ def find_inputs(arguments: list[str]) -> list[Path]:
                     f"input={argument!r}: the folder holds no sound files (its subfolders are not "
                     "searched); name files, or another folder"
                 )
-        elif not path.exists() and glob.has_magic(argument):
+        elif not os.path.exists(path) and glob.has_magic(argument):
             paths = sorted(map(Path, glob.glob(argument))) or [path]
         else:
             paths = [path]
         for file in paths:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(os.path.realpath(file), file)
     return list(found.values())
 
 
@@ -310,7 +317,7 @@ def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     from ..separator import Separator
 
     bundle = load_bundle(
-        args.model or DEFAULT_MODEL,
+        DEFAULT_MODEL if args.model is None else args.model,
         args.targets,
         offline=args.offline,
         progress=not args.quiet,

@@ -62,7 +62,7 @@ def convert(
     Wrapper prefixes and buffers that are not part of the network are left out. The descriptions in
     a folder (``<target>.json``) are carried over.
     """
-    source, target = Path(src).expanduser(), Path(dst).expanduser()
+    source, target = Path(os.path.expanduser(src)), Path(os.path.expanduser(dst))
     if format not in (None, "pth", "safetensors"):
         raise ConfigError(f"format={format!r} must be 'pth' or 'safetensors'")
     float_type = None if dtype is None else float_dtype(dtype)

@@ -56,10 +56,11 @@ def is_model_folder(path: str | os.PathLike[str]) -> bool:
         True if there are weights with a ``<target>.json`` beside them, weights beside a
         ``separator.json``, or safetensors files.
     """
-    folder = Path(path).expanduser()
+    # Of "~somebody" who does not exist `Path.expanduser` would make an error.
+    folder = Path(os.path.expanduser(path))
     try:
         names = [entry.name for entry in folder.iterdir()]
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a null character in the name
         return False
     weights = [name for name in names if name.endswith((".pth", ".safetensors"))]
     if any(name.endswith(".safetensors") for name in weights):
@@ -109,12 +110,13 @@ def load_folder(
     named ``<target>-*.pth`` or ``<target>_*.pth``. Without ``separator.json`` the STFT parameters
     are taken from ``<target>.json`` and the rate is taken to be 44100 Hz, with a note in the log.
     """
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     try:
         names = sorted(entry.name for entry in folder.iterdir())
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise ModelNotFoundError(
-            f"path={str(folder)!r} is no folder that can be read: {error.strerror}"
+            f"path={str(folder)!r} is no folder that can be read: "
+            f"{getattr(error, 'strerror', None) or error}"
         ) from error
     available = _find_targets(folder, names)
     chosen = check_targets(targets, available, str(folder), known_only=False)
@@ -388,7 +390,7 @@ def save_folder(
     """
     if format not in _SUFFIXES:
         raise ConfigError(f"format={format!r} must be 'pth' or 'safetensors'")
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     check_targets(list(bundle.targets), bundle.targets, bundle.name)
     target_dtype = None if dtype is None else float_dtype(dtype)
     files = {target: folder / (target + _SUFFIXES[format]) for target in bundle.targets}

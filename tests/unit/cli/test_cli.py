@@ -123,6 +123,27 @@ def test_convert(run, monkeypatch, tmp_path):
     assert calls == [("a.pth", "b.safetensors", options)]
 
 
+def test_errors_of_the_system_have_no_traceback(run, monkeypatch, tmp_path):
+    def convert(*args, **options):
+        raise OSError(28, "No space left on device", str(tmp_path))
+
+    monkeypatch.setattr(weights, "convert", convert)
+    result = run("convert", "a.pth", "b.safetensors")
+    assert result.status == 1
+    assert result.err == f"umx-np: error: [Errno 28] No space left on device: {str(tmp_path)!r}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end differently there")
+@pytest.mark.parametrize("command", ["models", "info"])
+def test_a_pipe_that_is_closed(command):
+    program = [sys.executable, "-m", "umx_np", command]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 141
+
+
 def test_convert_what_is_not_there(run, tmp_path):
     result = run("convert", tmp_path / "a.pth", tmp_path / "b.safetensors")
     assert result.status == 1

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from umx_np.cli import main
+
 from .conftest import STEMS, files
 
 DEFAULTS = {
@@ -214,6 +216,24 @@ def test_batch_with_a_bad_file(engine, song, run, folder):
     assert "2 separated, 2 failed of 4 files" in result.err
     assert "Traceback" not in result.err
     assert {name.split("/")[0] for name in files(folder / "out")} == {"a", "c"}
+
+
+def test_names_that_are_too_long_do_not_stop_the_batch(engine, song, run, folder):
+    song("a.wav")
+    long = "x" * 250 + ".wav"  # a file may be called so, but no folder with "_umxhq" behind
+    (folder / long).write_bytes((folder / "a.wav").read_bytes())
+    result = run("separate", "y" * 300, long, "a.wav")
+    assert result.status == 1
+    assert "1 separated, 2 failed of 3 files" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_a_program_without_a_console(engine, song, run, monkeypatch, capsys):
+    song()
+    monkeypatch.setattr("sys.stderr", None)
+    assert main(["separate", "song.wav"]) == 0
+    assert main(["separate", "missing.wav"]) == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_unexpected_errors_do_not_stop_the_batch_either(engine, song, run, folder):

@@ -101,5 +101,14 @@ def test_names_and_places():
     assert paths == {"bass": Path("My.Song.stem_m/bass.flac")}
     with pytest.raises(ConfigError, match="several stems one file"):
         output_paths("a.wav", ["bass", "drums"], filename="{{stem}}{track}")
+    # Nothing leads out of the folder for the results.
+    for name, track in (("..wav", "..wav"), ("...wav", "...wav"), ("a..wav", "a.")):
+        assert output_paths(f"in/{name}", ["bass"], "o") == {"bass": Path(f"o/{track}/bass.wav")}
+    by_folder = "{parent}/{track}{ext}"
+    here = Path.cwd().parent.name
+    assert output_paths("../a.wav", ["x"], "o", filename=by_folder) == {
+        "x": Path("o", here, "a.wav")
+    }
+    assert output_paths("/a.wav", ["x"], "o", filename=by_folder) == {"x": Path("o/a.wav")}
     # Braces in names are no placeholders.
     assert output_paths("{x}.wav", ["bass"], "o") == {"bass": Path("o/{x}/bass.wav")}
