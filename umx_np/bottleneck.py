@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from .backends.base import Backend, Network
+from .errors import AudioError
 
 # Frames of one step: the gates of 120 frames of 256 units are 0.5 MB and stay in L2. A multiple of
 # the rows that every level of the matrix product takes at a time (6, 8 or 12).
@@ -59,12 +60,15 @@ class DiskStore:
         self._row = self._dtype.itemsize * width
         # Both directions of a layer read the same store.
         self._lock = threading.Lock()
-        self._file = tempfile.TemporaryFile(prefix="umx_np-", buffering=0)  # noqa: SIM115
+        try:
+            self._file = tempfile.TemporaryFile(prefix="umx_np-", buffering=0)  # noqa: SIM115
+        except OSError as error:
+            raise _store_error(error) from error
         try:
             self._file.truncate(nb_frames * self._row)
-        except OSError:
+        except OSError as error:
             self._file.close()
-            raise
+            raise _store_error(error) from error
 
     def read(self, start: int, stop: int) -> np.ndarray:
         block = np.empty((stop - start, self._shape[1]), self._dtype)
@@ -82,16 +86,26 @@ class DiskStore:
         """Move all bytes of a block; one call of the system may move fewer."""
         view, done = block.data.cast("B"), 0
         with self._lock:
-            self._file.seek(start * self._row)
-            while done < len(view):
-                count = move(view[done:])
-                if not count:
-                    raise OSError("the temporary file of activations cannot be read or written")
-                done += count
+            try:
+                self._file.seek(start * self._row)
+                while done < len(view):
+                    count = move(view[done:])
+                    if not count:
+                        raise OSError("it ended early")
+                    done += count
+            except OSError as error:
+                raise _store_error(error) from error
 
     def close(self) -> None:
         """Give the disk space back."""
         self._file.close()
+
+
+def _store_error(error: OSError) -> AudioError:
+    return AudioError(
+        f"the temporary file for what exceeds max_memory cannot be used: {error}; make room, set "
+        "TMPDIR to another folder, or allow more memory"
+    )
 
 
 StoreFactory = Callable[[int], FrameStore]

@@ -99,11 +99,12 @@ class Stream:
                 f"block has shape={block.shape}, dtype={block.dtype}; it must be real with shape "
                 f"({self._nb_channels}, n)"
             )
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite
+            block = np.array(block, dtype=np.float32)
         if not np.isfinite(block).all():
-            raise ShapeError("block holds NaN or infinity")
+            raise ShapeError("block holds NaN, infinity or numbers too large for float32")
         if block.shape[1] == 0:
             return self._joined([])
-        block = np.array(block, dtype=np.float32)
         return self._joined([self._separate(job) for job in self._framer.push(block)])
 
     def flush(self) -> np.ndarray:

@@ -236,10 +236,13 @@ class Separator:
                 f"audio has nb_channels={x.shape[1]}; this model needs {self.nb_channels} "
                 "(umx_np.separate takes any number)"
             )
-        if not np.isfinite(x).all():
-            raise ShapeError("audio holds NaN or infinity; remove them before separating")
         reference = self.ops.name == "reference"
         dtype = np.result_type(x.dtype, np.float32) if reference else np.dtype(np.float32)
+        if not _is_finite_as(x, dtype):
+            raise ShapeError(
+                f"audio holds NaN, infinity or numbers too large for {dtype}; remove them before "
+                "separating"
+            )
         out = np.empty((len(x), len(self.stem_names), *x.shape[1:]), dtype)
         for sample in range(len(x)):
             done = sample / len(x)
@@ -373,6 +376,12 @@ class Separator:
         }
 
 
+def _is_finite_as(x: np.ndarray, dtype: np.dtype) -> bool:
+    """Whether all numbers are finite, also in the dtype to compute in."""
+    largest = np.finfo(dtype).max
+    return bool(-largest <= x.min() and x.max() <= largest)  # NaN is neither
+
+
 def _part_of(progress: Progress | None, start: float, share: float) -> Progress | None:
     """Progress of one of several tasks, reported as progress of them all."""
     if progress is None:
@@ -473,7 +482,7 @@ def separate(
 
     if separator is None:
         separator = Separator.from_bundle(
-            load_model(model or DEFAULT_MODEL, targets, offline=offline),
+            load_model(DEFAULT_MODEL if model is None else model, targets, offline=offline),
             niter=niter,
             softmask=softmask,
             residual=residual,

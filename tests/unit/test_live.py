@@ -106,6 +106,8 @@ def test_what_cannot_be_streamed_is_refused():
         live.process(np.zeros((1, 10)))
     with pytest.raises(ShapeError, match="NaN"):
         live.process(np.full((2, 10), np.nan))
+    with pytest.raises(ShapeError, match="too large"):
+        live.process(np.full((2, 10), 1e39))
     assert live.process(np.zeros((2, 10))).shape[2] == 0
     assert live.flush().shape == (2, 2, 10)
     assert live.flush().shape == (2, 2, 0)

@@ -154,6 +154,7 @@ class TestSeparator:
             (np.zeros((1, 3, 100)), "nb_channels=3"),
             (np.zeros((1, 2, 0)), "shape"),
             (np.full((1, 2, 9), np.nan), "NaN"),
+            (np.full((1, 2, 9), 1e39), "too large"),
             (np.zeros((1, 2, 9), complex), "dtype=complex128"),
         ],
     )

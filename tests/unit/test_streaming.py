@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ import umx_np
 from umx_np.bottleneck import DiskStore, MemoryStore
 from umx_np.config import ModelConfig
 from umx_np.dsp.stft import StftGeometry
-from umx_np.errors import ConfigError, ShapeError
+from umx_np.errors import AudioError, ConfigError, ShapeError
 from umx_np.streaming import ArraySource, segments, separate_blocks, separate_stream
 from umx_np.testing import random_state
 from umx_np.weights.bundle import ModelBundle, TargetWeights
@@ -260,6 +261,11 @@ class TestStores:
 
     def test_a_short_file_is_an_error(self):
         store = DiskStore(4, 2, np.dtype(np.float32))
-        with pytest.raises(OSError, match="temporary file"):
+        with pytest.raises(AudioError, match="temporary file"):
             store.read(3, 6)
         store.close()
+
+    def test_a_folder_that_cannot_be_used_is_an_error(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        with pytest.raises(AudioError, match="TMPDIR"):
+            DiskStore(4, 2, np.dtype(np.float32))

@@ -87,7 +87,7 @@ def wiener(
     ShapeError
         If the shapes do not fit, or the device cannot take the number of channels.
     ConfigError
-        If an option is out of range, or one source is to be refined by itself.
+        If an option is out of range.
 
     Notes
     -----
