@@ -54,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit status: 0 for success, 1 for errors, 130 after an interruption, 141 when the reader of
-        the output went away. Mistakes in the
-        arguments raise `SystemExit` with 2, as argparse does.
+        the output went away. Mistakes in the arguments raise `SystemExit` with 2, as argparse
+        does.
     """
     args = build_parser().parse_args(argv)
     with logging_to_stderr(verbose=args.verbose, quiet=args.quiet), _cleaning_up_when_terminated():
