@@ -22,6 +22,8 @@
  * silent.
  */
 #define LANES 32
+/* Blocks that walk through the frames together, so that of each row a longer piece is read at once. */
+#define CHUNK 8
 /* Frames ahead that are asked for: a block touches short pieces of many rows, which no hardware
  * prefetcher guesses. */
 #define AHEAD 3
@@ -180,19 +182,85 @@ static void wiener_filter_mono(const wiener_block *b, const double *r) {
     }
 }
 
+/* v of the estimates in y. */
+static void wiener_power_stereo(const wiener_block *b) {
+    for (int j = 0; j < b->sources; j++) {
+        const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 2), *VEC_RESTRICT yi = AT(b->yi, j, 0, 2);
+        double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
+        for (int l = 0; l < LANES; l++)
+            v[l] = 0.5 * (yr[l] * yr[l] + yi[l] * yi[l] + yr[LANES + l] * yr[LANES + l] +
+                          yi[LANES + l] * yi[LANES + l]);
+    }
+}
+
+/* The usual case, stereo estimates that have the phase of the mix and no residual among them, needs
+ * no estimates: their power is that of the magnitudes, and of their phases only the difference
+ * between the channels matters. That is a square root and a division a bin instead of four. */
+static int wiener_is_plain(const umx_wiener_args *g) {
+    return g->nb_channels == 2 && !g->softmask && !g->residual;
+}
+
+static void wiener_power_plain(const wiener_block *b, ptrdiff_t t) {
+    const double half = 0.5 * b->inv * b->inv;
+    for (int ch = 0; ch < 2; ch++) {
+        const float *VEC_RESTRICT mix = wiener_row(b, wiener_mix(b, t, ch), 2);
+        double *VEC_RESTRICT xr = b->xr + ch * LANES, *VEC_RESTRICT xi = b->xi + ch * LANES;
+        for (int l = 0; l < LANES; l++) {
+            xr[l] = mix[2 * l] * b->inv;
+            xi[l] = mix[2 * l + 1] * b->inv;
+        }
+        for (int j = 0; j < b->sources; j++) {
+            const float *VEC_RESTRICT mag = wiener_row(b, wiener_mags(b, j, t, ch), 1);
+            double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
+            if (ch == 0)
+                for (int l = 0; l < LANES; l++) v[l] = half * mag[l] * mag[l];
+            else
+                for (int l = 0; l < LANES; l++) v[l] += half * mag[l] * mag[l];
+        }
+    }
+}
+
+static void wiener_accumulate_plain(const wiener_block *b, ptrdiff_t t) {
+    const float *VEC_RESTRICT mix = wiener_row(b, wiener_mix(b, t, 0), 2);
+    double *VEC_RESTRICT pr = b->er, *VEC_RESTRICT pi = b->ei; /* e_0 e_1* */
+    const double square = b->inv * b->inv;
+    for (int l = 0; l < LANES; l++) {
+        double re = mix[2 * l], im = mix[2 * l + 1];
+        pr[l] = re * re + im * im > 0.0 ? re : 1.0; /* the phase of a silent bin is 0 */
+        pi[l] = im;
+    }
+    mix = wiener_row(b, wiener_mix(b, t, 1), 2);
+    for (int l = 0; l < LANES; l++) {
+        double r0 = pr[l], i0 = pi[l], r1 = mix[2 * l], i1 = mix[2 * l + 1];
+        r1 = r1 * r1 + i1 * i1 > 0.0 ? r1 : 1.0;
+        double unit = 1.0 / sqrt((r0 * r0 + i0 * i0) * (r1 * r1 + i1 * i1));
+        pr[l] = (r0 * r1 + i0 * i1) * unit;
+        pi[l] = (i0 * r1 - r0 * i1) * unit;
+    }
+    for (int j = 0; j < b->sources; j++) {
+        const float *VEC_RESTRICT left = wiener_row(b, wiener_mags(b, j, t, 0), 1);
+        double *VEC_RESTRICT sum = AT(b->sum, j, 0, 4), *VEC_RESTRICT m0 = b->v;
+        for (int l = 0; l < LANES; l++) m0[l] = left[l];
+        const float *VEC_RESTRICT right = wiener_row(b, wiener_mags(b, j, t, 1), 1);
+        for (int l = 0; l < LANES; l++) {
+            double m1 = right[l], cross = m0[l] * m1 * square;
+            sum[l] += m0[l] * m0[l] * square;
+            sum[LANES + l] += m1 * m1 * square;
+            sum[2 * LANES + l] += cross * pr[l];
+            sum[3 * LANES + l] += cross * pi[l];
+        }
+    }
+}
+
+/* From v to the estimates of the next iteration. */
 static void wiener_filter_stereo(const wiener_block *b, const double *r) {
     const double reg = b->reg;
     double c00[LANES], c11[LANES], cr[LANES], ci[LANES]; /* Cxx without the regularisation */
     for (int l = 0; l < LANES; l++) c00[l] = c11[l] = cr[l] = ci[l] = 0.0;
     for (int j = 0; j < b->sources; j++) {
-        const double *VEC_RESTRICT yr = AT(b->yr, j, 0, 2), *VEC_RESTRICT yi = AT(b->yi, j, 0, 2);
-        const double *VEC_RESTRICT rj = AT(r, j, 0, 4);
-        double *VEC_RESTRICT v = AT(b->v, j, 0, 1);
+        const double *VEC_RESTRICT rj = AT(r, j, 0, 4), *VEC_RESTRICT v = AT(b->v, j, 0, 1);
         for (int l = 0; l < LANES; l++) {
-            double p = yr[l] * yr[l] + yi[l] * yi[l] + yr[LANES + l] * yr[LANES + l] +
-                       yi[LANES + l] * yi[LANES + l];
-            p *= 0.5;
-            v[l] = p;
+            double p = v[l];
             c00[l] += p * rj[l];
             c11[l] += p * rj[LANES + l];
             cr[l] += p * rj[2 * LANES + l];
@@ -231,13 +299,19 @@ static void wiener_filter_stereo(const wiener_block *b, const double *r) {
 
 /* y of frame t after `count` iterations. */
 static void wiener_chain(const wiener_block *b, ptrdiff_t t, int count) {
-    wiener_estimate(b, t);
+    const int plain = wiener_is_plain(b->g) && count > 0;
+    if (plain)
+        wiener_power_plain(b, t);
+    else
+        wiener_estimate(b, t);
     for (int i = 0; i < count; i++) {
         const double *r = b->r + (ptrdiff_t)i * b->sources * 4 * LANES;
-        if (b->g->nb_channels == 1)
+        if (b->g->nb_channels == 1) {
             wiener_filter_mono(b, r);
-        else
-            wiener_filter_stereo(b, r);
+            continue;
+        }
+        if (i > 0 || !plain) wiener_power_stereo(b);
+        wiener_filter_stereo(b, r);
     }
 }
 
@@ -255,34 +329,67 @@ static void wiener_normalise(const wiener_block *b, int level, const double *sum
     }
 }
 
-static void wiener_accumulate_frames(const wiener_block *b, int level) {
-    memset(b->sum, 0, sizeof(double) * b->sources * 4 * LANES);
-    for (ptrdiff_t t = 0; t < b->g->nb_frames; t++) {
-        wiener_prefetch(b, t + AHEAD, 0);
-        wiener_chain(b, t, level);
-        wiener_accumulate(b);
+static void wiener_accumulate_frame(const wiener_block *b, ptrdiff_t t, int level) {
+    wiener_prefetch(b, t + AHEAD, 0);
+    if (level == 0 && wiener_is_plain(b->g)) {
+        wiener_accumulate_plain(b, t);
+        return;
     }
+    wiener_chain(b, t, level);
+    wiener_accumulate(b);
 }
 
-static void wiener_write_frames(const wiener_block *b) {
+static void wiener_write_frame(const wiener_block *b, ptrdiff_t t) {
     const umx_wiener_args *g = b->g;
     const double scale = g->max_abs;
-    for (ptrdiff_t t = 0; t < g->nb_frames; t++) {
-        wiener_prefetch(b, t + AHEAD, 1);
-        wiener_chain(b, t, g->iterations);
-        for (int j = 0; j < b->sources; j++)
-            for (int ch = 0; ch < g->nb_channels; ch++) {
-                const double *VEC_RESTRICT yr = AT(b->yr, j, ch, g->nb_channels);
-                const double *VEC_RESTRICT yi = AT(b->yi, j, ch, g->nb_channels);
-                float *VEC_RESTRICT out = b->n == LANES ? wiener_out(b, j, t, ch) : b->row;
-                for (int l = 0; l < LANES; l++) {
-                    out[2 * l] = (float)(yr[l] * scale);
-                    out[2 * l + 1] = (float)(yi[l] * scale);
-                }
-                if (b->n < LANES)
-                    memcpy(wiener_out(b, j, t, ch), b->row, sizeof(float) * 2 * b->n);
+    wiener_prefetch(b, t + AHEAD, 1);
+    wiener_chain(b, t, g->iterations);
+    for (int j = 0; j < b->sources; j++)
+        for (int ch = 0; ch < g->nb_channels; ch++) {
+            const double *VEC_RESTRICT yr = AT(b->yr, j, ch, g->nb_channels);
+            const double *VEC_RESTRICT yi = AT(b->yi, j, ch, g->nb_channels);
+            float *VEC_RESTRICT out = b->n == LANES ? wiener_out(b, j, t, ch) : b->row;
+            for (int l = 0; l < LANES; l++) {
+                out[2 * l] = (float)(yr[l] * scale);
+                out[2 * l + 1] = (float)(yi[l] * scale);
             }
+            if (b->n < LANES) memcpy(wiener_out(b, j, t, ch), b->row, sizeof(float) * 2 * b->n);
+        }
+}
+
+/* All stages on some blocks of bins. */
+static void wiener_chunk(wiener_block *blocks, int count) {
+    const umx_wiener_args *g = blocks->g;
+    const ptrdiff_t level_size = (ptrdiff_t)blocks->sources * 4 * g->nb_bins;
+    const size_t sum_size = sizeof(double) * blocks->sources * 4 * LANES;
+    const int window = g->stage == UMX_WIENER_WINDOW;
+    /* Statistics of earlier calls, */
+    int known = g->stage == UMX_WIENER_ACCUMULATE ? g->level : g->iterations;
+    for (int k = 0; k < count && !window; k++)
+        for (int i = 0; i < known; i++)
+            wiener_normalise(&blocks[k], i, g->r + i * level_size + blocks[k].bin, g->nb_bins);
+    /* of this one, */
+    int first = window ? 0 : g->level;
+    int last = window ? g->iterations : g->stage == UMX_WIENER_ACCUMULATE ? g->level + 1 : first;
+    for (int i = first; i < last; i++) {
+        for (int k = 0; k < count; k++) memset(blocks[k].sum, 0, sum_size);
+        for (ptrdiff_t t = 0; t < g->nb_frames; t++)
+            for (int k = 0; k < count; k++) wiener_accumulate_frame(&blocks[k], t, i);
+        for (int k = 0; k < count; k++) {
+            const wiener_block *b = &blocks[k];
+            if (window) {
+                wiener_normalise(b, i, b->sum, LANES);
+                continue;
+            }
+            for (ptrdiff_t q = 0; q < (ptrdiff_t)b->sources * 4; q++)
+                for (ptrdiff_t l = 0; l < b->n; l++)
+                    g->r[i * level_size + q * g->nb_bins + b->bin + l] += b->sum[q * LANES + l];
+        }
     }
+    /* and the filter that they make. */
+    if (g->stage == UMX_WIENER_ACCUMULATE) return;
+    for (ptrdiff_t t = 0; t < g->nb_frames; t++)
+        for (int k = 0; k < count; k++) wiener_write_frame(&blocks[k], t);
 }
 
 static int wiener(const umx_wiener_args *g) {
@@ -290,10 +397,10 @@ static int wiener(const umx_wiener_args *g) {
     wiener_block b = {g, g->nb_targets + (g->residual ? 1 : 0), 0, 0, row, 1.0 / g->max_abs,
                       sqrt(g->eps), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL};
     const ptrdiff_t per_source = (ptrdiff_t)b.sources * LANES;
-    const ptrdiff_t sizes[] = {2 * LANES,      2 * LANES,      2 * LANES,
-                               2 * LANES,      2 * per_source, 2 * per_source,
-                               per_source,     4 * per_source * (g->iterations ? g->iterations : 1),
-                               4 * per_source};
+    const ptrdiff_t r_size = 4 * per_source * (g->iterations ? g->iterations : 1);
+    const ptrdiff_t sum_size = 4 * per_source;
+    const ptrdiff_t sizes[] = {2 * LANES,      2 * LANES,  2 * LANES,      2 * LANES,       2 * per_source,
+                               2 * per_source, per_source, CHUNK * r_size, CHUNK * sum_size};
     double **parts[] = {&b.xr, &b.xi, &b.er, &b.ei, &b.yr, &b.yi, &b.v, &b.r, &b.sum};
     ptrdiff_t total = 0;
     for (int i = 0; i < 9; i++) total += sizes[i];
@@ -305,32 +412,22 @@ static int wiener(const umx_wiener_args *g) {
         *parts[i] = next;
         next += sizes[i];
     }
-    const ptrdiff_t level_size = (ptrdiff_t)b.sources * 4 * g->nb_bins;
-    for (b.bin = g->bin_start; b.bin < g->bin_stop; b.bin += LANES) {
-        b.n = g->bin_stop - b.bin < LANES ? g->bin_stop - b.bin : LANES;
-        if (g->stage == UMX_WIENER_WINDOW) {
-            for (int i = 0; i < g->iterations; i++) {
-                wiener_accumulate_frames(&b, i);
-                wiener_normalise(&b, i, b.sum, LANES);
-            }
-            wiener_write_frames(&b);
-            continue;
+    wiener_block blocks[CHUNK];
+    for (ptrdiff_t bin = g->bin_start; bin < g->bin_stop;) {
+        int count = 0;
+        for (; count < CHUNK && bin < g->bin_stop; count++, bin += LANES) {
+            blocks[count] = b;
+            blocks[count].bin = bin;
+            blocks[count].n = g->bin_stop - bin < LANES ? g->bin_stop - bin : LANES;
+            blocks[count].r = b.r + count * r_size;
+            blocks[count].sum = b.sum + count * sum_size;
         }
-        int known = g->stage == UMX_WIENER_ACCUMULATE ? g->level : g->iterations;
-        for (int i = 0; i < known; i++)
-            wiener_normalise(&b, i, g->r + i * level_size + b.bin, g->nb_bins);
-        if (g->stage == UMX_WIENER_FILTER) {
-            wiener_write_frames(&b);
-            continue;
-        }
-        wiener_accumulate_frames(&b, g->level);
-        for (ptrdiff_t q = 0; q < (ptrdiff_t)b.sources * 4; q++)
-            for (ptrdiff_t l = 0; l < b.n; l++)
-                g->r[g->level * level_size + q * g->nb_bins + b.bin + l] += b.sum[q * LANES + l];
+        wiener_chunk(blocks, count);
     }
     scratch_free(memory);
     return 0;
 }
 #undef AT
 #undef LANES
+#undef CHUNK
 #undef AHEAD

@@ -24,8 +24,8 @@ except ImportError as error:  # an uncompiled source tree
         "build them with: python -m pip install -e ."
     ) from error
 
-# Bins that one thread filters at a time: a few blocks of the kernel.
-_WIENER_BINS = 128
+# Bins that one thread filters at a time: the blocks that the kernel takes together.
+_WIENER_BINS = 256
 
 
 def instruction_set() -> str:
