@@ -78,6 +78,24 @@ class TrainingBackend(Protocol):
         """Prepare an engine for an architecture and float32 or float64."""
         ...
 
+    def magnitudes(
+        self, audio: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
+    ) -> None:
+        """Compute the STFT magnitudes of a batch, not centred.
+
+        Parameters
+        ----------
+        audio : ndarray [shape=(nb_samples, nb_channels, nb_timesteps)]
+            Waveforms, at least as long as the frames of `out`.
+        window : ndarray [shape=(n_fft,)]
+            In the dtype of `audio`.
+        n_hop : int
+            Distance of the frames.
+        out : ndarray [shape=(nb_frames, nb_samples, nb_channels, nb_bins)]
+            Where to put the magnitudes; contiguous, in the dtype of `audio`.
+        """
+        ...
+
     @property
     def adam_update(self) -> Callable[..., None]:
         """One step of Adam on one tensor; see `umx_np.optim.adam_update`."""

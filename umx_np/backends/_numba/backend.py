@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from ...config import ModelConfig
-from .._pool import resolve_threads
+from .._pool import parallel_map, resolve_threads
 from .engine import NumbaEngine
+from .spectra import is_supported, lanes_of, magnitude_kernel
 from .updates import update_kernels
 
 
@@ -32,6 +33,38 @@ class NumbaBackend:
 
     def engine(self, config: ModelConfig, dtype: np.dtype) -> NumbaEngine:
         return NumbaEngine(config, np.dtype(dtype), self.threads)
+
+    def magnitudes(
+        self, audio: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
+    ) -> None:
+        nb_frames, nb_samples, nb_channels, nb_bins = out.shape
+        n_fft, dtype = len(window), audio.dtype
+        stride = nb_samples * nb_channels * nb_bins
+        kernel = None
+        if is_supported(n_fft, dtype) and nb_frames >= lanes_of(dtype):
+            kernel = magnitude_kernel(n_fft, dtype)
+        x, flat = np.ascontiguousarray(audio).reshape(-1), out.reshape(-1)
+        nb_timesteps = audio.shape[-1]
+
+        def one_signal(number: int) -> None:
+            if kernel is not None:
+                kernel(
+                    x,
+                    window,
+                    flat,
+                    n_hop=n_hop,
+                    nb_frames=nb_frames,
+                    start=number * nb_timesteps,
+                    place=number * nb_bins,
+                    stride=stride,
+                )
+                return
+            sample, channel = divmod(number, nb_channels)
+            frames = np.lib.stride_tricks.sliding_window_view(audio[sample, channel], n_fft)
+            spectrum = np.fft.rfft(frames[::n_hop][:nb_frames] * window)
+            np.abs(spectrum, out=out[:, sample, channel])
+
+        parallel_map(self.threads, one_signal, range(nb_samples * nb_channels))
 
     def adam_update(
         self,

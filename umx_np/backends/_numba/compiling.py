@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Any, TypeVar
 
 import llvmlite.binding
@@ -17,7 +17,8 @@ import numpy as np
 logger = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
-_lock = Lock()
+# Preparing one thing may need another one.
+_lock = RLock()
 
 # Sums may be reordered into lanes and fused with products; NaN and infinity keep their meaning.
 _FASTMATH = frozenset({"reassoc", "contract", "nsz", "arcp"})

@@ -74,7 +74,8 @@ def _operator(function: Callable, emit: str) -> None:
             value if isinstance(kind, LanesType) else _splat(builder, value, sig.return_type.count)
             for value, kind in zip(args, sig.args, strict=True)
         ]
-        return getattr(builder, emit)(*values)
+        # A product and a sum may become one instruction.
+        return getattr(builder, emit)(*values, flags=("contract",))
 
     for kinds in (
         (LanesType, LanesType),
@@ -154,6 +155,58 @@ def store(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.int64, value), emit
+
+
+@_intrinsic
+def transpose(typingctx, source, index, stride, target, place, distance, lanes):
+    """Copy a square of numbers with rows and columns exchanged.
+
+    ``target[place + k * distance + r] = source[index + r * stride + k]`` for ``r, k < lanes``,
+    which must be a power of two.
+    """
+    if not (_is_flat(source) and _is_flat(target)) or not isinstance(lanes, types.IntegerLiteral):
+        return None
+    count = lanes.literal_value
+    kind = LanesType(source.dtype, count)
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        vector, align = _vector(kind).as_pointer(), source.dtype.bitwidth // 8
+
+        def rows(array: int, start: Any, step: Any) -> list:
+            pointers = []
+            for r in range(count):
+                at = builder.add(start, builder.mul(step, ir.Constant(_INT, r)))
+                pointer = _element(context, builder, sig.args[array], args[array], at)
+                pointers.append(builder.bitcast(pointer, vector))
+            return pointers
+
+        values = [builder.load(p, align=align) for p in rows(0, args[1], args[2])]
+        # Exchange blocks on both sides of the diagonal, of half the size, a quarter, ... one.
+        half = count // 2
+        while half:
+            values = _exchange(builder, values, half)
+            half //= 2
+        for pointer, value in zip(rows(3, args[4], args[5]), values, strict=True):
+            builder.store(value, pointer, align=align)
+        return context.get_dummy_value()
+
+    size = types.int64
+    return types.void(source, size, size, target, size, size, lanes), emit
+
+
+def _exchange(builder: Any, rows: list, half: int) -> list:
+    """Swap the upper right and the lower left `half` x `half` block of each larger block."""
+    count = len(rows)
+    integers = ir.VectorType(ir.IntType(32), count)
+    upper = [k if not k & half else count + k - half for k in range(count)]
+    lower = [k + half if not k & half else count + k for k in range(count)]
+    result = list(rows)
+    for r in range(count):
+        if not r & half:
+            pair = rows[r], rows[r + half]
+            result[r] = builder.shuffle_vector(*pair, ir.Constant(integers, upper))
+            result[r + half] = builder.shuffle_vector(*pair, ir.Constant(integers, lower))
+    return result
 
 
 @_intrinsic
@@ -335,6 +388,11 @@ def _positive(builder: Any, x: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", x, zero), zero, x)
 
 
+def _sqrt(builder: Any, x: Any) -> Any:
+    return _call(builder, "sqrt", x)
+
+
+sqrt = _function(_sqrt, "Square root of each lane.")
 positive = _function(_positive, "Positive part of each lane; NaN stays NaN.")
 
 
