@@ -99,7 +99,7 @@ cdef class Kernels:
     cdef readonly int lanes
     cdef readonly bint has_bf16_gemm
 
-    def __init__(self, str level="auto"):
+    def __cinit__(self, str level="auto"):
         cdef int i
         for i in reversed(range(umx_nb_levels())):
             name = umx_level_name(i).decode()
