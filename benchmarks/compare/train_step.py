@@ -66,10 +66,10 @@ class Ours:
     """Training in umx_np."""
 
     def __init__(self, args: argparse.Namespace, dropout: float = 0.4) -> None:
-        from umx_np.backends import get_backend
+        from umx_np.backends.training import get_training_backend
+        from umx_np.dsp.stft import StftGeometry
         from umx_np.nn import TrainableNetwork, mse_loss
         from umx_np.optim import Adam
-        from umx_np.training.spectra import BatchMagnitudes
 
         start = weights(args)
         self.network = TrainableNetwork(
@@ -82,10 +82,21 @@ class Ours:
             backend="numba",
             threads=args.threads,
         )
-        ops = get_backend("cpu", args.threads)
-        self.magnitudes = BatchMagnitudes(_N_FFT, _N_HOP, 2, ops)
+        self.backend = get_training_backend("numba", args.threads)
+        self.geometry = StftGeometry(_N_FFT, _N_HOP, center=False)
+        self.spectra: dict[str, np.ndarray] = {}
         self.rng = np.random.default_rng(0)
         self.threads, self.loss_of = args.threads, mse_loss
+
+    def magnitudes(self, audio: np.ndarray, role: str) -> np.ndarray:
+        """Spectra of a batch, in the memory of the last one in this role."""
+        if role not in self.spectra:
+            nb_frames = self.geometry.nb_frames(audio.shape[-1])
+            shape = (nb_frames, *audio.shape[:2], self.geometry.nb_bins)
+            self.spectra[role] = np.empty(shape, np.float32)
+        window = self.geometry.window.astype(np.float32)
+        self.backend.magnitudes(audio, window, n_hop=_N_HOP, out=self.spectra[role])
+        return self.spectra[role]
 
     def step(self, mixture: np.ndarray, target: np.ndarray) -> float:
         """Train on a batch; return its loss."""

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from umx_np.config import ModelConfig
 from umx_np.nn import batchnorm, lstm
 from umx_np.testing import GradientError, gradcheck
 
-from .checks import check_lstm, check_stack
+from .checks import check_lstm, check_network, check_stack
 from .mutants import mutant
 
 LSTM_MISTAKES = {
@@ -101,3 +102,41 @@ def test_batchnorm(old, new):
     }
     with pytest.raises(GradientError):
         gradcheck(function, arguments)
+
+
+KERNEL_MISTAKES = {
+    "recurrent path of h": (
+        "load(d_out, at, lanes) + load(d_h_next, unit * lanes, lanes)",
+        "load(d_out, at, lanes)",
+    ),
+    "recurrent path of c": (
+        "load(d_c_next, unit * lanes, lanes) + d_h * o",
+        "d_h * o",
+    ),
+    "first frame left out": (
+        "for step in range(nb_frames):\n            t = step if reverse",
+        "for step in range(nb_frames - 1):\n            t = step if reverse",
+    ),
+    "gate f": ("d_c * c_before * f * (1.0 - f)", "d_c * c_before * f"),
+    "reverse direction": (
+        "before = here + nb_samples if reverse else here - nb_samples",
+        "before = here - nb_samples",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", [None, *KERNEL_MISTAKES])
+def test_compiled_lstm(mistake, monkeypatch):
+    """The same mistakes in the compiled kernel."""
+    pytest.importorskip("numba", reason="needs the extra 'train'")
+    from umx_np.backends._numba import lstm as kernels
+    from umx_np.backends._numba import recurrent
+
+    config = ModelConfig(nb_bins=9, hidden_size=6, nb_layers=2)
+    if mistake is None:
+        check_network(config, backend="numba")
+        return
+    wrong = mutant(kernels, *KERNEL_MISTAKES[mistake])
+    monkeypatch.setattr(recurrent, "lstm_kernels", wrong.lstm_kernels)
+    with pytest.raises(GradientError, match=r"lstm\.weight"):
+        check_network(config, backend="numba")

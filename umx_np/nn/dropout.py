@@ -13,9 +13,9 @@ def dropout_mask(
     Parameters
     ----------
     rng : Generator
-        Source of the random numbers; one float32 is drawn for each element.
+        Source of the random numbers; 16 bits are drawn for each element.
     rate : float
-        Probability of a 0.
+        Probability of a 0, rounded to a multiple of 2⁻¹⁶.
     shape : tuple of int
         Shape of the mask.
     dtype : dtype
@@ -25,7 +25,7 @@ def dropout_mask(
     -------
     ndarray [shape=shape]
     """
-    keep = rng.random(shape, dtype=np.float32) >= np.float32(rate)
+    keep = rng.integers(0, 1 << 16, shape, dtype=np.uint16) >= round(rate * (1 << 16))
     return keep * np.dtype(dtype).type(1.0 / (1.0 - rate))
 
 
