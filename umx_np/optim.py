@@ -180,7 +180,13 @@ class Optimizer:
         self.nb_steps += 1
         # Each tensor belongs to one thread; the large ones are dealt out first.
         names = sorted(self.parameters, key=lambda name: -self.parameters[name].size)
-        parallel_map(self.threads, lambda name: self._update(name, grads[name]), names)
+        errors = np.geterr()  # the caller's; each thread has its own
+
+        def update(name: str) -> None:
+            with np.errstate(**errors):
+                self._update(name, grads[name])
+
+        parallel_map(self.threads, update, names)
 
     def _update(self, name: str, gradient: np.ndarray) -> None:
         raise NotImplementedError
@@ -363,7 +369,7 @@ def clip_grad_norm(grads: Mapping[str, np.ndarray], max_norm: float) -> float:
     total = 0.0
     for gradient in grads.values():
         for (part,) in _parts(np.ascontiguousarray(gradient)):
-            total += float(np.dot(part, part))
+            total += float(np.einsum("i,i->", part, part))
     norm = math.sqrt(total)
     share = max_norm / (norm + 1e-6)
     if not share >= 1.0:

@@ -132,6 +132,16 @@ def test_threads_change_nothing(backend, threads):
         assert np.array_equal(actual[name], value)
 
 
+def test_overflow_is_the_callers_business(backend):
+    """Whether it warns is decided where the step is made, also for the threads of the step."""
+    ours = parameters(np.float32)
+    grads = {name: np.full_like(value, 1e30) for name, value in ours.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        optimizer = Adam(ours, backend=backend, threads=2)
+        optimizer.step(grads)
+    assert np.isinf(optimizer.state_dict()["exp_avg_sq.a"]).all()
+
+
 def test_other_gradients_are_not_looked_at():
     ours = parameters()
     SGD(ours, 0.1).step({**gradients(0), "input": np.ones(5)})

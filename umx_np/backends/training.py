@@ -8,7 +8,7 @@ compiled by Numba, which is imported only when it is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,14 @@ from ..config import ModelConfig
 from ..errors import ConfigError, DeviceError
 
 Arrays = Mapping[str, np.ndarray]
+
+
+class BatchStatistics(NamedTuple):
+    """Mean and biased variance [shape=(nb_features,)] of a batch of `rows` rows."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    rows: int
 
 
 class TrainingEngine(Protocol):
@@ -30,7 +38,7 @@ class TrainingEngine(Protocol):
         *,
         training: bool,
         keep: bool,
-    ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
+    ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
         """Compute the result and what the backward pass needs.
 
         Parameters

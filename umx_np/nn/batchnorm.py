@@ -12,18 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..backends.reference import BATCHNORM_EPS as EPS
+from ..backends.training import BatchStatistics
 from ..errors import ShapeError
 
-EPS = 1e-5
 MOMENTUM = 0.1
-
-
-class BatchStatistics(NamedTuple):
-    """Mean and biased variance [shape=(nb_features,)] of a batch of `rows` rows."""
-
-    mean: np.ndarray
-    variance: np.ndarray
-    rows: int
 
 
 class BatchNormCache(NamedTuple):

@@ -51,11 +51,15 @@ def mse_loss(
         np.ascontiguousarray(array).reshape(-1) for array in (y, target, d_y)
     )
 
+    errors = np.geterr()  # the caller's; each thread has its own
+
     def some_squares(start: int) -> float:
         part = slice(start, start + _PART)
-        difference = np.subtract(estimates[part], targets[part], out=gradients[part])
-        squares = float(np.dot(difference, difference))
-        difference *= difference.dtype.type(2.0 / count)
+        with np.errstate(**errors):
+            difference = np.subtract(estimates[part], targets[part], out=gradients[part])
+            # Not a product of BLAS, which would use threads of its own.
+            squares = float(np.einsum("i,i->", difference, difference))
+            difference *= difference.dtype.type(2.0 / count)
         return squares
 
     parts = range(0, y.size, _PART)

@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..backends.training import BatchStatistics
 from ..config import ModelConfig
 from .activation import relu_backward, relu_forward, tanh_backward, tanh_forward
-from .batchnorm import (
-    BatchStatistics,
-    batch_statistics,
-    batchnorm_backward,
-    batchnorm_forward,
-)
+from .batchnorm import batch_statistics, batchnorm_backward, batchnorm_forward
 from .concatenation import concatenate_backward, concatenate_forward
 from .linear import linear_backward, linear_forward
 from .lstm import lstm_stack_backward, lstm_stack_forward

@@ -263,3 +263,11 @@ def test_mse_loss():
     assert mse_loss(y[:, ::2], target[:, ::2])[0] == pytest.approx(
         np.mean((y[:, ::2].astype(np.float64) - target[:, ::2]) ** 2), rel=1e-6
     )
+
+
+def test_mse_loss_of_what_overflows():
+    """Whether it warns is the caller's business, also in other threads."""
+    y = np.full(200_000, 1e30, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert mse_loss(y, -y, threads=2)[0] == np.inf
+        assert np.isnan(mse_loss(y * np.float32(1e30), y * np.float32(1e30), threads=2)[0])

@@ -16,20 +16,13 @@ import numpy as np
 
 from ...config import ModelConfig
 from ..reference import BATCHNORM_EPS
+from ..training import BatchStatistics
 from .bins import bin_kernels
 from .features import RELU, TANH, feature_kernels
 from .recurrent import LstmStack
 from .running import Runner
 
 Arrays = Mapping[str, np.ndarray]
-
-
-class BatchStatistics(NamedTuple):
-    """Mean and biased variance [shape=(nb_features,)] of a batch of `rows` rows."""
-
-    mean: np.ndarray
-    variance: np.ndarray
-    rows: int
 
 
 class Norm(NamedTuple):
@@ -65,9 +58,9 @@ class NumbaEngine:
         *,
         training: bool,
         keep: bool,
-    ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
+    ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
         self._runner.begin(*x.shape)
-        with self._runner.blas():
+        with self._runner.own_threads():
             return self._forward(x, parameters, buffers, masks, training, keep)
 
     def _forward(
@@ -78,7 +71,7 @@ class NumbaEngine:
         masks: Sequence[np.ndarray],
         training: bool,
         keep: bool,
-    ) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
+    ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
         config, dtype, runner = self.config, self.dtype, self._runner
         nb_frames, nb_samples, nb_channels, _ = x.shape
         hidden, rows = config.hidden_size, nb_frames * nb_samples
@@ -193,7 +186,7 @@ class NumbaEngine:
         input_gradient: bool,
     ) -> dict[str, np.ndarray]:
         self._runner.begin(*d_y.shape)
-        with self._runner.blas():
+        with self._runner.own_threads():
             return self._backward(d_y, cache, parameters, input_gradient)
 
     def _backward(
@@ -206,12 +199,12 @@ class NumbaEngine:
         g: dict[str, np.ndarray] = {}
 
         d_z3 = self._decode_backward(d_y, cache["z3"], cache["norm3"], x, p, g)
-        g["fc3.weight"] = d_z3.T @ combined.T
+        g["fc3.weight"] = runner.product(d_z3.T, combined.T, keep=True)
         d_z2 = runner.product(p["fc3.weight"].T, d_z3.T)
         runner.give(d_z3)
 
         self._norm_backward(d_z2, combined, cache["z2"], cache["norm2"], p, "bn2", RELU, g)
-        g["fc2.weight"] = d_z2 @ joined.T
+        g["fc2.weight"] = runner.product(d_z2, joined.T, keep=True)
         d_joined = runner.product(p["fc2.weight"].T, d_z2)
         runner.give(combined, cache["z2"], d_z2)
 
@@ -226,7 +219,7 @@ class NumbaEngine:
         # d_z1. The gradient of the input itself is the largest product of all, and is computed for
         # those only who ask for it.
         weight, scale = p["fc1.weight"], np.tile(p["input_scale"], nb_channels)
-        gradient = d_z1 @ cache["shifted"].reshape(len(d_z1[0]), -1)
+        gradient = runner.product(d_z1, cache["shifted"].reshape(len(d_z1[0]), -1), keep=True)
         per_bin = (hidden, nb_channels, config.nb_input_bins)
         g["input_scale"] = np.einsum(
             "hck,hck->k", weight.reshape(per_bin), gradient.reshape(per_bin)
@@ -238,7 +231,9 @@ class NumbaEngine:
         if input_gradient:
             g["input"] = np.zeros_like(x)
             read = g["input"][..., : config.nb_input_bins]
-            read[...] = (d_z1.T @ (weight * scale)).reshape(read.shape)
+            d_read = runner.product(d_z1.T, weight * scale)
+            read[...] = d_read.reshape(read.shape)
+            runner.give(d_read)
         runner.give(d_joined, joined, cache["z1"], cache["shifted"])
         runner.give(d_x.reshape(len(d_x), -1))
         return g

@@ -172,7 +172,7 @@ class LstmStack:
         _, nb_frames, nb_samples = d_out.shape
         kernels = self._kernels(nb_samples)
         padded = padded_samples(nb_samples, kernels.shape.lanes)
-        ones = np.ones(nb_frames * padded, runner.dtype)
+        ones = np.ones((nb_frames * padded, 1), runner.dtype)
         d_h = _padded(d_out, padded).reshape(self.directions * hidden, -1)
         for layer in range(self.config.nb_layers - 1, -1, -1):
             x, gates, cells, h, owned = layers.pop()
@@ -199,8 +199,8 @@ class LstmStack:
 
             self._scan_all(scan, padded, kernels.shape.lanes)
             d_a = gates
-            d_bias = d_a @ ones  # B8
-            d_W_ih = d_a @ x.reshape(len(x), -1).T  # B9
+            d_bias = runner.product(d_a, ones, keep=True)[:, 0]  # B8
+            d_W_ih = runner.product(d_a, x.reshape(len(x), -1).T, keep=True)  # B9
             for direction in range(self.directions):
                 name = f"l{layer}" + ("_reverse" if direction else "")
                 part = slice(direction * 4 * hidden, (direction + 1) * 4 * hidden)
@@ -209,9 +209,11 @@ class LstmStack:
                 later, before = slice(padded, None), slice(None, -padded)
                 if direction == 1:
                     later, before = before, later
-                gradients[f"lstm.weight_hh_{name}"] = d_a[part, later] @ h[units, before].T
+                gradients[f"lstm.weight_hh_{name}"] = runner.product(
+                    d_a[part, later], h[units, before].T, keep=True
+                )
                 gradients[f"lstm.weight_ih_{name}"] = d_W_ih[part]
-                gradients[f"lstm.bias_ih_{name}"] = d_bias[part]
+                gradients[f"lstm.bias_ih_{name}"] = d_bias[part].copy()
                 gradients[f"lstm.bias_hh_{name}"] = d_bias[part].copy()
             if layer < self.config.nb_layers - 1:
                 owned.append(d_h)

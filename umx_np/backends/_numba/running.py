@@ -12,6 +12,9 @@ import threadpoolctl
 from .._pool import parallel_map
 from .compiling import aligned_empty
 
+# Rows or columns that a matrix product takes together.
+_BLOCK = 48
+
 
 class Runner:
     """Threads and memory of one engine.
@@ -49,18 +52,40 @@ class Runner:
     # -- matrix products ---------------------------------------------------------------------------
 
     @contextmanager
-    def blas(self) -> Iterator[None]:
-        """Let BLAS use our number of threads.
+    def own_threads(self) -> Iterator[None]:
+        """Keep BLAS to the thread that calls it.
 
-        It is called by one thread only and while no kernel runs: its threads and ours never
-        compete.
+        Its own threads would go on spinning for 20 ms after every product, and take a core away
+        from the kernel that comes next: the recurrent kernels took twice as long.
         """
-        with self._pools.limit(limits=self.threads):
+        with self._pools.limit(limits=1):
             yield
 
-    def product(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Matrix product in memory from `take`; BLAS reads transposed operands at no cost."""
-        return np.matmul(a, b, out=self.take(len(a), b.shape[1]))
+    def product(self, a: np.ndarray, b: np.ndarray, *, keep: bool = False) -> np.ndarray:
+        """Matrix product, cut into a part for each thread.
+
+        Parameters
+        ----------
+        a, b : ndarray [shape=(m, k), (k, n)]
+            Either may be transposed; BLAS reads them as they are.
+        keep : bool
+            Whether the result is for somebody who does not give it back; otherwise it is from
+            `take`.
+        """
+        m, n = len(a), b.shape[1]
+        out = np.empty((m, n), self.dtype) if keep else self.take(m, n)
+
+        def some_rows(start: int, stop: int) -> None:
+            np.matmul(a[start:stop], b, out=out[start:stop])
+
+        def some_columns(start: int, stop: int) -> None:
+            np.matmul(a, b[:, start:stop], out=out[:, start:stop])
+
+        if n > m:
+            self.spans(n, _share(n, self.threads), some_columns)
+        else:
+            self.spans(m, _share(m, self.threads), some_rows)
+        return out
 
     # -- memory ------------------------------------------------------------------------------------
 
@@ -83,3 +108,8 @@ class Runner:
         """Hand arrays from `take` back, which nobody else holds; those never given are freed."""
         for array in arrays:
             self._free.setdefault(array.shape, []).append(array)
+
+
+def _share(total: int, threads: int) -> int:
+    """Rows or columns of a part: as equal as blocks of a matrix product allow."""
+    return -(-total // (threads * _BLOCK)) * _BLOCK
