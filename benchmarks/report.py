@@ -35,7 +35,7 @@ BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 _ROW_HEADER = ["figure", "umx_np", "compared with", "its figure", "ratio"]
 _LADDER_HEADER = ["kernel", "variant", "threads", "time", "rate", "share of ceiling"]
 # Order of the tables; whatever else there is comes after these.
-_ORDER = ("separate_", "network_", "wiener", "memory", "coldstart", "kernel_")
+_ORDER = ("separate_", "network_", "wiener", "train_step", "memory", "coldstart", "kernel_")
 _SHOWN_VERSIONS = ("python", "numpy", "torch", "onnxruntime")
 
 

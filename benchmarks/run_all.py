@@ -70,6 +70,7 @@ RUNS = [
         "--repeats 21",
         _CLIP,
     ),
+    Run("train_step", "compare.train_step", "", "--repeats 9", "--batch-size 1 --repeats 1"),
     Run("wiener", "compare.wiener", "", "--repeats 15", "--frames 20 --repeats 1"),
     Run(
         "memory",
