@@ -102,6 +102,10 @@ TOL: dict[str, dict[str, Tolerance]] = {
         "float32": Tolerance(1e-4, 0.0, "measured 1.9e-5 for a state of one unit, 7e-6 otherwise"),
         "float64": Tolerance(3e-13, 0.0, "measured 2.8e-14; 1e-9 is the aim"),
     },
+    "train_gemm": {
+        "float32": Tolerance(2e-6, 0.0, "the aim"),
+        "float64": Tolerance(4e-15, 0.0, "the aim"),
+    },
     "ten_losses": {
         "float32": Tolerance(2e-6, 0.0, "measured 1.9e-7; 1e-4 is the aim"),
         "float64": Tolerance(5e-15, 0.0, "measured 5.6e-16"),

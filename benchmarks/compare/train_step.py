@@ -102,7 +102,7 @@ class Ours:
         """Train on a batch; return its loss."""
         x, wanted = self.magnitudes(mixture, "mixture"), self.magnitudes(target, "target")
         y, cache = self.network.forward(x, rng=self.rng)
-        loss, d_y = self.loss_of(y, wanted, threads=self.threads)
+        loss, d_y = self.loss_of(y, wanted, threads=self.threads, out=y)
         self.optimizer.step(self.network.backward(d_y, cache))
         return loss
 

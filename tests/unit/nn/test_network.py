@@ -259,6 +259,11 @@ def test_mse_loss():
     assert mse_loss(y, target, threads=1)[0] == loss
     with pytest.raises(ShapeError, match="target has shape"):
         mse_loss(y, target[:1])
+    in_place = y.copy()
+    assert mse_loss(in_place, target, out=in_place)[1] is in_place
+    assert np.array_equal(in_place, d_y)
+    with pytest.raises(ShapeError, match="out has shape"):
+        mse_loss(y, target, out=in_place[:1])
     # A view that is not contiguous.
     assert mse_loss(y[:, ::2], target[:, ::2])[0] == pytest.approx(
         np.mean((y[:, ::2].astype(np.float64) - target[:, ::2]) ** 2), rel=1e-6

@@ -102,3 +102,28 @@ def test_statistics_of_a_large_mean():
     exact = z.astype(np.float64).var(axis=0)
     for measured in (engine._measure_columns(z)[1], engine._measure_rows(z.T.copy())[1]):
         assert relative_l2(measured, exact) < 1e-5
+
+
+def test_results_are_not_written_to_again():
+    """The memory of a result is used again only when the last view of it is gone."""
+    config = CONFIGS["three layers"]
+    network = TrainableNetwork(config, random_state(config, seed=5), dropout=0.0)
+    x = magnitudes(config, nb_frames=5, nb_samples=3).transpose(3, 0, 1, 2)
+    first, _ = network.forward(x)
+    part = first[2:, 1]
+    kept, address = part.copy(), first.ctypes.data
+    del first
+    for _ in range(3):
+        other, _ = network.forward(2.0 * x)
+        assert other.ctypes.data != address
+        assert np.array_equal(part, kept)
+    del part, other
+    addresses = {network.forward(x)[0].ctypes.data for _ in range(3)}
+    assert address in addresses
+    # After a batch of another shape it is forgotten, and the result still stands.
+    first, _ = network.forward(x)
+    kept = first.copy()
+    network.forward(x[:2])
+    assert np.array_equal(first, kept)
+    del first
+    network.forward(x[:2])

@@ -37,8 +37,11 @@ def _positive(x, y, out):
 
 
 @numba.njit
-def _product(sums, w, x, nb_k):
-    lanes.tile_product(sums, w, 3, x, nb_k, 6, 4)
+def _product(sums, w, x, nb_k, again):
+    if again:
+        lanes.tile_product(sums, 1, 5, w, 3, x, 2, nb_k, 0, 6, 4)
+    else:
+        lanes.tile_product(sums, 1, 5, w, 3, x, 2, nb_k, 1, 6, 4)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -88,14 +91,25 @@ def test_positive():
 
 
 @pytest.mark.parametrize("nb_k", [0, 1, 7])
-def test_tile_product(nb_k):
+@pytest.mark.parametrize("again", [True, False])
+def test_tile_product(nb_k, again):
     rng = np.random.default_rng(0)
-    sums = rng.standard_normal((6, 4))
+    sums = rng.standard_normal((6, 5))
+    before = sums.copy()
     w, x = rng.standard_normal((nb_k, 6)), rng.standard_normal((nb_k, 4))
-    expected = sums + w.T @ x
-    flat = sums.reshape(-1)
-    _product(flat, np.concatenate([np.full(3, np.nan), w.reshape(-1)]), x.reshape(-1), nb_k)
-    np.testing.assert_allclose(flat.reshape(6, 4), expected, atol=1e-14)
+    # What lies before the operands is not read, nor what lies between the rows of the tile written.
+    flat = np.concatenate([[7.0], sums.reshape(-1)])
+    _product(
+        flat,
+        np.concatenate([np.full(3, np.nan), w.reshape(-1)]),
+        np.concatenate([np.full(2, np.nan), x.reshape(-1)]),
+        nb_k,
+        again,
+    )
+    sums = flat[1:].reshape(6, 5)
+    np.testing.assert_allclose(sums[:, :4], again * before[:, :4] + w.T @ x, atol=1e-14)
+    np.testing.assert_array_equal(sums[:, 4], before[:, 4])
+    assert flat[0] == 7.0
 
 
 @pytest.mark.parametrize("hidden", [1, 4, 7, 32])

@@ -108,7 +108,7 @@ class NumbaEngine:
         z3 = runner.product(combined.T, p["fc3.weight"].T)
         norm3 = norm("bn3", lambda: self._measure_columns(z3))
         gain, offset = self._output_scaling(norm3, p, nb_channels)
-        y = np.empty(x.shape, dtype)
+        y = runner.lend(*x.shape)
         flat = [a.reshape(-1) for a in (z3, x, gain, offset, y)]
         self._columns(
             z3.shape[1],

@@ -209,6 +209,15 @@ def _exchange(builder: Any, rows: list, half: int) -> list:
     return result
 
 
+def _prefetch(builder: Any, pointer: Any) -> None:
+    byte = ir.IntType(8).as_pointer()
+    flags = [ir.Constant(ir.IntType(32), flag) for flag in (1, 3, 1)]  # write, near, data
+    kind = ir.FunctionType(ir.VoidType(), [byte] + [flag.type for flag in flags])
+    name = "llvm.prefetch.p0i8"
+    declared = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    builder.call(declared, [builder.bitcast(pointer, byte), *flags])
+
+
 @_intrinsic
 def prefetch(typingctx, array, index):
     """Ask for the cache line of ``array[index]``, which may lie outside of the array."""
@@ -216,24 +225,21 @@ def prefetch(typingctx, array, index):
         return None
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        pointer = _element(context, builder, sig.args[0], args[0], args[1])
-        flags = [ir.Constant(ir.IntType(32), flag) for flag in (1, 3, 1)]  # write, near, data
-        kind = ir.FunctionType(ir.VoidType(), [byte] + [flag.type for flag in flags])
-        name = "llvm.prefetch.p0i8"
-        declared = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
-        builder.call(declared, [builder.bitcast(pointer, byte), *flags])
+        _prefetch(builder, _element(context, builder, sig.args[0], args[0], args[1]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), emit
 
 
 @_intrinsic
-def tile_product(typingctx, sums, w, w_index, x, nb_k, rows, lanes):
+def tile_product(
+    typingctx, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes
+):
     """Add the product of a panel of weights with a matrix to a tile of sums.
 
-    ``sums[r, :] += sum over k of w[w_index + k * rows + r] * x[k, :]`` for ``r < rows`` and
-    ``k < nb_k``, with sums [shape=(rows, lanes)] and x [shape=(nb_k, lanes)] as flat arrays.
+    ``sums[place + r * distance :] += sum over k of w[w_index + k * rows + r] * x[x_index + k *
+    lanes :]`` for ``r < rows`` and ``k < nb_k``, `lanes` numbers each. With a `fresh` of 1 it is
+    ``=``.
 
     The tile stays in registers: for each k one vector of x is loaded and multiplied with `rows`
     numbers, which the processor spreads over the lanes as it loads them.
@@ -241,22 +247,28 @@ def tile_product(typingctx, sums, w, w_index, x, nb_k, rows, lanes):
     if not (_is_flat(sums) and _is_flat(w) and _is_flat(x)):
         return None
     nb_rows, count = rows.literal_value, lanes.literal_value
+    is_fresh = bool(fresh.literal_value)
     kind = LanesType(sums.dtype, count)
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        tile, weights, start, matrix, length = args[:5]
+        tile, start, step, weights, w_start, matrix, x_start, length = args[:8]
         vector = _vector(kind).as_pointer()
         align = sums.dtype.bitwidth // 8
         zero, one = ir.Constant(_INT, 0), ir.Constant(_INT, 1)
 
-        def row(array: Any, which: int, number: Any) -> Any:
-            index = builder.mul(number, ir.Constant(_INT, count))
-            pointer = _element(context, builder, sig.args[which], array, index)
-            return builder.bitcast(pointer, vector)
+        def pointer(array: Any, which: int, index: Any) -> Any:
+            element = _element(context, builder, sig.args[which], array, index)
+            return builder.bitcast(element, vector)
 
-        addresses = [row(tile, 0, ir.Constant(_INT, r)) for r in range(nb_rows)]
-        initial = [builder.load(address, align=align) for address in addresses]
-        first = _element(context, builder, sig.args[1], weights, start)
+        addresses = [
+            pointer(tile, 0, builder.add(start, builder.mul(step, ir.Constant(_INT, r))))
+            for r in range(nb_rows)
+        ]
+        initial = [_constant(_vector(kind), 0.0)] * nb_rows
+        if not is_fresh:  # added at the end; the product hides the wait for memory
+            for address in addresses:
+                _prefetch(builder, address)
+        first = _element(context, builder, sig.args[3], weights, w_start)
         before = builder.block
         loop = builder.append_basic_block("tile_product")
         after = builder.append_basic_block("tile_product_end")
@@ -267,9 +279,10 @@ def tile_product(typingctx, sums, w, w_index, x, nb_k, rows, lanes):
         k.add_incoming(zero, before)
         running = []
         for value in initial:
-            running.append(builder.phi(value.type))
+            running.append(builder.phi(_vector(kind)))
             running[-1].add_incoming(value, before)
-        lane_values = builder.load(row(matrix, 3, k), align=align)
+        at = builder.add(x_start, builder.mul(k, ir.Constant(_INT, count)))
+        lane_values = builder.load(pointer(matrix, 5, at), align=align)
         panel = builder.gep(first, [builder.mul(k, ir.Constant(_INT, nb_rows))])
         updated = []
         for r, value in enumerate(running):
@@ -285,14 +298,18 @@ def tile_product(typingctx, sums, w, w_index, x, nb_k, rows, lanes):
         builder.position_at_end(after)
         results = []
         for start_value, value in zip(initial, updated, strict=True):
-            results.append(builder.phi(value.type))
+            results.append(builder.phi(_vector(kind)))
             results[-1].add_incoming(start_value, before)
             results[-1].add_incoming(value, loop)
         for address, result in zip(addresses, results, strict=True):
+            if not is_fresh:
+                result = builder.fadd(builder.load(address, align=align), result)
             builder.store(result, address, align=align)
         return context.get_dummy_value()
 
-    return types.void(sums, w, types.int64, x, types.int64, rows, lanes), emit
+    size = types.int64
+    arguments = (sums, size, size, w, size, x, size, size, fresh, rows, lanes)
+    return types.void(*arguments), emit
 
 
 # -- elementary functions --------------------------------------------------------------------------

@@ -122,7 +122,8 @@ def _make_forward(rows: int, lanes: int, build: int) -> Callable:
                         # Each of these vectors is in a page of its own, which no processor
                         # foresees; the product hides the wait for those of the next tile.
                         prefetch(gates, index + units * row)
-                tile_product(sums, w, tile * hidden * rows, h, hidden, rows, lanes)  # F1
+                weights = tile * hidden * rows
+                tile_product(sums, 0, lanes, w, weights, h, 0, hidden, 0, rows, lanes)  # F1
                 for u in range(nb_units):
                     i = sigmoid(load(sums, u * lanes, lanes))  # F2
                     f = sigmoid(load(sums, (units + u) * lanes, lanes))
@@ -205,10 +206,11 @@ def _make_backward(rows: int, lanes: int, build: int) -> Callable:
                 store(d_a, (2 * hidden + unit) * lanes, d_g)
                 store(d_a, (3 * hidden + unit) * lanes, d_o)
             if not last:
-                d_h_next[:] = 0
                 for tile in range(tiles):  # B7
-                    sums = d_h_next[tile * rows * lanes : (tile + 1) * rows * lanes]
-                    tile_product(sums, w, tile * 4 * hidden * rows, d_a, 4 * hidden, rows, lanes)
+                    place, weights = tile * rows * lanes, tile * 4 * hidden * rows
+                    tile_product(
+                        d_h_next, place, lanes, w, weights, d_a, 0, 4 * hidden, 1, rows, lanes
+                    )
 
     return lstm_backward
 

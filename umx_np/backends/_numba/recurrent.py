@@ -172,7 +172,6 @@ class LstmStack:
         _, nb_frames, nb_samples = d_out.shape
         kernels = self._kernels(nb_samples)
         padded = padded_samples(nb_samples, kernels.shape.lanes)
-        ones = np.ones((nb_frames * padded, 1), runner.dtype)
         d_h = _padded(d_out, padded).reshape(self.directions * hidden, -1)
         for layer in range(self.config.nb_layers - 1, -1, -1):
             x, gates, cells, h, owned = layers.pop()
@@ -199,7 +198,7 @@ class LstmStack:
 
             self._scan_all(scan, padded, kernels.shape.lanes)
             d_a = gates
-            d_bias = runner.product(d_a, ones, keep=True)[:, 0]  # B8
+            d_bias = self._row_sums(d_a)  # B8
             d_W_ih = runner.product(d_a, x.reshape(len(x), -1).T, keep=True)  # B9
             for direction in range(self.directions):
                 name = f"l{layer}" + ("_reverse" if direction else "")
@@ -231,6 +230,16 @@ class LstmStack:
             for direction in range(self.directions)
         ]
         self.runner.map(lambda task: scan(*task), tasks)
+
+    def _row_sums(self, d_a: np.ndarray) -> np.ndarray:
+        """Sums over frames and samples, as a product with ones, which adds up in parallel lanes."""
+        ones, sums = np.ones(d_a.shape[1], d_a.dtype), np.empty(len(d_a), d_a.dtype)
+
+        def some_rows(start: int, stop: int) -> None:
+            np.matmul(d_a[start:stop], ones, out=sums[start:stop])
+
+        self.runner.rows(len(d_a), some_rows)
+        return sums
 
     def _stacked(self, parameters: Arrays, part: str, layer: int) -> np.ndarray:
         """Weights of all directions of a layer on top of each other."""

@@ -11,9 +11,22 @@ import threadpoolctl
 
 from .._pool import parallel_map
 from .compiling import aligned_empty
+from .gemm import gemm_kernel, is_faster
 
-# Rows or columns that a matrix product takes together.
-_BLOCK = 48
+# Parts of a matrix product are as equal as whole tiles allow.
+_TILE = 16
+
+
+class _Loan:
+    """Owner of an array that is out of house: when nobody holds it any more, its memory returns."""
+
+    def __init__(self, memory: np.ndarray, give_back: Callable[[np.ndarray], None]) -> None:
+        self.__array_interface__ = memory.__array_interface__
+        self._memory = memory
+        self._give_back = give_back
+
+    def __del__(self) -> None:
+        self._give_back(self._memory)
 
 
 class Runner:
@@ -30,6 +43,7 @@ class Runner:
     def __init__(self, dtype: np.dtype, threads: int) -> None:
         self.dtype = dtype
         self.threads = threads
+        self._multiply = gemm_kernel(dtype) if is_faster() else _blas
         self._pools = threadpoolctl.ThreadpoolController().select(user_api="blas")
         self._batch: tuple[int, ...] | None = None
         self._free: dict[tuple[int, ...], list[np.ndarray]] = {}
@@ -67,7 +81,7 @@ class Runner:
         Parameters
         ----------
         a, b : ndarray [shape=(m, k), (k, n)]
-            Either may be transposed; BLAS reads them as they are.
+            Either may be transposed; they are read as they are.
         keep : bool
             Whether the result is for somebody who does not give it back; otherwise it is from
             `take`.
@@ -76,15 +90,13 @@ class Runner:
         out = np.empty((m, n), self.dtype) if keep else self.take(m, n)
 
         def some_rows(start: int, stop: int) -> None:
-            np.matmul(a[start:stop], b, out=out[start:stop])
+            self._multiply(a, b, out, slice(start, stop), slice(0, n))
 
         def some_columns(start: int, stop: int) -> None:
-            np.matmul(a, b[:, start:stop], out=out[:, start:stop])
+            self._multiply(a, b, out, slice(0, m), slice(start, stop))
 
-        if n > m:
-            self.spans(n, _share(n, self.threads), some_columns)
-        else:
-            self.spans(m, _share(m, self.threads), some_rows)
+        some, total = (some_columns, n) if n > m else (some_rows, m)
+        self.spans(total, -(-total // (self.threads * _TILE)) * _TILE, some)
         return out
 
     # -- memory ------------------------------------------------------------------------------------
@@ -109,7 +121,19 @@ class Runner:
         for array in arrays:
             self._free.setdefault(array.shape, []).append(array)
 
+    def lend(self, *shape: int) -> np.ndarray:
+        """Array like that of `take` for somebody else, who need not know about giving it back.
 
-def _share(total: int, threads: int) -> int:
-    """Rows or columns of a part: as equal as blocks of a matrix product allow."""
-    return -(-total // (threads * _BLOCK)) * _BLOCK
+        Its memory is used again when the last view of it is gone.
+        """
+        batch = self._batch
+
+        def give_back(memory: np.ndarray) -> None:
+            if batch == self._batch:
+                self.give(memory)
+
+        return np.asarray(_Loan(self.take(*shape), give_back))
+
+
+def _blas(a: np.ndarray, b: np.ndarray, out: np.ndarray, rows: slice, columns: slice) -> None:
+    np.matmul(a[rows], b[:, columns], out=out[rows, columns])
