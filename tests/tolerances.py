@@ -103,8 +103,8 @@ TOL: dict[str, dict[str, Tolerance]] = {
         "float64": Tolerance(3e-13, 0.0, "measured 2.8e-14; 1e-9 is the aim"),
     },
     "train_gemm": {
-        "float32": Tolerance(2e-6, 0.0, "the aim"),
-        "float64": Tolerance(4e-15, 0.0, "the aim"),
+        "float32": Tolerance(2e-6, 0.0, "measured 4.8e-7, sums of 512 products in a row"),
+        "float64": Tolerance(4e-15, 0.0, "measured 8.6e-16"),
     },
     "ten_losses": {
         "float32": Tolerance(2e-6, 0.0, "measured 1.9e-7; 1e-4 is the aim"),

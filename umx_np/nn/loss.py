@@ -7,8 +7,8 @@ import numpy as np
 from ..backends._pool import parallel_map, resolve_threads
 from ..errors import ShapeError
 
-# Elements that one thread takes at a time. Smaller parts stay in its cache, but threads that hand the
-# interpreter to each other more often take twice as long.
+# Elements that one thread takes at a time. Smaller parts stay in its cache, but threads that hand
+# the interpreter to each other more often take twice as long.
 _PART = 2**18
 
 

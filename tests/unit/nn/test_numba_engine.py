@@ -118,8 +118,8 @@ def test_results_are_not_written_to_again():
         assert other.ctypes.data != address
         assert np.array_equal(part, kept)
     del part, other
-    addresses = {network.forward(x)[0].ctypes.data for _ in range(3)}
-    assert address in addresses
+    held = [network.forward(x)[0] for _ in range(3)]
+    assert address in {y.ctypes.data for y in held}
     # After a batch of another shape it is forgotten, and the result still stands.
     first, _ = network.forward(x)
     kept = first.copy()
