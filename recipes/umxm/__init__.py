@@ -1,0 +1,1 @@
+"""The model umxm: songs rendered from free recordings, training, and scores."""
