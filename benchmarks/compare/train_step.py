@@ -2,9 +2,9 @@
 
 A step is the STFT of mixture and target (not centred), the network forward with dropout, the mean
 squared error, the network backward, and Adam with weight decay: the loop of Open-Unmix's
-``scripts/train.py`` without its data loading. First both train for some steps from the same weights
-on the same batches, dropout off, and their losses are compared; then they are timed in turn. Peak
-memory is that of processes of their own.
+``scripts/train.py`` without its data loading. In umx_np it is the step of the trainer.
+First both train for some steps from the same weights on the same batches, dropout off, and their
+losses are compared; then they are timed in turn. Peak memory is that of processes of their own.
 """
 
 from __future__ import annotations
@@ -63,48 +63,42 @@ def weights(args: argparse.Namespace) -> Any:
 
 
 class Ours:
-    """Training in umx_np."""
+    """Training in umx_np: the step that `umx_np.training.Trainer` makes of each batch."""
 
     def __init__(self, args: argparse.Namespace, dropout: float = 0.4) -> None:
-        from umx_np.backends.training import get_training_backend
-        from umx_np.dsp.stft import StftGeometry
-        from umx_np.nn import TrainableNetwork, mse_loss
-        from umx_np.optim import Adam
+        from umx_np.data import UnmixDataset
+        from umx_np.training import TrainConfig, Trainer
+        from umx_np.training.records import RunRecord
+        from umx_np.training.start import Start
+
+        class NoItems(UnmixDataset):
+            """The batches are not loaded but given."""
+
+            sample_rate, target = _RATE, "noise"
+
+            def __len__(self) -> int:
+                return 1
 
         start = weights(args)
-        self.network = TrainableNetwork(
-            start.config, start.state, threads=args.threads, dropout=dropout
-        )
-        self.optimizer = Adam(
-            self.network.parameters,
+        config = TrainConfig(
+            target="noise",
+            output="nowhere",  # nothing is written
+            hidden_size=args.hidden_size,
+            n_fft=_N_FFT,
+            n_hop=_N_HOP,
+            bandwidth=_BANDWIDTH,
             lr=_LEARNING_RATE,
             weight_decay=_WEIGHT_DECAY,
-            backend="numba",
+            device="cpu",
             threads=args.threads,
         )
-        self.backend = get_training_backend("numba", args.threads)
-        self.geometry = StftGeometry(_N_FFT, _N_HOP, center=False)
-        self.spectra: dict[str, np.ndarray] = {}
-        self.rng = np.random.default_rng(0)
-        self.threads, self.loss_of = args.threads, mse_loss
-
-    def magnitudes(self, audio: np.ndarray, role: str) -> np.ndarray:
-        """Spectra of a batch, in the memory of the last one in this role."""
-        if role not in self.spectra:
-            nb_frames = self.geometry.nb_frames(audio.shape[-1])
-            shape = (nb_frames, *audio.shape[:2], self.geometry.nb_bins)
-            self.spectra[role] = np.empty(shape, np.float32)
-        window = self.geometry.window.astype(np.float32)
-        self.backend.magnitudes(audio, window, n_hop=_N_HOP, out=self.spectra[role])
-        return self.spectra[role]
+        self.trainer = Trainer(config, NoItems(), NoItems())
+        self.trainer._prepare(Start(config, start.config, start.state, RunRecord()))
+        self.trainer.network.dropout = dropout
 
     def step(self, mixture: np.ndarray, target: np.ndarray) -> float:
         """Train on a batch; return its loss."""
-        x, wanted = self.magnitudes(mixture, "mixture"), self.magnitudes(target, "target")
-        y, cache = self.network.forward(x, rng=self.rng)
-        loss, d_y = self.loss_of(y, wanted, threads=self.threads, out=y)
-        self.optimizer.step(self.network.backward(d_y, cache))
-        return loss
+        return self.trainer._train_batch(mixture, target)
 
 
 class Theirs:

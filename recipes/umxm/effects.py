@@ -18,7 +18,7 @@ def decibels(level: float) -> float:
 
 
 def rms(audio: np.ndarray) -> float:
-    """Root of the mean square over the 0.1 s pieces that are not silent (above -50 dB of the top)."""
+    """Root of the mean square over the 0.1 s pieces less than 50 dB under the loudest."""
     size = SAMPLE_RATE // 10
     count = audio.shape[-1] // size
     if count == 0:
@@ -136,7 +136,7 @@ def compress(
 
 
 def drive(audio: np.ndarray, amount: float, asymmetry: float = 0.0) -> np.ndarray:
-    """Saturate: `amount` in dB over the level at which it begins; the level stays about the same."""
+    """Saturate, `amount` dB over where it begins; the level stays about the same."""
     level = rms(audio) + 1e-9
     pushed = audio * np.float32(decibels(amount) * 0.35 / level) + np.float32(asymmetry)
     driven = np.tanh(pushed) - np.float32(np.tanh(asymmetry))
@@ -273,7 +273,7 @@ def limit(audio: np.ndarray, ceiling: float = 0.98) -> np.ndarray:
 
 def place(stem: np.ndarray, audio: np.ndarray, seconds: float, gain: float = 1.0) -> None:
     """Add a sound to a stem **in place**, from a time on; what sticks out is cut."""
-    start = int(round(seconds * SAMPLE_RATE))
+    start = round(seconds * SAMPLE_RATE)
     if start < 0:
         audio, start = audio[:, -start:], 0
     count = min(audio.shape[-1], stem.shape[-1] - start)

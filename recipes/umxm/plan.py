@@ -187,7 +187,7 @@ def make_plan(seed: int, duration: float = 48.0, style: str | None = None) -> Pl
     nb_bars = int(np.ceil(duration / (240.0 / tempo)))
     sections = _make_sections(nb_bars, rng)
     chords = _make_chords(sections, tonic, mode, style, rng)
-    nb_timesteps = int(round(duration * SAMPLE_RATE))
+    nb_timesteps = round(duration * SAMPLE_RATE)
     return Plan(seed, style, tempo, tonic, mode, swing, sections, chords, nb_timesteps)
 
 

@@ -86,6 +86,10 @@ class TrainingBackend(Protocol):
         """Prepare an engine for an architecture and float32 or float64."""
         ...
 
+    def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:
+        """Whether `magnitudes` has a kernel for this size; others it leaves to NumPy."""
+        ...
+
     def magnitudes(
         self, audio: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
     ) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends.base import Backend
+from ..backends.training import TrainingBackend
 from ..dsp.stft import StftGeometry, Transform
 from ..errors import ShapeError
 
 # Frames transformed at a time: two channels of 4096 samples are 1 MB and stay in a core's cache.
 _FRAMES_PER_TASK = 32
+# Frames of a batch whose channels are transformed before their mean is taken.
+_FRAMES_BEFORE_MEAN = 256
 # Values whose squares are summed in float32 before the sum goes on in double precision.
 _VALUES_PER_SUM = 1 << 16
 
@@ -27,13 +30,30 @@ class BatchMagnitudes:
         1 takes the mean of the magnitudes over the channels.
     ops : Backend
         Where to compute.
+    compiled : TrainingBackend or None
+        Where to compute instead if it has a kernel for `n_fft`: five times as fast at 4096.
+
+    Notes
+    -----
+    Both ways have the precision of float32, but not the same last digits.
     """
 
-    def __init__(self, n_fft: int, n_hop: int, nb_channels: int, ops: Backend) -> None:
+    def __init__(
+        self,
+        n_fft: int,
+        n_hop: int,
+        nb_channels: int,
+        ops: Backend,
+        compiled: TrainingBackend | None = None,
+    ) -> None:
         self.geometry = StftGeometry(n_fft, n_hop, center=False)
         self.nb_channels = nb_channels
         self._ops = ops
         self._transform = Transform(self.geometry, "torch", ops, np.float32)
+        self._window = self.geometry.window.astype(np.float32)
+        self._compiled: TrainingBackend | None = None
+        if compiled is not None and compiled.has_transform(n_fft, np.dtype(np.float32)):
+            self._compiled = compiled
         self._reused: dict[str, np.ndarray] = {}
 
     def __call__(self, audio: np.ndarray, role: str | None = None) -> np.ndarray:
@@ -64,12 +84,26 @@ class BatchMagnitudes:
                 "force_stereo, or train with --nb-channels 1"
             )
         nb_frames = self.geometry.nb_frames(nb_timesteps)
-        shape = (nb_frames, nb_samples, self.nb_channels, self.geometry.nb_bins)
+        out = self._memory(role, (nb_frames, nb_samples, self.nb_channels, self.geometry.nb_bins))
+        if self._compiled is None:
+            self._in_parts(audio, out)
+        elif self.nb_channels == nb_channels:
+            self._compiled.magnitudes(audio, self._window, n_hop=self.geometry.n_hop, out=out)
+        else:
+            self._mean_of_channels(self._compiled, audio, out)
+        return out
+
+    def _memory(self, role: str | None, shape: tuple[int, ...]) -> np.ndarray:
         out = self._reused.get(role) if role is not None else None
         if out is None or out.shape != shape:
             out = np.empty(shape, np.float32)
             if role is not None:
                 self._reused[role] = out
+        return out
+
+    def _in_parts(self, audio: np.ndarray, out: np.ndarray) -> None:
+        """The transform of separation, a few frames at a time."""
+        nb_frames, nb_samples = out.shape[:2]
 
         def some_frames(task: tuple[int, int]) -> None:
             sample, start = task
@@ -78,14 +112,30 @@ class BatchMagnitudes:
             segment = audio[sample, :, first : first + self.geometry.nb_samples_of(count)]
             spectrum = self._transform.forward(np.ascontiguousarray(segment), count)
             place = out[start : start + count, sample].swapaxes(0, 1)
-            if self.nb_channels == nb_channels:
+            if self.nb_channels == audio.shape[1]:
                 np.abs(spectrum, out=place)
             else:
                 np.mean(np.abs(spectrum), axis=0, keepdims=True, out=place)
 
         starts = range(0, nb_frames, _FRAMES_PER_TASK)
         self._ops.map(some_frames, [(k, start) for k in range(nb_samples) for start in starts])
-        return out
+
+    def _mean_of_channels(
+        self, compiled: TrainingBackend, audio: np.ndarray, out: np.ndarray
+    ) -> None:
+        """All channels of some frames, then their mean."""
+        geometry, nb_frames = self.geometry, len(out)
+        for start in range(0, nb_frames, _FRAMES_BEFORE_MEAN):
+            count = min(_FRAMES_BEFORE_MEAN, nb_frames - start)
+            first = start * geometry.n_hop
+            segment = audio[..., first : first + geometry.nb_samples_of(count)]
+            mags = self._memory("all channels", (count, *audio.shape[:2], geometry.nb_bins))
+            compiled.magnitudes(segment, self._window, n_hop=geometry.n_hop, out=mags)
+
+            def mean(frame: int, mags: np.ndarray = mags, start: int = start) -> None:
+                np.mean(mags[frame], axis=1, keepdims=True, out=out[start + frame])
+
+            self._ops.map(mean, range(count))
 
 
 def mean_squared_error(y: np.ndarray, target: np.ndarray) -> float:

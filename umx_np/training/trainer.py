@@ -14,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..backends import get_backend
+from ..backends.training import get_training_backend
 from ..config import ModelConfig
 from ..data import DataError, Loader, UnmixDataset
 from ..errors import ConfigError, UmxError
@@ -224,8 +225,11 @@ class Trainer:
             self.early_stopping.num_bad_epochs = start.num_bad_epochs
         device = "reference" if backend == "reference" else "cpu"
         self._ops = get_backend(device, threads)
+        compiled = None if backend == "reference" else get_training_backend(backend, threads)
         self._magnitudes = BatchMagnitudes(
-            config.n_fft, config.n_hop, config.nb_channels, get_backend("cpu", threads)
+            *(config.n_fft, config.n_hop, config.nb_channels),
+            get_backend("cpu", threads),
+            compiled,
         )
 
     # Epochs
@@ -328,7 +332,7 @@ class Trainer:
         # What overflows shows in the loss, which is looked at.
         with np.errstate(over="ignore", invalid="ignore"):
             estimate, cache = network.forward(mixture, training=True, rng=rng)
-            loss, d_estimate = mse_loss(estimate, target)
+            loss, d_estimate = mse_loss(estimate, target, threads=config.threads, out=estimate)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss of batch {record.batch + 1} is {loss}")
             gradients = network.backward(d_estimate, cache)

@@ -28,6 +28,9 @@ def expected(audio: np.ndarray, window: np.ndarray, n_hop: int) -> np.ndarray:
         (256, 100, 16),
         (512, 128, 31),
         (4096, 1024, 20),
+        # In parts, the last of which is longer.
+        (128, 32, 515),
+        (100, 30, 515),
         # Without a kernel: no power of two, too short, too few frames.
         (100, 30, 40),
         (16, 4, 20),

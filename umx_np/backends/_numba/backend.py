@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -12,6 +13,10 @@ from .._pool import parallel_map, resolve_threads
 from .engine import NumbaEngine
 from .spectra import is_supported, lanes_of, magnitude_kernel
 from .updates import update_kernels
+
+# Frames of a signal that one thread transforms at a time, and fewer than twice as many at its end:
+# a batch has enough signals for all threads, a whole track has two.
+_FRAMES_PER_TASK = 256
 
 
 class NumbaBackend:
@@ -34,6 +39,9 @@ class NumbaBackend:
     def engine(self, config: ModelConfig, dtype: np.dtype) -> NumbaEngine:
         return NumbaEngine(config, np.dtype(dtype), self.threads)
 
+    def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:
+        return is_supported(n_fft, np.dtype(dtype))
+
     def magnitudes(
         self, audio: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
     ) -> None:
@@ -46,25 +54,31 @@ class NumbaBackend:
         x, flat = np.ascontiguousarray(audio).reshape(-1), out.reshape(-1)
         nb_timesteps = audio.shape[-1]
 
-        def one_signal(number: int) -> None:
+        def some_frames(task: tuple[int, int]) -> None:
+            number, first = task
+            # What would be left over belongs to the last part: it may be too short for the kernel.
+            rest = nb_frames - first
+            count = rest if rest < 2 * _FRAMES_PER_TASK else _FRAMES_PER_TASK
             if kernel is not None:
                 kernel(
                     x,
                     window,
                     flat,
                     n_hop=n_hop,
-                    nb_frames=nb_frames,
-                    start=number * nb_timesteps,
-                    place=number * nb_bins,
+                    nb_frames=count,
+                    start=number * nb_timesteps + first * n_hop,
+                    place=number * nb_bins + first * stride,
                     stride=stride,
                 )
                 return
             sample, channel = divmod(number, nb_channels)
-            frames = np.lib.stride_tricks.sliding_window_view(audio[sample, channel], n_fft)
-            spectrum = np.fft.rfft(frames[::n_hop][:nb_frames] * window)
-            np.abs(spectrum, out=out[:, sample, channel])
+            part = audio[sample, channel, first * n_hop :]
+            frames = np.lib.stride_tricks.sliding_window_view(part, n_fft)[::n_hop][:count]
+            np.abs(np.fft.rfft(frames * window), out=out[first : first + count, sample, channel])
 
-        parallel_map(self.threads, one_signal, range(nb_samples * nb_channels))
+        firsts = range(0, max(nb_frames - _FRAMES_PER_TASK, 0) + 1, _FRAMES_PER_TASK)
+        tasks = itertools.product(range(nb_samples * nb_channels), firsts)
+        parallel_map(self.threads, some_frames, tasks)
 
     def adam_update(
         self,
