@@ -79,6 +79,9 @@ class Ours:
             def __len__(self) -> int:
                 return 1
 
+            def sample(self, index: int, rng: np.random.Generator) -> tuple[Any, Any]:
+                raise NotImplementedError
+
         start = weights(args)
         config = TrainConfig(
             target="noise",
