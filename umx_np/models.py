@@ -1,4 +1,4 @@
-"""The published models as functions: `umx`, `umxhq`, `umxl`, `umxse`, with Open-Unmix's arguments.
+"""The models as functions: `umxm`, `umx`, `umxhq`, `umxl`, `umxse`, with Open-Unmix's arguments.
 
 Each returns a `Separator`; the ``*_spec`` functions return the networks alone.
 """
@@ -51,7 +51,7 @@ niter : int
 device : {{'auto', 'cpu', 'reference'}} or Backend
     Where to compute.
 pretrained : bool
-    Load the published weights, downloading them if needed; False makes random ones.
+    Load the trained weights, downloading them if needed; False makes random ones.
 wiener_win_len : int or None
     Frames that are filtered together; None filters the whole track at once.
 filterbank : {{'torch', 'asteroid'}}
@@ -76,7 +76,7 @@ DownloadError
 
 Notes
 -----
-Same arguments as ``openunmix.{name}``.
+Same arguments as {relatives} of ``openunmix``.
 """
 
 _SPEC_DOC = """Networks of `{name}`, without a separator.
@@ -88,7 +88,7 @@ targets : sequence of str or None
 device : {{'auto', 'cpu', 'reference'}} or Backend
     Where to compute.
 pretrained : bool
-    Load the published weights; False makes random ones.
+    Load the trained weights; False makes random ones.
 threads : int or None
     Threads to compute on; None means all cores.
 offline : bool
@@ -100,10 +100,10 @@ dict of str to OpenUnmix
 """
 
 
-def _published(
+def _functions(
     name: str, summary: str
 ) -> tuple[Callable[..., Separator], Callable[..., Mapping[str, OpenUnmix]]]:
-    """Make the two functions of a published model."""
+    """Make the two functions of a model."""
 
     def separator(
         targets: Sequence[str] | None = None,
@@ -145,19 +145,24 @@ def _published(
             for target, weights in bundle.targets.items()
         }
 
-    listed = ", ".join(f"``'{target}'``" for target in get_model_info(name).targets)
+    info = get_model_info(name)
+    listed = ", ".join(f"``'{target}'``" for target in info.targets)
+    relatives = "the functions" if info.is_bundled else f"the function ``{name}``"
     separator.__name__ = separator.__qualname__ = name
-    separator.__doc__ = _SEPARATOR_DOC.format(name=name, summary=summary, targets=listed)
+    separator.__doc__ = _SEPARATOR_DOC.format(summary=summary, targets=listed, relatives=relatives)
     spec.__name__ = spec.__qualname__ = f"{name}_spec"
     spec.__doc__ = _SPEC_DOC.format(name=name, targets=listed)
     return separator, spec
 
 
-umx, umx_spec = _published("umx", "Stereo model trained on MUSDB18.")
-umxhq, umxhq_spec = _published("umxhq", "Stereo model trained on MUSDB18-HQ, uncompressed.")
-umxl, umxl_spec = _published(
+umxm, umxm_spec = _functions(
+    "umxm", "Small stereo model that comes with the package; nothing is downloaded."
+)
+umx, umx_spec = _functions("umx", "Stereo model trained on MUSDB18.")
+umxhq, umxhq_spec = _functions("umxhq", "Stereo model trained on MUSDB18-HQ, uncompressed.")
+umxl, umxl_spec = _functions(
     "umxl", "Large stereo model trained on extra data; its weights are CC BY-NC-SA 4.0."
 )
-umxse, umxse_spec = _published(
+umxse, umxse_spec = _functions(
     "umxse", "Speech enhancement at 16 kHz, trained on Voicebank and DEMAND."
 )

@@ -1,7 +1,8 @@
-"""The published models: which there are, where they are kept, and how they get there.
+"""The models that have names: which there are, where they are kept, and how they get there.
 
-Files are looked for in this package's cache and then in that of ``torch.hub``, and downloaded if
-they are in neither. No file is used before all of its known hashes have matched.
+``umxm`` is part of this package. Files of the others are looked for in this package's cache and
+then in that of ``torch.hub``, and downloaded if they are in neither. None of them is used before
+all of its known hashes have matched.
 
 Environment
 -----------
@@ -23,13 +24,16 @@ hash; later it is hashed again only if one of these differs, or on request (``ve
 from __future__ import annotations
 
 import hashlib
+import importlib.resources
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from .errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
 from .weights import ModelBundle, TargetWeights, check_state, is_model_folder, load_folder
@@ -37,12 +41,13 @@ from .weights import load_torch as _load_torch
 from .weights._files import atomic_write
 from .weights._transfer import Report, fetch, file_lock
 from .weights.folder import check_targets
-from .weights.published import PUBLISHED, ModelInfo, PublishedFile
+from .weights.published import BUNDLED, PUBLISHED, ModelInfo, PublishedFile
 
 __all__ = [
     "ModelInfo",
     "Progress",
     "PublishedFile",
+    "bundled_folder",
     "cache_dir",
     "download",
     "get_model_info",
@@ -60,29 +65,29 @@ _HASH_CHUNK_BYTES = 1 << 20
 
 
 def registry() -> Mapping[str, ModelInfo]:
-    """Return the published models by name.
+    """Return the models by name: the one that comes with this package, then the published ones.
 
     Returns
     -------
     mapping of str to ModelInfo
         Read-only.
     """
-    return PUBLISHED
+    return MappingProxyType({**BUNDLED, **PUBLISHED})
 
 
 def model_names() -> tuple[str, ...]:
-    """Return the names of the published models.
+    """Return the names of the models.
 
     Examples
     --------
     >>> model_names()
-    ('umx', 'umxhq', 'umxl', 'umxse')
+    ('umxm', 'umx', 'umxhq', 'umxl', 'umxse')
     """
     return tuple(registry())
 
 
 def get_model_info(name: str) -> ModelInfo:
-    """Return what is known about a published model.
+    """Return what is known about a model.
 
     Parameters
     ----------
@@ -113,6 +118,39 @@ def get_model_info(name: str) -> ModelInfo:
         ) from None
 
 
+def bundled_folder(name: str) -> Path:
+    """Return the folder of a model that comes with this package.
+
+    Parameters
+    ----------
+    name : str
+        Name in the registry.
+
+    Returns
+    -------
+    Path
+        Treat it as read-only.
+
+    Raises
+    ------
+    ModelNotFoundError
+        If the folder is not there, or holds no model.
+    """
+    if name not in BUNDLED:
+        raise ModelNotFoundError(
+            f"model={name!r} does not come with umx_np; {', '.join(BUNDLED)} does"
+        )
+    # The package has compiled modules, so it is never run from a zip file.
+    folder = Path(str(importlib.resources.files(__package__) / "assets" / name))
+    if not is_model_folder(folder):
+        others = ", ".join(PUBLISHED)
+        raise ModelNotFoundError(
+            f"model={name!r} comes with umx_np, but path={str(folder)!r} holds no model: the "
+            f"installation is incomplete; install umx_np again, or name another model ({others})"
+        )
+    return folder
+
+
 def cache_dir() -> Path:
     """Return the folder that holds downloaded models, ``<cache>/<model>/<file>``.
 
@@ -140,7 +178,7 @@ def download(
     retries: int = 4,
     verify: bool = False,
 ) -> dict[str, Path]:
-    """Make sure that the files of a published model are here.
+    """Make sure that the files of a model are here.
 
     Parameters
     ----------
@@ -168,7 +206,7 @@ def download(
     Raises
     ------
     ModelNotFoundError
-        If there is no such model.
+        If there is no such model, or one that comes with the package is not there.
     ConfigError
         If a target is not one of the model's, or is asked for twice.
     DownloadError
@@ -177,11 +215,15 @@ def download(
 
     Notes
     -----
-    An interrupted download is continued by the next call. Two processes may ask for the same file
-    at once; one downloads, the other waits.
+    The files of a model that comes with the package are those of the installation. An interrupted
+    download is continued by the next call. Two processes may ask for the same file at once; one
+    downloads, the other waits.
     """
     info = get_model_info(name)
     chosen = check_targets(targets, info.targets, name)
+    if info.is_bundled:
+        folder = bundled_folder(name)
+        return {target: folder / f"{target}.safetensors" for target in chosen}
     offline = offline or _is_offline()
     paths: dict[str, Path] = {}
     announced = False
@@ -210,7 +252,7 @@ def load_bundle(
     offline: bool = False,
     progress: bool | Progress | None = None,
 ) -> ModelBundle:
-    """Load a published model, or one from a folder.
+    """Load a model by its name, or one from a folder.
 
     Parameters
     ----------
@@ -244,7 +286,7 @@ def load_bundle(
     if name and is_model_folder(name):
         if name in registry():
             logger.warning(
-                "using the folder %s instead of the published model", Path(name).resolve()
+                "using the folder %s instead of the model of that name", Path(name).resolve()
             )
         return load_folder(name, targets)
     if not isinstance(name_or_folder, str) or _looks_like_path(name):
@@ -258,6 +300,9 @@ def load_bundle(
             f"{', '.join(model_names())}"
         )
     info = get_model_info(name)
+    if info.is_bundled:
+        chosen = check_targets(targets, info.targets, name)
+        return replace(load_folder(bundled_folder(name), chosen), name=name, license=info.license)
     paths = download(name, targets, offline=offline, progress=progress)
     weights: dict[str, TargetWeights] = {}
     for target, path in paths.items():

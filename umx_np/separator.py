@@ -392,12 +392,13 @@ def _part_of(progress: Progress | None, start: float, share: float) -> Progress 
 def load_model(
     name_or_folder: str | Path, targets: Sequence[str] | None = None, *, offline: bool = False
 ) -> ModelBundle:
-    """Load the weights of a published model or of a folder.
+    """Load the weights of a model that has a name, or of a folder.
 
     Parameters
     ----------
     name_or_folder : str or Path
-        ``'umx'``, ``'umxhq'``, ``'umxl'``, ``'umxse'``, or a folder that a trainer wrote.
+        ``'umxm'``, ``'umx'``, ``'umxhq'``, ``'umxl'``, ``'umxse'``, or a folder that a trainer
+        wrote.
     targets : sequence of str or None
         Targets to load; None takes all.
     offline : bool

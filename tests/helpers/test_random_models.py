@@ -44,8 +44,8 @@ def test_seed_and_target_decide():
     assert not np.array_equal(vocals, four.targets["drums"].state["fc1.weight"])
 
 
-@pytest.mark.parametrize("name", ["umx", "umxhq", "umxl", "umxse"])
-def test_published_architectures(name):
+@pytest.mark.parametrize("name", ["umxm", "umx", "umxhq", "umxl", "umxse"])
+def test_named_architectures(name):
     bundle = random_bundle(name, targets=["speech"] if name == "umxse" else ["drums"])
     (weights,) = bundle.targets.values()
     check_state(weights.state, weights.config)
@@ -54,7 +54,7 @@ def test_published_architectures(name):
         for key, value in weights.state.items()
         if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )
-    expected = {"umxl": 28_257_188, "umxse": 1_583_622}
+    expected = {"umxm": 3_047_984, "umxl": 28_257_188, "umxse": 1_583_622}
     assert nb_parameters == expected.get(name, 8_893_348)
 
 

@@ -226,11 +226,11 @@ class TestDevices:
             get_backend("cpu")
 
 
-@pytest.mark.parametrize("name", ["umx", "umxhq", "umxl", "umxse"])
-def test_published_models_without_weights(name):
+@pytest.mark.parametrize("name", ["umxm", "umx", "umxhq", "umxl", "umxse"])
+def test_named_models_without_weights(name):
     """The functions with Open-Unmix's names make separators of the published architecture."""
     separator = getattr(umx_np, name)(pretrained=False, targets=None)
     assert separator.config.niter == 1
     networks = getattr(umx_np, f"{name}_spec")(pretrained=False)
     assert list(networks) == separator.target_names
-    assert getattr(umx_np, name).__doc__.startswith(("Stereo", "Large", "Speech"))
+    assert getattr(umx_np, name).__doc__.startswith(("Small", "Stereo", "Large", "Speech"))

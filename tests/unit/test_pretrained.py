@@ -95,15 +95,15 @@ def put_in_cache(content: dict[str, bytes], tmp_path: Path) -> Path:
 
 
 def test_names_and_order_of_targets() -> None:
-    assert pretrained.model_names() == ("umx", "umxhq", "umxl", "umxse")
-    for name in ("umx", "umxhq", "umxl"):
+    assert pretrained.model_names() == ("umxm", "umx", "umxhq", "umxl", "umxse")
+    for name in ("umxm", "umx", "umxhq", "umxl"):
         assert pretrained.get_model_info(name).targets == ("vocals", "drums", "bass", "other")
     assert pretrained.get_model_info("umxse").targets == ("speech", "noise")
 
 
 def test_unknown_model() -> None:
     for name in ("UMX", "", None, ["umx"]):
-        with pytest.raises(ModelNotFoundError, match="umx, umxhq, umxl, umxse"):
+        with pytest.raises(ModelNotFoundError, match="umxm, umx, umxhq, umxl, umxse"):
             pretrained.get_model_info(name)  # type: ignore[arg-type]
 
 
@@ -373,7 +373,7 @@ def test_folder_or_name(
     write_model(work / "tiny")
     with caplog.at_level(logging.WARNING):
         assert pretrained.load_bundle("tiny").sample_rate == 8000.0
-    assert "instead of the published model" in caplog.text
+    assert "instead of the model of that name" in caplog.text
     with pytest.raises(ConfigError, match="valid targets: vocals"):
         pretrained.load_bundle("tiny", ["drums"])
 

@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     infos = [get_model_info(name) for name in args.name]  # a mistyped name costs no download
     for info in infos:
         if not args.quiet:
-            say(f"{info.name}: licence {info.license or 'not stated here'}; see {info.page}")
+            origin = "comes with umx_np; " if info.is_bundled else ""
+            terms = info.license or "not stated here"
+            say(f"{info.name}: {origin}licence {terms}; see {info.page}")
         paths = download(info.name, args.targets, offline=args.offline, progress=not args.quiet)
         for path in paths.values():
             print(path)

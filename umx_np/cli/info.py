@@ -33,7 +33,7 @@ _REQUIRED = (
 )
 _OPTIONAL = (
     *("numba", "scipy", "cupy-cuda12x", "cupy-cuda13x", "numba-cuda"),
-    *("musdb", "museval", "torch", "openunmix"),
+    *("musdb", "museval", "matplotlib", "torch", "openunmix"),
 )
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -102,12 +102,32 @@ def collect() -> dict[str, Any]:
             if name in _THREAD_VARIABLES or name.startswith("UMX_NP_")
         },
         "devices": [dict(device) for device in backends.devices()],
+        "bundled_models": _bundled_models(),
         "model_cache": {
             "folder": str(cache),
             "files": len(files),
             "bytes": sum(file.stat().st_size for file in files),
         },
     }
+
+
+def _bundled_models() -> list[dict[str, Any]]:
+    """What came with the package, and whether it is really there."""
+    from ..pretrained import bundled_folder, registry
+
+    models: list[dict[str, Any]] = []
+    for info in registry().values():
+        if not info.is_bundled:
+            continue
+        try:
+            folder = bundled_folder(info.name)
+        except UmxError as error:
+            # A report of a broken installation is what this command is for.
+            models.append({"name": info.name, "error": str(error)})
+            continue
+        size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        models.append({"name": info.name, "folder": str(folder), "bytes": size})
+    return models
 
 
 def _version(name: str) -> str | None:
@@ -215,6 +235,12 @@ def _as_text(report: dict[str, Any]) -> str:
         state = "available" if device["available"] else "not available"
         reason = f": {device['reason']}" if device.get("reason") else ""
         rows.append((f"device {device['name']}", state + reason))
+    for model in report["bundled_models"]:
+        if "error" in model:
+            rows.append((f"model {model['name']}", f"not there: {model['error']}"))
+        else:
+            size = format_size(model["bytes"])
+            rows.append((f"model {model['name']}", f"{model['folder']} ({size})"))
     rows.append(
         ("models", f"{cache['folder']} ({cache['files']} files, {format_size(cache['bytes'])})")
     )

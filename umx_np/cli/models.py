@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
-from ..errors import DownloadError
+from ..errors import DownloadError, ModelNotFoundError
 from .common import add_command, format_size, table
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     rows = [["name", "targets", "licence", "size", "hidden size", "here"]]
     for model in models:
-        here = model["cached_targets"]
         rows.append(
             [
                 model["name"],
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
                 model["license"] or f"see {model['page']}",
                 format_size(model["bytes"]),
                 str(model["hidden_size"]),
-                "yes" if here == model["targets"] else " ".join(here) or "no",
+                _where(model),
             ]
         )
     print(table(rows))
@@ -48,8 +47,9 @@ def collect() -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Only types that JSON knows. ``bytes`` is the size of the numbers of all networks as float32;
-        ``cached_targets`` are those whose verified weights are here.
+        Only types that JSON knows. ``bytes`` is the size of the numbers of all networks as they
+        are stored; ``bundled`` says whether the model comes with the package, and
+        ``cached_targets`` are those whose weights are here, verified if they were downloaded.
     """
     from ..pretrained import get_model_info, model_names
 
@@ -64,7 +64,8 @@ def collect() -> list[dict[str, Any]]:
                 "license": info.license,
                 "non_commercial": info.non_commercial,
                 "page": info.page,
-                "bytes": 4 * info.nb_parameters * len(info.targets),
+                "bundled": info.is_bundled,
+                "bytes": info.nb_bytes,
                 "hidden_size": info.config.hidden_size,
                 "nb_parameters": info.nb_parameters,
                 "sample_rate": info.sample_rate,
@@ -75,11 +76,18 @@ def collect() -> list[dict[str, Any]]:
     return models
 
 
+def _where(model: dict[str, Any]) -> str:
+    here = model["cached_targets"]
+    if here != model["targets"]:
+        return " ".join(here) or "no"
+    return "with umx-np" if model["bundled"] else "yes"
+
+
 def _is_here(name: str, target: str) -> bool:
     from ..pretrained import download
 
     try:
         download(name, [target], offline=True)
-    except DownloadError:
+    except (DownloadError, ModelNotFoundError):  # the latter: it should come with the package
         return False
     return True

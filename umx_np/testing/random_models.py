@@ -37,7 +37,11 @@ _RMS_LEVEL = 0.1
 
 
 def _architecture(name: str) -> tuple[ModelConfig, SeparatorConfig, tuple[str, ...]]:
-    """Geometry and targets of the published model `name`."""
+    """Geometry and targets of the model `name`."""
+    if name == "umxm":
+        max_bin = bandwidth_to_max_bin(rate=44100.0, n_fft=4096, bandwidth=14000.0)
+        model = ModelConfig(nb_bins=2049, hidden_size=256, max_bin=max_bin)
+        return model, SeparatorConfig(), _MUSIC_TARGETS
     if name in ("umx", "umxhq", "umxl"):
         max_bin = bandwidth_to_max_bin(rate=44100.0, n_fft=4096, bandwidth=16000.0)
         hidden_size = 1024 if name == "umxl" else 512
@@ -48,7 +52,7 @@ def _architecture(name: str) -> tuple[ModelConfig, SeparatorConfig, tuple[str, .
         model = ModelConfig(nb_bins=513, nb_channels=1, hidden_size=256, max_bin=max_bin)
         separator = SeparatorConfig(sample_rate=16000.0, n_fft=1024, n_hop=512, nb_channels=1)
         return model, separator, _SPEECH_TARGETS
-    raise ConfigError(f"name_like={name!r} must be 'umx', 'umxhq', 'umxl' or 'umxse'")
+    raise ConfigError(f"name_like={name!r} must be 'umxm', 'umx', 'umxhq', 'umxl' or 'umxse'")
 
 
 def uniform(seed: int, name: str, shape: tuple[int, ...], low: float, high: float) -> np.ndarray:
@@ -158,11 +162,11 @@ def random_state(config: ModelConfig, seed: int = 0) -> StateDict:
 def random_bundle(
     name_like: str = "umxhq", seed: int = 0, targets: Sequence[str] | None = None
 ) -> ModelBundle:
-    """Return random weights in the architecture of a published model.
+    """Return random weights in the architecture of a model that has a name.
 
     Parameters
     ----------
-    name_like : {'umxhq', 'umx', 'umxl', 'umxse'}
+    name_like : {'umxhq', 'umxm', 'umx', 'umxl', 'umxse'}
         Whose architecture, targets and STFT to take.
     seed : int
         Not negative.

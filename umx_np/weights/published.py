@@ -1,7 +1,8 @@
-"""The published Open-Unmix models as data: files, hashes, licences and architectures.
+"""The models that have names, as data: files, hashes, licences and architectures.
 
-The eight hexadecimal digits in a file name are the beginning of its SHA-256. Where the whole value
-or other hashes are known they are listed here, and all of them are verified.
+`PUBLISHED` are those of Open-Unmix, which are downloaded; `BUNDLED` are part of this package. The
+eight hexadecimal digits in the name of a published file are the beginning of its SHA-256. Where the
+whole value or other hashes are known they are listed here, and all of them are verified.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A published model.
+    """A model that has a name.
 
     Attributes
     ----------
@@ -63,15 +64,20 @@ class ModelInfo:
     non_commercial : bool
         Whether the licence forbids commercial use.
     page : str
-        Where the model is published.
+        Where the model is described.
     files : mapping of str to PublishedFile
-        One per target, in the order in which stems are returned.
+        What is downloaded: one per target, in the order in which stems are returned. Empty for a
+        model that comes with the package.
     config : ModelConfig
         Architecture of each network.
     sample_rate, n_fft, n_hop, nb_channels
         As in `SeparatorConfig`.
     nb_parameters : int
         Numbers in each network.
+    bundled_targets : tuple of str
+        Targets of a model that comes with the package.
+    bytes_per_number : int
+        4 for float32, 2 for float16.
     """
 
     name: str
@@ -86,11 +92,23 @@ class ModelInfo:
     n_hop: int
     nb_channels: int
     nb_parameters: int
+    bundled_targets: tuple[str, ...] = ()
+    bytes_per_number: int = 4
+
+    @property
+    def is_bundled(self) -> bool:
+        """Whether the model comes with the package, so that nothing is downloaded."""
+        return bool(self.bundled_targets)
 
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the targets, in order."""
-        return tuple(self.files)
+        return self.bundled_targets or tuple(self.files)
+
+    @property
+    def nb_bytes(self) -> int:
+        """Size of the numbers of all networks, as they are stored."""
+        return self.bytes_per_number * self.nb_parameters * len(self.targets)
 
     @property
     def max_file_size(self) -> int:
@@ -98,6 +116,8 @@ class ModelInfo:
         return 4 * self.nb_parameters + (4 << 20)
 
 
+# 14 kHz at 44.1 kHz, where Open-Unmix reads up to 16 kHz.
+_MUSIC_SMALL = ModelConfig(nb_bins=2049, nb_channels=2, hidden_size=256, max_bin=1301)
 _MUSIC = ModelConfig(nb_bins=2049, nb_channels=2, hidden_size=512, max_bin=1487)
 _MUSIC_LARGE = ModelConfig(nb_bins=2049, nb_channels=2, hidden_size=1024, max_bin=1487)
 _SPEECH = ModelConfig(nb_bins=513, nb_channels=1, hidden_size=256, max_bin=513)
@@ -121,6 +141,23 @@ def _files(
         )
     return MappingProxyType(files)
 
+
+_UMXM = ModelInfo(
+    name="umxm",
+    description="vocals, drums, bass, other; small, comes with umx_np",
+    license="MIT",
+    non_commercial=False,
+    page="umx_np/assets/umxm/ATTRIBUTION.md",
+    files=MappingProxyType({}),
+    bundled_targets=("vocals", "drums", "bass", "other"),
+    config=_MUSIC_SMALL,
+    sample_rate=44100.0,
+    n_fft=4096,
+    n_hop=1024,
+    nb_channels=2,
+    nb_parameters=3_047_984,
+    bytes_per_number=2,
+)
 
 _UMX = ModelInfo(
     name="umx",
@@ -254,3 +291,4 @@ _UMXSE = ModelInfo(
 PUBLISHED: Mapping[str, ModelInfo] = MappingProxyType(
     {model.name: model for model in (_UMX, _UMXHQ, _UMXL, _UMXSE)}
 )
+BUNDLED: Mapping[str, ModelInfo] = MappingProxyType({_UMXM.name: _UMXM})

@@ -60,13 +60,15 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("empty_cache")
 def test_models(run):
     lines = run("models").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", "umx", "umxhq", "umxl", "umxse"]
-    assert "CC BY-NC-SA 4.0" in lines[3]
+    assert [line.split()[0] for line in lines] == ["name", "umxm", "umx", "umxhq", "umxl", "umxse"]
+    assert "CC BY-NC-SA 4.0" in lines[4]
     models = {model["name"]: model for model in json.loads(run("models", "--json").out)}
     assert models["umxl"]["non_commercial"] is True
     assert models["umxl"]["hidden_size"] == 1024
     assert models["umxse"]["targets"] == ["speech", "noise"]
     assert models["umxhq"]["cached_targets"] == []
+    assert [name for name, model in models.items() if model["bundled"]] == ["umxm"]
+    assert models["umxm"]["bytes"] < 25e6
 
 
 def test_models_that_are_here(run, monkeypatch, tmp_path):
@@ -80,7 +82,7 @@ def test_models_that_are_here(run, monkeypatch, tmp_path):
 
     monkeypatch.setattr(umx_np.pretrained, "download", download)
     lines = run("models").out.splitlines()
-    assert [line.split()[-1] for line in lines[1:]] == ["bass", "yes", "bass", "no"]
+    assert [line.split()[-1] for line in lines[1:]] == ["bass", "bass", "yes", "bass", "no"]
 
 
 @pytest.mark.usefixtures("empty_cache")

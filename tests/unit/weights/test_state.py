@@ -12,7 +12,7 @@ from torch_bytes import TINY, tiny_state
 from umx_np.config import ModelConfig
 from umx_np.errors import WeightsError
 from umx_np.weights import check_state, expected_state, infer_config
-from umx_np.weights.published import PUBLISHED, ModelInfo
+from umx_np.weights.published import BUNDLED, PUBLISHED, ModelInfo
 from umx_np.weights.state import same_architecture
 
 CONFIGS = [
@@ -33,8 +33,10 @@ def test_default_architecture() -> None:
     assert len(expected_state(ModelConfig(unidirectional=True))) == 46 - 12
 
 
-@pytest.mark.parametrize("model", PUBLISHED.values(), ids=lambda model: model.name)
-def test_published_numbers_of_parameters(model: ModelInfo) -> None:
+@pytest.mark.parametrize(
+    "model", [*BUNDLED.values(), *PUBLISHED.values()], ids=lambda model: model.name
+)
+def test_numbers_of_parameters(model: ModelInfo) -> None:
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     shapes = expected_state(model.config)
     total = sum(int(np.prod(shape)) for name, shape in shapes.items() if not name.endswith(buffers))

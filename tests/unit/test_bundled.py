@@ -1,0 +1,109 @@
+"""A model that comes with the package: what its name does, whatever its weights are."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import umx_np
+from umx_np import pretrained
+from umx_np.cli import main
+from umx_np.errors import ConfigError, ModelNotFoundError
+from umx_np.testing import random_bundle
+from umx_np.weights import save_folder
+
+TARGETS = ("vocals", "drums", "bass", "other")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A folder like that of the package, with random weights for umxm."""
+    folder = tmp_path_factory.mktemp("package")
+    bundle = random_bundle("umxm", seed=3)
+    save_folder(bundle, folder / "assets" / "umxm", "safetensors", dtype="float16")
+    return folder
+
+
+@pytest.fixture
+def installed(package, monkeypatch, tmp_path):
+    """Let the package find them; there is no network and no cache."""
+    monkeypatch.setattr(importlib.resources, "files", lambda name: package)
+    monkeypatch.setenv("UMX_NP_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("UMX_NP_OFFLINE", "1")
+    return package / "assets" / "umxm"
+
+
+def test_load(installed):
+    bundle = umx_np.load_model("umxm")
+    assert (bundle.name, tuple(bundle.targets)) == ("umxm", TARGETS)
+    assert bundle.license == pretrained.get_model_info("umxm").license
+    expected = random_bundle("umxm", seed=3)
+    for target, weights in bundle.targets.items():
+        assert weights.config == pretrained.get_model_info("umxm").config
+        for name, array in weights.state.items():
+            desired = expected.targets[target].state[name]
+            # Stored as float16, of 11 bits; computed with in float32.
+            assert array.dtype == desired.dtype
+            np.testing.assert_allclose(array, desired, rtol=2**-11, atol=1e-7)
+    assert list(umx_np.load_model("umxm", ["bass", "vocals"]).targets) == ["bass", "vocals"]
+    with pytest.raises(ConfigError, match="valid targets of model='umxm': vocals, drums"):
+        umx_np.load_model("umxm", ["piano"])
+
+
+def test_functions(installed):
+    separator = umx_np.umxm(targets=["drums", "bass"], niter=0)
+    assert separator.stem_names == ["drums", "bass"]
+    assert list(umx_np.umxm_spec(["other"])) == ["other"]
+    noise = np.random.default_rng(0).standard_normal((2, 20000)).astype(np.float32)
+    stems = umx_np.separate(noise, 44100, model="umxm", targets=["drums", "bass"], niter=0)
+    desired = separator(noise[np.newaxis])[0]
+    np.testing.assert_array_equal(np.stack(list(stems.values())), desired)
+
+
+def test_download_names_its_files(installed, capsys):
+    assert pretrained.download("umxm", ["bass"]) == {"bass": installed / "bass.safetensors"}
+    assert main(["download", "umxm"]) == 0
+    said = capsys.readouterr()
+    assert said.out.split() == [str(installed / f"{target}.safetensors") for target in TARGETS]
+    assert "comes with umx_np" in said.err
+
+
+def test_it_is_listed(installed, capsys):
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("with umx-np")
+    assert main(["info", "--json"]) == 0
+    (model,) = json.loads(capsys.readouterr().out)["bundled_models"]
+    assert model["folder"] == str(installed)
+    assert 24e6 < model["bytes"] < 25e6
+
+
+def test_an_incomplete_installation(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(importlib.resources, "files", lambda name: tmp_path)
+    for use in (umx_np.load_model, umx_np.pretrained.download, pretrained.bundled_folder):
+        with pytest.raises(ModelNotFoundError, match=r"comes with umx_np, but path=.*umxhq"):
+            use("umxm")
+    assert main(["models"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "no"
+    assert main(["info"]) == 0
+    assert "model umxm" in capsys.readouterr().out
+
+
+def test_other_names_are_not_bundled():
+    with pytest.raises(ModelNotFoundError, match="does not come with umx_np; umxm does"):
+        pretrained.bundled_folder("umxhq")
+
+
+def test_package_data_takes_the_folder(installed):
+    """Every file of the folder is of a kind that the wheel takes along."""
+    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    patterns = re.findall(r'"(assets/[^"]+)"', pyproject.read_text("utf-8"))
+    names = [f"assets/umxm/{file.name}" for file in installed.iterdir()]
+    for name in [*names, "assets/umxm/ATTRIBUTION.md"]:
+        assert any(fnmatch(name, pattern) for pattern in patterns), name
