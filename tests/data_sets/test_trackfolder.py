@@ -62,6 +62,32 @@ class TestFixed:
         assert len(combinations) == 9
         assert 3 in positions
 
+    def test_some_items_stay_together(self, tracks: Tree, reads: list[Read]) -> None:
+        dataset = FixedSourcesTrackFolderDataset(
+            *(tracks.root, "train"),
+            seq_duration=1.0,
+            random_chunks=True,
+            random_track_mix=True,
+            coherent_share=0.5,
+            samples_per_track=4,
+        )
+        assert len(dataset) == 12
+        assert [Path(dataset.describe(k)).name for k in (0, 3, 4, 11)] == ["1", "1", "2", "3"]
+        together = 0
+        for seed in range(400):
+            reads.clear()
+            dataset.sample(5, np.random.default_rng(seed))
+            assert folders(reads)[0] == "2"
+            together += len({(name.split("/")[1], first) for name, first, _ in reads}) == 1
+        # Binomial: four standard deviations are 40; other agreements are rare.
+        assert abs(together - 200) < 45
+        assert len(dataset.for_statistics()) == 3
+
+    @pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+    def test_share_is_a_probability(self, tracks: Tree, share: float) -> None:
+        with pytest.raises(ConfigError, match="coherent_share="):
+            FixedSourcesTrackFolderDataset(tracks.root, coherent_share=share)
+
     def test_each_source_has_its_own_gain(self, tracks: Tree, reads: list[Read]) -> None:
         dataset = FixedSourcesTrackFolderDataset(
             tracks.root, source_augmentations=aug_from_str(["gain"])

@@ -44,6 +44,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "target_file": None,
         "interferer_files": None,
         "random_track_mix": False,
+        "coherent_share": 0.0,
+        "samples_per_track": 1,
         "source_augmentations": None,
     },
 }
@@ -106,7 +108,11 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, help=text, default=argparse.SUPPRESS, **settings)
 
     add("--is-wav", "wav files in place of stems (MUSDB18-HQ)", action="store_true")
-    add("--samples-per-track", "items of each track an epoch (default: 64)", type=int)
+    add(
+        "--samples-per-track",
+        "items of each track an epoch (default: 64 for musdb, else 1)",
+        type=int,
+    )
     add("--input-file", "name of the file to hear, may have wildcards")
     add("--output-file", "name of the file to predict, may have wildcards")
     add("--interferer-dirs", "folders of the other sources", nargs="+")
@@ -117,6 +123,13 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     add("--target-file", "name of the target's file in each folder")
     add("--interferer-files", "names of the files to mix with the target", nargs="+")
     add("--random-track-mix", "interferers from random tracks", action="store_true")
+    add(
+        "--coherent-share",
+        "share of items that keep the interferers of one track in spite of --random-track-mix "
+        "(default: 0; not in Open-Unmix)",
+        metavar="P",
+        type=float,
+    )
     add("--random-interferer-mix", "all interferers from a random track", action="store_true")
     add("--silence-missing", "a missing target is silence", action="store_true")
     add(
@@ -235,6 +248,8 @@ def load_datasets(
             seq_duration=seq_dur,
             random_chunks=True,
             random_track_mix=values["random_track_mix"],
+            coherent_share=values["coherent_share"],
+            samples_per_track=values["samples_per_track"],
             source_augmentations=augmentations,
             **files,
         )

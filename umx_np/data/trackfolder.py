@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import AudioError
+from ..config import check_int
+from ..errors import AudioError, ConfigError
 from ..progress import Progress
 from .augmentations import Augmentation
-from .base import Sample
+from .base import Sample, UnmixDataset
 from .files import Clip
 from .folders import FileDataset, mix, visible
 
@@ -68,8 +69,8 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
 
         train/1/vocals.wav -------------------> output
 
-    An epoch has one item for each track; `random_track_mix` takes each interferer from a random
-    track.
+    An epoch has `samples_per_track` items for each track; `random_track_mix` takes each interferer
+    from a random track.
 
     Parameters
     ----------
@@ -95,6 +96,12 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         See `FileDataset`.
     seed : int
         Accepted as upstream's; random numbers come from the generator handed to `sample`.
+    samples_per_track : int
+        Items of each track. Not in upstream, where it is 1.
+    coherent_share : float
+        Probability with which an item keeps its own track's interferers in spite of
+        `random_track_mix`, so that some mixtures are in time and in tune. Not in upstream, where
+        it is 0.
     cache, progress
         See `FileDataset`.
     """
@@ -112,6 +119,8 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         sample_rate: float | None = None,
         seed: int = 42,
         *,
+        samples_per_track: int = 1,
+        coherent_share: float = 0.0,
         cache: str | os.PathLike[str] | None = None,
         progress: bool | Progress | None = None,
     ) -> None:
@@ -125,9 +134,13 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
             cache=cache,
             progress=progress,
         )
+        if not 0.0 <= coherent_share <= 1.0:
+            raise ConfigError(f"coherent_share={coherent_share!r} must lie between 0 and 1")
         self.target_file = target_file
         self.interferer_files = list(interferer_files)
         self.random_track_mix = random_track_mix
+        self.samples_per_track = check_int("samples_per_track", samples_per_track, 1)
+        self.coherent_share = float(coherent_share)
         self.target = Path(target_file).stem
         self.tracks = self._measured(self._find_tracks())
         if not self.tracks:
@@ -149,19 +162,37 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         self.require(clip for track in tracks for clip in track.clips)
         return tracks
 
+    def __len__(self) -> int:
+        return len(self.tracks) * self.samples_per_track
+
+    def describe(self, index: int) -> str:
+        """Folder of the track."""
+        return super().describe(index // self.samples_per_track)
+
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Mix the target with interferers; see `UnmixDataset.sample`."""
-        track = self.tracks[index]
+        track = self.tracks[index // self.samples_per_track]
         first, count = self.place(track.nb_timesteps, rng)
         y = self.load(track.clips[0], first, count, rng)
         sources = [y]
+        mixes = self.random_track_mix
+        # No number is drawn where nothing is decided: then the items are those of a share of 0.
+        if mixes and self.coherent_share > 0.0:
+            mixes = rng.random() >= self.coherent_share
         for position in range(len(self.interferer_files)):
-            if self.random_track_mix:
+            if mixes:
                 track = self.tracks[rng.integers(len(self.tracks))]
                 first, count = self.place(track.nb_timesteps, rng)
             sources.append(self.load(track.interferers[position], first, count, rng))
         x = mix(sources)
         return x, y[:, : x.shape[1]]
+
+    def for_statistics(self) -> UnmixDataset:
+        """Copy of whole tracks, each once."""
+        plain = super().for_statistics()
+        assert isinstance(plain, FixedSourcesTrackFolderDataset)
+        plain.samples_per_track = 1
+        return plain
 
 
 class _UnreadableError(AudioError):
