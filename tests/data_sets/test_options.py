@@ -145,7 +145,7 @@ def test_loading_a_namespace(parser: argparse.ArgumentParser, tree: Tree, tmp_pa
     assert len(list((tmp_path / "c").iterdir())) == 8
     # Also with a callable for progress.
     train._progress = lambda fraction: None
-    assert len(pickle.loads(pickle.dumps(train))) == 2
+    assert len(pickle.loads(pickle.dumps(train))) == 6
 
 
 def test_loading_keywords(tree: Tree) -> None:
