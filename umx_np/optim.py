@@ -451,6 +451,33 @@ class ReduceLROnPlateau:
             setattr(self, name, type(getattr(self, name))(state[name]))
 
 
+def cosine_rate(lr: float, progress: float) -> float:
+    """Learning rate that falls along half a period of a cosine, from `lr` to zero.
+
+    Parameters
+    ----------
+    lr : float
+        Rate at the beginning.
+    progress : float
+        Share of the run that is done, from 0 to 1; more counts as 1.
+
+    Returns
+    -------
+    float
+
+    Notes
+    -----
+    Loshchilov and Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", 2017, without
+    restarts and followed step by step.
+
+    Examples
+    --------
+    >>> cosine_rate(0.001, 0.0), cosine_rate(0.001, 0.5), cosine_rate(0.001, 1.0)
+    (0.001, 0.0005, 0.0)
+    """
+    return 0.5 * lr * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+
+
 class EarlyStopping:
     """Tell when the loss has not become better for a while.
 

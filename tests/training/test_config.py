@@ -22,6 +22,7 @@ from umx_np.training import TrainConfig
         {"lr": 0.0},
         {"lr": float("nan")},
         {"lr_decay_gamma": 1.0},
+        {"lr_schedule": "linear"},
         {"weight_decay": -1e-5},
         {"clip_grad_norm": 0.0},
         {"seq_dur": float("inf")},

@@ -157,6 +157,7 @@ class TestPowerCuts:
         [
             {"optimizer": "sgd", "momentum": 0.9, "lr": 1e-3},
             {"nb_workers": 2},
+            {"lr_schedule": "cosine"},
             {"lr_decay_patience": 0, "patience": 2, "epochs": 6},
         ],
         ids=str,

@@ -169,6 +169,21 @@ class TestSchedule:
         assert rates[2:14] == pytest.approx([0.03] * 12)
         assert rates[14:] == pytest.approx([0.009] * 2)
 
+    def test_learning_rate_falls_along_a_cosine(self, make_trainer):
+        trainer = make_trainer(epochs=4, lr_schedule="cosine", lr_decay_patience=0, lr=0.1)
+        trainer = with_valid_losses(trainer, [1.0] * 4)
+        nb_steps, rates = 4 * len(trainer._train_loader), []
+        step = trainer.optimizer.step
+
+        def spied(gradients):
+            rates.append(trainer.optimizer.lr)
+            step(gradients)
+
+        trainer.optimizer.step = spied
+        trainer.fit()
+        angle = np.pi * np.arange(nb_steps) / nb_steps
+        np.testing.assert_allclose(rates, 0.05 * (1.0 + np.cos(angle)), rtol=1e-12)
+
     def test_early_stopping(self, make_trainer):
         losses = [5.0, 3.0, 4.0, math.nan, 3.5, 1.0]
         trainer = with_valid_losses(make_trainer(epochs=9, patience=3), losses)

@@ -12,6 +12,7 @@ from ..config import ModelConfig, bandwidth_to_max_bin, check_int
 from ..errors import ConfigError, DeviceError
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
+LR_SCHEDULES = ("plateau", "cosine")
 
 # Fields whose name is not that of Open-Unmix's option.
 _UPSTREAM_NAMES = {"n_fft": "nfft", "n_hop": "nhop"}
@@ -72,6 +73,9 @@ class TrainConfig:
         What turns gradients into steps.
     momentum : float
         For ``sgd``.
+    lr_schedule : {'plateau', 'cosine'}
+        How the learning rate falls: as Open-Unmix's, after epochs that were not better, or step by
+        step along a cosine to zero at the end of `epochs`.
     clip_grad_norm : float or None
         Largest norm that the gradients of all parameters together may have.
     device : {'auto', 'cpu', 'reference'}
@@ -123,6 +127,7 @@ class TrainConfig:
     statistics: bool = True
     optimizer: str = "adam"
     momentum: float = 0.0
+    lr_schedule: str = "plateau"
     clip_grad_norm: float | None = None
     device: str = "auto"
     threads: int | None = None
@@ -149,6 +154,10 @@ class TrainConfig:
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(
                 f"optimizer={self.optimizer!r} must be one of {', '.join(OPTIMIZERS)}"
+            )
+        if self.lr_schedule not in LR_SCHEDULES:
+            raise ConfigError(
+                f"lr_schedule={self.lr_schedule!r} must be one of {', '.join(LR_SCHEDULES)}"
             )
         if self.momentum and self.optimizer != "sgd":
             raise ConfigError(f"momentum={self.momentum} is for optimizer='sgd'")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import add_dataset_options, parse_dataset_options
 from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
-from .config import OPTIMIZERS, TrainConfig
+from .config import LR_SCHEDULES, OPTIMIZERS, TrainConfig
 from .records import read_json
 
 _DESCRIPTION = """\
@@ -151,6 +151,12 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     _add(group, "--nb-layers", "LSTM layers; Open-Unmix loads 3 only", type=int)
     _add(group, "--optimizer", "what makes the steps", choices=OPTIMIZERS)
     _add(group, "--momentum", "for sgd", type=float)
+    _add(
+        group,
+        "--lr-schedule",
+        "lower the learning rate when the loss stops falling, or step by step to zero at the end",
+        choices=LR_SCHEDULES,
+    )
     _add(group, "--clip-grad-norm", "limit the norm of the gradients", type=float, metavar="NORM")
     _add(group, "--device", "auto, cpu or reference")
     _add(group, "--threads", "threads to compute on; all cores if not given", type=int)

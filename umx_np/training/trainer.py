@@ -20,7 +20,15 @@ from ..data import DataError, Loader, UnmixDataset
 from ..errors import ConfigError, UmxError
 from ..model import OpenUnmix
 from ..nn import TrainableNetwork, mse_loss
-from ..optim import SGD, Adam, EarlyStopping, Optimizer, ReduceLROnPlateau, clip_grad_norm
+from ..optim import (
+    SGD,
+    Adam,
+    EarlyStopping,
+    Optimizer,
+    ReduceLROnPlateau,
+    clip_grad_norm,
+    cosine_rate,
+)
 from ..weights import TargetWeights
 from .checkpoint import TrainingError
 from .config import TrainConfig
@@ -340,6 +348,11 @@ class Trainer:
                 norm = clip_grad_norm(gradients, config.clip_grad_norm)
                 if not math.isfinite(norm):
                     raise self._diverged(f"the gradient of batch {record.batch + 1} is {norm}")
+            if config.lr_schedule == "cosine":
+                # A function of the position alone: a run that is resumed needs no state for it.
+                nb_batches = len(self._train_loader)
+                done = record.epochs_trained * nb_batches + record.batch
+                self.optimizer.lr = cosine_rate(config.lr, done / (config.epochs * nb_batches))
             self.optimizer.step(gradients)
         return loss
 
@@ -383,7 +396,8 @@ class Trainer:
 
     def _finish_epoch(self, valid_loss: float, per_second: float, wait_share: float) -> None:
         record = self.record
-        self.scheduler.step(valid_loss)
+        if self.config.lr_schedule == "plateau":
+            self.scheduler.step(valid_loss)
         self.early_stopping.step(valid_loss)
         epoch, seconds, train_loss = record.epoch, record.seconds, record.mean_loss
         is_best = record.finish_epoch(valid_loss)
