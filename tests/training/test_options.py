@@ -68,6 +68,7 @@ UPSTREAM_DATASETS = {
         "target_file": "c.flac",
         "interferer_files": ["a.flac"],
         "random_track_mix": False,
+        "samples_per_track": 1,
         "source_augmentations": None,
     },
 }

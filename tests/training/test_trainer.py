@@ -172,15 +172,18 @@ class TestSchedule:
     def test_learning_rate_falls_along_a_cosine(self, make_trainer):
         trainer = make_trainer(epochs=4, lr_schedule="cosine", lr_decay_patience=0, lr=0.1)
         trainer = with_valid_losses(trainer, [1.0] * 4)
-        nb_steps, rates = 4 * len(trainer._train_loader), []
-        step = trainer.optimizer.step
+        rates = []
+        train_batch = trainer._train_batch
 
-        def spied(gradients):
+        def spied(x, y):
+            loss = train_batch(x, y)
             rates.append(trainer.optimizer.lr)
-            step(gradients)
+            return loss
 
-        trainer.optimizer.step = spied
+        trainer._train_batch = spied
         trainer.fit()
+        nb_steps = 4 * len(trainer._train_loader)
+        assert len(rates) == nb_steps > 4
         angle = np.pi * np.arange(nb_steps) / nb_steps
         np.testing.assert_allclose(rates, 0.05 * (1.0 + np.cos(angle)), rtol=1e-12)
 
