@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class Library:
     ----------
     audio : Path
         Folder with the downloaded sources.
+    cache : Path
+        Folder for what is worked out once: decoded copies, parsed scores.
     debian : Path
         Where Debian's packages put their files.
     """
@@ -35,8 +38,8 @@ class Library:
     def __init__(self, audio: str | os.PathLike[str], cache: str | os.PathLike[str]) -> None:
         self.audio = Path(audio)
         self.debian = Path("/usr/share")
-        self._cache = Path(cache)
-        self._cache.mkdir(parents=True, exist_ok=True)
+        self.cache = Path(cache)
+        self.cache.mkdir(parents=True, exist_ok=True)
         if not self.audio.is_dir():
             raise FileNotFoundError(
                 f"audio={str(audio)!r} is no folder; see recipes/umxm/README.md"
@@ -64,7 +67,17 @@ class Library:
 
     def stored(self, path: str | os.PathLike[str]) -> np.ndarray:
         """The same in 16 bit, mapped from the cache: an excerpt of it costs only its own length."""
-        return _mapped(str(Path(path)), str(self._cache))
+        return _mapped(str(Path(path)), str(self.cache))
+
+    def made(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+        """What `make` returns, kept in the cache under a name in 16 bit: made once, then mapped.
+
+        Scaled as `stored`: full scale is 32767.
+        """
+        kept = self.cache / (hashlib.sha1(name.encode()).hexdigest() + ".npy")
+        if not kept.exists():
+            _keep(make(), kept)
+        return _opened(str(kept))
 
 
 @lru_cache(maxsize=20000)
@@ -74,9 +87,19 @@ def _mapped(path: str, cache: str) -> np.ndarray:
         audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
         if rate != SAMPLE_RATE:
             audio = soxr.resample(audio, rate, SAMPLE_RATE)
-        scaled = np.clip(np.rint(audio.T * 32767.0), -32768, 32767).astype(np.int16)
-        part = kept.with_suffix(f".{os.getpid()}.npy")
-        np.save(part, np.ascontiguousarray(scaled))
-        os.replace(part, kept)
+        _keep(audio.T, kept)
     array: np.ndarray = np.load(kept, mmap_mode="r")
     return array
+
+
+@lru_cache(maxsize=2000)
+def _opened(kept: str) -> np.ndarray:
+    array: np.ndarray = np.load(kept, mmap_mode="r")
+    return array
+
+
+def _keep(audio: np.ndarray, kept: Path) -> None:
+    scaled = np.clip(np.rint(audio * 32767.0), -32768, 32767).astype(np.int16)
+    part = kept.with_suffix(f".{os.getpid()}.npy")
+    np.save(part, np.ascontiguousarray(scaled))
+    os.replace(part, kept)
