@@ -99,7 +99,7 @@ class MUSDBDataset(FileDataset):
         cache: str | os.PathLike[str] | None = None,
         progress: bool | Progress | None = None,
     ) -> None:
-        db = _open_database(root, download, is_wav, subsets, split, setup_file)
+        db = open_database(root, download, is_wav, subsets, split, setup_file)
         super().__init__(
             db.root,
             split=split or "train",
@@ -198,7 +198,7 @@ class MUSDBDataset(FileDataset):
         return plain
 
 
-def _open_database(
+def open_database(
     root: str | os.PathLike[str] | None,
     download: bool,
     is_wav: bool,
@@ -206,7 +206,26 @@ def _open_database(
     split: str | None,
     setup_file: str | None,
 ) -> Any:
-    """Make a `musdb.DB`, turning what can go wrong into our errors."""
+    """Make a `musdb.DB`, turning what can go wrong into our errors.
+
+    Parameters
+    ----------
+    root, download, is_wav, subsets, split, setup_file
+        As for `MUSDBDataset`.
+
+    Returns
+    -------
+    musdb.DB
+
+    Raises
+    ------
+    ConfigError
+        If musdb or ffmpeg is missing, or musdb does not like an argument.
+    DownloadError
+        If the excerpts cannot be downloaded.
+    AudioError
+        If a file of the dataset is damaged.
+    """
     if is_wav and root is None:
         raise ConfigError("is_wav=True needs root: the excerpts to download are .stem.mp4 files")
     try:

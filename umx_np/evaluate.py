@@ -1,0 +1,82 @@
+"""``python -m umx_np.evaluate``: score a model, with the options of Open-Unmix's evaluation."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from .errors import UmxError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        Arguments; None takes those of the program.
+
+    Returns
+    -------
+    int
+        Exit status: 0 when all tracks have scores, 1 after an error in some or all of them, 130
+        after an interruption. Mistakes in the arguments raise `SystemExit` with 2.
+    """
+    from .evaluation.options import parse_options
+    from .training.console import logging_to_stderr
+
+    args = parse_options(argv)
+    try:
+        with logging_to_stderr(quiet=args.quiet):
+            return _evaluate(args)
+    except (UmxError, OSError) as error:
+        print(f"umx_np.evaluate: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("umx_np.evaluate: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from .evaluation.options import evaluate_arguments
+    from .evaluation.plot import check_available, draw_boxes
+    from .evaluation.runner import evaluate
+    from .evaluation.summary import import_pandas, write_pandas
+
+    # Not after hours of computing.
+    if args.plot is not None:
+        check_available()
+    if args.pandas is not None:
+        import_pandas()
+    result = evaluate(**evaluate_arguments(args))
+    if result.scores:
+        summary = result.summary()
+        print(f"{result.name}: {_described(result.settings)}")
+        print(summary.table())
+        if args.plot is not None:
+            draw_boxes(summary, result.name, args.plot)
+        if args.pandas is not None:
+            write_pandas(result.scores, args.pandas, result.name)
+    if result.failed:
+        print(
+            f"umx_np.evaluate: {len(result.failed)} of "
+            f"{len(result.failed) + len(result.scores)} tracks could not be evaluated",
+            file=sys.stderr,
+        )
+    return 1 if result.failed else 0
+
+
+def _described(settings: dict) -> str:
+    """The settings that matter to who compares numbers."""
+    if "niter" not in settings:
+        return "existing estimates"
+    length = settings["wiener_win_len"]
+    return f"niter {settings['niter']}, wiener_win_len {length or 'whole track'}" + (
+        ", softmask" if settings["softmask"] else ""
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""`evaluate`: score a model, or stems that are there, on a whole data set."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..config import DEFAULT_MODEL, check_int
+from ..errors import ConfigError, UmxError
+from ..progress import Progress, reporting
+from .bss import METRICS
+from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
+from .scores import (
+    ScoresError,
+    TrackScores,
+    check_method,
+    nb_frames,
+    read_scores,
+    scored_targets,
+)
+from .settings import claim_folder, scores_path
+from .summary import Summary, write_summary
+from .tracks import Track, TrackAudio, find_tracks
+from .work import Job, Task, run_tasks
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes
+    ----------
+    scores : dict of str to TrackScores
+        By the names of the tracks, in their order.
+    failed : dict of str to str
+        Tracks without scores, and why.
+    reused : list of str
+        Tracks whose scores were there already.
+    settings : dict
+        What the scores were made with.
+    name : str
+        Of the model, or of the folder of the estimates.
+    """
+
+    scores: dict[str, TrackScores] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    reused: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
+
+    def summary(self) -> Summary:
+        """Sum up the scores of all tracks."""
+        return Summary.of(self.scores)
+
+
+def evaluate(
+    root: str | os.PathLike[str] | None = None,
+    *,
+    dataset: str = "musdb",
+    subset: str = "test",
+    is_wav: bool = False,
+    download: bool = False,
+    model: str | os.PathLike[str] | None = None,
+    targets: Sequence[str] | None = None,
+    niter: int = 1,
+    wiener_win_len: int | None = None,
+    softmask: bool = False,
+    residual: bool | str = False,
+    aggregate: Mapping[str, Sequence[str]] | None = None,
+    estimates: str | os.PathLike[str] | None = None,
+    outdir: str | os.PathLike[str] | None = None,
+    bits: str = "16",
+    evaldir: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    cores: int = 1,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "full",
+    method: str = "builtin",
+    offline: bool = False,
+    progress: bool | Progress | None = None,
+) -> Evaluation:
+    """Separate the tracks of a data set and score the stems with BSS Eval version 4.
+
+    A track that fails is reported in the result and does not stop the others. With `evaldir`, an
+    evaluation that was interrupted goes on where it was when it is called again.
+
+    Parameters
+    ----------
+    root : str, path-like or None
+        Folder of the data set. For MUSDB18, None means ``MUSDB_PATH``, if that is set, or the seven
+        second excerpts in ``~/MUSDB18/MUSDB18-7``.
+    dataset : {'musdb', 'folder'}
+        MUSDB18, or a folder ``<root>/<subset>`` (or `root` itself) with a folder for each track,
+        in which the stems are wav or flac files like ``vocals.wav``. The mixture may be there as
+        ``mixture.wav``; otherwise it is the sum of the stems.
+    subset : str
+        ``"train"`` or ``"test"`` of MUSDB18, or the name of a folder.
+    is_wav : bool
+        MUSDB18 as folders of wav files (MUSDB18-HQ), not ``.stem.mp4`` files.
+    download : bool
+        Download the seven second excerpts if they are not there.
+    model : str, path-like or None
+        Published model or model folder; None means ``"umxhq"``.
+    targets : sequence of str or None
+        Targets to estimate; None takes all of the model. With `estimates`, the stems to score.
+    niter, softmask, residual, device, precision
+        As for `umx_np.Separator`.
+    wiener_win_len : int or None
+        Frames that are filtered together; None or 0 filters the whole track, by which published
+        scores of Open-Unmix were made.
+    aggregate : mapping of str to sequence of str, or None
+        Names of results and the stems that are summed in them; only these are scored.
+    estimates : str, path-like or None
+        Score the files ``<estimates>/<subset>/<track>/<stem>.wav``, or the same without the subset;
+        nothing is separated then.
+    outdir : str, path-like or None
+        Write the stems to ``<outdir>/<subset>/<track>/<stem>.wav``.
+    bits : {'16', '24', 'float'}
+        Format of these files.
+    evaldir : str, path-like or None
+        Write the scores of each track to ``<evaldir>/<subset>/<track>.json``, in museval's format,
+        and tables beside that folder. Tracks whose file is complete are not evaluated again.
+    overwrite : bool
+        Evaluate them again.
+    cores : int
+        Tracks at a time, each in a process of its own. Each needs memory of its own.
+    threads : int or None
+        Threads of all processes together; None means all cores.
+    method : {'builtin', 'museval'}
+        What computes the scores, see `score_track`.
+    offline : bool
+        Never download a model.
+    progress : bool, callable or None
+        True shows a bar; a callable gets the fraction that is done, from 0 to 1.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    ConfigError
+        If an argument is not usable, there are no tracks, or `evaldir` has scores that were made
+        with other settings.
+    DownloadError, ModelNotFoundError, WeightsError, DeviceError
+        If the data set or the model cannot be loaded.
+
+    Notes
+    -----
+    Vocals and accompaniment are compared as a pair of their own if there are estimates of both.
+    """
+    cores = check_int("cores", cores, 1)
+    if threads is not None:
+        threads = check_int("threads", threads, 1)
+    check_method(method)
+    separation = Separation(
+        os.fspath(model) if model is not None else DEFAULT_MODEL,
+        None if targets is None else tuple(targets),
+        niter,
+        wiener_win_len,
+        softmask,
+        residual,
+        aggregate,
+        device,
+        precision,
+        offline,
+    )
+    folder = None
+    if estimates is not None:
+        _check_without_model(model=model, outdir=outdir, residual=residual, softmask=softmask)
+        folder = StoredEstimates(estimates, separation.targets, aggregate)
+    # Before a model is loaded or even downloaded.
+    tracks = find_tracks(root, dataset=dataset, subset=subset, is_wav=is_wav, download=download)
+    job = Job(
+        None if folder is not None else separation,
+        folder,
+        None if outdir is None else Path(outdir).expanduser(),
+        bits,
+        None if evaldir is None else Path(evaldir).expanduser(),
+        method,
+    )
+    source: SeparatedEstimates | StoredEstimates = folder or SeparatedEstimates(
+        separation, threads, progress=progress is True
+    )
+    result = Evaluation(name=source.model_name)
+    result.settings = {
+        "scores": "BSS Eval 4, frames of 1 s",
+        "dataset": f"{dataset}, wav" if is_wav else dataset,
+        **source.settings,
+    }
+    tasks = _plan(tracks, source, result)
+    if not tasks:
+        # The same is the matter with all of them.
+        raise ScoresError(f"no track can be scored: {next(iter(result.failed.values()))}")
+    if job.evaldir is not None:
+        names = [task.track.name for task in tasks]
+        claim_folder(job.evaldir, subset, names, result.settings, overwrite=overwrite)
+        tasks = _left_to_do(tasks, job, source, result)
+
+    _run(job, source, tasks, result, cores, threads, progress)
+
+    order = {track.name: number for number, track in enumerate(tracks)}
+    result.scores = dict(sorted(result.scores.items(), key=lambda item: order[item[0]]))
+    if job.evaldir is not None and result.scores:
+        write_summary(result.summary(), job.evaldir, subset, result.settings)
+    return result
+
+
+def _check_without_model(**arguments: object) -> None:
+    """Raise `ConfigError` if something is given that has no effect on existing estimates."""
+    for name, value in arguments.items():
+        if value:
+            raise ConfigError(
+                f"{name}={str(value)!r} has no effect with estimates, which are scored as they "
+                "are; leave one of them out"
+            )
+
+
+def _plan(tracks: Iterable[Track], source: Estimates, result: Evaluation) -> list[Task]:
+    """Say which stems of which tracks are scored; the rest is reported."""
+    tasks = []
+    known = {target for track in tracks for target in track.targets}
+    unknown: dict[str, None] = {}
+    for track in tracks:
+        try:
+            names = source.names(track)
+            common = [target for target in track.targets if target in names]
+            scored = scored_targets(common)
+            if not scored:
+                raise ScoresError(
+                    f"track={track.name!r} has estimates of {', '.join(names)} and references of "
+                    f"{', '.join(track.targets)}; scores need at least two stems that have both, "
+                    "for instance vocals and the residual under the name accompaniment"
+                )
+        except UmxError as error:
+            _fail(result, track.name, str(error))
+            continue
+        unknown.update(dict.fromkeys(name for name in names if name not in known))
+        missing = [name for name in names if name in known and name not in track.targets]
+        if missing:
+            logger.warning(
+                "%s: no reference for %s, which is not scored", track.name, ", ".join(missing)
+            )
+        # All that are compared: vocals may be scored against the accompaniment only.
+        tasks.append(Task(track, tuple(common)))
+    if unknown:
+        logger.warning("no references for %s: not scored", ", ".join(unknown))
+    return tasks
+
+
+def _left_to_do(
+    tasks: Sequence[Task], job: Job, source: Estimates, result: Evaluation
+) -> list[Task]:
+    """Take over the scores that are complete; return the tracks that have none."""
+    assert job.evaldir is not None
+    left = []
+    for task in tasks:
+        path = scores_path(job.evaldir, task.track.subset, task.track.name)
+        try:
+            scores = read_scores(path) if path.exists() else None
+            if scores is not None:
+                sound = TrackAudio(task.track)
+                frames = nb_frames(sound.nb_timesteps, sound.rate)
+                if not scores.is_complete(scored_targets(task.targets), frames):
+                    raise ScoresError(f"path={str(path)!r} is not complete")
+                if path.stat().st_mtime < source.changed(task.track):
+                    raise ScoresError(f"path={str(path)!r} is older than the estimates")
+        except UmxError as error:
+            logger.warning("%s; it is made anew", error)
+            scores = None
+        if scores is None or not _stems_are_written(task, job, source):
+            left.append(task)
+        else:
+            result.scores[task.track.name] = scores
+            result.reused.append(task.track.name)
+    if result.reused:
+        logger.info("%d tracks have scores already", len(result.reused))
+    return left
+
+
+def _stems_are_written(task: Task, job: Job, source: Estimates) -> bool:
+    if job.outdir is None:
+        return True
+    folder = job.outdir / task.track.subset / task.track.name
+    return all((folder / f"{name}.wav").exists() for name in source.names(task.track))
+
+
+def _run(
+    job: Job,
+    source: Estimates,
+    tasks: Sequence[Task],
+    result: Evaluation,
+    cores: int,
+    threads: int | None,
+    progress: bool | Progress | None,
+) -> None:
+    with reporting(progress, label="evaluating") as report:
+        outcomes = run_tasks(job, source, tasks, cores, threads)
+        for done, outcome in enumerate(outcomes, start=1):
+            for level, line in outcome.log:
+                logger.log(level, "%s", line)
+            if outcome.scores is None:
+                _fail(result, outcome.name, outcome.error)
+            else:
+                result.scores[outcome.name] = outcome.scores
+                logger.info(
+                    "[%d/%d] %s: %s (%.1f s)",
+                    done,
+                    len(tasks),
+                    outcome.name,
+                    _line(outcome.scores),
+                    outcome.seconds,
+                )
+            if report is not None:
+                report(done / len(tasks))
+
+
+def _fail(result: Evaluation, name: str, why: str) -> None:
+    result.failed[name] = why
+    logger.error("error: %s: %s", name, why)
+
+
+def _line(scores: TrackScores) -> str:
+    metric = METRICS[0]
+    return f"{metric} " + ", ".join(
+        f"{target} {values[metric]:.2f}" for target, values in scores.medians().items()
+    )

@@ -1,0 +1,300 @@
+"""The true stems: tracks of MUSDB18, or of folders with a file for each stem."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..data.files import AudioFiles, Clip
+from ..data.musdb18 import open_database
+from ..errors import AudioError, ConfigError, DownloadError
+from .scores import ACCOMPANIMENT
+
+logger = logging.getLogger(__name__)
+
+DATASETS = ("musdb", "folder")
+SUFFIXES = (".wav", ".flac")
+MIXTURE = "mixture"
+# The order of stems in tables; others follow by name.
+_ORDER = ("vocals", "drums", "bass", "other")
+# The seven second excerpts that musdb downloads, by subset.
+_PREVIEW = {"train": 94, "test": 50}
+
+
+@dataclass(frozen=True)
+class Track:
+    """Where the sound of a track is.
+
+    Attributes
+    ----------
+    name, subset : str
+        By which its results are filed.
+    mixture : Clip or None
+        Its mixture; None if that is the sum of the sources.
+    sources : dict of str to Clip
+        The stems.
+    """
+
+    name: str
+    subset: str
+    mixture: Clip | None
+    sources: dict[str, Clip]
+
+    @property
+    def targets(self) -> dict[str, tuple[str, ...]]:
+        """What can be scored, and the sources that it is the sum of."""
+        targets: dict[str, tuple[str, ...]] = {name: (name,) for name in self.sources}
+        rest = tuple(name for name in self.sources if name != "vocals")
+        if "vocals" in self.sources and rest:
+            targets.setdefault(ACCOMPANIMENT, rest)
+        return targets
+
+
+class TrackAudio:
+    """Reads the sound of a track.
+
+    Parameters
+    ----------
+    track : Track
+        The track.
+
+    Raises
+    ------
+    AudioError
+        If a file cannot be read, or the files differ in rate, channels or length.
+    """
+
+    def __init__(self, track: Track) -> None:
+        self._track = track
+        self._files = AudioFiles()
+        clips = [*track.sources.values()]
+        if track.mixture is not None:
+            clips.insert(0, track.mixture)
+        first = self._files.info(clips[0])
+        self.rate, self.nb_channels = first.rate, first.nb_channels
+        self.nb_timesteps = first.nb_timesteps
+        for clip in clips[1:]:
+            info = self._files.info(clip)
+            # The streams of one file end together; what is missing at the end of one is silence.
+            same_length = clip.stream >= 0 or info.nb_timesteps == first.nb_timesteps
+            if not same_length or (info.rate, info.nb_channels) != (first.rate, first.nb_channels):
+                raise AudioError(
+                    f"path={str(clip)!r} has rate={info.rate}, nb_channels={info.nb_channels}, "
+                    f"nb_timesteps={info.nb_timesteps}; {str(clips[0])!r} has {first.rate}, "
+                    f"{first.nb_channels}, {first.nb_timesteps}; all files of a track must agree"
+                )
+
+    def mixture(self) -> np.ndarray:
+        """Return the mixture [shape=(nb_channels, nb_timesteps)], float32."""
+        if self._track.mixture is not None:
+            return self._read(self._track.mixture)
+        return self._sum(tuple(self._track.sources)).astype(np.float32)
+
+    def target(self, name: str) -> np.ndarray:
+        """Return a true stem, or the sum of some [shape=(nb_channels, nb_timesteps)]."""
+        parts = self._track.targets[name]
+        return self._read(self._track.sources[name]) if parts == (name,) else self._sum(parts)
+
+    def _sum(self, names: Sequence[str]) -> np.ndarray:
+        total = np.zeros((self.nb_channels, self.nb_timesteps))
+        for name in names:
+            total += self._read(self._track.sources[name])
+        return total
+
+    def _read(self, clip: Clip) -> np.ndarray:
+        return self._files.read(clip, 0, self.nb_timesteps)
+
+
+def find_tracks(
+    root: str | os.PathLike[str] | None,
+    *,
+    dataset: str = "musdb",
+    subset: str = "test",
+    is_wav: bool = False,
+    download: bool = False,
+) -> list[Track]:
+    """Find the tracks of a data set.
+
+    Parameters
+    ----------
+    root : str, path-like or None
+        Its folder. For MUSDB18, None means ``MUSDB_PATH``, if that is set, or the seven second
+        excerpts in ``~/MUSDB18/MUSDB18-7``.
+    dataset : {'musdb', 'folder'}
+        MUSDB18, or a folder ``<root>/<subset>`` (or `root` itself) with a folder for each track.
+    subset : str
+        ``"train"`` or ``"test"`` of MUSDB18, or the name of a folder.
+    is_wav : bool
+        MUSDB18 as folders of wav files (MUSDB18-HQ), not ``.stem.mp4`` files.
+    download : bool
+        Download the seven second excerpts if they are not there.
+
+    Returns
+    -------
+    list of Track
+        In the order of their names.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or arguments contradict each other.
+    DownloadError
+        If the excerpts cannot be downloaded.
+    """
+    if dataset not in DATASETS:
+        raise ConfigError(f"dataset={dataset!r} must be one of {', '.join(DATASETS)}")
+    if not subset or Path(subset).name != subset or subset in (".", ".."):
+        raise ConfigError(f"subset={subset!r} must be the name of a folder")
+    if dataset == "musdb":
+        return _musdb_tracks(root, subset, is_wav, download)
+    if root is None:
+        raise ConfigError("root=None: dataset='folder' needs the folder of the tracks")
+    if download:
+        raise ConfigError("download=True is for dataset='musdb' only; leave it out")
+    return _folder_tracks(Path(root).expanduser(), subset)
+
+
+def _musdb_tracks(
+    root: str | os.PathLike[str] | None, subset: str, is_wav: bool, download: bool
+) -> list[Track]:
+    if subset not in _PREVIEW:
+        raise ConfigError(f"subset={subset!r}: MUSDB18 has {' and '.join(_PREVIEW)}")
+    if root is not None and download:
+        raise ConfigError(
+            f"download=True fetches the seven second excerpts and contradicts root={str(root)!r}; "
+            "leave one of them out"
+        )
+    is_preview = root is None and "MUSDB_PATH" not in os.environ
+    if root is None and not is_preview:
+        root = os.environ["MUSDB_PATH"]
+        logger.info("root is MUSDB_PATH=%s", root)
+    elif root is None:
+        root = Path("~/MUSDB18/MUSDB18-7").expanduser()
+        if is_wav:
+            raise ConfigError("is_wav=True needs root: the excerpts are .stem.mp4 files")
+        if not root.is_dir() and not download:
+            raise ConfigError(
+                f"there is no root, and {root} is not there; give the folder of MUSDB18 with "
+                "--root, or fetch its seven second excerpts with --download"
+            )
+        logger.info("seven second excerpts in %s: their scores are not those of MUSDB18", root)
+    db = open_database(
+        None if is_preview and download else root,
+        is_preview and download,
+        is_wav,
+        subset,
+        None,
+        None,
+    )
+    if not db.tracks:
+        looked_for = "folders of wav files" if is_wav else ".stem.mp4 files"
+        raise ConfigError(
+            f"root={str(root)!r}, subset={subset!r}: no tracks; is_wav={is_wav} looks for "
+            f"{looked_for} in {Path(root) / subset}"
+        )
+    if is_preview and len(db.tracks) < _PREVIEW[subset]:
+        raise DownloadError(
+            f"{root} has {len(db.tracks)} of the {_PREVIEW[subset]} excerpts for subset="
+            f"{subset!r}: the download was interrupted; remove the folder and use --download"
+        )
+    tracks = []
+    for track in db.tracks:
+        missing = [name for name in db.setup["sources"] if name not in track.sources]
+        if missing or track.rate is None:
+            raise ConfigError(
+                f"the track at path={track.path!r} has no {', '.join(missing) or MIXTURE}"
+            )
+        tracks.append(
+            Track(
+                track.name,
+                subset,
+                Clip(Path(track.path), -1 if is_wav else track.stem_id),
+                {
+                    name: Clip(
+                        Path(track.sources[name].path),
+                        -1 if is_wav else track.sources[name].stem_id,
+                    )
+                    for name in db.setup["sources"]
+                },
+            )
+        )
+    return tracks
+
+
+def _folder_tracks(root: Path, subset: str) -> list[Track]:
+    if not root.is_dir():
+        raise ConfigError(f"root={str(root)!r} is no folder")
+    folder = root / subset if (root / subset).is_dir() else root
+    tracks = []
+    for place in sorted(folder.iterdir()):
+        if place.name.startswith(".") or not place.is_dir():
+            continue
+        stems = stem_files(place)
+        mixture = stems.pop(MIXTURE, None)
+        if len(stems) < 2:
+            if stems or mixture:
+                raise ConfigError(
+                    f"the track at path={str(place)!r} has {', '.join(stems) or 'no stems'}; "
+                    f"scores need two or more, as files like vocals{SUFFIXES[0]}"
+                )
+            continue  # not a track
+        tracks.append(
+            Track(
+                place.name,
+                subset,
+                None if mixture is None else Clip(mixture),
+                {name: Clip(path) for name, path in stems.items()},
+            )
+        )
+    if not tracks:
+        raise ConfigError(
+            f"root={str(root)!r}, subset={subset!r}: no folders with stems in {folder}; each track "
+            f"is a folder with files like vocals{SUFFIXES[0]} and drums{SUFFIXES[1]}"
+        )
+    return tracks
+
+
+def stem_files(folder: Path) -> dict[str, Path]:
+    """Sound files of a folder by their names without the extension, in the order of tables.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of a track.
+
+    Returns
+    -------
+    dict of str to Path
+
+    Raises
+    ------
+    ConfigError
+        If a stem is there in several formats.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+            continue
+        if path.stem in found:
+            raise ConfigError(
+                f"path={str(folder)!r} has {found[path.stem].name} and {path.name}; keep one"
+            )
+        found[path.stem] = path
+    return in_order(found)
+
+
+def in_order(stems: Mapping[str, Path]) -> dict[str, Path]:
+    """Sort stems: vocals, drums, bass, other, then the rest by name.
+
+    Examples
+    --------
+    >>> list(in_order({"bass": Path("b"), "choir": Path("c"), "vocals": Path("v")}))
+    ['vocals', 'bass', 'choir']
+    """
+    known = [name for name in _ORDER if name in stems]
+    return {name: stems[name] for name in (*known, *sorted(set(stems) - set(known)))}

@@ -1,0 +1,265 @@
+"""The work on one track, in this process or in several."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .. import audio
+from ..backends._pool import resolve_threads
+from ..errors import UmxError
+from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
+from .scores import TrackScores, score_track
+from .settings import scores_path
+from .tracks import Track, TrackAudio
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is done with every track; can be sent to other processes.
+
+    Attributes
+    ----------
+    separation : Separation or None
+        How to make estimates; None reads them from `folder`.
+    folder : StoredEstimates or None
+        Where estimates are.
+    outdir : Path or None
+        Where to write estimates.
+    bits : str
+        Format of these files, as for `umx_np.audio.write`.
+    evaldir : Path or None
+        Where to write scores.
+    method : str
+        As for `score_track`.
+    """
+
+    separation: Separation | None
+    folder: StoredEstimates | None
+    outdir: Path | None
+    bits: str
+    evaldir: Path | None
+    method: str
+
+    def estimates(self, threads: int | None) -> Estimates:
+        """Make what the estimates come from; a model is loaded here."""
+        if self.separation is not None:
+            return SeparatedEstimates(self.separation, threads)
+        assert self.folder is not None
+        return self.folder
+
+
+@dataclass(frozen=True)
+class Task:
+    """A track and its stems that are scored."""
+
+    track: Track
+    targets: tuple[str, ...]
+
+
+@dataclass
+class Outcome:
+    """What became of a track.
+
+    Attributes
+    ----------
+    name : str
+        The track.
+    scores : TrackScores or None
+        None if it failed.
+    error : str
+        Why it failed.
+    seconds : float
+        How long it took.
+    log : list of (int, str)
+        Level and text of what was logged on the way in another process.
+    """
+
+    name: str
+    scores: TrackScores | None = None
+    error: str = ""
+    seconds: float = 0.0
+    log: list[tuple[int, str]] = field(default_factory=list)
+
+
+def evaluate_track(job: Job, estimates: Estimates, task: Task) -> TrackScores:
+    """Separate a track, score it and write the results.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+    estimates : Estimates
+        From `Job.estimates`.
+    task : Task
+        The track.
+
+    Returns
+    -------
+    TrackScores
+    """
+    track = task.track
+    sound = TrackAudio(track)
+    stems = estimates.of(track, sound, None if job.outdir is not None else task.targets)
+    if job.outdir is not None:
+        folder = job.outdir / track.subset / track.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, stem in stems.items():
+            audio.write(folder / f"{name}.wav", stem, sound.rate, bits=job.bits)
+    scores = score_track(
+        track.name,
+        {target: sound.target(target) for target in task.targets},
+        stems,
+        sound.rate,
+        method=job.method,
+    )
+    if job.evaldir is not None:
+        scores.write(scores_path(job.evaldir, track.subset, track.name))
+    return scores
+
+
+def run_tasks(
+    job: Job, estimates: Estimates, tasks: Sequence[Task], cores: int, threads: int | None
+) -> Iterator[Outcome]:
+    """Work on tracks, and tell of each when it is done.
+
+    Parameters
+    ----------
+    job : Job
+        What to do.
+    estimates : Estimates
+        For the work in this process.
+    tasks : sequence of Task
+        The tracks.
+    cores : int
+        Tracks at a time; each gets a process of its own if there are several.
+    threads : int or None
+        Threads of all processes together; None means all cores.
+
+    Yields
+    ------
+    Outcome
+        In the order in which they are done.
+    """
+    nb_processes = min(cores, len(tasks))
+    if nb_processes <= 1:
+        with _blas_threads(threads):
+            for task in tasks:
+                yield _attempt(job, estimates, task)
+        return
+    yield from _in_processes(job, tasks, nb_processes, resolve_threads(threads))
+
+
+def _attempt(job: Job, estimates: Estimates, task: Task) -> Outcome:
+    outcome = Outcome(task.track.name)
+    begin = time.perf_counter()
+    try:
+        outcome.scores = evaluate_track(job, estimates, task)
+    except (UmxError, OSError) as error:
+        outcome.error = str(error)
+    except Exception as error:
+        # A mistake of ours, or no memory: the other tracks may be spared hours of computing.
+        logger.exception("unexpected error with track=%r", task.track.name)
+        outcome.error = f"{type(error).__name__}: {error}"
+    outcome.seconds = time.perf_counter() - begin
+    return outcome
+
+
+# Several processes
+
+
+def _in_processes(
+    job: Job, tasks: Sequence[Task], nb_processes: int, threads: int
+) -> Iterator[Outcome]:
+    before = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(
+        nb_processes,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin,
+        initargs=(job, max(threads // nb_processes, 1)),
+    )
+    try:
+        futures: dict[Future[Outcome], Task] = {
+            executor.submit(_work, task): task for task in tasks
+        }
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                yield Outcome(
+                    futures[future].track.name,
+                    error="a process ended before this track was done, perhaps for want of memory "
+                    "(try again with fewer cores), or because the main program lacks an "
+                    '`if __name__ == "__main__":`',
+                )
+        executor.shutdown()
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        # What they are at may take minutes, and files appear only when they are complete.
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+
+
+class _Collector(logging.Handler):
+    """Keeps what is logged until it can be told to the process in charge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[int, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.levelno, self.format(record)))
+
+    def take(self) -> list[tuple[int, str]]:
+        lines, self.lines = self.lines, []
+        return lines
+
+
+_collector = _Collector()
+_context: tuple[Job, Estimates] | str = "not begun"
+
+
+def _begin(job: Job, threads: int) -> None:
+    """Prepare a process: load the model, keep to its share of the cores."""
+    global _context
+    # Ctrl-C reaches every process of a terminal; the one in charge ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    package = logging.getLogger("umx_np")
+    package.addHandler(_collector)
+    package.propagate = False
+    package.setLevel(logging.WARNING)
+    _blas_threads(threads)
+    try:
+        _context = job, job.estimates(threads)
+    except (UmxError, OSError) as error:
+        # Raising here would break the pool without a word about the reason.
+        _context = str(error)
+
+
+def _work(task: Task) -> Outcome:
+    if isinstance(_context, str):
+        return Outcome(task.track.name, error=_context)
+    job, estimates = _context
+    outcome = _attempt(job, estimates, task)
+    outcome.log = _collector.take()
+    return outcome
+
+
+def _blas_threads(threads: int | None) -> AbstractContextManager[object]:
+    """Limit the threads of NumPy's matrix products; None leaves them as they are."""
+    import numpy  # noqa: F401 - loads what is limited
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[object] = threadpool_limits(threads)
+    return limits
