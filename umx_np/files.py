@@ -25,6 +25,7 @@ FILENAME_IN_OUTDIR = "{track}/{stem}{ext}"
 FILENAME_ALONE = "{track}_{model}/{stem}{ext}"
 
 _PLACEHOLDERS = ("track", "name", "parent", "model", "stem", "ext")
+_PLOT_PLACEHOLDERS = ("track", "name", "parent", "model")
 
 
 def separate_file(
@@ -55,6 +56,7 @@ def separate_file(
     progress: bool | Progress | None = None,
     offline: bool = False,
     max_memory: int | None = None,
+    plot: str | os.PathLike[str] | None = None,
 ) -> dict[str, Path]:
     """Separate a sound file into files of its stems.
 
@@ -102,6 +104,10 @@ def separate_file(
     max_memory : int or None
         Bytes for what grows with the length of the song (about 0.1 MB a second and stem); beyond,
         a temporary file is used. None sets no limit.
+    plot : str or path-like or None
+        PNG file for spectrograms of the mixture and its stems, or a folder for ``{track}.png``; the
+        placeholders are ``{track}``, ``{name}``, ``{parent}`` and ``{model}``. It needs matplotlib
+        (the extra ``plot``), and is drawn from the files of the stems when these are complete.
 
     Returns
     -------
@@ -124,6 +130,10 @@ def separate_file(
     """
     if rate not in ("input", "model"):
         raise ConfigError(f"rate={rate!r} must be 'input' or 'model'")
+    if plot is not None:
+        from .plots import check_available
+
+        check_available(f"plot={os.fspath(plot)!r}")
     if separator is None:
         from .pretrained import load_bundle
         from .separator import Separator
@@ -147,6 +157,7 @@ def separate_file(
         model_name = Path(model).name if model is not None else DEFAULT_MODEL
     names = output_names(separator.stem_names, aggregate)
     paths = output_paths(path, names, outdir, model=model_name, ext=ext, filename=filename)
+    picture = None if plot is None else plot_path(path, plot, model=model_name)
     existing = [str(target) for target in paths.values() if os.path.exists(target)]
     if existing and not overwrite:
         raise AudioError(
@@ -195,6 +206,11 @@ def separate_file(
             progress=report,
             max_memory=max_memory,
         )
+    if picture is not None:
+        from .plots import plot_separation
+
+        title = f"{Path(path).name}   ({model_name}, niter={separator.config.niter})"
+        plot_separation(path, paths, picture, title=title, start=start, duration=duration)
     return paths
 
 
@@ -268,27 +284,12 @@ def output_paths(
     path = Path(path)
     if filename is None:
         filename = FILENAME_ALONE if outdir is None else FILENAME_IN_OUTDIR
-    values = {
-        # The stem of "..wav" is ".", which names a folder that is there already.
-        "track": path.stem if path.stem.strip(".") else path.name,
-        "name": path.name,
-        # Without "..", and without the empty name of the root, which would make the place absolute.
-        "parent": Path(os.path.abspath(path)).parent.name or ".",
-        "model": model,
-        "ext": ext if ext.startswith(".") else f".{ext}",
+    values = _values(path, model) | {"ext": ext if ext.startswith(".") else f".{ext}"}
+    root = Path(outdir) if outdir is not None else Path()
+    paths = {
+        name: root / _filled("filename", filename, _PLACEHOLDERS, values | {"stem": name})
+        for name in names
     }
-    try:
-        unknown = {field for _, field, _, _ in string.Formatter().parse(filename) if field}
-        unknown -= set(_PLACEHOLDERS)
-        if unknown:
-            raise ValueError(f"unknown placeholder {', '.join(sorted(unknown))}")
-        root = Path(outdir) if outdir is not None else Path()
-        paths = {name: root / filename.format(stem=name, **values) for name in names}
-    except (ValueError, IndexError, KeyError) as error:
-        raise ConfigError(
-            f"filename={filename!r} is not usable ({error}); the placeholders are "
-            f"{' '.join('{' + name + '}' for name in _PLACEHOLDERS)}"
-        ) from error
     if len(set(paths.values())) < len(names):
         raise ConfigError(f"filename={filename!r} gives several stems one file; add {{stem}}")
     for target in paths.values():
@@ -296,6 +297,71 @@ def output_paths(
         if os.path.exists(target) and os.path.exists(path) and target.samefile(path):
             raise AudioError(f"path={str(path)!r} would be replaced by a stem; choose other names")
     return paths
+
+
+def plot_path(
+    path: str | os.PathLike[str], plot: str | os.PathLike[str], *, model: str = DEFAULT_MODEL
+) -> Path:
+    """Where the picture of a file goes.
+
+    Parameters
+    ----------
+    path, plot, model
+        As for `separate_file`; `model` is a name.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ConfigError
+        If `plot` has an unknown placeholder, or is no name of a PNG file or folder.
+
+    Examples
+    --------
+    >>> plot_path("songs/one.mp3", "pictures/").as_posix()
+    'pictures/one.png'
+    >>> plot_path("songs/one.mp3", "{parent}-{track}.png").as_posix()
+    'songs-one.png'
+    """
+    template = os.fspath(plot)
+    if template.endswith(("/", os.sep)) or os.path.isdir(template):
+        template = os.path.join(template, "{track}.png")
+    picture = Path(_filled("plot", template, _PLOT_PLACEHOLDERS, _values(Path(path), model)))
+    if picture.suffix.lower() != ".png":
+        raise ConfigError(
+            f"plot={os.fspath(plot)!r} must end in .png, or be a folder (a new one ends in /)"
+        )
+    return picture
+
+
+def _values(path: Path, model: str) -> dict[str, str]:
+    """What the placeholders stand for that tell songs apart."""
+    return {
+        # The stem of "..wav" is ".", which names a folder that is there already.
+        "track": path.stem if path.stem.strip(".") else path.name,
+        "name": path.name,
+        # Without "..", and without the empty name of the root, which would make the place absolute.
+        "parent": Path(os.path.abspath(path)).parent.name or ".",
+        "model": model,
+    }
+
+
+def _filled(
+    argument: str, template: str, placeholders: Sequence[str], values: Mapping[str, str]
+) -> str:
+    try:
+        unknown = {field for _, field, _, _ in string.Formatter().parse(template) if field}
+        unknown -= set(placeholders)
+        if unknown:
+            raise ValueError(f"unknown placeholder {', '.join(sorted(unknown))}")
+        return template.format(**values)
+    except (ValueError, IndexError, KeyError) as error:
+        raise ConfigError(
+            f"{argument}={template!r} is not usable ({error}); the placeholders are "
+            f"{' '.join('{' + name + '}' for name in placeholders)}"
+        ) from error
 
 
 @contextmanager

@@ -324,7 +324,7 @@ class TestFiles:
         assert (trainer.config.folder / "tone.png").read_bytes().startswith(b"\x89PNG")
 
     def test_curve_without_matplotlib(self, make_trainer, monkeypatch):
-        monkeypatch.setattr("umx_np.training.curve.is_available", lambda: False)
+        monkeypatch.setattr("umx_np.plots.is_available", lambda: False)
         with pytest.raises(ConfigError, match=r"umx-np\[plot\]"):
             make_trainer(plot=True).fit()
         trainer = make_trainer(plot=None)

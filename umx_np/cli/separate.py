@@ -160,7 +160,13 @@ def add_parser(commands: Commands) -> None:
         "{model} {stem} {ext}",
     )
     writing.add_argument(
-        "--skip-existing", action="store_true", help="leave out files whose stems are all there"
+        "--plot",
+        metavar="FILE.png",
+        help="draw spectrograms of the song and its stems; for several songs a folder, or a name "
+        "with {track}, {name} or {parent} (needs the extra plot: matplotlib)",
+    )
+    writing.add_argument(
+        "--skip-existing", action="store_true", help="leave out files whose results are all there"
     )
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
 
@@ -176,6 +182,10 @@ def run(args: argparse.Namespace) -> int:
             args.device = "cpu"
     if args.audio_backend is not None:
         logger.info("--audio-backend %s is ignored", args.audio_backend)
+    if args.plot is not None:
+        from ..plots import check_available
+
+        check_available("--plot")
     inputs = find_inputs(args.input)
     if not any(os.path.exists(path) for path in inputs):
         # Before a model is loaded or even downloaded.
@@ -183,11 +193,13 @@ def run(args: argparse.Namespace) -> int:
     separator, model = _load(args)
     names = output_names(separator.stem_names, args.aggregate)
     outputs = plan_outputs(inputs, names, args, model)
+    pictures = plan_pictures(inputs, args.plot, model)
 
     done, skipped, failed = 0, 0, 0
     for number, (path, targets) in enumerate(outputs.items(), 1):
-        if args.skip_existing and all(map(os.path.exists, targets.values())):
-            logger.info("%s: skipped, its stems are there", path)
+        results = [*targets.values(), *([pictures[path]] if pictures else [])]
+        if args.skip_existing and all(map(os.path.exists, results)):
+            logger.info("%s: skipped, its results are there", path)
             skipped += 1
             continue
         begin = time.perf_counter()
@@ -195,9 +207,11 @@ def run(args: argparse.Namespace) -> int:
             _separate_one(path, separator, model, args)
             done += 1
             if not args.quiet:
-                folders = sorted({str(target.parent) for target in targets.values()})
+                places = sorted({str(target.parent) for target in targets.values()})
+                if pictures:
+                    places.append(str(pictures[path]))
                 seconds = time.perf_counter() - begin
-                say(f"[{number}/{len(outputs)}] {path} -> {', '.join(folders)} ({seconds:.1f} s)")
+                say(f"[{number}/{len(outputs)}] {path} -> {', '.join(places)} ({seconds:.1f} s)")
         except UmxError as error:
             logger.error("error: %s", error, exc_info=args.verbose)
             failed += 1
@@ -310,6 +324,45 @@ def plan_outputs(
     return outputs
 
 
+def plan_pictures(inputs: list[Path], plot: str | None, model: str) -> dict[Path, Path]:
+    """Say where the picture of every input goes, before anything is computed.
+
+    Parameters
+    ----------
+    inputs : list of Path
+        Files to separate.
+    plot : str or None
+        As for `separate_file`.
+    model : str
+        Name of the model.
+
+    Returns
+    -------
+    dict of Path to Path
+        Empty if no pictures are wanted.
+
+    Raises
+    ------
+    ConfigError
+        If two inputs would have the same picture.
+    """
+    from ..files import plot_path
+
+    if plot is None:
+        return {}
+    pictures = {path: plot_path(path, plot, model=model) for path in inputs}
+    owners: dict[str, Path] = {}
+    for path, picture in pictures.items():
+        owner = owners.setdefault(str(picture).casefold(), path)
+        if owner != path:
+            raise ConfigError(
+                f"the pictures of {str(owner)!r} and {str(path)!r} would both be {str(picture)!r}; "
+                f'give --plot a folder ("plots/") or tell them apart with {{track}}, {{name}} or '
+                "{parent}"
+            )
+    return pictures
+
+
 def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     """Make the separator; return it with the name of its model."""
     from ..files import DEFAULT_MODEL
@@ -355,6 +408,7 @@ def _separate_one(path: Path, separator: Separator, model: str, args: argparse.N
         filename=args.filename,
         progress=not args.quiet,
         max_memory=args.max_memory,
+        plot=args.plot,
     )
 
 

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 from pathlib import Path
 
-from ..errors import ConfigError
-from ..weights._files import atomic_write
+from .. import plots
 from .records import RunRecord
-
-
-def is_available() -> bool:
-    """Whether a curve can be drawn."""
-    return importlib.util.find_spec("matplotlib") is not None
-
-
-def check_available() -> None:
-    """Raise `ConfigError` if a curve cannot be drawn."""
-    if not is_available():
-        raise ConfigError(
-            "plot=True needs matplotlib; install it with: python -m pip install 'umx-np[plot]'"
-        )
 
 
 def draw_curve(record: RunRecord, target: str, path: Path) -> None:
@@ -37,10 +21,7 @@ def draw_curve(record: RunRecord, target: str, path: Path) -> None:
     path : Path
         File to write or replace.
     """
-    # Imported by name, since it need not be installed. Figures made without pyplot need no display
-    # and leave the caller's plots alone.
-    figure_class = importlib.import_module("matplotlib.figure").Figure
-    figure = figure_class(figsize=(7.0, 4.0), layout="constrained")
+    figure = plots.new_figure(7.0, 4.0)
     axes = figure.add_subplot()
     epochs = range(1, record.epochs_trained + 1)
     marker = "." if record.epochs_trained < 50 else ""
@@ -58,5 +39,4 @@ def draw_curve(record: RunRecord, target: str, path: Path) -> None:
     axes.set(xlabel="epoch", ylabel="mean squared error", title=target)
     axes.grid(alpha=0.3)
     axes.legend()
-    with atomic_write(path) as file:
-        figure.savefig(file, format="png", dpi=120)
+    plots.save_figure(figure, path)

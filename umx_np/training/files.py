@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from .. import plots
 from ..config import ModelConfig
 from ..weights import StateDict, save_safetensors, save_torch
 from ..weights._files import atomic_write
@@ -48,7 +49,7 @@ class RunFiles:
         self.config = config
         self.checkpoint = checkpoint_path(self.folder, self.target)
         self._commit = source_commit()
-        self._draws = curve.is_available() if config.plot is None else config.plot
+        self._draws = plots.is_available() if config.plot is None else config.plot
         self._last_drawing = 0.0
 
     def _path(self, suffix: str) -> Path:
@@ -63,7 +64,7 @@ class RunFiles:
             If it cannot, or does.
         """
         if self.config.plot:
-            curve.check_available()
+            plots.check_available("plot=True")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # Also what a full disk or missing rights forbid should come up before hours of work.

@@ -41,7 +41,10 @@ class Engine:
         self.separators.append(options)
         residual = [options["residual"]] if options["residual"] else []
         return SimpleNamespace(
-            sample_rate=self.sample_rate, stem_names=[*bundle.targets, *residual], nb_channels=2
+            sample_rate=self.sample_rate,
+            stem_names=[*bundle.targets, *residual],
+            nb_channels=2,
+            config=SimpleNamespace(niter=options.get("niter", 1)),
         )
 
     def separate_stream(
