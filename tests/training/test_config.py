@@ -47,7 +47,16 @@ def test_unusable_values(wrong):
 def test_gpu_is_refused_with_the_reason():
     with pytest.raises(DeviceError, match="GPU"):
         TrainConfig(device="cuda:1")
-    with pytest.raises(DeviceError, match="mixed precision needs a GPU"):
+    with pytest.raises(DeviceError, match="'reference' has no mixed precision"):
+        TrainConfig(device="reference", amp=True)
+
+
+def test_mixed_precision_needs_a_processor(monkeypatch):
+    backend = pytest.importorskip("umx_np.backends._numba.backend")
+    monkeypatch.setattr(backend, "has_pairs", lambda: True)
+    assert TrainConfig(amp=True).amp
+    monkeypatch.setattr(backend, "has_pairs", lambda: False)
+    with pytest.raises(DeviceError, match="AVX512-BF16"):
         TrainConfig(amp=True)
 
 

@@ -138,7 +138,7 @@ def test_abbreviations_are_not_guessed(capsys):
 def test_errors_end_with_a_message(capsys, tmp_path):
     missing = ["--dataset", "aligned", "--input-file", "x", "--output-file", "y"]
     for argv, message in (
-        (["--amp"], "mixed precision needs a GPU"),
+        (["--amp", "--device", "reference"], "no mixed precision"),
         (["--device", "cuda"], "GPU"),
         (["--checkpoint", str(tmp_path)], "holds no checkpoint"),
         ([*missing, "--root", str(tmp_path / "absent"), "--output", str(tmp_path)], "absent"),

@@ -69,6 +69,16 @@ class TestLearning:
         np.testing.assert_allclose(quick.train_losses, slow.train_losses, rtol=1e-4)
         np.testing.assert_allclose(quick.valid_losses, slow.valid_losses, rtol=1e-4)
 
+    def test_mixed_precision(self, make_trainer, tmp_path):
+        gemm = pytest.importorskip("umx_np.backends._numba.gemm")
+        if not gemm.has_pairs():
+            pytest.skip("needs AVX512-BF16")
+        full = make_trainer(output=tmp_path / "full", device="cpu").fit()
+        mixed = make_trainer(output=tmp_path / "mixed", device="cpu", amp=True).fit()
+        assert mixed.train_losses != full.train_losses
+        np.testing.assert_allclose(mixed.train_losses, full.train_losses, rtol=0.02)
+        np.testing.assert_allclose(mixed.valid_losses, full.valid_losses, rtol=0.02)
+
     def test_the_steps_are_those_of_the_parts(self, make_trainer):
         """One epoch written out by hand."""
         data = Tones()

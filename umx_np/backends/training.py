@@ -82,8 +82,15 @@ class TrainingBackend(Protocol):
     name: str
     threads: int
 
-    def engine(self, config: ModelConfig, dtype: np.dtype) -> TrainingEngine:
-        """Prepare an engine for an architecture and float32 or float64."""
+    def engine(self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False) -> TrainingEngine:
+        """Prepare an engine for an architecture and float32 or float64.
+
+        With `amp`, in float32 only, the operands of matrix products are rounded to bfloat16.
+        """
+        ...
+
+    def check_amp(self) -> None:
+        """Raise `DeviceError` if this machine has no mixed precision."""
         ...
 
     def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:

@@ -63,6 +63,9 @@ class TrainableNetwork:
     dropout : float
         Probability of leaving out a feature between two LSTM layers in training mode. Without a
         second layer there is none, as in PyTorch.
+    amp : bool
+        Mixed precision: the operands of matrix products are rounded to bfloat16, which has 8 bits;
+        everything else stays in float32. For the backend ``numba``, on processors that have it.
 
     Attributes
     ----------
@@ -93,6 +96,7 @@ class TrainableNetwork:
         threads: int | None = None,
         dtype: Any = np.float32,
         dropout: float = DROPOUT,
+        amp: bool = False,
     ) -> None:
         self.config = config
         self.dtype = np.dtype(dtype)
@@ -108,9 +112,12 @@ class TrainableNetwork:
         self.backend = backend
         self._engine: TrainingEngine
         if backend == "reference":
+            if amp:
+                raise ConfigError("amp=True: backend='reference' has no mixed precision")
             self._engine = ReferenceEngine(config)
         else:
-            self._engine = get_training_backend(backend, threads).engine(config, self.dtype)
+            engines = get_training_backend(backend, threads)
+            self._engine = engines.engine(config, self.dtype, amp=amp)
 
     def forward(
         self,

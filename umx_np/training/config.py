@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..backends.training import get_training_backend
 from ..config import ModelConfig, bandwidth_to_max_bin, check_int
 from ..errors import ConfigError, DeviceError
 
@@ -83,7 +84,8 @@ class TrainConfig:
     threads : int or None
         Threads to compute on; None means all cores.
     amp : bool
-        Mixed precision, for a GPU.
+        Mixed precision: matrix products of bfloat16, which have 8 bits; sums, parameters and all
+        else in float32. For processors with AVX512-BF16.
     checkpoint_every : str
         How often to save within an epoch: a number of batches (``"500"``), of minutes
         (``"10min"``), or ``"0"`` to save only after each epoch.
@@ -166,11 +168,11 @@ class TrainConfig:
                 f"model={self.model!r} and checkpoint={self.checkpoint!r} exclude each other: "
                 "a checkpoint continues a run, a model begins a new one"
             )
-        if self.training_backend() != "cuda" and self.amp:
-            raise DeviceError(
-                f"amp=True: mixed precision needs a GPU, and device={self.device!r} computes in "
-                "single precision"
-            )
+        backend = self.training_backend()
+        if self.amp and backend == "reference":
+            raise DeviceError("amp=True: device='reference' has no mixed precision")
+        if self.amp:
+            get_training_backend(backend, self.threads).check_amp()
         self.checkpoint_interval()
         if self.seq_dur <= 0:
             # Whole tracks differ in length and cannot be stacked.

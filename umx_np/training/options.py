@@ -160,7 +160,7 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     _add(group, "--clip-grad-norm", "limit the norm of the gradients", type=float, metavar="NORM")
     _add(group, "--device", "auto, cpu or reference")
     _add(group, "--threads", "threads to compute on; all cores if not given", type=int)
-    _add(group, "--amp", "mixed precision; needs a GPU", action="store_true")
+    _add(group, "--amp", "mixed precision; needs AVX512-BF16", action="store_true")
     _add(
         group,
         "--checkpoint-every",

@@ -141,7 +141,13 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset) -> Start:
         sample_rate, nb_items = saved["sample_rate"], saved["nb_items"]
         model_config = infer_config(state)
         known = TrainConfig.from_arguments(
-            {**arguments, "device": config.device, "checkpoint": None, "model": None}
+            {
+                **arguments,
+                "device": config.device,
+                "amp": config.amp,
+                "checkpoint": None,
+                "model": None,
+            }
         )
     except (KeyError, TypeError) as error:
         raise TrainingError(f"path={str(path)!r} lacks {error}; it cannot be continued") from error

@@ -191,7 +191,7 @@ class Trainer:
         self.model_config: ModelConfig = start.model_config
         self.record: RunRecord = start.record
         self.network = TrainableNetwork(
-            start.model_config, start.state, backend=backend, threads=threads
+            start.model_config, start.state, backend=backend, threads=threads, amp=config.amp
         )
         computing: dict[str, Any] = {"backend": backend, "threads": threads}
         parameters = self.network.parameters

@@ -10,8 +10,11 @@ from helpers.asserts import assert_close, relative_l2
 from helpers.signals import magnitudes
 from tolerances import TOL
 
+from umx_np.backends._numba import gemm
 from umx_np.config import ModelConfig
-from umx_np.nn import TrainableNetwork
+from umx_np.errors import ConfigError
+from umx_np.nn import TrainableNetwork, mse_loss
+from umx_np.optim import Adam
 from umx_np.testing import random_state
 
 pytest.importorskip("numba", reason="needs the extra 'train'")
@@ -127,3 +130,62 @@ def test_results_are_not_written_to_again():
     assert np.array_equal(first, kept)
     del first
     network.forward(x[:2])
+
+
+class TestMixedPrecision:
+    """Products of bfloat16, whose relative error is 2e-3.
+
+    Random gradients cancel and inputs near zero change sign: measured are up to 0.1 for both
+    passes. A single unit can be off by more.
+    """
+
+    @pytest.fixture(autouse=True)
+    def _needs_pairs(self):
+        if not gemm.has_pairs():
+            pytest.skip("needs AVX512-BF16")
+
+    def networks(self, config):
+        state = random_state(config, seed=5)
+        return [TrainableNetwork(config, state, amp=amp, dropout=0.0) for amp in (False, True)]
+
+    @pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"one unit"}))
+    def test_both_passes(self, name):
+        config = CONFIGS[name]
+        x = magnitudes(config, nb_frames=30, nb_samples=16).transpose(3, 0, 1, 2)
+        d_y = np.random.default_rng(0).standard_normal(x.shape)
+        results = []
+        for network in self.networks(config):
+            y, cache = network.forward(x)
+            results.append({"y": y, **network.backward(d_y, cache)})
+        full, mixed = results
+        scale = np.linalg.norm(full["fc1.weight"])
+        for key, value in full.items():
+            if key != "input_mean":  # only rounding, see above
+                assert np.linalg.norm(mixed[key] - value) <= 0.2 * np.linalg.norm(value), key
+        assert np.linalg.norm(mixed["input_mean"]) <= 0.2 * scale
+        assert relative_l2(mixed["y"], full["y"]) > 1e-5  # it was not the same computation
+
+    def test_learns_as_well(self):
+        config = CONFIGS["three layers"]
+        x = magnitudes(config, nb_frames=30, nb_samples=8).transpose(3, 0, 1, 2)
+        target = 0.5 * x
+        losses = []
+        for network in self.networks(config):
+            optimizer, found = Adam(network.parameters, lr=1e-3), []
+            for _ in range(60):
+                y, cache = network.forward(x)
+                loss, d_y = mse_loss(y, target)
+                optimizer.step(network.backward(d_y, cache))
+                found.append(loss)
+            losses.append(found)
+        full, mixed = losses
+        assert full[-1] < 0.5 * full[0]
+        np.testing.assert_allclose(mixed[:10], full[:10], rtol=0.02)
+        np.testing.assert_allclose(mixed[-1], full[-1], rtol=0.2)
+
+    def test_single_precision_only(self):
+        config = CONFIGS["one unit"]
+        with pytest.raises(ConfigError, match="float32"):
+            TrainableNetwork(config, random_state(config), amp=True, dtype=np.float64)
+        with pytest.raises(ConfigError, match="reference"):
+            TrainableNetwork(config, random_state(config), amp=True, backend="reference")

@@ -34,6 +34,41 @@ def test_against_numpy(size, a_transposed, b_transposed, dtype):
     assert_close(out, expected, TOL["train_gemm"][np.dtype(dtype).name], dtype=dtype)
 
 
+def rounded(x):
+    """The nearest bfloat16 to each float32, of two equally near ones that with an even last bit."""
+    bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
+    bits += 0x7FFF + ((bits >> 16) & 1)
+    return (bits & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+needs_pairs = pytest.mark.skipif(not gemm.has_pairs(), reason="needs AVX512-BF16")
+
+
+@needs_pairs
+@pytest.mark.parametrize("a_transposed", [True, False])
+@pytest.mark.parametrize("b_transposed", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_mixed_precision_is_the_product_of_rounded_operands(size, a_transposed, b_transposed):
+    a, b = operands(*size, a_transposed, b_transposed, np.float32)
+    m, n, _ = size
+    out = np.full((m, n), np.nan, np.float32)
+    gemm.gemm_kernel(np.dtype(np.float32), True)(a, b, out, slice(0, m), slice(0, n))
+    exact = [rounded(np.ascontiguousarray(x)).astype(np.float64) for x in (a, b)]
+    assert_close(out, exact[0] @ exact[1], TOL["train_gemm"]["float32"], dtype=np.float32)
+
+
+@needs_pairs
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_mixed_precision_hides_nothing(value):
+    """What is no number stays none, in its row only, also at the end of an odd length."""
+    a, b = np.ones((20, 17), np.float32), np.ones((17, 20), np.float32)
+    a[3, 16] = value
+    out = np.empty((20, 20), np.float32)
+    gemm.gemm_kernel(np.dtype(np.float32), True)(a, b, out, slice(0, 20), slice(0, 20))
+    np.testing.assert_array_equal(out[3], np.full(20, rounded(a[3:4, 16:])[0, 0] + 16))
+    assert (np.delete(out, 3, axis=0) == 17).all()
+
+
 @pytest.mark.parametrize("transposed", [True, False])
 def test_parts_and_views(transposed):
     """Only the asked for part is written; operands may be cut out of larger arrays."""

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...config import ModelConfig
+from ...errors import ConfigError, DeviceError
 from .._pool import parallel_map, resolve_threads
 from .engine import NumbaEngine
+from .gemm import has_pairs
 from .spectra import is_supported, lanes_of, magnitude_kernel
 from .updates import update_kernels
 
@@ -36,8 +38,19 @@ class NumbaBackend:
     def __repr__(self) -> str:
         return f"numba ({self.threads} threads)"
 
-    def engine(self, config: ModelConfig, dtype: np.dtype) -> NumbaEngine:
-        return NumbaEngine(config, np.dtype(dtype), self.threads)
+    def engine(self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False) -> NumbaEngine:
+        if amp:
+            self.check_amp()
+            if dtype != np.float32:
+                raise ConfigError(f"amp=True: mixed precision needs dtype=float32, not {dtype}")
+        return NumbaEngine(config, np.dtype(dtype), self.threads, amp)
+
+    def check_amp(self) -> None:
+        if not has_pairs():
+            raise DeviceError(
+                "amp=True: mixed precision needs a processor with AVX512-BF16, which this one is "
+                "not; leave it out to compute in single precision"
+            )
 
     def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:
         return is_supported(n_fft, np.dtype(dtype))

@@ -36,10 +36,12 @@ class Norm(NamedTuple):
 class NumbaEngine:
     """See `umx_np.backends.training.TrainingEngine`."""
 
-    def __init__(self, config: ModelConfig, dtype: np.dtype, threads: int) -> None:
+    def __init__(
+        self, config: ModelConfig, dtype: np.dtype, threads: int, amp: bool = False
+    ) -> None:
         self.config = config
         self.dtype = dtype
-        self._runner = Runner(dtype, threads)
+        self._runner = Runner(dtype, threads, amp)
         self._lstm = LstmStack(config, self._runner)
         self._bins = bin_kernels(dtype)
         self._features = feature_kernels(dtype)

@@ -9,6 +9,9 @@ at a time. A panel of columns (32 kB) is used again at once by all panels of the
 the second-level cache). Packing reads either operand in either orientation: where the 16 numbers of
 a panel are neighbours they are copied, where those along k are, squares are transposed. All
 products of the forward pass but the first have 512 numbers along k and are written once.
+
+In mixed precision the numbers of a panel are then rounded to bfloat16, two along k in the place of
+one, and sums stay in float32: twice as many products an instruction on processors that have it.
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import llvmlite.binding
 import numba
 import numpy as np
 
 from .compiling import aligned_empty, build_number, compiled, once, vector_registers
-from .lanes import load, store, tile_product, transpose
+from .lanes import load, pairs, store, tile_product, tile_product_of_pairs, transpose
 
 _DEPTH = 512  # of k in a block
 _ROWS = 192  # in a block
@@ -38,10 +42,13 @@ _PANELS = 8  # copied together, so that memory is read in stretches of some line
 # Aliasing      none; tasks write different parts of out
 # Accumulates   `=`
 # Parallel over parts of out, by the caller
-# Precision     that of the arrays; sums of 512 products, one after the other, are added up
+# Precision     that of the arrays; sums of 512 products, one after the other, are added up.
+#               Of pairs: operands have 8 bits, sums 24
 # Oracle        numpy.matmul
 # Benchmark     benchmarks/compare/train_step.py
-def _make_gemm(rows: int, lanes: int, build: int) -> Callable:
+def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
+    product = tile_product_of_pairs if of_pairs else tile_product
+
     def gemm(a, b, out, lda, ldb, ldo, a_rows, b_rows, nb_k, m0, m1, n0, n1, pack):
         if build < 0:  # names the version of this folder; see compiling.build_number
             return
@@ -89,17 +96,28 @@ def _make_gemm(rows: int, lanes: int, build: int) -> Callable:
                                 across, along = edge_from + j, k0 + k
                                 at = across * ld + along if is_along_k else along * ld + across
                                 target[to] = source[at]
+                length = depth  # of a panel, in numbers or pairs of them
+                if of_pairs:
+                    length = (depth + 1) // 2
+                    for panel in range((high - low + lanes - 1) // lanes):
+                        for k in range(length):
+                            at, to = panel * depth + 2 * k, panel * length + k
+                            first_half = load(target, at * lanes, lanes)
+                            if 2 * k + 1 < depth:
+                                second_half = load(target, (at + 1) * lanes, lanes)
+                            else:
+                                edge[:lanes] = 0
+                                second_half = load(edge, 0, lanes)
+                            store(target, to * lanes, pairs(first_half, second_half))
                 if block < 0:
                     continue
                 for panel in range(nb_panels):
-                    column, x = n0 + panel * lanes, panel * depth * lanes
+                    column, x = n0 + panel * lanes, panel * length * lanes
                     for row in range(low, high, rows):
-                        w = (row - low) * depth
+                        w = (row - low) * length
                         at = row * ldo + column
                         if row + rows > high or column + lanes > n1:
-                            tile_product(
-                                edge, 0, lanes, a_pack, w, b_pack, x, depth, 1, rows, lanes
-                            )
+                            product(edge, 0, lanes, a_pack, w, b_pack, x, length, 1, rows, lanes)
                             for r in range(min(rows, high - row)):
                                 for c in range(min(lanes, n1 - column)):
                                     value = edge[r * lanes + c]
@@ -107,17 +125,25 @@ def _make_gemm(rows: int, lanes: int, build: int) -> Callable:
                                         value += out[at + r * ldo + c]
                                     out[at + r * ldo + c] = value
                         elif k0 == 0:
-                            tile_product(out, at, ldo, a_pack, w, b_pack, x, depth, 1, rows, lanes)
+                            product(out, at, ldo, a_pack, w, b_pack, x, length, 1, rows, lanes)
                         else:
-                            tile_product(out, at, ldo, a_pack, w, b_pack, x, depth, 0, rows, lanes)
+                            product(out, at, ldo, a_pack, w, b_pack, x, length, 0, rows, lanes)
 
     return gemm
 
 
 class Gemm:
-    """The kernel for one dtype."""
+    """The kernel for one dtype.
 
-    def __init__(self, dtype: np.dtype) -> None:
+    Parameters
+    ----------
+    dtype : dtype
+        Of the arrays.
+    of_pairs : bool
+        Round the operands to bfloat16; for float32 where `has_pairs`.
+    """
+
+    def __init__(self, dtype: np.dtype, of_pairs: bool = False) -> None:
         self.dtype = dtype
         self.lanes = max(vector_registers()[1] // dtype.itemsize, 4)
         flat, size, flag = (
@@ -127,7 +153,7 @@ class Gemm:
         )
         types = (flat,) * 3 + (size,) * 3 + (flag,) * 2 + (size,) * 5 + (flat,)
         # Rows and lanes are the same number: packing transposes squares.
-        kernel = _make_gemm(self.lanes, self.lanes, build_number())
+        kernel = _make_gemm(self.lanes, self.lanes, of_pairs, build_number())
         self._kernel: Any = compiled(kernel, [types], fastmath=False)
 
     def __call__(
@@ -188,7 +214,12 @@ def is_faster() -> bool:
     return vector_registers() == (32, 64)
 
 
+def has_pairs() -> bool:
+    """Whether this processor multiplies pairs of bfloat16 and adds the products up in float32."""
+    return is_faster() and bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
+
+
 @once
-def gemm_kernel(dtype: np.dtype) -> Gemm:
+def gemm_kernel(dtype: np.dtype, of_pairs: bool = False) -> Gemm:
     """Compile the kernel for a dtype, once."""
-    return Gemm(dtype)
+    return Gemm(dtype, of_pairs)

@@ -231,19 +231,23 @@ def prefetch(typingctx, array, index):
     return types.void(array, types.int64), emit
 
 
-@_intrinsic
-def tile_product(
-    typingctx, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes
+def _tile_product(multiply_add: Callable[[Any, Any, Any, Any], Any], doc: str) -> Any:
+    """Intrinsic of a tile of sums; ``multiply_add(builder, weight, lanes, sums)``."""
+
+    def tile_product(
+        typingctx, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes
+    ):
+        return _typed_tile_product(
+            multiply_add, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes
+        )
+
+    tile_product.__doc__ = doc
+    return _intrinsic(tile_product)
+
+
+def _typed_tile_product(
+    multiply_add, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes
 ):
-    """Add the product of a panel of weights with a matrix to a tile of sums.
-
-    ``sums[place + r * distance :] += sum over k of w[w_index + k * rows + r] * x[x_index + k *
-    lanes :]`` for ``r < rows`` and ``k < nb_k``, `lanes` numbers each. With a `fresh` of 1 it is
-    ``=``.
-
-    The tile stays in registers: for each k one vector of x is loaded and multiplied with `rows`
-    numbers, which the processor spreads over the lanes as it loads them.
-    """
     if not (_is_flat(sums) and _is_flat(w) and _is_flat(x)):
         return None
     nb_rows, count = rows.literal_value, lanes.literal_value
@@ -288,7 +292,7 @@ def tile_product(
         for r, value in enumerate(running):
             weight = builder.load(builder.gep(panel, [ir.Constant(_INT, r)]), align=align)
             spread = _splat(builder, weight, count)
-            updated.append(_call(builder, "fmuladd", spread, lane_values, value))
+            updated.append(multiply_add(builder, spread, lane_values, value))
         following = builder.add(k, one)
         k.add_incoming(following, loop)
         for phi, value in zip(running, updated, strict=True):
@@ -310,6 +314,74 @@ def tile_product(
     size = types.int64
     arguments = (sums, size, size, w, size, x, size, size, fresh, rows, lanes)
     return types.void(*arguments), emit
+
+
+def _multiply_add(builder: Any, spread: Any, values: Any, sums: Any) -> Any:
+    return _call(builder, "fmuladd", spread, values, sums)
+
+
+tile_product = _tile_product(
+    _multiply_add,
+    """Add the product of a panel of weights with a matrix to a tile of sums.
+
+    ``sums[place + r * distance :] += sum over k of w[w_index + k * rows + r] * x[x_index + k *
+    lanes :]`` for ``r < rows`` and ``k < nb_k``, `lanes` numbers each. With a `fresh` of 1 it is
+    ``=``.
+
+    The tile stays in registers: for each k one vector of x is loaded and multiplied with `rows`
+    numbers, which the processor spreads over the lanes as it loads them.
+    """,
+)
+
+
+# -- bfloat16: two in the place of one float32 -----------------------------------------------------
+
+
+class _BFloatType(ir.Type):
+    """LLVM's type, which llvmlite does not have."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloatType)
+
+    def __hash__(self) -> int:
+        return hash(_BFloatType)
+
+
+def _add_pairs(builder: Any, spread: Any, values: Any, sums: Any) -> Any:
+    kind = ir.VectorType(_BFloatType(), 2 * sums.type.count)
+    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * sums.type.count}"
+    function = ir.FunctionType(sums.type, [sums.type, kind, kind])
+    declared = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
+    pairs = (builder.bitcast(value, kind) for value in (spread, values))
+    return builder.call(declared, [sums, *pairs])
+
+
+tile_product_of_pairs = _tile_product(
+    _add_pairs,
+    """The same as `tile_product`, but that each number of `w` and `x` is a pair from `pairs`.
+
+    The products of both halves are added. The processor must have AVX512-BF16.
+    """,
+)
+
+
+@_intrinsic
+def pairs(typingctx, low, high):
+    """Lanes of two vectors, rounded to bfloat16 and put side by side in lanes of 32 bits."""
+    if not isinstance(low, LanesType) or high != low or low.dtype is not types.float32:
+        return None
+    count = low.count
+
+    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
+        halves = [builder.fptrunc(arg, ir.VectorType(_BFloatType(), count)) for arg in args]
+        order = [k for lane in range(count) for k in (lane, count + lane)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), 2 * count), order)
+        return builder.bitcast(builder.shuffle_vector(*halves, mask), _vector(low))
+
+    return low(low, high), emit
 
 
 # -- elementary functions --------------------------------------------------------------------------

@@ -38,12 +38,14 @@ class Runner:
         Of the arrays.
     threads : int
         Threads to compute on.
+    amp : bool
+        Round the operands of products to bfloat16; needs float32 and `gemm.has_pairs`.
     """
 
-    def __init__(self, dtype: np.dtype, threads: int) -> None:
+    def __init__(self, dtype: np.dtype, threads: int, amp: bool = False) -> None:
         self.dtype = dtype
         self.threads = threads
-        self._multiply = gemm_kernel(dtype) if is_faster() else _blas
+        self._multiply = gemm_kernel(dtype, amp) if amp or is_faster() else _blas
         self._pools = threadpoolctl.ThreadpoolController().select(user_api="blas")
         self._batch: tuple[int, ...] | None = None
         self._free: dict[tuple[int, ...], list[np.ndarray]] = {}
