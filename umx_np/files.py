@@ -25,7 +25,7 @@ FILENAME_IN_OUTDIR = "{track}/{stem}{ext}"
 FILENAME_ALONE = "{track}_{model}/{stem}{ext}"
 
 _PLACEHOLDERS = ("track", "name", "parent", "model", "stem", "ext")
-_PLOT_PLACEHOLDERS = ("track", "name", "parent", "model")
+_SONG_PLACEHOLDERS = ("track", "name", "parent", "model")
 
 
 def separate_file(
@@ -328,12 +328,38 @@ def plot_path(
     template = os.fspath(plot)
     if template.endswith(("/", os.sep)) or os.path.isdir(template):
         template = os.path.join(template, "{track}.png")
-    picture = Path(_filled("plot", template, _PLOT_PLACEHOLDERS, _values(Path(path), model)))
+    picture = song_path("plot", template, path, model)
     if picture.suffix.lower() != ".png":
         raise ConfigError(
             f"plot={os.fspath(plot)!r} must end in .png, or be a folder (a new one ends in /)"
         )
     return picture
+
+
+def song_path(argument: str, template: str, path: str | os.PathLike[str], model: str) -> Path:
+    """Fill in the placeholders that tell songs apart.
+
+    Parameters
+    ----------
+    argument : str
+        What the template was given as, for the message.
+    template : str
+        Text with ``{track}``, ``{name}``, ``{parent}`` or ``{model}``.
+    path : str or path-like
+        The song.
+    model : str
+        Name of the model.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ConfigError
+        If the template has an unknown placeholder.
+    """
+    return Path(_filled(argument, template, _SONG_PLACEHOLDERS, _values(Path(path), model)))
 
 
 def _values(path: Path, model: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AudioError, ConfigError, UmxError
-from .common import add_command, say
+from .common import add_command, say, table
 
 if TYPE_CHECKING:
     from ..separator import Separator
@@ -166,6 +166,12 @@ def add_parser(commands: Commands) -> None:
         "with {track}, {name} or {parent} (needs the extra plot: matplotlib)",
     )
     writing.add_argument(
+        "--reference",
+        metavar="FOLDER",
+        help="print how well the stems agree with the true ones in this folder (vocals.wav, ...); "
+        "for several songs a name with {track}, {name} or {parent}",
+    )
+    writing.add_argument(
         "--skip-existing", action="store_true", help="leave out files whose results are all there"
     )
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
@@ -194,6 +200,7 @@ def run(args: argparse.Namespace) -> int:
     names = output_names(separator.stem_names, args.aggregate)
     outputs = plan_outputs(inputs, names, args, model)
     pictures = plan_pictures(inputs, args.plot, model)
+    references = plan_references(inputs, names, args.reference, model)
 
     done, skipped, failed = 0, 0, 0
     for number, (path, targets) in enumerate(outputs.items(), 1):
@@ -205,13 +212,15 @@ def run(args: argparse.Namespace) -> int:
         begin = time.perf_counter()
         try:
             _separate_one(path, separator, model, args)
-            done += 1
             if not args.quiet:
                 places = sorted({str(target.parent) for target in targets.values()})
                 if pictures:
                     places.append(str(pictures[path]))
                 seconds = time.perf_counter() - begin
                 say(f"[{number}/{len(outputs)}] {path} -> {', '.join(places)} ({seconds:.1f} s)")
+            if references:
+                print(_scores(path, targets, references[path], args))
+            done += 1
         except UmxError as error:
             logger.error("error: %s", error, exc_info=args.verbose)
             failed += 1
@@ -361,6 +370,64 @@ def plan_pictures(inputs: list[Path], plot: str | None, model: str) -> dict[Path
                 "{parent}"
             )
     return pictures
+
+
+def plan_references(
+    inputs: list[Path], names: list[str], reference: str | None, model: str
+) -> dict[Path, dict[str, Path]]:
+    """Find the true stems of every input, before anything is computed.
+
+    Parameters
+    ----------
+    inputs : list of Path
+        Files to separate.
+    names : list of str
+        Names of the stems.
+    reference : str or None
+        Folder of the true stems of a song, with placeholders.
+    model : str
+        Name of the model.
+
+    Returns
+    -------
+    dict of Path to dict of str to Path
+        Empty if no scores are wanted.
+
+    Raises
+    ------
+    ConfigError
+        If a song has none, or several songs would have the same.
+    """
+    if reference is None:
+        return {}
+    from ..evaluation.sdr import find_references
+    from ..files import song_path
+
+    if len(inputs) > 1 and len({song_path("reference", reference, p, model) for p in inputs}) == 1:
+        raise ConfigError(
+            f"reference={reference!r} is one folder for {len(inputs)} songs; name one for each "
+            "with {track}, {name} or {parent}"
+        )
+    return {
+        path: find_references(song_path("reference", reference, path, model), names)
+        for path in inputs
+    }
+
+
+def _scores(
+    path: Path, targets: dict[str, Path], references: dict[str, Path], args: argparse.Namespace
+) -> str:
+    """Compare the stems of a song with the true ones, as a table."""
+    from ..evaluation.sdr import score_files
+
+    scores = score_files(references, targets, path, start=args.start, duration=args.duration)
+    rows = [[f"SDR of {path.name} in dB", "stem", "mixture", "gain"]]
+    for name, score in scores.items():
+        numbers = (score.sdr, score.sdr_of_mixture, score.sdr - score.sdr_of_mixture)
+        rows.append([name, *(f"{number:.2f}" for number in numbers)])
+    if missing := [name for name in targets if name not in references]:
+        logger.warning("%s: there is no reference of %s", path, ", ".join(missing))
+    return table(rows)
 
 
 def _load(args: argparse.Namespace) -> tuple[Separator, str]:

@@ -1,0 +1,163 @@
+"""The SDR of files that were just separated: one number a stem, in bounded memory.
+
+It is museval's SDR, for which no filters are needed: of each second the ratio of the energies of
+the true stem and of what is wrong with the estimate, and of these the median.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..audio import AudioReader
+from ..errors import AudioError, ConfigError
+from .bss import nb_frames_of, silent_sources
+from .scores import HOP, WINDOW, nan_median
+
+_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".rf64", ".m4a")
+
+
+@dataclass(frozen=True)
+class StemScore:
+    """How well a stem was separated.
+
+    Attributes
+    ----------
+    sdr : float
+        Source to distortion ratio of the estimate in dB; NaN if the stem is silent.
+    sdr_of_mixture : float
+        The same if nothing had been separated: of the mixture as an estimate.
+    """
+
+    sdr: float
+    sdr_of_mixture: float
+
+
+def find_references(folder: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Path]:
+    """Find the true stems of a song.
+
+    Parameters
+    ----------
+    folder : str or path-like
+        Holds a sound file for each stem, named like it.
+    names : sequence of str
+        Stems to look for.
+
+    Returns
+    -------
+    dict of str to Path
+        Those that are there, in the order of `names`.
+
+    Raises
+    ------
+    ConfigError
+        If there are none, or several files of a stem.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"reference={str(folder)!r} is no folder; give one with the true stems, as files like "
+            f"{next(iter(names), 'vocals')}.wav"
+        )
+    found = {}
+    for name in names:
+        paths = [path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
+        if len(paths) > 1:
+            raise ConfigError(
+                f"reference={str(folder)!r} has {paths[0].name} and {paths[1].name}; keep one"
+            )
+        if paths:
+            found[name] = paths[0]
+    if not found:
+        raise ConfigError(
+            f"reference={str(folder)!r} holds no stem of {', '.join(names)}, as files like "
+            f"{next(iter(names), 'vocals')}.wav"
+        )
+    return found
+
+
+def score_files(
+    references: Mapping[str, str | os.PathLike[str]],
+    estimates: Mapping[str, str | os.PathLike[str]],
+    mixture: str | os.PathLike[str],
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+) -> dict[str, StemScore]:
+    """Compare files of stems with the true ones, reading them second by second.
+
+    Parameters
+    ----------
+    references : mapping of str to str or path-like
+        The true stems.
+    estimates : mapping of str to str or path-like
+        Files of the estimates, one for each reference at least.
+    mixture : str or path-like
+        What was separated.
+    start, duration : float
+        Excerpt of the references and the mixture, in seconds, that the estimates belong to.
+
+    Returns
+    -------
+    dict of str to StemScore
+        In the order of the references.
+
+    Raises
+    ------
+    AudioError
+        If a file cannot be read, or the files differ in length or channels.
+
+    Notes
+    -----
+    As in museval, seconds in which a stem or its estimate is silent do not count, nor does a last
+    one that is not complete. References of another rate than the estimates are resampled.
+    """
+    names = list(references)
+    with ExitStack() as stack:
+        opened = [stack.enter_context(AudioReader(estimates[name])) for name in names]
+        rate = opened[0].rate
+        for path in (*references.values(), mixture):
+            reader = AudioReader(path, start=start, duration=duration, rate=rate)
+            opened.append(stack.enter_context(reader))
+        for reader in opened[1:]:
+            _check_alike(opened[0], reader)
+        window = int(WINDOW * rate)
+        hop = int(HOP * rate)
+        frames = zip(*(reader.blocks(hop) for reader in opened), strict=True)
+        sdr: list[list[float]] = [[] for _ in range(2 * len(names))]
+        nb_frames = nb_frames_of(opened[0].nb_timesteps, window, hop)
+        for _, frame in zip(range(nb_frames), frames, strict=False):
+            *signals, mixed = (block.astype(np.float64) for block in frame)
+            guesses, truths = signals[: len(names)], signals[len(names) :]
+            if silent_sources(truths, guesses):
+                continue
+            for k, truth in enumerate(truths):
+                sdr[k].append(_ratio(truth, guesses[k]))
+                sdr[len(names) + k].append(_ratio(truth, mixed))
+    medians = [nan_median(values) for values in sdr]
+    return {name: StemScore(medians[k], medians[len(names) + k]) for k, name in enumerate(names)}
+
+
+def _check_alike(first: AudioReader, other: AudioReader) -> None:
+    if other.rate != first.rate:
+        raise AudioError(
+            f"path={str(other.path)!r} has rate={other.rate:g}, path={str(first.path)!r} has "
+            f"rate={first.rate:g}; they do not belong together"
+        )
+    if (other.nb_channels, other.nb_timesteps) != (first.nb_channels, first.nb_timesteps):
+        raise AudioError(
+            f"path={str(other.path)!r} has nb_channels={other.nb_channels}, "
+            f"nb_timesteps={other.nb_timesteps} at {first.rate:g} Hz, path={str(first.path)!r} has "
+            f"{first.nb_channels}, {first.nb_timesteps}; the stems of a song must agree"
+        )
+
+
+def _ratio(truth: np.ndarray, guess: np.ndarray) -> float:
+    error = float(np.sum((truth - guess) ** 2))
+    # Without any error there is no ratio, and museval leaves such numbers out.
+    return 10.0 * float(np.log10(np.sum(truth**2) / error)) if error else np.nan
