@@ -46,6 +46,7 @@ _GM_SECONDS = 3.5
 _LONGEST_NOTE = 4.5
 _SLIDE_SECONDS = 0.12
 _REST_FADE = 0.15
+_BOTTOM = 120.0
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def render(plan: Plan, library: Library) -> np.ndarray:
             stem = _synth_channel(bass_synth.play(part, plan.nb_timesteps, rng, name), rng)
         else:
             stem = _amplified(_played(plan, library, part, kind, rng), plan, rng)
+    stem = effects.softened(stem, rng.uniform(11, 18))
     stem = effects.highpass(stem, rng.uniform(22, 34)) * _presence(plan)
     return effects.normalise(stem).astype(np.float32)
 
@@ -263,13 +265,20 @@ def _amplified(audio: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.nd
         level = effects.rms(audio) / (effects.rms(amp) + 1e-9)
         dry = 0.0 if rng.random() < 0.35 else 1.0
         audio = dry * audio + np.float32(amount * level) * amp
-    audio = effects.low_shelf(audio, rng.uniform(70, 140), rng.uniform(-3, 5))
+    audio = _with_bottom(audio, rng.uniform(-6.0, -1.5))
     audio = effects.peak(audio, rng.uniform(160, 400), rng.uniform(-6, 3), 1.0)
     audio = effects.peak(audio, rng.uniform(700, 2500), rng.uniform(-4, 7), 0.8)
     audio = effects.high_shelf(audio, rng.uniform(2500, 5000), rng.uniform(-12, 4))
     if rng.random() < 0.35:
         audio = effects.lowpass(audio, rng.uniform(600, 4000), 2)
     return _widened(effects.stereo(audio.astype(np.float32)), rng, 0.15)
+
+
+def _with_bottom(audio: np.ndarray, wanted: float) -> np.ndarray:
+    """Raise what is under 120 Hz towards a level in dB relative to the whole, as engineers do."""
+    low = effects.lowpass(audio, _BOTTOM, 4)
+    now = 20.0 * np.log10((effects.rms(low) + 1e-9) / (effects.rms(audio) + 1e-9))
+    return effects.low_shelf(audio, _BOTTOM, float(np.clip(1.5 * (wanted - now), -3.0, 13.0)))
 
 
 def _synth_channel(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:

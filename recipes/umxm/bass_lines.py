@@ -134,7 +134,7 @@ class Bassist:
     ) -> None:
         self._plan, self._kicks, self._rng = plan, kicks, rng
         self._lowest = lowest + int(rng.integers(0, 4))
-        self._score = scores[rng.integers(len(scores))] if len(scores) else None
+        self._score = scores[int(rng.integers(len(scores)))] if len(scores) else None
         self._kinds: dict[str, tuple[str, tuple[Step, ...], int]] = {}
         self._loose = float(rng.uniform(0.001, 0.01))
         self._length = float(rng.uniform(0.7, 1.05))

@@ -27,7 +27,7 @@ _SHARES = {
 _OTHER_SHARES = (0.68, 0.12, 0.08, 0.12)
 # Level in dB of a piece in the mix, by the loudest 25 ms, and how far it varies.
 _LEVELS = {
-    "kick": (0.0, 2.5), "snare": (-1.0, 2.5), "rim": (-8.0, 3.0), "hat": (-15.0, 3.5),
+    "kick": (1.5, 2.5), "snare": (-2.0, 2.5), "rim": (-8.0, 3.0), "hat": (-15.0, 3.5),
     "hat_open": (-14.0, 3.0), "hat_foot": (-20.0, 3.0), "tom1": (-3.0, 2.0), "tom2": (-3.0, 2.0),
     "tom3": (-2.5, 2.0), "tom4": (-2.0, 2.0), "crash1": (-9.0, 3.0), "crash2": (-9.0, 3.0),
     "china": (-10.0, 3.0), "splash": (-12.0, 3.0), "ride": (-16.0, 3.0), "bell": (-14.0, 3.0),
@@ -182,13 +182,14 @@ class Recording:
             middle, spread = _LEVELS.get(piece, (-8.0, 3.0))
             setup["level"] = middle + rng.normal(0.0, spread)
             setup["tune"] = float(np.clip(rng.normal(self._tuning, 0.8), -2.0, 2.0))
-            setup["low"] = rng.uniform(-3, 4)
+            setup["low"] = rng.uniform(-1, 6) if piece == "kick" else rng.uniform(-6, 3)
             setup["low at"] = rng.uniform(50, 90) if piece == "kick" else rng.uniform(120, 250)
             setup["box"] = rng.uniform(-8, 1)
             setup["box at"] = rng.uniform(280, 650)
-            setup["attack"] = rng.uniform(0, 8)
+            setup["attack"] = rng.uniform(-2, 7)
             setup["attack at"] = rng.uniform(2500, 6000)
             setup["air"] = self._bright + rng.uniform(-2, 3)
+            setup["layer"] = rng.uniform(-10, 5)
             setup["cut"] = rng.uniform(200, 450)
             setup["drive"] = rng.uniform(-6, 9)
             setup["decay"] = rng.uniform(0.08, 0.5) if rng.random() < 0.4 else 0.0
@@ -206,7 +207,7 @@ class Recording:
         audio = effects.faded(audio, 0.0005, 0.25 * min(1.0, audio.shape[-1] / SAMPLE_RATE))
         if piece in self._reinforced:
             other = drumkits.level(drumkits.trimmed(self._reinforced[piece]()))
-            share = effects.decibels(setup["low"] * 2.0 - 4.0)
+            share = effects.decibels(setup["layer"])
             audio = _sum(drumkits.level(effects.stereo(audio)), effects.stereo(other) * share)
         audio = effects.stereo(audio)
         if piece in _DRUM_PIECES:
@@ -297,6 +298,7 @@ def _mastered(
         # Old or cheap machines and samplers, phones, effects of an intro.
         stem = effects.lowpass(stem, rng.uniform(5000, 11000))
     stem = effects.width(stem, rng.uniform(0.4, 1.2))
+    stem = effects.softened(stem, rng.uniform(12, 22))
     return effects.highpass(stem, rng.uniform(22, 35))
 
 

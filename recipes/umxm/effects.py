@@ -143,6 +143,15 @@ def drive(audio: np.ndarray, amount: float, asymmetry: float = 0.0) -> np.ndarra
     return (driven * np.float32(level / (rms(driven) + 1e-9))).astype(np.float32)
 
 
+def softened(audio: np.ndarray, crest: float) -> np.ndarray:
+    """Round the peaks that stand more than `crest` dB over the loud parts' root mean square."""
+    ceiling = np.float32(rms(audio) * decibels(crest) + 1e-9)
+    knee = np.float32(0.6) * ceiling
+    over = np.maximum(np.abs(audio) - knee, 0.0)
+    rounded = knee + (ceiling - knee) * np.tanh(over / (ceiling - knee))
+    return np.where(over > 0, np.sign(audio) * rounded, audio).astype(np.float32)
+
+
 def pan(audio: np.ndarray, position: float) -> np.ndarray:
     """Place in the stereo field, -1 left to 1 right, at constant power; mono becomes stereo."""
     angle = (position + 1.0) * np.pi / 4.0

@@ -87,7 +87,7 @@ def _write_score(
     seconds: float,
     drums: bool,
 ) -> None:
-    import mido  # only where a font is rendered for the first time
+    import mido  # type: ignore[import-untyped]  # only where a font is rendered for the first time
 
     channel = _DRUM_CHANNEL if drums else 0
     held = int((seconds - _RELEASE) * _TICKS_PER_SECOND)

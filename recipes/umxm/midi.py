@@ -122,7 +122,7 @@ def _parsed(archive: Path, kind: str) -> Iterator[Performance]:
 
 def _read(name: str, content: bytes, kind: str) -> Iterator[Performance]:
     """Performances in a MIDI file: the whole file for drums, a channel each for basses."""
-    import mido  # only where an archive is parsed for the first time
+    import mido  # type: ignore[import-untyped]  # only where an archive is parsed for the first time
 
     try:
         song = mido.MidiFile(file=io.BytesIO(content), clip=True)
