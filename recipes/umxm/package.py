@@ -1,0 +1,112 @@
+"""Put a trained model into the package: ``python -m recipes.umxm.package RUN/refine``.
+
+The weights are stored in half precision. What the run has been told stays with them, without the
+names of folders, which mean nothing elsewhere. Beside them goes ATTRIBUTION.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from umx_np.pretrained import get_model_info
+from umx_np.weights import load_folder, save_folder
+from umx_np.weights.safetensors_files import parse_json
+
+NAME = "umxm"
+HERE = Path(__file__).resolve().parent
+ASSETS = HERE.parents[1] / "umx_np" / "assets" / NAME
+MAX_BYTES = 25_000_000
+
+
+def package(run: Path, destination: Path = ASSETS) -> list[Path]:
+    """Write the folder of the model that comes with umx_np.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a run of the trainer, with all four targets.
+    destination : Path
+        Folder to write; files of the same names are replaced.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ValueError
+        If the run is not the model that the registry describes, or too large.
+    """
+    info = get_model_info(NAME)
+    bundle = load_folder(run, info.targets, dtype=None)
+    for target, weights in bundle.targets.items():
+        if weights.config != info.config:
+            raise ValueError(
+                f"{target} has {weights.config}, umx_np/weights/published.py has {info.config}"
+            )
+    found = (bundle.sample_rate, bundle.n_fft, bundle.n_hop, bundle.nb_channels)
+    expected = (info.sample_rate, info.n_fft, info.n_hop, info.nb_channels)
+    if found != expected:
+        raise ValueError(f"the run has rate, n_fft, n_hop, nb_channels={found}, not {expected}")
+    descriptions = {
+        target: without_places(parse_json((run / f"{target}.json").read_bytes(), target))
+        for target in bundle.targets
+    }
+    written = save_folder(
+        replace(bundle, name=NAME, license=info.license),
+        destination,
+        "safetensors",
+        dtype="float16",
+        descriptions=descriptions,
+    )
+    written.append(Path(shutil.copyfile(HERE / "ATTRIBUTION.md", destination / "ATTRIBUTION.md")))
+    size = sum(path.stat().st_size for path in written)
+    if size > MAX_BYTES:
+        raise ValueError(f"{destination} has {size} bytes, more than {MAX_BYTES}")
+    return written
+
+
+def without_places(value: Any) -> Any:
+    """Replace names of files and folders, with a slash in them, by their last part.
+
+    Parameters
+    ----------
+    value : object
+        What JSON may hold.
+
+    Returns
+    -------
+    object
+        A copy.
+
+    Examples
+    --------
+    >>> without_places({"args": {"root": "/home/me/songs", "lr": 0.001}, "files": ["a/b.wav"]})
+    {'args': {'root': 'songs', 'lr': 0.001}, 'files': ['b.wav']}
+    """
+    if isinstance(value, dict):
+        return {key: without_places(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_places(item) for item in value]
+    if isinstance(value, str) and "/" in value:
+        return Path(value).name
+    return value
+
+
+def main() -> None:
+    """Parse the command line and write the folder."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.umxm.package", description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of the run, with <target>.pth and .json")
+    parser.add_argument("--out", type=Path, default=ASSETS, help="default: umx_np/assets/umxm")
+    options = parser.parse_args()
+    for path in package(options.run, options.out):
+        print(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
+
+
+if __name__ == "__main__":
+    main()
