@@ -7,7 +7,7 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="needs the extra 'train'")
 
-from umx_np.backends._numba import lanes, lstm  # noqa: E402
+from umx_np.backends._numba import bins, lanes, lstm  # noqa: E402
 from umx_np.backends._numba.lanes import load, store  # noqa: E402
 
 
@@ -134,3 +134,15 @@ def test_tiles_for_batches():
         assert lstm.padded_samples(nb_samples, wide) % wide == 0
     assert lstm.tile_shape(1, 2, 2, np.dtype(np.float32)).lanes == 4
     assert lstm.padded_samples(5, 4) == 8
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 64])
+@pytest.mark.parametrize("total", [1, 70, 513, 4098, 20000])
+def test_columns_of_a_task(threads, total):
+    """Whole vectors, so that at most the last task has a rest; a task a thread if that is wide."""
+    kernels = bins.bin_kernels(np.dtype(np.float32))
+    columns = kernels.columns(total, threads)
+    assert columns % kernels.lanes == 0
+    assert 512 <= columns <= 2064
+    if columns not in (512, 2064):
+        assert -(-total // columns) <= threads

@@ -47,7 +47,7 @@ class NumbaEngine:
         self._features = feature_kernels(dtype)
 
     def _columns(self, total: int, function: Callable[[int, int], None]) -> None:
-        self._runner.spans(total, self._bins.columns, function)
+        self._runner.spans(total, self._bins.columns(total, self._runner.threads), function)
 
     # -- forward -----------------------------------------------------------------------------------
 
