@@ -135,11 +135,11 @@ def separate_file(
 
         check_available(f"plot={os.fspath(plot)!r}")
     if separator is None:
-        from .pretrained import load_bundle
+        from .pretrained import default_model, load_bundle
         from .separator import Separator
 
         bundle = load_bundle(
-            os.fspath(model) if model is not None else DEFAULT_MODEL, targets, offline=offline
+            os.fspath(model) if model is not None else default_model(), targets, offline=offline
         )
         separator = Separator.from_bundle(
             bundle,

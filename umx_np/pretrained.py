@@ -35,6 +35,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from .config import DEFAULT_MODEL
 from .errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
 from .weights import ModelBundle, TargetWeights, check_state, is_model_folder, load_folder
 from .weights import load_torch as _load_torch
@@ -49,6 +50,8 @@ __all__ = [
     "PublishedFile",
     "bundled_folder",
     "cache_dir",
+    "default_model",
+    "default_notice",
     "download",
     "get_model_info",
     "load_bundle",
@@ -116,6 +119,30 @@ def get_model_info(name: str) -> ModelInfo:
             f"model={name!r} is not known; choose one of {', '.join(model_names())}, "
             "or give the path of a folder that holds a model"
         ) from None
+
+
+def default_model() -> str:
+    """Return the name of the model to use where none is named, and log which one that is."""
+    notice = default_notice()
+    if notice is not None:
+        logger.info("%s", notice)
+    return DEFAULT_MODEL
+
+
+def default_notice() -> str | None:
+    """Say in a line what the default model is, and how to get better ones.
+
+    Returns
+    -------
+    str or None
+        None if the default is a published model.
+    """
+    if not get_model_info(DEFAULT_MODEL).is_bundled:
+        return None
+    return (
+        f"using {DEFAULT_MODEL}, the small model that comes with umx_np; larger ones separate "
+        "better: `umx-np download umxhq`, then --model umxhq (or umxl, for non-commercial use)"
+    )
 
 
 def bundled_folder(name: str) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 from .backends import get_backend
 from .backends.base import Backend, Network
 from .backends.reference import ReferenceNetwork
-from .config import DEFAULT_MODEL, SeparatorConfig, check_aggregate
+from .config import SeparatorConfig, check_aggregate
 from .dsp.stft import StftGeometry, Transform, istft, stft
 from .dsp.wiener import wiener
 from .errors import ConfigError, ShapeError
@@ -482,8 +482,10 @@ def separate(
     from .audio import Layout, preprocess, resample
 
     if separator is None:
+        from .pretrained import default_model
+
         separator = Separator.from_bundle(
-            load_model(DEFAULT_MODEL if model is None else model, targets, offline=offline),
+            load_model(default_model() if model is None else model, targets, offline=offline),
             niter=niter,
             softmask=softmask,
             residual=residual,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import logging
 import re
 from fnmatch import fnmatch
 from pathlib import Path
@@ -107,3 +108,44 @@ def test_package_data_takes_the_folder(installed):
     names = [f"assets/umxm/{file.name}" for file in installed.iterdir()]
     for name in [*names, "assets/umxm/ATTRIBUTION.md"]:
         assert any(fnmatch(name, pattern) for pattern in patterns), name
+
+
+@pytest.fixture
+def is_default(monkeypatch):
+    """Make umxm the model that is used where none is named."""
+    monkeypatch.setattr(pretrained, "DEFAULT_MODEL", "umxm")
+
+
+def test_a_default_that_comes_along_is_announced(installed, is_default, caplog):
+    noise = np.random.default_rng(0).standard_normal((2, 9000)).astype(np.float32)
+    with caplog.at_level(logging.INFO, logger="umx_np"):
+        stems = umx_np.separate(noise, 44100, targets=["bass"], niter=0)
+    assert list(stems) == ["bass"]
+    (record,) = [record for record in caplog.records if "using umxm" in record.message]
+    assert record.levelno == logging.INFO
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="umx_np"):
+        umx_np.separate(noise, 44100, model="umxm", targets=["bass"], niter=0)
+    assert "using umxm" not in caplog.text
+
+
+def test_the_command_announces_it_once(installed, is_default, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("umx_np.config.DEFAULT_MODEL", "umxm")
+    for name in ("a.wav", "b.wav"):
+        umx_np.audio.write(name, np.zeros((2, 9000)), 44100)
+    arguments = ["separate", "a.wav", "b.wav", "--targets", "drums", "--niter", "0"]
+    assert main(arguments) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "using umxm" in line]
+    assert len(said) == 1
+    assert "umx-np download umxhq" in said[0]
+    assert "--model umxhq" in said[0]
+    assert (tmp_path / "a_umxm" / "drums.wav").exists()
+    assert main([*arguments, "--quiet"]) == 0
+    assert main([*arguments, "--model", "umxm", "--outdir", "x"]) == 0
+    assert "using umxm" not in capsys.readouterr().err
+
+
+def test_a_published_default_needs_no_word(monkeypatch):
+    monkeypatch.setattr(pretrained, "DEFAULT_MODEL", "umxhq")
+    assert pretrained.default_notice() is None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AudioError, ConfigError, UmxError
-from .common import add_command, say, table
+from .common import PROGRAM, add_command, say, table
 
 if TYPE_CHECKING:
     from ..separator import Separator
@@ -432,10 +432,13 @@ def _scores(
 
 def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     """Make the separator; return it with the name of its model."""
-    from ..files import DEFAULT_MODEL
-    from ..pretrained import load_bundle
+    from ..config import DEFAULT_MODEL
+    from ..pretrained import default_notice, load_bundle
     from ..separator import Separator
 
+    notice = default_notice() if args.model is None else None
+    if notice is not None and not args.quiet:
+        say(f"{PROGRAM}: {notice}")
     bundle = load_bundle(
         DEFAULT_MODEL if args.model is None else args.model,
         args.targets,

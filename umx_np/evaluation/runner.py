@@ -11,6 +11,7 @@ from typing import Any
 
 from ..config import DEFAULT_MODEL, check_int
 from ..errors import ConfigError, UmxError
+from ..pretrained import default_model
 from ..progress import Progress, reporting
 from .bss import METRICS
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
@@ -160,8 +161,13 @@ def evaluate(
     if threads is not None:
         threads = check_int("threads", threads, 1)
     check_method(method)
+    if model is None:
+        # With estimates, none is used that would be worth a word in the log.
+        model_name = DEFAULT_MODEL if estimates is not None else default_model()
+    else:
+        model_name = os.fspath(model)
     separation = Separation(
-        os.fspath(model) if model is not None else DEFAULT_MODEL,
+        model_name,
         None if targets is None else tuple(targets),
         niter,
         wiener_win_len,
