@@ -1,0 +1,419 @@
+"""The *vocals* stem: lead singers, their doubles and harmonies, backing voices, choirs, chops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import effects, singers, singing, takes
+from .melody import Composer, Phrase, harmony
+from .plan import SAMPLE_RATE, Plan, Section
+from .singers import Singer
+from .sources import Library
+
+# Who leads, and how often: recorded singers of produced songs (as they are; as other bodies; with
+# other melodies), speech made sung, rhythmic and plain speech, real amateurs, growls.
+_KINDS = ("stems", "stems resung", "stems singing", "speech", "rap", "talk", "amateur", "growl")
+_SHARES = (0.24, 0.11, 0.1, 0.4, 0.045, 0.025, 0.065, 0.015)
+_METAL = (0.17, 0.08, 0.1, 0.33, 0.01, 0.01, 0.05, 0.25)
+_HIPHOP = (0.2, 0.08, 0.1, 0.2, 0.3, 0.06, 0.05, 0.01)
+_MELODIC = ("stems singing", "speech", "rap")
+# Backing stems that are voices; in the others they are buried in effects.
+_BACKING = ("1.Hydrogen", "4.Potassium", "5.Rubidium", "6.Caesium")
+# Seconds before and after its sections in which the voice may be heard.
+_BEFORE, _AFTER = 0.35, 0.9
+# dB of what sounds.
+_LEVEL = -20.0
+
+
+@dataclass
+class _Tracks:
+    """What is on the tape: stereo tracks of the whole song, not yet treated."""
+
+    lead: np.ndarray
+    doubles: np.ndarray
+    backing: np.ndarray
+    pads: np.ndarray
+
+
+def render(plan: Plan, library: Library) -> np.ndarray:
+    """Sing a song.
+
+    Parameters
+    ----------
+    plan : Plan
+        The song.
+    library : Library
+        Recorded sounds.
+
+    Returns
+    -------
+    ndarray [shape=(2, nb_timesteps)], float32
+    """
+    sections = [section for section in plan.sections if "vocals" in section.stems]
+    if not sections:
+        return plan.silence()
+    rng = plan.rng("vocals")
+    tracks = _Tracks(*(plan.silence() for _ in range(4)))
+    kind = _choose_kind(plan, rng)
+    guest = _choose_kind(plan, rng) if rng.random() < 0.25 else kind
+    names = sorted({section.name for section in sections})
+    guest_in = str(rng.choice(names))
+    for voice, turn in ((kind, 0), (guest, 1)):
+        sung = [s for s in sections if (s.name == guest_in and guest != kind) == bool(turn)]
+        if not sung:
+            continue
+        if voice in _MELODIC:
+            singer = _melodic(plan, library, rng, voice)
+            _sing(plan, sung, singer, tracks, rng)
+        else:
+            _perform(plan, library, sung, voice, tracks, rng)
+    if rng.random() < 0.35:
+        _add_backing(plan, library, sections, tracks, rng)
+    if rng.random() < {"electronic": 0.4, "ballad": 0.35, "metal": 0.1}.get(plan.style, 0.22):
+        _add_pads(plan, library, sections, tracks, rng)
+    if rng.random() < {"electronic": 0.45, "pop": 0.12, "hiphop": 0.12}.get(plan.style, 0.02):
+        _add_chops(plan, library, sections, tracks, rng)
+    return _mixed(plan, sections, tracks, rng)
+
+
+def _choose_kind(plan: Plan, rng: np.random.Generator) -> str:
+    shares = {"metal": _METAL, "hiphop": _HIPHOP}.get(plan.style, _SHARES)
+    return _KINDS[rng.choice(len(_KINDS), p=np.array(shares) / np.sum(shares))]
+
+
+def _melodic(plan: Plan, library: Library, rng: np.random.Generator, kind: str) -> Singer:
+    if kind == "stems singing":
+        pattern = singers.SINGERS if rng.random() < 0.2 else singers.LEADS
+        return singers.from_performance(plan, library, rng, pattern)
+    return singers.from_speech(plan, library, rng, rap=kind == "rap")
+
+
+def _sing(
+    plan: Plan,
+    sections: list[Section],
+    singer: Singer,
+    tracks: _Tracks,
+    rng: np.random.Generator,
+) -> None:
+    """Sing written melodies, in choruses often with doubles and harmonies."""
+    composer = Composer(plan, rng, singer.middle - 7.0, singer.middle + 7.0)
+    rap = singer.spoken > 0
+    doubled = {name: rng.random() < share for name, share in _shares(0.2, 0.55).items()}
+    octave = rng.random() < 0.15
+    voices = rng.choice((-4, -3, -2, 2, 2, 3, 4), int(rng.choice((0, 1, 1, 2))), replace=False)
+    harmonised = {name: rng.random() < share for name, share in _shares(0.08, 0.5).items()}
+    answers = rng.random() < 0.25
+    breaths = float(rng.choice((0.0, 0.5, 0.9)))
+    for section in sections:
+        chorus = section.name == "chorus"
+        for phrase in composer.phrases(section, rap):
+            words = singer.words_for(phrase)
+            start, sound = singer.sing(phrase, words, rng, breath=rng.random() < breaths)
+            sound *= np.float32(effects.decibels(rng.normal(0.0, 1.0) + 2.0 * section.energy))
+            effects.place(tracks.lead, effects.stereo(sound), start)
+            if doubled.get(section.name, False):
+                for side in (-1.0, 1.0):
+                    body = float(rng.normal(1.0, 0.012))
+                    start, sound = singer.sing(phrase, words, rng, body=body, late=0.015)
+                    sound = effects.pan(sound, side * float(rng.uniform(0.5, 1.0)))
+                    effects.place(tracks.doubles, sound, start, 0.7)
+            if harmonised.get(section.name, False) and not rap:
+                lines = [harmony(plan, phrase, int(steps)) for steps in voices]
+                if octave and chorus:
+                    lines.append(harmony(plan, phrase, -7 if singer.middle > 60 else 7))
+                for line in lines:
+                    _harmonise(line, words, singer, tracks, rng)
+            if answers and rng.random() < 0.5:
+                _answer(plan, section, phrase, words, singer, tracks, rng)
+
+
+def _shares(verse: float, chorus: float) -> dict[str, float]:
+    return {"verse": verse, "chorus": chorus, "bridge": 0.5 * (verse + chorus), "intro": verse}
+
+
+def _harmonise(
+    line: Phrase,
+    words: list[singing.Syllable],
+    singer: Singer,
+    tracks: _Tracks,
+    rng: np.random.Generator,
+) -> None:
+    body = float(np.clip(rng.normal(1.0, 0.04), 0.9, 1.1))
+    start, sound = singer.sing(line, words, rng, body=body, late=0.018)
+    side = float(rng.choice((-1.0, 1.0)) * rng.uniform(0.2, 1.0))
+    effects.place(tracks.backing, effects.pan(sound, side), start)
+    if rng.random() < 0.5:
+        # A second pass of the same line on the other side, from a slightly other speed.
+        again = effects.respeed(sound, 2.0 ** (float(rng.normal(0.0, 0.06)) / 12.0))
+        delay = start + float(rng.uniform(0.008, 0.028))
+        effects.place(tracks.backing, effects.pan(again, -side), delay, 0.9)
+
+
+def _answer(
+    plan: Plan,
+    section: Section,
+    phrase: Phrase,
+    words: list[singing.Syllable],
+    singer: Singer,
+    tracks: _Tracks,
+    rng: np.random.Generator,
+) -> None:
+    """Repeat the end of a phrase in the pause after it, softly, by other voices."""
+    tail = phrase[-min(len(phrase), int(rng.integers(1, 4))) :]
+    end = phrase[-1].start + phrase[-1].duration
+    delay = np.ceil((end - tail[0].start) / plan.beat) * plan.beat
+    over = plan.seconds(section.first_bar + section.nb_bars)
+    moved = tuple(
+        type(tone)(tone.start + delay, tone.duration, tone.pitch, tone.tied)
+        for tone in tail
+        if tone.start + delay + tone.duration < over
+    )
+    if not moved:
+        return
+    for steps in rng.choice((0, 2, 4), int(rng.integers(1, 3)), replace=False):
+        _harmonise(harmony(plan, moved, int(steps)), words[-len(moved) :], singer, tracks, rng)
+
+
+def _perform(
+    plan: Plan,
+    library: Library,
+    sections: list[Section],
+    kind: str,
+    tracks: _Tracks,
+    rng: np.random.Generator,
+) -> None:
+    """Set recorded phrases on the beats."""
+    if kind == "growl":
+        sounds = singers.growled(library, rng)
+    elif kind == "talk":
+        sounds = singers.talked(library, rng)
+    else:
+        paths = library.files(singers.SINGERS if kind == "amateur" else singers.LEADS)
+        found = singers.recorded(plan, library, rng, paths[rng.integers(len(paths))])
+        if kind == "stems resung" or (kind == "amateur" and rng.random() < 0.4):
+            sounds = singers.resung(plan, library, rng, found)
+        else:
+            sounds = singers.played(plan, library, rng, found)
+    doubled = {name: rng.random() < share for name, share in _shares(0.15, 0.5).items()}
+    turn = 0
+    for section in sections:
+        rest = 0.4 if kind == "growl" else 1.0
+        placed = takes.setting(plan, section, sounds[turn:] + sounds[:turn], rng, rest)
+        turn = (turn + len(placed)) % max(len(sounds), 1)
+        for start, sound in placed:
+            sound = effects.faded(effects.stereo(sound), 0.005, 0.05)
+            effects.place(tracks.lead, sound, start)
+            if doubled.get(section.name, False):
+                for side in (-1.0, 1.0):
+                    again = effects.respeed(sound, 2.0 ** (float(rng.normal(0.0, 0.08)) / 12.0))
+                    late = start + float(rng.uniform(0.008, 0.03))
+                    middle = again.mean(axis=0, keepdims=True)
+                    effects.place(tracks.doubles, effects.pan(middle, side), late, 0.7)
+
+
+def _add_backing(
+    plan: Plan,
+    library: Library,
+    sections: list[Section],
+    tracks: _Tracks,
+    rng: np.random.Generator,
+) -> None:
+    """Choirs of produced songs behind some sections."""
+    name = str(rng.choice(_BACKING, p=(0.4, 0.25, 0.2, 0.15)))
+    found = takes.phrases(library, library.files(f"everythingisfree/{name}/vocals_bg.ogg")[0], 26.0)
+    if not found:
+        return
+    first = int(rng.integers(len(found)))
+    factor = 2.0 ** (rng.uniform(-3.0, 3.0) / 12.0)
+    sounds = []
+    for take in found[first : first + 16]:
+        sound = effects.respeed(take.sound(library), factor)
+        sounds.append((takes.first_stress(sound), sound))
+    for section in sections:
+        if rng.random() < (0.8 if section.name in ("chorus", "break") else 0.35):
+            for start, sound in takes.setting(plan, section, sounds, rng, rest=1.5):
+                sound = effects.highpass(effects.stereo(sound), 140.0)
+                effects.place(tracks.pads, effects.faded(sound, 0.005, 0.06), start, 0.9)
+
+
+def _any_singer(plan: Plan, library: Library, rng: np.random.Generator) -> Singer:
+    if rng.random() < 0.3:
+        return singers.from_performance(plan, library, rng, singers.SINGERS)
+    return singers.from_speech(plan, library, rng, rap=False)
+
+
+def _clear_vowels(singer: Singer, count: int) -> list[singing.Syllable]:
+    """The longest steady vowels among the words."""
+    return sorted(singer.words, key=lambda word: word.vowel - word.close)[:count]
+
+
+def _add_pads(
+    plan: Plan,
+    library: Library,
+    sections: list[Section],
+    tracks: _Tracks,
+    rng: np.random.Generator,
+) -> None:
+    """Choirs that hold the chords on one vowel."""
+    singer = _any_singer(plan, library, rng)
+    vowels = _clear_vowels(singer, 8)
+    word = vowels[rng.integers(len(vowels))]
+    chosen = [s for s in sections if s.name in ("chorus", "bridge", "break")] or sections
+    lowest = int(np.clip(singer.middle - 7.0 + rng.integers(0, 5), 48, 67))
+    kept: dict[tuple[int, int], np.ndarray] = {}
+    length = int(rng.choice((1, 1, 2)))
+    for section in chosen[:2]:
+        for bar in range(section.first_bar, section.first_bar + section.nb_bars, length):
+            bars = min(length, section.first_bar + section.nb_bars - bar)
+            for turn, pitch in enumerate(plan.chords[bar].voicing(lowest)[:3]):
+                key = (pitch, bars)
+                if key not in kept:
+                    seconds = bars * 4.0 * plan.beat + 0.15
+                    sound = singing.vowel(
+                        singer.voice, word, float(pitch), seconds, singer.timbre, rng
+                    )
+                    kept[key] = effects.chorus(effects.normalise(sound), rng, 0.004, 0.5)
+                sound = effects.pan(kept[key], (-0.5, 0.5, 0.0)[turn % 3])
+                late = plan.seconds(bar) + float(rng.uniform(0.0, 0.03))
+                effects.place(tracks.pads, sound, late, 0.45)
+
+
+def _add_chops(
+    plan: Plan,
+    library: Library,
+    sections: list[Section],
+    tracks: _Tracks,
+    rng: np.random.Generator,
+) -> None:
+    """Short cuts of a voice played as an instrument, the same pattern in each bar."""
+    singer = _any_singer(plan, library, rng)
+    vowels = _clear_vowels(singer, 12)
+    chosen = rng.choice(len(vowels), min(3, len(vowels)), replace=False)
+    lowest = int(np.clip(singer.middle - 2.0 + rng.integers(0, 8), 52, 74))
+    step = float(rng.choice((0.25, 0.5)))
+    beats = [beat for beat in np.arange(0.0, 4.0, step) if rng.random() < 0.35 + 0.25 * step]
+    tones = [int(rng.integers(0, 4)) for _ in beats]
+    kept: dict[tuple[int, int], np.ndarray] = {}
+    for section in sections[:3]:
+        if rng.random() < 0.3:
+            continue
+        for bar in range(section.first_bar, section.first_bar + section.nb_bars):
+            pitches = plan.chords[bar].voicing(lowest)
+            for place, (beat, tone) in enumerate(zip(beats, tones, strict=True)):
+                pitch = pitches[tone % 3]
+                key = (pitch, place % len(chosen))
+                if key not in kept:
+                    word = vowels[chosen[key[1]]]
+                    seconds = max(step * plan.beat * 1.1, 0.12)
+                    sound = singing.vowel(
+                        singer.voice, word, float(pitch), seconds, singer.timbre, rng
+                    )
+                    kept[key] = effects.faded(effects.normalise(sound), 0.004, 0.015)
+                sound = effects.pan(kept[key], float(np.sin(2.0 * place)) * 0.6)
+                effects.place(tracks.pads, sound, plan.seconds(bar, float(beat)), 0.8)
+
+
+def _mixed(
+    plan: Plan, sections: list[Section], tracks: _Tracks, rng: np.random.Generator
+) -> np.ndarray:
+    """Treat the tracks and mix them."""
+    lead = _treated(tracks.lead, plan, rng)
+    wide = effects.highpass(tracks.doubles + tracks.backing, float(rng.uniform(120, 250)))
+    if np.any(wide):
+        wide = effects.compress(effects.random_eq(wide, rng, 3.0), -26.0, 4.0)
+    pads = tracks.pads
+    if np.any(pads):
+        pads = effects.random_eq(pads, rng, 4.0)
+    mix = effects.normalise(lead, _LEVEL)
+    mix = mix + effects.decibels(rng.uniform(-9.0, -2.0)) * effects.normalise(wide, _LEVEL)
+    mix += effects.decibels(rng.uniform(-12.0, -3.0)) * effects.normalise(pads, _LEVEL)
+    mix = _special(mix.astype(np.float32), plan, sections, rng)
+    mix = _spaced(mix, plan, rng)
+    return effects.normalise(mix * _gate(plan, sections), _LEVEL).astype(np.float32)
+
+
+def _treated(lead: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
+    """Equaliser, compressor, de-esser and saturation of a lead voice."""
+    if not np.any(lead):
+        return lead
+    lead = effects.highpass(lead, float(rng.uniform(70, 140)))
+    lead = effects.random_eq(lead, rng, 4.0)
+    lead = effects.high_shelf(lead, float(rng.uniform(5000, 10000)), float(rng.uniform(-2, 6)))
+    lead = effects.compress(lead, float(rng.uniform(-30, -18)), float(rng.uniform(2.5, 8.0)))
+    if rng.random() < 0.6:
+        lead = _de_essed(lead, float(rng.uniform(3.0, 9.0)))
+    if rng.random() < {"rock": 0.5, "metal": 0.7, "indie": 0.5}.get(plan.style, 0.3):
+        lead = effects.drive(lead, float(rng.uniform(-4, 8)), float(rng.uniform(0.0, 0.2)))
+    return lead
+
+
+def _de_essed(audio: np.ndarray, most: float) -> np.ndarray:
+    """Turn sibilants down by up to `most` dB where they stand out."""
+    high = effects.highpass(audio, 5500.0)
+    hop = 441
+    count = -(-audio.shape[-1] // hop)
+    padded = np.zeros((2, len(audio), count * hop), np.float32)
+    padded[0, :, : audio.shape[-1]] = audio
+    padded[1, :, : audio.shape[-1]] = high
+    power = np.mean(padded.reshape(2, len(audio), count, hop) ** 2, axis=(1, 3)) + 1e-12
+    share = 10.0 * np.log10(power[1] / power[0])
+    cut = np.clip(share + 6.0, 0.0, 4.0) / 4.0 * most
+    cut = np.convolve(cut, np.ones(3) / 3.0, "same")
+    gain = np.interp(np.arange(audio.shape[-1]) / hop - 0.5, np.arange(count), cut)
+    return (audio - high * (1.0 - 10.0 ** (-gain / 20.0))).astype(np.float32)
+
+
+def _special(
+    mix: np.ndarray, plan: Plan, sections: list[Section], rng: np.random.Generator
+) -> np.ndarray:
+    """Now and then a section through a telephone, or the whole through a fuzz or a chorus."""
+    if rng.random() < 0.1:
+        section = sections[rng.integers(len(sections))]
+        first = int(plan.seconds(section.first_bar) * SAMPLE_RATE)
+        last = int(plan.seconds(section.first_bar + section.nb_bars) * SAMPLE_RATE)
+        thin = effects.highpass(mix[:, first:last], float(rng.uniform(300, 700)), 3)
+        thin = effects.lowpass(thin, float(rng.uniform(2500, 5000)), 4)
+        if rng.random() < 0.6:
+            thin = effects.drive(thin, float(rng.uniform(4, 14)))
+        mix = mix.copy()
+        mix[:, first:last] = effects.faded(effects.normalise(thin, _LEVEL), 0.01, 0.01)
+    if rng.random() < {"metal": 0.25, "rock": 0.1, "indie": 0.1}.get(plan.style, 0.03):
+        mix = effects.drive(mix, float(rng.uniform(8, 18)), 0.1)
+    if rng.random() < 0.06:
+        mix = effects.chorus(mix, rng)
+    return mix
+
+
+def _spaced(mix: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
+    """Echo and reverb: from a dry booth to a hall."""
+    if rng.random() < 0.4:
+        beats = float(rng.choice((0.25, 0.5, 0.75, 1.0)))
+        level = float(rng.uniform(-22, -9))
+        mix = effects.echo(mix, beats * plan.beat, float(rng.uniform(0.2, 0.55)), level)
+    elif rng.random() < 0.2:
+        mix = effects.echo(mix, float(rng.uniform(0.07, 0.13)), 0.1, float(rng.uniform(-12, -6)))
+    if rng.random() < 0.92:
+        seconds = float(np.exp(rng.uniform(np.log(0.35), np.log(3.2))))
+        brightness = float(rng.uniform(3000, 9000))
+        response = effects.room(rng, seconds, brightness, float(rng.uniform(0.0, 0.06)))
+        mix = effects.reverb(mix, response, float(rng.uniform(-24.0, -7.0)))
+    return mix
+
+
+def _gate(plan: Plan, sections: list[Section]) -> np.ndarray:
+    """Factor over time: 1 in the sections that have voices, with a little before and after."""
+    gate = np.zeros(plan.nb_timesteps, np.float32)
+    for section in sections:
+        first = plan.seconds(section.first_bar) - _BEFORE
+        last = plan.seconds(section.first_bar + section.nb_bars)
+        time = np.arange(
+            max(int(first * SAMPLE_RATE), 0),
+            min(int((last + _AFTER) * SAMPLE_RATE), plan.nb_timesteps),
+        )
+        seconds = time / SAMPLE_RATE
+        opening = np.clip((seconds - first) / 0.05, 0.0, 1.0)
+        closing = np.clip((last + _AFTER - seconds) / _AFTER, 0.0, 1.0) ** 2
+        gate[time] = np.maximum(gate[time], np.minimum(opening, closing))
+    return gate
