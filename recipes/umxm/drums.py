@@ -136,7 +136,7 @@ class Recording:
         self._spread = float(rng.uniform(0.3, 1.3))
         # What a velocity does to the level: little where a record is compressed.
         self._dynamics = float(rng.uniform(0.9, 2.0))
-        self._bright = float(rng.uniform(-2.0, 5.0))
+        self._bright = float(rng.uniform(-4.0, 3.5))
         self._tuning = float(rng.uniform(-1.0, 1.0))
         self._gated = not self._is_machine and rng.random() < 0.15
         self._hall = effects.room(rng, rng.uniform(0.5, 1.5), rng.uniform(3000, 9000))
@@ -287,7 +287,7 @@ def _mastered(
         stem = effects.random_eq(stem, rng, 4.0)
     else:
         stem = effects.low_shelf(stem, rng.uniform(60, 120), rng.uniform(-3, 4))
-        stem = effects.high_shelf(stem, rng.uniform(4000, 9000), rng.uniform(-3, 5))
+        stem = effects.high_shelf(stem, rng.uniform(4000, 9000), rng.uniform(-4, 4))
     if rng.random() < (0.3 if is_finished else 0.7):
         threshold, ratio = rng.uniform(-26, -12), rng.uniform(2, 6)
         release = rng.uniform(0.06, 0.3)
@@ -297,7 +297,7 @@ def _mastered(
     if rng.random() < 0.05:
         # Old or cheap machines and samplers, phones, effects of an intro.
         stem = effects.lowpass(stem, rng.uniform(5000, 11000))
-    stem = effects.width(stem, rng.uniform(0.4, 1.2))
+    stem = effects.width(stem, rng.uniform(0.25, 1.05))
     stem = effects.softened(stem, rng.uniform(12, 22))
     return effects.highpass(stem, rng.uniform(22, 35))
 
