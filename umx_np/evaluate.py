@@ -41,13 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from .evaluation.options import evaluate_arguments
-    from .evaluation.plot import check_available, draw_boxes
+    from .evaluation.plot import draw_boxes
     from .evaluation.runner import evaluate
     from .evaluation.summary import import_pandas, write_pandas
+    from .plots import check_available
 
     # Not after hours of computing.
     if args.plot is not None:
-        check_available()
+        check_available("--plot")
     if args.pandas is not None:
         import_pandas()
     result = evaluate(**evaluate_arguments(args))

@@ -357,15 +357,40 @@ def _filters(
     correlations = _correlations(references, [*references, *estimates], nb_taps)
     nb_signals = len(references) * nb_channels
     among, across = correlations[..., :nb_signals], correlations[..., nb_signals:]
+    signals = [channel for reference in references for channel in reference]
 
-    common = _solve(among, across)
+    common = np.zeros((nb_signals, nb_taps, across.shape[2]))
+    rows = _distinct(signals, among[0])
+    common[rows] = _solve(among[:, rows][:, :, rows], across[:, rows])
     if len(references) == 1:
         return common[None], common
-    own = np.empty((len(estimates), nb_channels, nb_taps, nb_channels))
+    own = np.zeros((len(estimates), nb_channels, nb_taps, nb_channels))
     for i, k in enumerate(channels):
         columns = slice(i * nb_channels, (i + 1) * nb_channels)
-        own[i] = _solve(among[:, k, k], across[:, k, columns])
+        rows = _distinct(signals[k], among[0, k, k])
+        inner, outer = among[:, k, k], across[:, k, columns]
+        own[i, rows] = _solve(inner[:, rows][:, :, rows], outer[:, rows])
     return own, common
+
+
+def _distinct(signals: list[np.ndarray], products: np.ndarray) -> list[int]:
+    """Numbers of the signals that are neither silent nor a copy of an earlier one.
+
+    The others can explain nothing more, and would make the normal equations singular. Copies are
+    common: a mono stem in stereo has two equal channels. `products` are the inner products of the
+    signals, which tell most apart without looking at the samples.
+    """
+    found: list[int] = []
+    for p, signal in enumerate(signals):
+        energy = products[p, p]
+        if not np.any(signal):
+            continue
+        if not any(
+            abs(products[p, q] - energy) <= 1e-9 * energy and np.array_equal(signals[q], signal)
+            for q in found
+        ):
+            found.append(p)
+    return found
 
 
 def _correlations(
@@ -430,12 +455,16 @@ def _solve(among: np.ndarray, across: np.ndarray) -> np.ndarray:
     matrix = lags[taps[:, None] - taps[None, :] + nb_taps - 1]
     matrix = matrix.transpose(2, 0, 3, 1).reshape(rows * nb_taps, rows * nb_taps)
     target = across.transpose(1, 0, 2).reshape(rows * nb_taps, columns)
-    matrix[np.diag_indices_from(matrix)] += np.finfo(np.float64).eps
-    try:
-        filters = np.linalg.solve(matrix, target)
-    except np.linalg.LinAlgError:
-        filters = np.linalg.lstsq(matrix, target, rcond=None)[0]
-    return filters.reshape(rows, nb_taps, columns)
+    # museval's; with samples of the usual level it does nothing.
+    ridge = np.finfo(np.float64).eps
+    while True:
+        matrix[np.diag_indices_from(matrix)] += ridge
+        try:
+            return np.linalg.solve(matrix, target).reshape(rows, nb_taps, columns)
+        except np.linalg.LinAlgError:
+            # Some signals are filtered copies of others. As little as the rounding of the matrix
+            # has done already chooses one of the many solutions, all of which explain the same.
+            ridge = max(10.0 * ridge, np.finfo(np.float64).eps * matrix.diagonal().max())
 
 
 def _quick_length(length: int) -> int:
