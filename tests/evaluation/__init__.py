@@ -1,0 +1,1 @@
+"""Scores, the data sets they are made on, and the command."""
