@@ -12,6 +12,7 @@ import itertools
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -32,6 +33,10 @@ _SCALES = np.array([2000.0, 120.0] + [120.0] * _BANDS + [60.0] * _ENVELOPE_SIZE)
 _PIECE = 30.0
 # Frames: longest consonants before and after a vowel, least and greatest steady centre.
 _ONSET, _CODA, _STEADY = 44, 30, (4, 30)
+# Logarithm of a power per dB.
+_NEPER = np.log(10.0) / 10.0
+# Noise in the lowest band, in dB, over which a frame has no voice.
+_VOICELESS = -0.05
 _FREQUENCIES = np.arange(_FFT_SIZE // 2 + 1) * (SAMPLE_RATE / _FFT_SIZE)
 
 
@@ -83,7 +88,9 @@ class Timbre:
     tilt : float
         dB by which voiced sound rises per octave over 1 kHz.
     breath : float
-        0 is clear, 1 is a whisper.
+        0 is as spoken, 1 is a whisper.
+    clarity : float
+        Factor of the harmonics' distance to the noise, in dB: singers are clearer than speakers.
     vibrato : float
         Depth in cents.
     rate : float
@@ -100,6 +107,7 @@ class Timbre:
     ring: float = 0.0
     tilt: float = 0.0
     breath: float = 0.0
+    clarity: float = 1.5
     vibrato: float = 35.0
     rate: float = 5.5
     glide: float = 0.075
@@ -148,8 +156,8 @@ def frames(library: Library, path: Path) -> Frames:
 
     coded = library.made(f"world 1 {path.relative_to(library.audio)}", make)
     table = coded.astype(np.float64) / 32767.0 * _SCALES
-    f0 = np.where(table[:, 0] > 40.0, table[:, 0], 0.0)
     bands = 2 + _BANDS
+    f0 = np.where((table[:, 0] > 40.0) & (table[:, 2] < _VOICELESS), table[:, 0], 0.0)
     return Frames(f0, table[:, 1], table[:, 2:bands], table[:, bands:])
 
 
@@ -208,36 +216,55 @@ def synthesise(voice: Frames, f0: np.ndarray, gain: np.ndarray, timbre: Timbre) 
     ndarray [shape=(1, nb_timesteps)], float32
     """
     pyworld = _pyworld()
-    coded = np.ascontiguousarray(voice.envelope)
-    envelope = pyworld.decode_spectral_envelope(coded, SAMPLE_RATE, _FFT_SIZE)
-    bands = voice.aperiodicity * (1.0 - timbre.breath)
-    bands = np.ascontiguousarray(np.minimum(bands, -1e-3))
-    aperiodicity = pyworld.decode_aperiodicity(bands, SAMPLE_RATE, _FFT_SIZE)
-    place = np.minimum(np.arange(envelope.shape[1]) / timbre.formants, envelope.shape[1] - 1.001)
+    shapes, mean, bands, floor = _decoder()
+    place = np.minimum(np.arange(shapes.shape[1]) / timbre.formants, shapes.shape[1] - 1.001)
     reach = timbre.top / SAMPLE_RATE * _FFT_SIZE
     over = np.maximum(place - reach, 0.0) * (SAMPLE_RATE / _FFT_SIZE)
     place = np.minimum(place, reach)
     first = place.astype(np.int64)
     part = place - first
-    envelope = envelope[:, first] * (1.0 - part) + envelope[:, first + 1] * part
-    # What the recording lacks at the top falls by 3 dB a kHz.
-    envelope *= 10.0 ** (-0.3 * over / 1000.0)
+    shapes = shapes[:, first] * (1.0 - part) + shapes[:, first + 1] * part
+    mean = mean[first] * (1.0 - part) + mean[first + 1] * part
+    # What the recording lacks at the top falls by 3 dB a kHz; rumble under a voice is no voice.
+    mean = mean - _NEPER * (0.003 * over + 13.0 * (_FREQUENCIES < 60.0))
     voiced = f0 > 0
     octaves = np.log2(np.maximum(_FREQUENCIES, 1000.0) / 1000.0)
     bell = np.exp(-0.5 * (np.log2(np.maximum(_FREQUENCIES, 1.0) / 3000.0) / 0.22) ** 2)
     curve = timbre.tilt * np.minimum(octaves, 2.5) + timbre.ring * bell
-    envelope[voiced] *= 10.0 ** (curve / 10.0)
-    envelope *= 10.0 ** (gain[:, None] / 10.0)
-    # Rumble under the voice is no voice.
-    envelope[:, _FREQUENCIES < 60.0] *= 0.05
+    # Decoding, gain and curve are sums of logarithms: one product does them all.
+    rows = np.column_stack([voice.envelope, _NEPER * gain, _NEPER * voiced])
+    columns = np.vstack([shapes, np.ones((1, shapes.shape[1])), curve])
+    envelope = np.exp(_product(rows, columns, mean)).astype(np.float64) + 1e-14
+    noise = voice.aperiodicity * timbre.clarity * (1.0 - timbre.breath)
+    aperiodicity = np.exp(_product(np.minimum(noise, -1e-3), bands, floor)).astype(np.float64)
+    np.clip(aperiodicity, 1e-3, 0.9999, out=aperiodicity)
     aperiodicity[~voiced] = 1.0
     audio = pyworld.synthesize(
         np.ascontiguousarray(f0, np.float64),
-        np.ascontiguousarray(envelope + 1e-14),
-        np.ascontiguousarray(aperiodicity),
+        envelope,
+        aperiodicity,
         SAMPLE_RATE,
     )
     return np.asarray(audio[None], np.float32)
+
+
+@lru_cache(maxsize=1)
+def _decoder() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """WORLD's decoding as matrices: logarithms of envelope and aperiodicity are affine in codes."""
+    pyworld = _pyworld()
+    rate, size = SAMPLE_RATE, _FFT_SIZE
+    zero = np.log(pyworld.decode_spectral_envelope(np.zeros((1, _ENVELOPE_SIZE)), rate, size))
+    shapes = np.log(pyworld.decode_spectral_envelope(np.eye(_ENVELOPE_SIZE), rate, size)) - zero
+    level = np.full((1, _BANDS), -1.0)
+    low = np.log(pyworld.decode_aperiodicity(level, rate, size))
+    lower = np.log(pyworld.decode_aperiodicity(level - np.eye(_BANDS), rate, size))
+    bands = low - lower
+    return shapes, zero[0], bands, (low + bands.sum(axis=0))[0]
+
+
+def _product(rows: np.ndarray, columns: np.ndarray, added: np.ndarray) -> np.ndarray:
+    product = rows.astype(np.float32) @ columns.astype(np.float32)
+    return np.asarray(product + added.astype(np.float32))
 
 
 def taken(voice: Frames, places: np.ndarray) -> Frames:

@@ -380,7 +380,7 @@ def _special(
         mix = mix.copy()
         mix[:, first:last] = effects.faded(effects.normalise(thin, _LEVEL), 0.01, 0.01)
     if rng.random() < {"metal": 0.25, "rock": 0.1, "indie": 0.1}.get(plan.style, 0.03):
-        mix = effects.drive(mix, float(rng.uniform(8, 18)), 0.1)
+        mix = effects.drive(mix, float(rng.uniform(6, 13)), 0.1)
     if rng.random() < 0.06:
         mix = effects.chorus(mix, rng)
     return mix
