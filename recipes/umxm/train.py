@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,26 +40,32 @@ class Stage:
         Excerpts of a step.
     lr : float
         Learning rate at the beginning; it falls along a cosine.
-    epochs, samples_per_track : int
-        How long it lasts.
+    steps : int
+        About how many steps of the optimiser it takes.
     """
 
     name: str
     seq_dur: float
     batch_size: int
     lr: float
-    epochs: int
-    samples_per_track: int
+    steps: int
 
 
+# Short excerpts first: many steps for the time they take.
 STAGES = (
-    Stage("learn", seq_dur=3.0, batch_size=8, lr=1e-3, epochs=24, samples_per_track=12),
-    Stage("refine", seq_dur=6.0, batch_size=8, lr=3e-4, epochs=12, samples_per_track=8),
+    Stage("learn", seq_dur=3.0, batch_size=8, lr=1e-3, steps=5000),
+    Stage("refine", seq_dur=6.0, batch_size=8, lr=5e-4, steps=3000),
 )
+_STEPS_PER_EPOCH = 250
 
 
 def command(
-    target: str, stage: Stage, songs: Path, out: Path, threads: int, before: Path | None
+    target: str,
+    stage: Stage,
+    songs: Path,
+    out: Path,
+    before: Path | None = None,
+    more: Sequence[str] = (),
 ) -> list[str]:
     """Arguments of the trainer for a target and a stage.
 
@@ -73,10 +79,10 @@ def command(
         Folder with the rendered ``train`` and ``valid`` songs.
     out : Path
         Folder with the stages' folders.
-    threads : int
-        To compute on.
     before : Path or None
         Folder of the stage whose weights are the beginning.
+    more : sequence of str
+        Further arguments.
 
     Returns
     -------
@@ -84,14 +90,17 @@ def command(
     """
     others = [f"{name}.wav" for name in STEMS if name != target]
     folder = out / stage.name
+    nb_songs = max(1, sum(1 for path in (songs / "train").iterdir() if path.is_dir()))
+    samples_per_track = max(1, round(_STEPS_PER_EPOCH * stage.batch_size / nb_songs))
+    epochs = round(stage.steps * stage.batch_size / (samples_per_track * nb_songs))
     arguments = [
         *("--dataset", "trackfolder_fix", "--root", str(songs)),
         *("--target-file", f"{target}.wav", "--interferer-files", *others),
         *_DATA,
-        *("--samples-per-track", str(stage.samples_per_track), "--seq-dur", str(stage.seq_dur)),
-        *("--batch-size", str(stage.batch_size), "--epochs", str(stage.epochs)),
+        *("--samples-per-track", str(samples_per_track), "--seq-dur", str(stage.seq_dur)),
+        *("--batch-size", str(stage.batch_size), "--epochs", str(epochs)),
         *("--lr", str(stage.lr), "--lr-schedule", "cosine", "--patience", "0"),
-        *("--threads", str(threads), "--nb-workers", "1", "--safetensors", "--plot"),
+        *("--nb-workers", "1", "--safetensors", "--plot", *more),
     ]
     if (folder / f"{target}.chkpnt").exists():
         arguments += ["--checkpoint", str(folder)]
@@ -110,29 +119,27 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=list(STEMS), choices=STEMS)
     parser.add_argument("--stages", nargs="+", default=[stage.name for stage in STAGES])
     parser.add_argument("--jobs", type=int, default=2, help="targets trained side by side")
-    parser.add_argument("--threads", type=int, default=1, help="threads of each")
+    parser.add_argument("more", nargs="*", help="after --: arguments of umx_np.train")
     options = parser.parse_args()
     songs, out = Path(options.songs), Path(options.out)
-    failed = threading.Event()
 
-    def train(target: str) -> None:
-        before = None
-        for stage in STAGES:
-            if stage.name in options.stages and not failed.is_set():
-                arguments = command(target, stage, songs, out, options.threads, before)
-                (out / stage.name).mkdir(parents=True, exist_ok=True)
-                with open(out / stage.name / f"{target}.log", "a") as log:
-                    done = subprocess.run(arguments, stdout=log, stderr=subprocess.STDOUT)
-                if done.returncode:
-                    failed.set()
-                    print(f"{target}: {stage.name} ended with {done.returncode}, see {log.name}")
-                    return
-            before = out / stage.name
+    def train(target: str, stage: Stage, before: Path | None) -> bool:
+        arguments = command(target, stage, songs, out, before, options.more)
+        (out / stage.name).mkdir(parents=True, exist_ok=True)
+        with open(out / stage.name / f"{target}.log", "a") as log:
+            done = subprocess.run(arguments, stdout=log, stderr=subprocess.STDOUT)
+        if done.returncode:
+            print(f"{target}: {stage.name} ended with {done.returncode}, see {log.name}")
+        return done.returncode == 0
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(train, options.targets))
-    if failed.is_set():
-        sys.exit(1)
+    before = None
+    for stage in STAGES:
+        if stage.name in options.stages:
+            with ThreadPoolExecutor(options.jobs) as pool:
+                jobs = [pool.submit(train, name, stage, before) for name in options.targets]
+            if not all(job.result() for job in jobs):
+                sys.exit(1)
+        before = out / stage.name
 
 
 if __name__ == "__main__":
