@@ -68,6 +68,9 @@ def amplifier(audio: np.ndarray, rng: np.random.Generator, gain: float) -> np.nd
         out = effects.highpass(out, rng.uniform(60, 140), 1)
         out = effects.drive(out, gain * 0.45, rng.uniform(0.0, 0.15))
         out = _gated(out, audio)
+    else:
+        out = effects.compress(out, -22.0, rng.uniform(2.0, 5.0), 0.003)
+        out = effects.drive(out, rng.uniform(-6.0, 2.0))
     return effects._filtered(out, cabinet(rng))
 
 
@@ -175,4 +178,5 @@ def acoustic(
         audio = sampler(library, name).play(played, plan.nb_timesteps, rng, detune, 0.08)
         out += effects.pan(audio, (side if take else -side) if double else place)
     out = effects.highpass(out, rng.uniform(80, 160))
+    out = effects.drive(effects.compress(out, -22.0, rng.uniform(1.5, 4.0)), -6.0)
     return effects.high_shelf(out, rng.uniform(4000, 8000), rng.uniform(0, 6))

@@ -16,13 +16,14 @@ _GUITARS = (
     ("War of freedom", 140.0),
 )
 _GUITAR_FOLDER = "games/fretsonfire/data/songs/sectoid"
-# Folder, and the frequency under which its accompaniment holds a bass line.
+# Folder, how often it is taken, and the frequency under which its accompaniment holds a bass line.
+# The fourth and fifth are mostly bass, whose overtones the high pass leaves.
 _SONGS = (
-    ("1.Hydrogen", 160.0),
-    ("3.Sodium", 150.0),
-    ("4.Potassium", 190.0),
-    ("5.Rubidium", 190.0),
-    ("6.Caesium", 180.0),
+    ("1.Hydrogen", 0.32, 160.0),
+    ("3.Sodium", 0.32, 150.0),
+    ("4.Potassium", 0.1, 280.0),
+    ("5.Rubidium", 0.04, 400.0),
+    ("6.Caesium", 0.22, 200.0),
 )
 _SLOWEST, _FASTEST = 0.85, 1.18
 
@@ -46,7 +47,7 @@ def electronic(
     plan: Plan, library: Library, sections: list[Section], rng: np.random.Generator
 ) -> np.ndarray:
     """Accompaniment of electronic songs, freed of its bass line."""
-    folder, lowest = _SONGS[rng.integers(len(_SONGS))]
+    folder, _, lowest = _SONGS[rng.choice(len(_SONGS), p=[song[1] for song in _SONGS])]
     recorded = library.stored(library.audio / "everythingisfree" / folder / "other.ogg")
     factor = rng.uniform(_SLOWEST, _FASTEST)
     audio = _excerpts(plan, recorded, sections, factor, 0.0, rng)
