@@ -61,7 +61,7 @@ def claim_folder(
             scores_path(evaldir, subset, name).unlink()
     elif present:
         stored = _read(path)
-        what_to_do = "use another --evaldir, or --overwrite to make them anew"
+        what_to_do = "use another evaldir, or overwrite to make them anew"
         if stored is None:
             raise ConfigError(
                 f"evaldir={str(evaldir)!r} has scores of {len(present)} tracks, but not what they "

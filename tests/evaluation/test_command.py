@@ -1,0 +1,217 @@
+"""``python -m umx_np.evaluate``: Open-Unmix's options, and where each of them goes."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umx_np import evaluate as command
+from umx_np.evaluation import bss_eval, evaluate, scores
+from umx_np.evaluation.options import build_parser, evaluate_arguments, parse_options
+
+# Those of `python -m openunmix.evaluate` and their defaults. The model is chosen for its licence,
+# and filtering the whole track is what Open-Unmix does in spite of its default.
+UPSTREAM = {
+    "targets": None,
+    "model": None,
+    "outdir": None,
+    "evaldir": None,
+    "root": None,
+    "subset": "test",
+    "cores": 1,
+    "no_cuda": False,
+    "is_wav": False,
+    "niter": 1,
+    "wiener_win_len": None,
+    "residual": None,
+    "aggregate": None,
+}
+GIVEN = {
+    "--targets": ["vocals", "drums"],
+    "--model": "umxl",
+    "--outdir": "o",
+    "--evaldir": "e",
+    "--root": "r",
+    "--subset": "train",
+    "--cores": 3,
+    "--is-wav": True,
+    "--niter": 2,
+    "--wiener-win-len": 300,
+    "--residual": "rest",
+    "--aggregate": {"x": ["vocals"]},
+    "--dataset": "folder",
+    "--download": True,
+    "--estimates": "s",
+    "--overwrite": True,
+    "--softmask": True,
+    "--offline": True,
+    "--device": "reference",
+    "--threads": 5,
+    "--precision": "fast",
+    "--bits": "float",
+    "--method": "museval",
+}
+
+
+def words(flag: str, value: Any) -> list[str]:
+    if value is True:
+        return [flag]
+    if isinstance(value, list):
+        return [flag, *value]
+    return [flag, json.dumps(value) if isinstance(value, dict) else str(value)]
+
+
+@pytest.fixture(autouse=True)
+def short_filters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "bss_eval", functools.partial(bss_eval, nb_taps=32))
+
+
+@pytest.fixture
+def basic(songs: Path, model: Path) -> list[str]:
+    return ["--dataset", "folder", "--root", str(songs), "--model", str(model)]
+
+
+def test_options_of_open_unmix():
+    parsed = vars(parse_options([]))
+    assert {name: parsed[name] for name in UPSTREAM} == UPSTREAM
+
+
+@pytest.mark.parametrize("flag", GIVEN)
+def test_every_option_reaches_its_argument(flag):
+    default = evaluate_arguments(parse_options([]))
+    given = evaluate_arguments(parse_options(words(flag, GIVEN[flag])))
+    name = flag.removeprefix("--").replace("-", "_")
+    assert given[name] == GIVEN[flag]
+    assert {**given, name: default[name]} == default
+
+
+def test_arguments_are_those_of_the_function():
+    """With the same defaults, and none is forgotten."""
+    parameters = inspect.signature(evaluate).parameters
+    arguments = evaluate_arguments(parse_options([]))
+    assert set(arguments) == set(parameters)
+    for name, parameter in parameters.items():
+        if name != "progress":
+            assert arguments[name] == parameter.default, name
+    flags = {flag for action in build_parser()._actions for flag in action.option_strings}
+    others = {"--no-cuda", "--plot", "--pandas", "--quiet", "--help", "-h"}
+    assert flags - others == set(GIVEN)
+
+
+def test_devices_and_bars():
+    assert evaluate_arguments(parse_options(["--no-cuda"]))["device"] == "cpu"
+    both = parse_options(["--no-cuda", "--device", "reference"])
+    assert evaluate_arguments(both)["device"] == "reference"
+    assert evaluate_arguments(parse_options(["--quiet"]))["progress"] is False
+    assert evaluate_arguments(parse_options([]))["progress"] is True
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--cores", "0"], "0 must be at least 1"),
+        (["--niter", "-1"], "must not be negative"),
+        (["--aggregate", "{"], "is not JSON"),
+        (["--aggregate", "[]"], "must be a JSON object"),
+        (["--dataset", "x"], "invalid choice"),
+        (["--no-cuda", "--device", "cuda:0"], "contradicts"),
+        (["--tar", "vocals"], "unrecognized arguments"),
+    ],
+)
+def test_mistakes_in_options(argv, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        parse_options(argv)
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command(basic, tmp_path, capsys, pandas):
+    pytest.importorskip("matplotlib")
+    evaldir, plot = tmp_path / "scores", tmp_path / "boxes.png"
+    pickled = tmp_path / "tiny.pandas"
+    argv = [*basic, "--evaldir", str(evaldir), "--plot", str(plot), "--pandas", str(pickled)]
+    assert command.main(argv) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0] == "tiny: niter 1, wiener_win_len whole track"
+    assert lines[3].split()[0] == "vocals"
+    assert "[3/3]" in err
+    summary = json.loads((evaldir / "test_summary.json").read_text())
+    assert f"{summary['median']['vocals']['SDR']:.3f}" in lines[3]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert pickled.stat().st_size > 1000
+
+    assert command.main([*argv[:8], "--quiet"]) == 0
+    again, err = capsys.readouterr()
+    assert again == out
+    assert err == ""
+
+
+def test_existing_stems(songs, stems_folder, capsys):
+    argv = ["--dataset", "folder", "--root", str(songs), "--estimates", str(stems_folder)]
+    assert command.main(argv) == 0
+    assert capsys.readouterr().out.startswith(f"{stems_folder.name}: existing estimates\n")
+
+
+def test_failures_show_in_the_exit_status(songs, stems_folder, tmp_path, capsys):
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(stems_folder / name, target_is_directory=True)
+    argv = ["--dataset", "folder", "--root", str(songs), "--quiet"]
+    assert command.main([*argv, "--estimates", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert "error: three: track='three' has no estimates" in err
+    assert "1 of 3 tracks could not be evaluated" in err
+    assert "vocals" in out
+    assert command.main([*argv, "--estimates", str(tmp_path / "none")]) == 1
+    out, err = capsys.readouterr()
+    assert err.startswith("umx_np.evaluate: error: estimates=")
+    assert out == ""
+
+
+@pytest.mark.parametrize(("option", "package"), [("--plot", "matplotlib"), ("--pandas", "pandas")])
+def test_missing_packages_are_named_at_once(option, package, basic, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("umx_np.evaluation.runner.evaluate", lambda **arguments: pytest.fail("ran"))
+    assert command.main([*basic, option, "file"]) == 1
+    assert "umx-np[" in capsys.readouterr().err
+
+
+def test_interruption(basic, monkeypatch, capsys):
+    def interrupted(**arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("umx_np.evaluation.runner.evaluate", interrupted)
+    assert command.main(basic) == 130
+    assert "interrupted" in capsys.readouterr().err
+
+
+def test_as_a_program():
+    """Help needs nothing heavy, and without data the program says what it needs."""
+    code = (
+        "import sys\nfrom umx_np.evaluate import main\n"
+        "try:\n    main(['--help'])\n"
+        "except SystemExit:\n"
+        "    assert not {'scipy', 'museval', 'musdb', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    environment = {**os.environ, "HOME": "/nonexistent", "USERPROFILE": "/nonexistent"}
+    environment.pop("MUSDB_PATH", None)
+    run = subprocess.run(
+        [sys.executable, "-m", "umx_np.evaluate"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert run.returncode == 1
+    assert "give the folder of MUSDB18 with --root" in run.stderr
+    assert "Traceback" not in run.stderr
