@@ -16,10 +16,13 @@ from .sources import Library
 # Where speech comes from, and up to which frequency it reaches.
 SPEECH = {
     "speech_kathleen": 20000.0,
-    "speech_kerstin": 20000.0,
+    "speech_kerstin": 6700.0,
     "speech_nathalie": 20000.0,
-    "speech_flemishguy": 11000.0,
+    "speech_flemishguy": 10500.0,
 }
+_SPEECH_SHARES = (0.27, 0.2, 0.26, 0.27)
+# Speech that is used as it is must have its top.
+_TALKING = 10000.0
 LEADS = "everythingisfree/*/vocals_lead.ogg"
 SINGERS = "vocadito/**/*.ogg"
 # Recordings of speech that lend their words to a song.
@@ -120,7 +123,7 @@ def choose_timbre(rng: np.random.Generator, formants: float, style: str) -> sing
 
 def from_speech(plan: Plan, library: Library, rng: np.random.Generator, rap: bool) -> Singer:
     """A speaker of whom WORLD makes a singer, or a rapper."""
-    name = str(rng.choice(list(SPEECH)))
+    name = str(rng.choice(list(SPEECH), p=_SPEECH_SHARES))
     paths = library.files(f"{name}/*.ogg")
     chosen = rng.choice(len(paths), min(_NB_RECORDINGS, len(paths)), replace=False)
     parts = [singing.frames(library, paths[index]) for index in chosen]
@@ -253,7 +256,7 @@ def growled(library: Library, rng: np.random.Generator) -> list[tuple[float, np.
 
 def talked(library: Library, rng: np.random.Generator) -> list[tuple[float, np.ndarray]]:
     """Plain speech at another speed."""
-    name = str(rng.choice(list(SPEECH)))
+    name = str(rng.choice([name for name, top in SPEECH.items() if top > _TALKING]))
     paths = library.files(f"{name}/*.ogg")
     factor = float(rng.uniform(0.86, 1.16))
     out = []
