@@ -49,7 +49,7 @@ class NumbaBackend:
         if not has_pairs():
             raise DeviceError(
                 "amp=True: mixed precision needs a processor with AVX512-BF16, which this one is "
-                "not; leave it out to compute in single precision"
+                "not, or else a newer numba; leave it out to compute in single precision"
             )
 
     def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:

@@ -215,8 +215,11 @@ def is_faster() -> bool:
 
 
 def has_pairs() -> bool:
-    """Whether this processor multiplies pairs of bfloat16 and adds the products up in float32."""
-    return is_faster() and bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
+    """Whether processor and compiler multiply pairs of bfloat16 and add up in float32."""
+    # LLVM's function for it took integers in place of bfloat16 before version 16.
+    knows = llvmlite.binding.llvm_version_info >= (16,)
+    has = llvmlite.binding.get_host_cpu_features().get("avx512bf16")
+    return knows and is_faster() and bool(has)
 
 
 @once
