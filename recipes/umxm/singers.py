@@ -16,9 +16,9 @@ from .sources import Library
 # Where speech comes from, and up to which frequency it reaches.
 SPEECH = {
     "speech_kathleen": 20000.0,
-    "speech_kerstin": 6700.0,
+    "speech_kerstin": 6100.0,
     "speech_nathalie": 20000.0,
-    "speech_flemishguy": 10500.0,
+    "speech_flemishguy": 10000.0,
 }
 _SPEECH_SHARES = (0.27, 0.2, 0.26, 0.27)
 # Speech that is used as it is must have its top.
@@ -256,7 +256,7 @@ def growled(library: Library, rng: np.random.Generator) -> list[tuple[float, np.
 
 def talked(library: Library, rng: np.random.Generator) -> list[tuple[float, np.ndarray]]:
     """Plain speech at another speed."""
-    name = str(rng.choice([name for name, top in SPEECH.items() if top > _TALKING]))
+    name = str(rng.choice([name for name, top in SPEECH.items() if top >= _TALKING]))
     paths = library.files(f"{name}/*.ogg")
     factor = float(rng.uniform(0.86, 1.16))
     out = []
