@@ -240,7 +240,7 @@ def write_wav(path: Path, sound: np.ndarray) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the song and the model."""
+    """Write the song, the model and the true stems."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--outdir", type=Path, default=Path("example"), help="default: example")
     outdir = parser.parse_args(arguments).outdir
@@ -248,7 +248,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stems = render()
     write_wav(outdir / "song.wav", sum(stems.values()))
     save_folder(design(stems), outdir / "model")
-    print(f"wrote {outdir / 'song.wav'} and {outdir / 'model'}")
+    # Laid out as a data set of one track, for the evaluation.
+    true_stems = outdir / "true" / "song"
+    true_stems.mkdir(parents=True, exist_ok=True)
+    for name, stem in stems.items():
+        write_wav(true_stems / f"{name}.wav", stem)
+    print(f"wrote {outdir / 'song.wav'}, {outdir / 'model'} and {true_stems}")
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def evaluate(
     download : bool
         Download the seven second excerpts if they are not there.
     model : str, path-like or None
-        Published model or model folder; None means ``"umxhq"``.
+        Published model or model folder; None means the one that `umx_np.separate` uses.
     targets : sequence of str or None
         Targets to estimate; None takes all of the model. With `estimates`, the stems to score.
     niter, softmask, residual, device, precision
