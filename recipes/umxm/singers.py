@@ -111,7 +111,7 @@ def choose_timbre(rng: np.random.Generator, formants: float, style: str) -> sing
     return singing.Timbre(
         formants=formants,
         ring=float(rng.uniform(3.0, 9.0)) if rng.random() < 0.35 else 0.0,
-        tilt=float(rng.uniform(-0.5, 3.0)),
+        tilt=float(rng.uniform(0.5, 4.5)),
         breath=float(rng.uniform(0.4, 0.75)) if rng.random() < 0.08 else 0.0,
         clarity=float(rng.uniform(1.0, 2.2)),
         vibrato=0.0 if plain else float(rng.uniform(18.0, 60.0)),

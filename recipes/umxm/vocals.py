@@ -340,6 +340,7 @@ def _treated(lead: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarr
         return lead
     lead = effects.highpass(lead, float(rng.uniform(70, 140)))
     lead = effects.random_eq(lead, rng, 4.0)
+    lead = effects.peak(lead, float(rng.uniform(1200, 4000)), float(rng.uniform(-1, 5)), 0.6)
     lead = effects.high_shelf(lead, float(rng.uniform(5000, 10000)), float(rng.uniform(-2, 6)))
     lead = effects.compress(lead, float(rng.uniform(-30, -18)), float(rng.uniform(2.5, 8.0)))
     if rng.random() < 0.6:
