@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import effects, guitars, parts, performances, soundfonts, synths
+from . import effects, freedoom, guitars, parts, performances, soundfonts, synths
 from .notes import Note, moved
 from .plan import SAMPLE_RATE, Plan, Section
 from .sources import Library
@@ -25,11 +25,20 @@ _MIXTURES = {
     "hiphop": (0.15, 0.06, 0.44, 0.35),
     "indie": (0.5, 0.15, 0.2, 0.15),
 }
+# dB by which a stem's peaks may be over its level.
+_CREST = 17.0
 # How often the stem comes from recorded guitars or electronic songs, with few layers added.
 _PERFORMED = {
     "pop": (0.1, 0.15), "rock": (0.35, 0.02), "electronic": (0.02, 0.35), "ballad": (0.06, 0.12),
     "metal": (0.35, 0.02), "funk": (0.1, 0.1), "hiphop": (0.03, 0.3), "indie": (0.2, 0.12),
 }  # fmt: skip
+# How often the band plays what people wrote for Freedoom; nothing else is written then.
+_SCORED = {
+    "pop": 0.06, "rock": 0.25, "electronic": 0.2, "ballad": 0.03, "metal": 0.4, "funk": 0.05,
+    "hiphop": 0.08, "indie": 0.1,
+}  # fmt: skip
+_GUITAR_PROGRAMS = range(26, 32)
+_SYNTH_PROGRAMS = range(80, 104)
 # Manners of an electric guitar and dB of drive, by style.
 _MANNERS: dict[str, tuple[str, ...]] = {
     "pop": ("strum", "pick", "funk", "power", "lead", "power"),
@@ -113,6 +122,9 @@ def _band(plan: Plan, library: Library, rng: np.random.Generator) -> list[_Layer
 
         layers.append(_Layer(performed, 0.0, rng.uniform(-40, -16)))
         count = int(rng.choice((1, 1, 2, 3)))
+    elif rng.random() < _SCORED[plan.style]:
+        layers = _scored(plan, library, rng)
+        count = len(layers) or count
     names = rng.choice(_KINDS, count, p=_MIXTURES[plan.style])
     for index in range(len(layers), count):
         play = _PLAYERS[str(names[index])](plan, library, rng, f"other {index}")
@@ -148,7 +160,9 @@ def _finished(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         audio = effects.random_eq(audio, rng, 3.0)
     if rng.random() < 0.3:
         audio = effects.width(audio, rng.uniform(0.4, 1.4))
-    return effects.highpass(audio, rng.uniform(50, 90))
+    audio = effects.high_shelf(audio, rng.uniform(5000, 9000), rng.uniform(-1, 6))
+    audio = effects.highpass(audio, rng.uniform(50, 90))
+    return audio * effects.limit(audio, effects.decibels(_CREST) * effects.rms(audio))
 
 
 def _opened(plan: Plan) -> np.ndarray:
@@ -284,6 +298,67 @@ def _synth(
         return treatment(synths.play(plan, notes, patch, plan.rng(f"{name} sound")))
 
     return play
+
+
+def _scored(plan: Plan, library: Library, rng: np.random.Generator) -> list[_Layer]:
+    """Layers that play the parts of one of Freedoom's songs, from the same bars in all of them."""
+    score = freedoom.song(library, rng)[:5]
+    if not score:
+        return []
+    shift = freedoom.transposition(score, plan)
+    longest = {
+        section.name: freedoom.fullest_bar(score, section.nb_bars, rng) for section in plan.sections
+    }
+    layers = []
+    for index, part in enumerate(score):
+        play = _part(plan, library, rng, f"other {index}", part, longest, shift)
+        layers.append(_Layer(play, rng.uniform(-7, 0), rng.uniform(-30, -10)))
+    return layers
+
+
+def _part(
+    plan: Plan,
+    library: Library,
+    rng: np.random.Generator,
+    name: str,
+    part: freedoom.Part,
+    first_bars: dict[str, int],
+    shift: int,
+) -> Callable[[list[Section]], np.ndarray]:
+    """A part on its instrument: guitars are real ones, synthesizers sometimes our own."""
+    guitar = part.program in _GUITAR_PROGRAMS and rng.random() < 0.85
+    synth = part.program in _SYNTH_PROGRAMS and rng.random() < 0.6
+    patch = synths.draw_patch("pad" if 88 <= part.program < 96 else "keys", rng)
+    font = int(rng.integers(len(soundfonts.SOUNDFONTS)))
+    gain = float(rng.uniform(14, 34)) if part.program >= 29 else float(rng.uniform(0, 8))
+    double, damped = rng.random() < 0.5, rng.random() < 0.5
+    lowest = 80.0 if guitar else rng.uniform(90, 180)
+    treatment = _treatment(plan, rng, lowest, "guitar" if guitar else "lead")
+
+    def play(sections: list[Section]) -> np.ndarray:
+        notes: list[Note] = []
+        for section in sections:
+            bar = first_bars[section.name]
+            notes += freedoom.excerpt(part, plan, section, bar, shift)
+        # No lower than a guitar.
+        notes = [replace(note, pitch=note.pitch + 12 * max(0, _octaves(note))) for note in notes]
+        own = plan.rng(f"{name} sound")
+        if guitar:
+            short = [damped and note.duration < 0.17 and note.pitch < 53 for note in notes]
+            notes = [replace(note, muted=muted) for note, muted in zip(notes, short, strict=True)]
+            audio = guitars.electric(plan, library, notes, own, gain, double)
+        elif synth:
+            audio = synths.play(plan, notes, patch, own)
+        else:
+            audio = soundfonts.play(library, font, part.program, notes, plan.nb_timesteps)
+        return treatment(audio)
+
+    return play
+
+
+def _octaves(note: Note) -> int:
+    """By how many octaves a note is under the lowest of a guitar."""
+    return int(np.ceil((parts.TUNING[0] - note.pitch) / 12.0))
 
 
 def _sweeps(plan: Plan, rng: np.random.Generator) -> _Layer:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import mido
 import numpy as np
 import soundfile
 
@@ -60,6 +59,8 @@ def instrument(library: Library, font: int, program: int) -> np.ndarray:
 def _recorded(path: Path, program: int) -> np.ndarray:
     if shutil.which("fluidsynth") is None or not path.exists():
         raise FileNotFoundError(f"fluidsynth and {path} are needed; see recipes/umxm/README.md")
+    import mido  # only where an instrument is recorded for the first time
+
     ticks = 480
     score = mido.MidiFile(ticks_per_beat=ticks)
     track = mido.MidiTrack()

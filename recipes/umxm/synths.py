@@ -50,6 +50,7 @@ def oscillator(
     # Few tables serve all pitches: 4 an octave.
     harmonics = max(1, int(2.0 ** (np.floor(4.0 * np.log2(harmonics)) / 4.0)))
     table = wavetable(shape, harmonics, seed)
+    turns: np.ndarray
     if np.ndim(frequency):
         turns = phase + np.cumsum(frequency) / SAMPLE_RATE
     else:

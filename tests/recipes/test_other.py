@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
-from recipes.umxm import guitars, notes, other, parts, performances, soundfonts, synths
-from recipes.umxm.notes import Note
-from recipes.umxm.plan import SAMPLE_RATE, STYLES, Chord, make_plan
-from recipes.umxm.sources import Library
+# The recipes are no part of the package.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+pytest.importorskip("scipy")
+pytest.importorskip("soxr")
+soundfile = pytest.importorskip("soundfile")
+
+from recipes.umxm import (  # noqa: E402
+    freedoom,
+    guitars,
+    notes,
+    other,
+    parts,
+    performances,
+    soundfonts,
+    synths,
+)
+from recipes.umxm.notes import Note  # noqa: E402
+from recipes.umxm.plan import SAMPLE_RATE, STYLES, Chord, Plan, Section, make_plan  # noqa: E402
+from recipes.umxm.sources import Library  # noqa: E402
 
 _SECONDS = 6.0
 
@@ -55,9 +71,18 @@ def _soundfonts(monkeypatch: pytest.MonkeyPatch) -> None:
     slots = [_tone(pitch, soundfonts._SLOT) for _ in range(2) for pitch in soundfonts._PITCHES]
     recorded = (np.stack([np.concatenate(slots)] * 2) * 32767).astype(np.int16)
     monkeypatch.setattr(soundfonts, "instrument", lambda *_: recorded)
+    monkeypatch.setattr(freedoom, "song", lambda *_: _song())
 
 
-def _section(seed: int = 3):
+def _song() -> tuple[freedoom.Part, ...]:
+    """A C major scale up and down for a guitar and, in long notes, for a pad."""
+    pitches = np.array([48, 50, 52, 53, 55, 57, 59, 60] * 4)
+    begins = np.arange(len(pitches)) * 0.5
+    scale = np.stack([begins, np.full_like(begins, 0.4), pitches, np.full_like(begins, 0.8)], 1)
+    return (freedoom.Part(89, scale[::4] * [1, 4, 1, 1]), freedoom.Part(30, scale))
+
+
+def _section(seed: int = 3) -> tuple[Plan, Section]:
     plan = make_plan(seed, 20.0, "pop")
     section = replace(plan.sections[0], energy=0.9)
     return plan, section
@@ -166,8 +191,44 @@ def test_synths(kind):
     assert np.abs(audio).max() > 1e-3
 
 
+def test_scores_come_into_the_key_and_the_section():
+    plan, section = _section()
+    score = _song()
+    shift = freedoom.transposition(score, replace(plan, tonic=2, mode="major"))
+    assert shift == 2
+    played = freedoom.excerpt(score[1], plan, section, 1, shift)
+    assert played[0].pitch == 50
+    assert played[0].start == plan.seconds(section.first_bar)
+    end = plan.seconds(section.first_bar + section.nb_bars)
+    assert all(note.start + note.duration <= end + 0.1 for note in played)
+    assert freedoom.fullest_bar(score, 4, np.random.default_rng(0)) == 0
+
+
+def test_scores_are_read():
+    mido = pytest.importorskip("mido")
+    track = mido.MidiTrack()
+    for channel, program in ((0, 30), (1, 33), (9, 0)):
+        track.append(mido.Message("program_change", channel=channel, program=program))
+    for _ in range(freedoom._FEWEST_NOTES):
+        for channel in (0, 1, 9):
+            track.append(mido.Message("note_on", channel=channel, note=60, velocity=127))
+        for channel, time in ((0, 240), (1, 0), (9, 0)):
+            message = mido.Message("note_off", channel=channel, note=60, time=time)
+            track.append(message)
+    file = mido.MidiFile(ticks_per_beat=480, tracks=[track])
+    with io.BytesIO() as score:
+        file.save(file=score)
+        read = freedoom._parts(score.getvalue())
+    assert [part.program for part in read] == [30]
+    np.testing.assert_allclose(read[0].notes[1], [0.5, 0.5, 60, 1.0])
+
+
+@pytest.mark.parametrize("scored", [False, True])
 @pytest.mark.parametrize("style", STYLES)
-def test_render(library, style):
+def test_render(library, style, scored, monkeypatch):
+    if scored:
+        monkeypatch.setitem(other._PERFORMED, style, (0.0, 0.0))
+        monkeypatch.setitem(other._SCORED, style, 1.0)
     plan = make_plan(11, _SECONDS, style)
     audio = other.render(plan, library)
     assert audio.shape == (2, plan.nb_timesteps)
