@@ -6,8 +6,10 @@ import functools
 import inspect
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +194,33 @@ def test_interruption(basic, monkeypatch, capsys):
     monkeypatch.setattr("umx_np.evaluation.runner.evaluate", interrupted)
     assert command.main(basic) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="lists processes as POSIX does")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_the_command(songs, stems_folder, tmp_path, number):
+    """Neither after an interruption nor when the one in charge is killed."""
+    code = (
+        "import signal, sys\nfrom umx_np.evaluate import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\nsys.exit(main())"
+    )
+    argv = ["--dataset", "folder", "--root", str(songs), "--estimates", str(stems_folder)]
+    argv += ["--evaldir", str(tmp_path), "--cores", "2", "--threads", "2"]
+    run = subprocess.Popen([sys.executable, "-c", code, *argv], start_new_session=True)
+    deadline = time.monotonic() + 60.0
+    while not list(tmp_path.glob("test/*.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(run.pid, number)
+    assert run.wait(60) == (130 if number == signal.SIGINT else -number)
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(run.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.02)
+    else:
+        os.killpg(run.pid, signal.SIGKILL)
+        pytest.fail("processes were left behind")
 
 
 def test_as_a_program():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -235,6 +237,7 @@ def _begin(job: Job, threads: int) -> None:
     global _context
     # Ctrl-C reaches every process of a terminal; the one in charge ends the others.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     package = logging.getLogger("umx_np")
     package.addHandler(_collector)
     package.propagate = False
@@ -245,6 +248,14 @@ def _begin(job: Job, threads: int) -> None:
     except (UmxError, OSError) as error:
         # Raising here would break the pool without a word about the reason.
         _context = str(error)
+
+
+def _leave_with_parent() -> None:
+    """End this process when the one in charge is gone; nobody else would, were it killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(task: Task) -> Outcome:
