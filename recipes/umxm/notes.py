@@ -24,7 +24,7 @@ _NAME = re.compile(r"(?:^|_)([a-g])([b#]?)(\d)(?:_(p|mp|mf|f|vl\d))?(?:_rr(\d))"
 # Recorded notes are scaled so that their first moments have this root mean square.
 _LEVEL = 0.1
 _MOMENTS = 0.4
-_KEPT_NOTES = 300
+_KEPT_NOTES = 120
 
 
 @dataclass(frozen=True)
