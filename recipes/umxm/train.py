@@ -54,7 +54,7 @@ class Stage:
 # Short excerpts first: many steps for the time they take.
 STAGES = (
     Stage("learn", seq_dur=3.0, batch_size=8, lr=1e-3, steps=5000),
-    Stage("refine", seq_dur=6.0, batch_size=8, lr=5e-4, steps=3000),
+    Stage("refine", seq_dur=6.0, batch_size=8, lr=5e-4, steps=2400),
 )
 _STEPS_PER_EPOCH = 250
 
