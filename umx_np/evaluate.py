@@ -6,8 +6,9 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from .errors import UmxError
+from .errors import ConfigError, UmxError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,6 +50,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     # Not after hours of computing.
     if args.plot is not None:
         check_available("--plot")
+        if Path(args.plot).suffix.lower() != ".png":
+            raise ConfigError(f"--plot {args.plot}: the name must end in .png")
     if args.pandas is not None:
         import_pandas()
     result = evaluate(**evaluate_arguments(args))

@@ -158,7 +158,8 @@ def separate_file(
     names = output_names(separator.stem_names, aggregate)
     paths = output_paths(path, names, outdir, model=model_name, ext=ext, filename=filename)
     picture = None if plot is None else plot_path(path, plot, model=model_name)
-    existing = [str(target) for target in paths.values() if os.path.exists(target)]
+    results = [*paths.values(), *([] if picture is None else [picture])]
+    existing = [str(result) for result in results if os.path.exists(result)]
     if existing and not overwrite:
         raise AudioError(
             f"{', '.join(existing)} exist already; pass overwrite=True to replace them"

@@ -121,6 +121,7 @@ def test_devices_and_bars():
     [
         (["--cores", "0"], "0 must be at least 1"),
         (["--niter", "-1"], "must not be negative"),
+        (["--niter", "one"], "'one' is not a whole number"),
         (["--aggregate", "{"], "is not JSON"),
         (["--aggregate", "[]"], "must be a JSON object"),
         (["--dataset", "x"], "invalid choice"),
@@ -185,6 +186,13 @@ def test_missing_packages_are_named_at_once(option, package, basic, monkeypatch,
     monkeypatch.setattr("umx_np.evaluation.runner.evaluate", lambda **arguments: pytest.fail("ran"))
     assert command.main([*basic, option, "file"]) == 1
     assert "umx-np[" in capsys.readouterr().err
+
+
+def test_a_plot_is_a_png(basic, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("umx_np.evaluation.runner.evaluate", lambda **arguments: pytest.fail("ran"))
+    assert command.main([*basic, "--plot", "boxes.pdf"]) == 1
+    assert "--plot boxes.pdf: the name must end in .png" in capsys.readouterr().err
 
 
 def test_interruption(basic, monkeypatch, capsys):

@@ -111,7 +111,7 @@ def test_options_reach_the_separator(
         return original(cls, bundle, **options)
 
     monkeypatch.setattr(umx_np.Separator, "from_bundle", classmethod(recorded))
-    monkeypatch.setattr("umx_np.evaluation.runner.run_tasks", lambda *arguments: iter(()))
+    monkeypatch.setattr("umx_np.evaluation.runner.run_tasks", lambda *arguments: (x for x in ()))
     options = {
         "targets": ["drums", "vocals"],
         "niter": 2,
@@ -249,6 +249,41 @@ def test_resuming(
     assert attempts == [*2 * SONGS, "three", *SONGS]
 
 
+def test_newer_references(
+    songs: Path, stems_folder: Path, tmp_path: Path, attempts: list[str], caplog: Any
+) -> None:
+    root = tmp_path / "songs"
+    shutil.copytree(songs, root)
+    options = {"dataset": "folder", "estimates": stems_folder, "evaldir": tmp_path / "scores"}
+    evaluate(root, **options)
+    later = time.time() + 86400.0
+    os.utime(root / "test/two/other.wav", (later, later))
+    evaluate(root, **options)
+    assert attempts == [*SONGS, "two"]
+    assert "older than the true stems" in caplog.text
+
+
+def test_scores_of_other_tracks_are_not_mixed_with(
+    songs: Path, stems_folder: Path, tmp_path: Path
+) -> None:
+    """Else a later run would find the settings of the second beside scores of the first."""
+    for root, song in (("a", "one"), ("b", "two")):
+        shutil.copytree(songs / "test" / song, tmp_path / root / song)
+    options: dict[str, Any] = {"dataset": "folder", "estimates": stems_folder}
+    options["evaldir"] = tmp_path / "scores"
+    evaluate(tmp_path / "a", **options)
+    assert not evaluate(tmp_path / "b", **options).reused
+    assert evaluate(tmp_path / "a", **options).reused == ["one"]
+    before = (tmp_path / "scores/test_settings.json").read_text()
+    options["targets"] = ["vocals", "drums"]
+    with pytest.raises(ConfigError, match=r"2 tracks .* other settings \(targets: null there"):
+        evaluate(tmp_path / "a", **options)
+    with pytest.raises(ConfigError, match=r"1 other tracks .* other settings .* another evaldir$"):
+        evaluate(tmp_path / "a", overwrite=True, **options)
+    assert (tmp_path / "scores/test_settings.json").read_text() == before
+    assert (tmp_path / "scores/test/one.json").exists()
+
+
 def test_other_settings_are_noticed(
     songs: Path, stems_folder: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -289,6 +324,16 @@ def test_stems_are_written_though_scores_are_there(
     (tmp_path / "stems/test/one/bass.wav").unlink()
     evaluate(songs, outdir=tmp_path / "stems", **options)
     assert attempts == [*2 * SONGS, "one"]
+
+
+def test_true_stems_are_never_replaced(songs: Path, model: Path, tmp_path: Path) -> None:
+    root = tmp_path / "songs"
+    shutil.copytree(songs, root)
+    before = {path: path.read_bytes() for path in root.rglob("*.wav")}
+    for place, outdir in ((root, root), (root / "test", root), (root / "test", root / "test")):
+        with pytest.raises(ConfigError, match=r"outdir=.* is the folder of the data set"):
+            evaluate(place, dataset="folder", model=model, outdir=outdir)
+    assert {path: path.read_bytes() for path in root.rglob("*.wav")} == before
 
 
 # Several processes, and failures ------------------------------------------------------------------
@@ -409,6 +454,41 @@ def test_tracks_of_a_folder(tmp_path: Path) -> None:
     assert sound.mixture().dtype == np.float32
 
 
+def test_songs_beside_the_folders_of_their_stems(tmp_path: Path, model: Path) -> None:
+    """Ogg Vorbis, ``song.ogg`` and ``song/vocals.ogg``; the mixture is the sum of the stems."""
+    stems = dict(zip(STEMS, sources(4, 1, 20000), strict=True))
+    for name, stem in {**{f"song/{k}": v for k, v in stems.items()}, "song": stems["bass"]}.items():
+        umx_np.audio.write(tmp_path / f"{name}.ogg", stem, 8000)
+    (track,) = find_tracks(tmp_path, dataset="folder")
+    assert (track.name, track.mixture) == ("song", None)
+    mixture = TrackAudio(track).mixture()
+    decoded = [umx_np.audio.read(tmp_path / f"song/{name}.ogg")[0] for name in STEMS]
+    np.testing.assert_allclose(mixture, np.sum(decoded, axis=0), atol=1e-6)
+    result = evaluate(tmp_path, dataset="folder", model=model)
+    assert list(result.scores["song"].targets) == list(STEMS)
+
+
+def test_sums_in_doubt(tmp_path: Path) -> None:
+    stems = dict(zip(STEMS, sources(4, 1, 1000), strict=True))
+    copy = {"song": np.sum(list(stems.values()), axis=0)}
+    accompaniment = {"accompaniment": copy["song"] - stems["vocals"]}
+    write_track(tmp_path / "a/song", stems | accompaniment)
+    write_track(tmp_path / "b/song", stems)
+    write_track(tmp_path / "b/song", copy, ".flac")
+    for root, message in (
+        ("a", r"has accompaniment.wav beside .*; add mixture.wav, or leave"),
+        ("b", r"has files of several formats, .flac .wav, and no file of its mixture"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            find_tracks(tmp_path / root, dataset="folder")
+        write_track(tmp_path / root / "song", {"mixture": copy["song"]})
+        (track,) = find_tracks(tmp_path / root, dataset="folder")
+        np.testing.assert_allclose(TrackAudio(track).mixture(), copy["song"], atol=1e-7)
+    write_track(tmp_path / "c/song", {"vocals": stems["vocals"]} | accompaniment)
+    (track,) = find_tracks(tmp_path / "c", dataset="folder")
+    np.testing.assert_allclose(TrackAudio(track).mixture(), copy["song"], atol=1e-6)
+
+
 def test_files_of_a_track_must_agree(tmp_path: Path) -> None:
     stems = dict(zip(STEMS, sources(4, 1, 1000), strict=True))
     for name, changed in {"length": np.zeros((1, 999)), "channels": np.zeros((2, 1000))}.items():
@@ -425,7 +505,7 @@ def test_mistakes(songs: Path, stems_folder: Path, model: Path, tmp_path: Path) 
         ({"root": songs / "nowhere", **folder}, "is no folder"),
         ({"root": None, **folder}, "needs the folder of the tracks"),
         ({"root": songs, "download": True, **folder}, "download=True is for dataset='musdb'"),
-        ({"root": tmp_path, **folder}, r"no folders with stems in .*vocals.wav and drums.flac"),
+        ({"root": tmp_path, **folder}, r"no folders with stems in .*vocals.wav and drums.wav"),
         ({"root": songs, "subset": "../x", **folder}, "must be the name of a folder"),
         ({"root": songs, "estimates": tmp_path / "no", **folder}, "estimates=.* is no folder"),
         ({"root": songs, "cores": 0, **folder}, "cores=0 must be at least 1"),

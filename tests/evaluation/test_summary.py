@@ -13,7 +13,7 @@ import pytest
 from umx_np.evaluation import Summary, TrackScores
 from umx_np.evaluation.bss import METRICS
 from umx_np.evaluation.plot import draw_boxes
-from umx_np.evaluation.summary import write_pandas
+from umx_np.evaluation.summary import write_pandas, write_summary
 
 NAN = np.nan
 
@@ -78,6 +78,13 @@ def test_csv():
     assert len(rows) == 8
 
 
+def test_names_of_any_bytes(tmp_path):
+    name = "Motörhead \udcff"  # as Python names a byte that is not UTF-8
+    summary = Summary.of({name: track(name, vocals=[1.0])})
+    _, _, tracks = write_summary(summary, tmp_path, "test", {})
+    assert "Motörhead ".encode() + b"\xff," in tracks.read_bytes()
+
+
 def test_json():
     content = json.loads(
         Summary.of(SCORES).to_json({"niter": 1}), parse_constant=lambda name: pytest.fail(name)
@@ -104,9 +111,9 @@ def test_museval_agrees(museval, pandas, tmp_path):
             for metric in METRICS:
                 assert theirs[target][metric] == row[metric]
 
-        write_pandas(SCORES, tmp_path / "model.pandas", "mine")
+        write_pandas(SCORES, tmp_path / "new/model.pandas", "mine")
         method = museval.MethodStore()
-        method.load(str(tmp_path / "model.pandas"))
+        method.load(str(tmp_path / "new/model.pandas"))
         reference = museval.MethodStore()
         reference.add_evalstore(store, "mine")
         assert method.agg_frames_tracks_scores()["mine"]["vocals"]["SIR"] == 14.5
@@ -120,7 +127,8 @@ def test_museval_agrees(museval, pandas, tmp_path):
 
 def test_box_plot(tmp_path):
     pytest.importorskip("matplotlib")
-    path = draw_boxes(Summary.of(SCORES), "model", tmp_path / "new" / "boxes.png")
+    summary = Summary.of({"a": track("$a", **{"$\\frac$": [1.0], "vocals": [2.0]})})
+    path = draw_boxes(summary, "a $\\frac$ {model_", tmp_path / "new" / "boxes.png")
     assert path.read_bytes().startswith(b"\x89PNG")
     nothing = Summary.of({"x": track("x", vocals=[NAN], drums=[NAN])})
     assert draw_boxes(nothing, "model", tmp_path / "empty.png").stat().st_size > 1000

@@ -98,5 +98,5 @@ def test_find_references(song):
     with pytest.raises(ConfigError, match="is no folder"):
         find_references(song / "nowhere", ["vocals"])
     (folder / "drums.flac").touch()
-    with pytest.raises(ConfigError, match=r"drums\.wav and drums\.flac; keep one"):
+    with pytest.raises(ConfigError, match=r"drums\.flac and drums\.wav; keep one"):
         find_references(folder, ["drums"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import logging
 import math
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AudioError, ConfigError, UmxError
-from .common import PROGRAM, add_command, say, table
+from .common import PROGRAM, add_command, json_object, natural, positive_int, say, table
 
 if TYPE_CHECKING:
     from ..separator import Separator
@@ -77,7 +76,7 @@ def add_parser(commands: Commands) -> None:
         default="full",
         help="fast computes the networks with weights of half the size (default: full)",
     )
-    model.add_argument("--threads", type=_positive_int, help="threads (default: all cores)")
+    model.add_argument("--threads", type=positive_int, help="threads (default: all cores)")
 
     model.add_argument(
         "--max-memory",
@@ -88,11 +87,11 @@ def add_parser(commands: Commands) -> None:
 
     result = parser.add_argument_group("separation")
     result.add_argument(
-        "--niter", type=_natural, default=1, help="iterations of the Wiener filter (default: 1)"
+        "--niter", type=natural, default=1, help="iterations of the Wiener filter (default: 1)"
     )
     result.add_argument(
         "--wiener-win-len",
-        type=_natural,
+        type=natural,
         default=300,
         metavar="FRAMES",
         help="frames filtered together (default: 300); 0 is the whole track",
@@ -104,7 +103,7 @@ def add_parser(commands: Commands) -> None:
     )
     result.add_argument(
         "--aggregate",
-        type=_json_object,
+        type=json_object,
         metavar="JSON",
         help="write sums of stems instead of the stems, for instance "
         '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
@@ -396,7 +395,7 @@ def plan_references(
     Raises
     ------
     ConfigError
-        If a song has none, or several songs would have the same.
+        If a song has none, or all songs would have the same.
     """
     if reference is None:
         return {}
@@ -482,20 +481,6 @@ def _separate_one(path: Path, separator: Separator, model: str, args: argparse.N
     )
 
 
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} must not be negative")
-    return value
-
-
 def _seconds(text: str) -> float:
     value = float(text)
     if not (math.isfinite(value) and value >= 0):
@@ -504,14 +489,4 @@ def _seconds(text: str) -> float:
 
 
 def _megabytes(text: str) -> int:
-    return _natural(text) * 1_000_000
-
-
-def _json_object(text: str) -> dict[str, list[str]]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a JSON object of names and lists")
-    return value
+    return natural(text) * 1_000_000

@@ -15,7 +15,8 @@ from .. import audio
 from ..config import DEFAULT_MODEL, check_aggregate
 from ..errors import AudioError, ConfigError
 from ..files import output_names
-from .tracks import Track, TrackAudio, stem_files
+from .stems import stem_files
+from .tracks import Track, TrackAudio
 
 if TYPE_CHECKING:
     from ..weights.bundle import ModelBundle
@@ -132,6 +133,8 @@ class SeparatedEstimates:
 
 class StoredEstimates:
     """Reads ``<folder>/<subset>/<track>/<stem>.wav``, or the same without the subset.
+
+    Other formats of `stems.SUFFIXES` are read too.
 
     Parameters
     ----------

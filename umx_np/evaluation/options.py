@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from typing import Any
 
+from ..cli.common import json_object, natural, positive_int
 from ..config import DEFAULT_MODEL
 from .scores import METHODS
 from .tracks import DATASETS
@@ -94,11 +94,11 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument("--no-cuda", action="store_true", help="do not use a GPU")
     group.add_argument(
-        "--niter", type=_natural, default=1, help="iterations of the Wiener filter (default: 1)"
+        "--niter", type=natural, default=1, help="iterations of the Wiener filter (default: 1)"
     )
     group.add_argument(
         "--wiener-win-len",
-        type=_natural,
+        type=natural,
         metavar="FRAMES",
         help="frames filtered together (default: the whole track, as published scores were made; "
         "so does Open-Unmix's evaluation, whatever it is given here); 300 is what separating does",
@@ -110,7 +110,7 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--aggregate",
-        type=_json_object,
+        type=json_object,
         metavar="JSON",
         help="score sums of stems instead of the stems, for instance "
         '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
@@ -134,7 +134,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         "--evaldir", metavar="FOLDER", help="where to write the scores, in museval's format"
     )
     group.add_argument(
-        "--cores", type=_positive_int, default=1, help="tracks at a time (default: 1)"
+        "--cores", type=positive_int, default=1, help="tracks at a time (default: 1)"
     )
 
 
@@ -143,7 +143,7 @@ def _add_more(group: argparse._ArgumentGroup) -> None:
         "--dataset",
         choices=DATASETS,
         default="musdb",
-        help="MUSDB18, or a folder with a folder of wav or flac stems for each track "
+        help="MUSDB18, or a folder with a folder of stems, as sound files, for each track "
         "(default: musdb)",
     )
     group.add_argument(
@@ -163,7 +163,7 @@ def _add_more(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--offline", action="store_true", help="never download a model")
     group.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
     group.add_argument(
-        "--threads", type=_positive_int, help="threads of all tracks together (default: all cores)"
+        "--threads", type=positive_int, help="threads of all tracks together (default: all cores)"
     )
     group.add_argument(
         "--precision",
@@ -190,27 +190,3 @@ def _add_more(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--quiet", action="store_true", help="show the table, warnings and errors only"
     )
-
-
-def _positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} must be at least 1")
-    return value
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} must not be negative")
-    return value
-
-
-def _json_object(text: str) -> dict[str, list[str]]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a JSON object of names and lists")
-    return value

@@ -30,7 +30,7 @@ def draw_boxes(summary: Summary, title: str, path: str | os.PathLike[str]) -> Pa
     """
     targets = list(summary.median)
     figure = new_figure(2.0 + 2.2 * len(METRICS), 4.0)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)  # models and stems may be called "$$"
     for axes, metric in zip(figure.subplots(1, len(METRICS)), METRICS, strict=True):
         columns = [
             [track[target][metric] for track in summary.tracks.values() if target in track]
@@ -38,7 +38,8 @@ def draw_boxes(summary: Summary, title: str, path: str | os.PathLike[str]) -> Pa
         ]
         # A box of no numbers is an empty place.
         axes.boxplot([[value for value in column if not math.isnan(value)] for column in columns])
-        axes.set_xticks(range(1, len(targets) + 1), targets, rotation=45, ha="right")
+        places = range(1, len(targets) + 1)
+        axes.set_xticks(places, targets, rotation=45, ha="right", parse_math=False)
         axes.set_title(metric)
         axes.grid(axis="y", alpha=0.3)
     figure.axes[0].set_ylabel("dB, medians of tracks")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def evaluate(
         second excerpts in ``~/MUSDB18/MUSDB18-7``.
     dataset : {'musdb', 'folder'}
         MUSDB18, or a folder ``<root>/<subset>`` (or `root` itself) with a folder for each track,
-        in which the stems are wav or flac files like ``vocals.wav``. The mixture may be there as
+        in which the stems are sound files like ``vocals.wav``. The mixture may be there as
         ``mixture.wav``; otherwise it is the sum of the stems.
     subset : str
         ``"train"`` or ``"test"`` of MUSDB18, or the name of a folder.
@@ -148,8 +149,8 @@ def evaluate(
     Raises
     ------
     ConfigError
-        If an argument is not usable, there are no tracks, or `evaldir` has scores that were made
-        with other settings.
+        If an argument is not usable, there are no tracks, `outdir` is the folder of the data set,
+        or `evaldir` has scores that were made with other settings.
     DownloadError, ModelNotFoundError, WeightsError, DeviceError
         If the data set or the model cannot be loaded.
 
@@ -192,6 +193,8 @@ def evaluate(
         None if evaldir is None else Path(evaldir).expanduser(),
         method,
     )
+    if job.outdir is not None:
+        _check_apart(job.outdir, tracks)
     source: SeparatedEstimates | StoredEstimates = folder or SeparatedEstimates(
         separation, threads, progress=progress is True
     )
@@ -227,6 +230,19 @@ def _check_without_model(**arguments: object) -> None:
                 f"{name}={str(value)!r} has no effect with estimates, which are scored as they "
                 "are; leave one of them out"
             )
+
+
+def _check_apart(outdir: Path, tracks: Iterable[Track]) -> None:
+    """Raise `ConfigError` if stems would replace the true ones, or be taken for them next time."""
+    for track in tracks:
+        place = (outdir / track.subset / track.name).resolve()
+        for clip in track.sources.values():
+            true = clip.path.parent.resolve()
+            if place == true or outdir.resolve() == true.parent:
+                raise ConfigError(
+                    f"outdir={str(outdir)!r} is the folder of the data set, whose true stems are "
+                    f"in {true}; use another folder"
+                )
 
 
 def _plan(tracks: Iterable[Track], source: Estimates, result: Evaluation) -> list[Task]:
@@ -276,9 +292,12 @@ def _left_to_do(
                 frames = nb_frames(sound.nb_timesteps, sound.rate)
                 if not scores.is_complete(scored_targets(task.targets), frames):
                     raise ScoresError(f"path={str(path)!r} is not complete")
-                if path.stat().st_mtime < source.changed(task.track):
+                written = path.stat().st_mtime
+                if written < source.changed(task.track):
                     raise ScoresError(f"path={str(path)!r} is older than the estimates")
-        except UmxError as error:
+                if written < task.track.changed():
+                    raise ScoresError(f"path={str(path)!r} is older than the true stems")
+        except (UmxError, OSError) as error:
             logger.warning("%s; it is made anew", error)
             scores = None
         if scores is None or not _stems_are_written(task, job, source):
@@ -307,8 +326,10 @@ def _run(
     threads: int | None,
     progress: bool | Progress | None,
 ) -> None:
-    with reporting(progress, label="evaluating") as report:
-        outcomes = run_tasks(job, source, tasks, cores, threads)
+    with (
+        reporting(progress, label="evaluating") as report,
+        closing(run_tasks(job, source, tasks, cores, threads)) as outcomes,
+    ):
         for done, outcome in enumerate(outcomes, start=1):
             for level, line in outcome.log:
                 logger.log(level, "%s", line)

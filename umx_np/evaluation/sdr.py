@@ -18,8 +18,7 @@ from ..audio import AudioReader
 from ..errors import AudioError, ConfigError
 from .bss import nb_frames_of, silent_sources
 from .scores import HOP, WINDOW, nan_median
-
-_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".w64", ".rf64", ".m4a")
+from .stems import stem_files
 
 
 @dataclass(frozen=True)
@@ -64,21 +63,13 @@ def find_references(folder: str | os.PathLike[str], names: Sequence[str]) -> dic
             f"reference={str(folder)!r} is no folder; give one with the true stems, as files like "
             f"{next(iter(names), 'vocals')}.wav"
         )
-    found = {}
-    for name in names:
-        paths = [path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
-        if len(paths) > 1:
-            raise ConfigError(
-                f"reference={str(folder)!r} has {paths[0].name} and {paths[1].name}; keep one"
-            )
-        if paths:
-            found[name] = paths[0]
+    found = stem_files(folder, names)
     if not found:
         raise ConfigError(
             f"reference={str(folder)!r} holds no stem of {', '.join(names)}, as files like "
             f"{next(iter(names), 'vocals')}.wav"
         )
-    return found
+    return {name: found[name] for name in names if name in found}
 
 
 def score_files(

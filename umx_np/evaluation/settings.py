@@ -46,26 +46,28 @@ def claim_folder(
     settings : mapping
         What the scores depend on; must be JSON.
     overwrite : bool
-        Remove earlier scores of these tracks.
+        Remove earlier scores of these tracks. Those of other tracks must still be of the same
+        settings.
 
     Raises
     ------
     ConfigError
-        If there are scores made with other settings, or by an unknown hand.
+        If there are scores made with other settings, or by an unknown hand, or the folder cannot
+        be written to.
     """
     path = settings_path(evaldir, subset)
-    present = [name for name in tracks if scores_path(evaldir, subset, name).is_file()]
-    if overwrite:
-        # Now, because an interrupted run would leave some of the old ones beside the new settings.
-        for name in present:
-            scores_path(evaldir, subset, name).unlink()
-    elif present:
+    renewed = {scores_path(evaldir, subset, name) for name in tracks} if overwrite else set()
+    # Also of tracks that are not looked at now: a later run would take them for its own.
+    kept = {file for file in (evaldir / subset).glob("*.json") if file.is_file()} - renewed
+    if kept:
         stored = _read(path)
-        what_to_do = "use another evaldir, or overwrite to make them anew"
+        others, what_to_do = "", "use another evaldir, or overwrite to make them anew"
+        if overwrite:
+            others, what_to_do = "other ", "use another evaldir"
+        there = f"evaldir={str(evaldir)!r} has scores of {len(kept)} {others}tracks"
         if stored is None:
             raise ConfigError(
-                f"evaldir={str(evaldir)!r} has scores of {len(present)} tracks, but not what they "
-                f"were made with ({path.name}); {what_to_do}"
+                f"{there}, but not what they were made with ({path.name}); {what_to_do}"
             )
         different = [
             f"{key}: {_shown(stored.get(key))} there, {_shown(settings.get(key))} now"
@@ -74,10 +76,12 @@ def claim_folder(
         ]
         if different:
             raise ConfigError(
-                f"evaldir={str(evaldir)!r} has scores of {len(present)} tracks that were made with "
-                f"other settings ({'; '.join(different)}); {what_to_do}"
+                f"{there} that were made with other settings ({'; '.join(different)}); {what_to_do}"
             )
     try:
+        # Now, because an interrupted run would leave some of the old ones beside the new settings.
+        for scores in renewed:
+            scores.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(json.dumps({**settings, "umx_np": __version__}, indent=2).encode())

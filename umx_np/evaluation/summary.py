@@ -165,7 +165,8 @@ def write_summary(
     for ending, text in contents.items():
         paths.append(folder / f"{subset}_{ending}")
         with atomic_write(paths[-1]) as file:
-            file.write(text.encode())
+            # Names of tracks are those of folders, which need not be Unicode.
+            file.write(text.encode(errors="surrogateescape"))
     return paths
 
 
@@ -179,7 +180,7 @@ def write_pandas(
     scores : mapping of str to TrackScores
         By the names of the tracks.
     path : str or path-like
-        The file; `museval.MethodStore.load` reads it.
+        The file, which `museval.MethodStore.load` reads; its folder is made if needed.
     method : str
         Name of the model, for the column of that name.
 
@@ -198,6 +199,7 @@ def write_pandas(
         for target, values in track.targets.items()
         for k, score in enumerate(values[metric])
     ]
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         pandas.DataFrame(rows, columns=list(columns)).to_pickle(file)
 

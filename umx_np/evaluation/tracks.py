@@ -14,14 +14,12 @@ from ..data.files import AudioFiles, Clip
 from ..data.musdb18 import open_database
 from ..errors import AudioError, ConfigError, DownloadError
 from .scores import ACCOMPANIMENT
+from .stems import stem_files
 
 logger = logging.getLogger(__name__)
 
 DATASETS = ("musdb", "folder")
-SUFFIXES = (".wav", ".flac")
 MIXTURE = "mixture"
-# The order of stems in tables; others follow by name.
-_ORDER = ("vocals", "drums", "bass", "other")
 # The seven second excerpts that musdb downloads, by subset.
 _PREVIEW = {"train": 94, "test": 50}
 
@@ -53,6 +51,11 @@ class Track:
         if "vocals" in self.sources and rest:
             targets.setdefault(ACCOMPANIMENT, rest)
         return targets
+
+    def changed(self) -> float:
+        """When the newest of the files was written, in seconds of the clock of files."""
+        clips = [*self.sources.values(), *([] if self.mixture is None else [self.mixture])]
+        return max(clip.path.stat().st_mtime for clip in clips)
 
 
 class TrackAudio:
@@ -240,9 +243,11 @@ def _folder_tracks(root: Path, subset: str) -> list[Track]:
             if stems or mixture:
                 raise ConfigError(
                     f"the track at path={str(place)!r} has {', '.join(stems) or 'no stems'}; "
-                    f"scores need two or more, as files like vocals{SUFFIXES[0]}"
+                    f"scores need two or more, as files like vocals.wav"
                 )
             continue  # not a track
+        if mixture is None:
+            _check_sum(place, stems)
         tracks.append(
             Track(
                 place.name,
@@ -254,47 +259,21 @@ def _folder_tracks(root: Path, subset: str) -> list[Track]:
     if not tracks:
         raise ConfigError(
             f"root={str(root)!r}, subset={subset!r}: no folders with stems in {folder}; each track "
-            f"is a folder with files like vocals{SUFFIXES[0]} and drums{SUFFIXES[1]}"
+            "is a folder with files like vocals.wav and drums.wav"
         )
     return tracks
 
 
-def stem_files(folder: Path) -> dict[str, Path]:
-    """Sound files of a folder by their names without the extension, in the order of tables.
-
-    Parameters
-    ----------
-    folder : Path
-        The folder of a track.
-
-    Returns
-    -------
-    dict of str to Path
-
-    Raises
-    ------
-    ConfigError
-        If a stem is there in several formats.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
-        if path.stem in found:
-            raise ConfigError(
-                f"path={str(folder)!r} has {found[path.stem].name} and {path.name}; keep one"
-            )
-        found[path.stem] = path
-    return in_order(found)
-
-
-def in_order(stems: Mapping[str, Path]) -> dict[str, Path]:
-    """Sort stems: vocals, drums, bass, other, then the rest by name.
-
-    Examples
-    --------
-    >>> list(in_order({"bass": Path("b"), "choir": Path("c"), "vocals": Path("v")}))
-    ['vocals', 'bass', 'choir']
-    """
-    known = [name for name in _ORDER if name in stems]
-    return {name: stems[name] for name in (*known, *sorted(set(stems) - set(known)))}
+def _check_sum(place: Path, stems: Mapping[str, Path]) -> None:
+    """Raise `ConfigError` if the sum of these files is hardly the mixture of a track."""
+    if ACCOMPANIMENT in stems and set(stems) - {"vocals", ACCOMPANIMENT}:
+        doubt = f"{stems[ACCOMPANIMENT].name} beside stems that it may be the sum of"
+    elif len(suffixes := sorted({path.suffix.lower() for path in stems.values()})) > 1:
+        # Most likely a copy of the song among its stems.
+        doubt = f"files of several formats, {' '.join(suffixes)}"
+    else:
+        return
+    raise ConfigError(
+        f"the track at path={str(place)!r} has {doubt}, and no file of its mixture, which would be "
+        f"their sum; add {MIXTURE}.wav, or leave only files that add up to it"
+    )

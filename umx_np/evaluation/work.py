@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
@@ -112,10 +112,11 @@ def evaluate_track(job: Job, estimates: Estimates, task: Task) -> TrackScores:
     """
     track = task.track
     sound = TrackAudio(track)
-    stems = estimates.of(track, sound, None if job.outdir is not None else task.targets)
-    if job.outdir is not None:
-        folder = job.outdir / track.subset / track.name
-        folder.mkdir(parents=True, exist_ok=True)
+    folder = None if job.outdir is None else job.outdir / track.subset / track.name
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)  # what forbids it should come up at once
+    stems = estimates.of(track, sound, task.targets if folder is None else None)
+    if folder is not None:
         for name, stem in stems.items():
             audio.write(folder / f"{name}.wav", stem, sound.rate, bits=job.bits)
     scores = score_track(
@@ -132,8 +133,8 @@ def evaluate_track(job: Job, estimates: Estimates, task: Task) -> TrackScores:
 
 def run_tasks(
     job: Job, estimates: Estimates, tasks: Sequence[Task], cores: int, threads: int | None
-) -> Iterator[Outcome]:
-    """Work on tracks, and tell of each when it is done.
+) -> Generator[Outcome, None, None]:
+    """Work on tracks, and tell of each when it is done; closing it ends all processes.
 
     Parameters
     ----------
@@ -182,7 +183,7 @@ def _attempt(job: Job, estimates: Estimates, task: Task) -> Outcome:
 
 def _in_processes(
     job: Job, tasks: Sequence[Task], nb_processes: int, threads: int
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
         nb_processes,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import umx_np.plots
-from umx_np.errors import ConfigError
+from umx_np.errors import AudioError, ConfigError
 from umx_np.files import plot_path
 
 from .conftest import STEMS, files
@@ -84,6 +84,15 @@ def test_without_matplotlib_nothing_is_begun(engine, song, run, folder, monkeypa
     with pytest.raises(ConfigError, match="needs matplotlib"):
         umx_np.separate_file("song.wav", plot="p.png")
     assert engine.loaded == []
+
+
+def test_pictures_are_not_replaced_unasked(drawn, song, run, folder):
+    song()
+    (folder / "p.png").write_text("mine")
+    with pytest.raises(AudioError, match=r"p\.png exist already; pass overwrite=True"):
+        umx_np.separate_file("song.wav", model="m", plot="p.png", overwrite=False)
+    assert (folder / "p.png").read_text() == "mine"
+    assert drawn == []
 
 
 @pytest.mark.parametrize("plot", ["p.jpg", "p", "{stem}.png", "{nonsense}.png", "{.png", ""])
