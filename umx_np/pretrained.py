@@ -161,7 +161,7 @@ def bundled_folder(name: str) -> Path:
     Raises
     ------
     ModelNotFoundError
-        If the folder is not there, or holds no model.
+        If the folder or one of its files is not there.
     """
     if name not in BUNDLED:
         raise ModelNotFoundError(
@@ -169,11 +169,14 @@ def bundled_folder(name: str) -> Path:
         )
     # The package has compiled modules, so it is never run from a zip file.
     folder = Path(str(importlib.resources.files(__package__) / "assets" / name))
-    if not is_model_folder(folder):
+    files = [f"{target}.safetensors" for target in BUNDLED[name].targets]
+    missing = [file for file in files if not (folder / file).is_file()]
+    if missing:
         others = ", ".join(PUBLISHED)
         raise ModelNotFoundError(
-            f"model={name!r} comes with umx_np, but path={str(folder)!r} holds no model: the "
-            f"installation is incomplete; install umx_np again, or name another model ({others})"
+            f"model={name!r} comes with umx_np, but path={str(folder)!r} has no "
+            f"{', '.join(missing)}: the installation is incomplete; install umx_np again, or name "
+            f"another model ({others})"
         )
     return folder
 

@@ -94,6 +94,11 @@ def test_an_incomplete_installation(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[-1] == "no"
     assert main(["info"]) == 0
     assert "model umxm" in capsys.readouterr().out
+    (tmp_path / "assets/umxm").mkdir(parents=True)
+    for target in TARGETS[1:]:
+        (tmp_path / f"assets/umxm/{target}.safetensors").touch()
+    with pytest.raises(ModelNotFoundError, match=r"has no vocals.safetensors: the installation"):
+        pretrained.bundled_folder("umxm")
 
 
 def test_other_names_are_not_bundled():
