@@ -181,7 +181,16 @@ def evaluate(
     )
     folder = None
     if estimates is not None:
-        _check_without_model(model=model, outdir=outdir, residual=residual, softmask=softmask)
+        # Each with its default.
+        _check_without_model(
+            model=(model, None),
+            outdir=(outdir, None),
+            niter=(niter, 1),
+            wiener_win_len=(wiener_win_len, None),
+            softmask=(softmask, False),
+            residual=(residual, False),
+            precision=(precision, "full"),
+        )
         folder = StoredEstimates(estimates, separation.targets, aggregate)
     # Before a model is loaded or even downloaded.
     tracks = find_tracks(root, dataset=dataset, subset=subset, is_wav=is_wav, download=download)
@@ -222,10 +231,10 @@ def evaluate(
     return result
 
 
-def _check_without_model(**arguments: object) -> None:
+def _check_without_model(**arguments: tuple[object, object]) -> None:
     """Raise `ConfigError` if something is given that has no effect on existing estimates."""
-    for name, value in arguments.items():
-        if value:
+    for name, (value, default) in arguments.items():
+        if value != default:
             raise ConfigError(
                 f"{name}={str(value)!r} has no effect with estimates, which are scored as they "
                 "are; leave one of them out"
