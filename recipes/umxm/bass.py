@@ -17,6 +17,7 @@ import numpy as np
 
 from . import bass_synth, drums, effects, gm_notes, midi
 from .bass_lines import LOWEST, Bassist, BassNote
+from .notes import written_pitch
 from .plan import SAMPLE_RATE, Plan
 from .sources import Library
 
@@ -30,9 +31,8 @@ _SHARES = {
     "rock": (0.82, 0.05, 0.12, 0.01),
 }
 _OTHER_SHARES = (0.70, 0.14, 0.13, 0.03)
-_CLASSES = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
 _NAME = re.compile(r"^(?:pizz_)?([a-g])(b?)(\d)_(?:open_)?([pmf]+)_?(?:rr)?([\da-d])$")
-# Layers from soft to loud, and what must be added to a name's octave to have C4 = 60.
+# Layers from soft to loud, and what is added to the octave of their names (see `written_pitch`).
 _BASSES: dict[str, tuple[str, tuple[str, ...], int]] = {
     "growlybass": ("growlybass/sustain/*.ogg", ("pp", "p", "f", "ff"), 0),
     "swagbass": ("swagbass/notes/*.ogg", ("p", "f", "fff"), 0),
@@ -93,7 +93,7 @@ def parse_name(stem: str) -> tuple[int, str] | None:
     if match is None:
         return None
     letter, flat, octave, layer, _ = match.groups()
-    return 12 * int(octave) + _CLASSES[letter] - (1 if flat else 0), layer
+    return written_pitch(letter, flat, int(octave)), layer
 
 
 def note_set(paths: Sequence[Path], layers: Sequence[str], octave: int = 0) -> NoteSet:
@@ -109,9 +109,9 @@ def note_set(paths: Sequence[Path], layers: Sequence[str], octave: int = 0) -> N
 
 
 @lru_cache(maxsize=8)
-def _notes_of(audio: Path, name: str) -> NoteSet:
+def _notes_of(library: Library, name: str) -> NoteSet:
     pattern, layers, octave = _BASSES[name]
-    return note_set(sorted(audio.glob(pattern)), layers, octave)
+    return note_set(library.files(pattern), layers, octave)
 
 
 def kind_of(plan: Plan) -> str:
@@ -169,7 +169,7 @@ def _played(
             audio = _slid(audio, note.slide)
         held = 0.05 if note.is_ghost else note.duration
         count = int((held + release) * SAMPLE_RATE)
-        audio = effects.faded(audio[:, :count], 0.001, min(release, held + release))
+        audio = effects.faded(audio[:, :count], 0.001, release)
         if note.is_ghost:
             audio = effects.lowpass(effects.highpass(audio, 90.0), 1200.0) * np.float32(0.7)
         if damp:
@@ -187,7 +187,7 @@ class _RealSource:
         acoustic = {"ballad": 0.3, "indie": 0.2, "funk": 0.15, "pop": 0.15}.get(plan.style, 0.05)
         shares = ((1 - acoustic) * 0.5, (1 - acoustic) * 0.5, acoustic)
         self.name = tuple(_BASSES)[rng.choice(3, p=shares)]
-        self._notes = _notes_of(library.audio, self.name)
+        self._notes = _notes_of(library, self.name)
         self._library = library
         self._detune = float(rng.uniform(-0.15, 0.15))
         # One player hits softly, another hard.

@@ -184,8 +184,7 @@ def electronic(library: Library, rng: np.random.Generator) -> Kit:
 
 def machine_hit(library: Library, rng: np.random.Generator, piece: str) -> Hit:
     """A recorded or synthesised electronic hit."""
-    paths = [library.debian / name for name in _ELECTRONIC.get(piece, ())]
-    paths = [path for path in paths if path.exists()]
+    paths = [library.installed(name) for name in _ELECTRONIC.get(piece, ())]
     make = _SYNTHESISED.get(piece)
     if make is not None and (not paths or rng.random() < 0.45):
         seed = int(rng.integers(2**31))

@@ -345,7 +345,9 @@ def _presence(plan: Plan) -> np.ndarray:
         # Human drummers are early now and then.
         begin = max(0, int((plan.seconds(section.first_bar) - 0.05) * SAMPLE_RATE))
         end = int(plan.seconds(section.first_bar + section.nb_bars) * SAMPLE_RATE)
-        gain[begin:end] = 1.0
+        rise = gain[begin : begin + 200]
+        rise[:] = np.maximum(rise, np.linspace(0.0, 1.0, len(rise), dtype=np.float32))
+        gain[begin + 200 : end] = 1.0
         tail = gain[end : end + ring]
         tail[:] = np.maximum(tail, fade[: len(tail)])
     return gain

@@ -35,8 +35,21 @@ def normalise(audio: np.ndarray, level: float = -20.0) -> np.ndarray:
     return audio * np.float32(decibels(level) / now) if now > 1e-6 else audio
 
 
-def _biquad(kind: str, frequency: float, gain: float, q: float) -> np.ndarray:
-    """Second-order section after R. Bristow-Johnson, "Cookbook formulae for audio EQ"."""
+def biquad(kind: str, frequency: float, gain: float, q: float) -> np.ndarray:
+    """Section of an equaliser, after R. Bristow-Johnson, "Cookbook formulae for audio EQ".
+
+    Parameters
+    ----------
+    kind : str
+        ``peak``, or a shelf: ``low`` or ``high``.
+    gain : float
+        dB.
+
+    Returns
+    -------
+    ndarray [shape=(1, 6)]
+        As SciPy's filters in second-order sections take it.
+    """
     frequency = float(np.clip(frequency, 10.0, 0.47 * SAMPLE_RATE))
     w = 2.0 * np.pi * frequency / SAMPLE_RATE
     cos, alpha, a = np.cos(w), np.sin(w) / (2.0 * q), 10.0 ** (gain / 40.0)
@@ -59,47 +72,48 @@ def _biquad(kind: str, frequency: float, gain: float, q: float) -> np.ndarray:
     return np.array([[*b, *d]]) / d[0]
 
 
-def _filtered(audio: np.ndarray, sections: np.ndarray) -> np.ndarray:
+def filtered(audio: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """Audio after second-order sections, float32."""
     return signal.sosfilt(sections, audio, axis=-1).astype(np.float32)
 
 
 def peak(audio: np.ndarray, frequency: float, gain: float, q: float = 1.0) -> np.ndarray:
     """Raise or lower a band."""
-    return _filtered(audio, _biquad("peak", frequency, gain, q))
+    return filtered(audio, biquad("peak", frequency, gain, q))
 
 
 def low_shelf(audio: np.ndarray, frequency: float, gain: float) -> np.ndarray:
     """Raise or lower what is under a frequency."""
-    return _filtered(audio, _biquad("low", frequency, gain, 0.707))
+    return filtered(audio, biquad("low", frequency, gain, 0.707))
 
 
 def high_shelf(audio: np.ndarray, frequency: float, gain: float) -> np.ndarray:
     """Raise or lower what is over a frequency."""
-    return _filtered(audio, _biquad("high", frequency, gain, 0.707))
+    return filtered(audio, biquad("high", frequency, gain, 0.707))
 
 
 def highpass(audio: np.ndarray, frequency: float, order: int = 2) -> np.ndarray:
     """Take away what is under a frequency."""
-    return _filtered(audio, signal.butter(order, frequency, "high", fs=SAMPLE_RATE, output="sos"))
+    return filtered(audio, signal.butter(order, frequency, "high", fs=SAMPLE_RATE, output="sos"))
 
 
 def lowpass(audio: np.ndarray, frequency: float, order: int = 2) -> np.ndarray:
     """Take away what is over a frequency."""
     frequency = min(frequency, 0.47 * SAMPLE_RATE)
-    return _filtered(audio, signal.butter(order, frequency, "low", fs=SAMPLE_RATE, output="sos"))
+    return filtered(audio, signal.butter(order, frequency, "low", fs=SAMPLE_RATE, output="sos"))
 
 
 def random_eq(audio: np.ndarray, rng: np.random.Generator, depth: float = 5.0) -> np.ndarray:
     """Tilt and colour as another microphone or engineer would: two shelves and two bands."""
     sections = [
-        _biquad("low", rng.uniform(80, 300), rng.uniform(-depth, depth), 0.707),
-        _biquad("high", rng.uniform(2500, 9000), rng.uniform(-depth, depth), 0.707),
+        biquad("low", rng.uniform(80, 300), rng.uniform(-depth, depth), 0.707),
+        biquad("high", rng.uniform(2500, 9000), rng.uniform(-depth, depth), 0.707),
     ]
     for _ in range(2):
         frequency = float(np.exp(rng.uniform(np.log(150), np.log(7000))))
         gain, q = rng.uniform(-depth, depth), rng.uniform(0.5, 2.0)
-        sections.append(_biquad("peak", frequency, gain, q))
-    return _filtered(audio, np.concatenate(sections))
+        sections.append(biquad("peak", frequency, gain, q))
+    return filtered(audio, np.concatenate(sections))
 
 
 def compress(
@@ -153,7 +167,10 @@ def softened(audio: np.ndarray, crest: float) -> np.ndarray:
 
 
 def pan(audio: np.ndarray, position: float) -> np.ndarray:
-    """Place in the stereo field, -1 left to 1 right, at constant power; mono becomes stereo."""
+    """Place in the stereo field, -1 left to 1 right.
+
+    Mono becomes stereo, at constant power; of stereo the other side is turned down.
+    """
     angle = (position + 1.0) * np.pi / 4.0
     if len(audio) == 1:
         return audio * np.array([[np.cos(angle)], [np.sin(angle)]], np.float32) * np.float32(1.414)
@@ -255,9 +272,10 @@ def respeed(audio: np.ndarray, factor: float) -> np.ndarray:
         audio = lowpass(audio, 0.46 * SAMPLE_RATE / factor, 6)
     count = max(2, int(audio.shape[-1] / factor))
     place = np.arange(count, dtype=np.float64) * factor
-    first = np.clip(place.astype(np.int64), 1, max(1, audio.shape[-1] - 3))
+    first = place.astype(np.int64)
     t = (place - first).astype(np.float32)
-    a, b, c, d = (audio[:, np.minimum(first + k, audio.shape[-1] - 1)] for k in (-1, 0, 1, 2))
+    last = audio.shape[-1] - 1
+    a, b, c, d = (audio[:, np.clip(first + k, 0, last)] for k in (-1, 0, 1, 2))
     # Catmull-Rom.
     out = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
     return out.astype(np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tarfile
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,15 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from . import midi
 from .notes import Note
 from .plan import Plan, Section
 from .sources import Library
 
-ARCHIVE = "midi/freedoom_bsd3.tar.xz"
-_BASSES = range(32, 40)
 # Voices, percussion and noises are not played.
 _UNWANTED = (52, 53, 54, 85, 91, *range(112, 128), 47, 55)
-_DRUM_CHANNEL = 9
 # Lower parts are basses whatever their program says.
 _LOWEST_MEAN = 47.0
 _FEWEST_NOTES = 24
@@ -47,7 +44,7 @@ class Part:
 
 def song(library: Library, rng: np.random.Generator) -> tuple[Part, ...]:
     """The accompanying parts of a song drawn at random, busiest first; empty if it has none."""
-    scores = _scores(library.audio / ARCHIVE)
+    scores = _scores(library.audio / midi.FREEDOOM_ARCHIVE)
     return _parts(scores[rng.integers(len(scores))])
 
 
@@ -61,33 +58,15 @@ def _scores(archive: Path) -> tuple[bytes, ...]:
 
 @lru_cache(maxsize=32)
 def _parts(score: bytes) -> tuple[Part, ...]:
-    import mido  # only where a song of Freedoom is played
-
-    try:
-        parsed = mido.MidiFile(file=io.BytesIO(score), clip=True)
-    except (OSError, EOFError, ValueError, KeyError, IndexError):
-        return ()
-    program: dict[int, int] = {}
-    sounding: dict[tuple[int, int], tuple[float, int, int]] = {}
     found: dict[tuple[int, int], list[tuple[float, float, int, float]]] = {}
-    beat = 0.0
-    for message in mido.merge_tracks(parsed.tracks):
-        beat += message.time / parsed.ticks_per_beat
-        if message.type == "program_change":
-            program[message.channel] = message.program
-        elif message.type in ("note_on", "note_off") and message.channel != _DRUM_CHANNEL:
-            key = (message.channel, message.note)
-            if key in sounding:
-                begin, velocity, played = sounding.pop(key)
-                length = max(beat - begin, 0.05)
-                part = found.setdefault((message.channel, played), [])
-                part.append((begin, length, message.note, velocity / 127.0))
-            if message.type == "note_on" and message.velocity:
-                sounding[key] = (beat, message.velocity, program.get(message.channel, 0))
+    for note in midi.read_score(score)[1]:
+        if note.channel != midi.DRUM_CHANNEL:
+            part = found.setdefault((note.channel, note.program), [])
+            part.append((note.beat, max(note.length, 0.05), note.pitch, note.velocity))
     parts = []
     for (_, played), notes in sorted(found.items()):
         table = np.array(sorted(notes), np.float64)
-        wanted = played not in _BASSES and played not in _UNWANTED
+        wanted = played not in midi.BASS_PROGRAMS and played not in _UNWANTED
         if wanted and len(table) >= _FEWEST_NOTES and table[:, 2].mean() >= _LOWEST_MEAN:
             parts.append(Part(played, table))
     return tuple(sorted(parts, key=lambda part: -part.notes[:, 1].sum()))

@@ -47,7 +47,7 @@ def cabinet(rng: np.random.Generator) -> np.ndarray:
         (rng.uniform(1900, 3200), rng.uniform(1, 7), 1.2),
         (rng.uniform(3300, 4600), rng.uniform(-9, 0), 3.0),
     ]
-    peaks = [effects._biquad("peak", *band) for band in bands]
+    peaks = [effects.biquad("peak", *band) for band in bands]
     return np.concatenate([*butter, *peaks])
 
 
@@ -71,7 +71,7 @@ def amplifier(audio: np.ndarray, rng: np.random.Generator, gain: float) -> np.nd
     else:
         out = effects.compress(out, -22.0, rng.uniform(2.0, 5.0), 0.003)
         out = effects.drive(out, rng.uniform(-6.0, 2.0))
-    return effects._filtered(out, cabinet(rng))
+    return effects.filtered(out, cabinet(rng))
 
 
 def _gated(audio: np.ndarray, clean: np.ndarray) -> np.ndarray:

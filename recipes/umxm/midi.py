@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,7 +22,8 @@ from .sources import Library
 GROOVE_ARCHIVE = "midi/groove_cc-by-4.0.tar.xz"
 FREEDOOM_ARCHIVE = "midi/freedoom_bsd3.tar.xz"
 # Programs of General MIDI that are basses.
-_BASS_PROGRAMS = range(32, 40)
+BASS_PROGRAMS = range(32, 40)
+DRUM_CHANNEL = 9
 _BEATS_PER_BAR = 4
 _FORMAT = 2
 
@@ -32,6 +34,17 @@ GROOVE_PIECES = {
     44: "hat_foot", 49: "crash1", 55: "crash1", 57: "crash2", 52: "china", 51: "ride",
     59: "ride", 53: "bell",
 }  # fmt: skip
+
+
+class PlayedNote(NamedTuple):
+    """A note of a score; begin and length in quarter notes, velocity from 0 to 1."""
+
+    channel: int
+    pitch: int
+    program: int
+    beat: float
+    length: float
+    velocity: float
 
 
 @dataclass(frozen=True)
@@ -120,18 +133,21 @@ def _parsed(archive: Path, kind: str) -> Iterator[Performance]:
             yield from _read(member.name, content.read(), kind)
 
 
-def _read(name: str, content: bytes, kind: str) -> Iterator[Performance]:
-    """Performances in a MIDI file: the whole file for drums, a channel each for basses."""
-    import mido  # type: ignore[import-untyped]  # only where an archive is parsed for the first time
+def read_score(content: bytes) -> tuple[float, list[PlayedNote]]:
+    """Tempo at the beginning, in quarter notes per minute, and all notes of a MIDI file.
+
+    A file that is damaged has none.
+    """
+    import mido  # only where a score is read for the first time
 
     try:
         song = mido.MidiFile(file=io.BytesIO(content), clip=True)
     except (OSError, EOFError, ValueError, KeyError, IndexError):
-        return
-    tempo, program = 500_000, {}
-    sounding: dict[tuple[int, int], tuple[float, int]] = {}
-    found: dict[int, list[tuple[float, float, int, float]]] = {}
-    beat, seen_tempo = 0.0, False
+        return 120.0, []
+    tempo, seen_tempo, beat = 500_000, False, 0.0
+    program: dict[int, int] = {}
+    sounding: dict[tuple[int, int], tuple[float, int, int]] = {}
+    found = []
     for message in mido.merge_tracks(song.tracks):
         beat += message.time / song.ticks_per_beat
         if message.type == "set_tempo" and not seen_tempo:
@@ -139,27 +155,34 @@ def _read(name: str, content: bytes, kind: str) -> Iterator[Performance]:
         elif message.type == "program_change":
             program[message.channel] = message.program
         elif message.type in ("note_on", "note_off"):
-            channel = message.channel
-            wanted = program.get(channel, 0) in _BASS_PROGRAMS and channel != 9
-            if kind == "bass" and not wanted:
-                continue
-            key = (channel, message.note)
+            key = (message.channel, message.note)
             if key in sounding:
-                begin, velocity = sounding.pop(key)
-                voice = found.setdefault(channel if kind == "bass" else 0, [])
-                voice.append((begin, max(beat - begin, 0.02), key[1], velocity / 127.0))
+                begin, velocity, played = sounding.pop(key)
+                found.append(PlayedNote(*key, played, begin, beat - begin, velocity / 127.0))
             if message.type == "note_on" and message.velocity:
-                sounding[key] = (beat, message.velocity)
+                played = program.get(message.channel, 0)
+                sounding[key] = (beat, message.velocity, played)
+    return 6e7 / tempo, found
+
+
+def _read(name: str, content: bytes, kind: str) -> Iterator[Performance]:
+    """Performances in a MIDI file: the whole file for drums, a channel each for basses."""
+    tempo, played = read_score(content)
+    found: dict[int, list[tuple[float, float, int, float]]] = {}
+    for note in played:
+        if kind == "bass" and (note.program not in BASS_PROGRAMS or note.channel == DRUM_CHANNEL):
+            continue
+        voice = found.setdefault(note.channel if kind == "bass" else 0, [])
+        voice.append((note.beat, max(note.length, 0.02), note.pitch, note.velocity))
     for channel, notes in sorted(found.items()):
         notes.sort()
         if kind == "bass":
             notes = _one_voice(notes)
             if len(notes) < 32 or notes[-1][0] < 8 * _BEATS_PER_BAR:
                 continue
-        if notes:
-            beats, lengths, pitches, velocities = np.array(notes, np.float32).T
-            label = f"{name}:{channel}" if kind == "bass" else name
-            yield Performance(label, 6e7 / tempo, beats, lengths, pitches, velocities)
+        beats, lengths, pitches, velocities = np.array(notes, np.float32).T
+        label = f"{name}:{channel}" if kind == "bass" else name
+        yield Performance(label, tempo, beats, lengths, pitches, velocities)
 
 
 def _one_voice(

@@ -71,6 +71,11 @@ def moved(notes: Sequence[Note], rng: np.random.Generator, seconds: float = 0.00
     ]
 
 
+def written_pitch(letter: str, accidental: str, octave: int) -> int:
+    """MIDI pitch of a note's name, where a5 has 440 Hz."""
+    return 12 * octave + _CLASSES[letter] + {"b": -1, "#": 1, "": 0}[accidental]
+
+
 def parse_name(name: str, octave: int = 1) -> tuple[int, float, int] | None:
     """Pitch, velocity and round robin that a file's name says; None if it names no note.
 
@@ -85,8 +90,7 @@ def parse_name(name: str, octave: int = 1) -> tuple[int, float, int] | None:
     if match is None or "release" in name:
         return None
     letter, accidental, number, layer, robin = match.groups()
-    pitch = 12 * (int(number) + octave) + _CLASSES[letter]
-    pitch += {"b": -1, "#": 1, "": 0}[accidental]
+    pitch = written_pitch(letter, accidental, int(number) + octave)
     return pitch, _LAYERS.get(layer or "f", 0.95), int(robin)
 
 
@@ -113,7 +117,7 @@ class Sampler:
             raise ValueError("none of the paths names a note")
         self._pitches = np.array([found[0] for found in self._found])
         self._velocities = np.array([found[1] for found in self._found])
-        self._kept: OrderedDict[tuple[Path, int], np.ndarray] = OrderedDict()
+        self._kept: OrderedDict[tuple[Path, float], np.ndarray] = OrderedDict()
 
     @property
     def lowest(self) -> int:
@@ -136,7 +140,7 @@ class Sampler:
     def sound(self, pitch: float, velocity: float, turn: int) -> np.ndarray:
         """A note in full length at an even level, shape ``(nb_channels, nb_timesteps)``."""
         path, shift = self.choose(pitch, velocity, turn)
-        key = (path, round(100 * shift))
+        key = (path, shift)
         if key not in self._kept:
             audio = self._library.load(path)
             audio = audio[:, : int(5.0 * SAMPLE_RATE)]

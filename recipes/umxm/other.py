@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import effects, freedoom, guitars, parts, performances, soundfonts, synths
+from . import effects, freedoom, gm_notes, guitars, parts, performances, soundfonts, synths
 from .notes import Note, moved
 from .plan import SAMPLE_RATE, Plan, Section
 from .sources import Library
@@ -269,7 +269,7 @@ def _soundfont(
     families = tuple(soundfonts.FAMILIES)
     family = str(families[rng.choice(len(families), p=_FAMILY_WEIGHTS)])
     program = int(rng.choice(soundfonts.FAMILIES[family]))
-    font = int(rng.integers(len(soundfonts.SOUNDFONTS)))
+    font = int(rng.integers(len(gm_notes.FONTS)))
     role = str(rng.choice(_ROLES[family]))
     lowest = int(rng.integers(48, 66)) if role != "melody" else int(rng.integers(55, 68))
     detune = float(rng.normal(0.0, 0.05))
@@ -329,7 +329,7 @@ def _part(
     guitar = part.program in _GUITAR_PROGRAMS and rng.random() < 0.85
     synth = part.program in _SYNTH_PROGRAMS and rng.random() < 0.6
     patch = synths.draw_patch("pad" if 88 <= part.program < 96 else "keys", rng)
-    font = int(rng.integers(len(soundfonts.SOUNDFONTS)))
+    font = int(rng.integers(len(gm_notes.FONTS)))
     gain = float(rng.uniform(14, 34)) if part.program >= 29 else float(rng.uniform(0, 8))
     double, damped = rng.random() < 0.5, rng.random() < 0.5
     lowest = 80.0 if guitar else rng.uniform(90, 180)

@@ -38,7 +38,7 @@ def guitar(
     folder, tempo = _GUITARS[chosen]
     in_time = chosen in near
     factor = factors[chosen] if in_time else rng.uniform(_SLOWEST, _FASTEST)
-    recorded = library.stored(library.debian / _GUITAR_FOLDER / folder / "guitar.ogg")
+    recorded = library.stored(library.installed(f"{_GUITAR_FOLDER}/{folder}/guitar.ogg"))
     bar = 240.0 / tempo if in_time else 0.0
     return _excerpts(plan, recorded, sections, factor, bar, rng)
 

@@ -12,6 +12,7 @@ import importlib
 import multiprocessing
 import os
 import shutil
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,14 @@ def write_song(folder: Path, stems: dict[str, np.ndarray], extension: str = "wav
         raise
 
 
+# One for all songs of a process, whose samplers then keep their notes.
+_library = lru_cache(maxsize=1)(Library)
+
+
 def _job(task: tuple[int, float, str, str, str]) -> str:
     seed, duration, audio, cache, folder = task
     if not Path(folder).exists():
-        write_song(Path(folder), render_song(make_plan(seed, duration), Library(audio, cache)))
+        write_song(Path(folder), render_song(make_plan(seed, duration), _library(audio, cache)))
     return folder
 
 
@@ -107,6 +112,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=48.0, help="length of each song")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     options = parser.parse_args()
+    if options.first < 0 or options.first + options.songs > FIRST_SEED["valid"]:
+        parser.error(f"songs of a part have numbers from 0 to {FIRST_SEED['valid'] - 1}")
     cache = options.cache or str(Path(options.out) / ".cache")
     tasks = []
     for number in range(options.first, options.first + options.songs):

@@ -133,7 +133,7 @@ def from_speech(plan: Plan, library: Library, rng: np.random.Generator, rap: boo
 
 
 def from_performance(
-    plan: Plan, library: Library, rng: np.random.Generator, pattern: str, rap: bool = False
+    plan: Plan, library: Library, rng: np.random.Generator, pattern: str
 ) -> Singer:
     """A recorded singer, whose words are sung to another melody."""
     paths = library.files(pattern)
@@ -146,7 +146,7 @@ def from_performance(
         for i in chosen
     ] or [voice.cut(0, 4000)]
     formants = float(np.exp(rng.uniform(np.log(0.84), np.log(1.17))))
-    return _singer(parts, choose_timbre(rng, formants, plan.style), rng, rap)
+    return _singer(parts, choose_timbre(rng, formants, plan.style), rng, rap=False)
 
 
 def _singer(
@@ -175,7 +175,7 @@ def _singer(
 
 
 def recorded(
-    plan: Plan, library: Library, rng: np.random.Generator, path: Path, voice_share: float = 0.25
+    library: Library, rng: np.random.Generator, path: Path, voice_share: float = 0.25
 ) -> list[takes.Take]:
     """Phrases of a recording that contain voice, from a random one on, in their order."""
     found = takes.phrases(library, path)
@@ -189,18 +189,11 @@ def played(
     library: Library,
     rng: np.random.Generator,
     found: Sequence[takes.Take],
-    exact: bool = False,
 ) -> list[tuple[float, np.ndarray]]:
-    """Phrases at another speed that fits the key: seconds to the first stress, and the sound.
-
-    Parameters
-    ----------
-    exact : bool
-        Fit the key only, do not also vary the speed at random.
-    """
+    """Phrases at another speed, mostly one that fits the key: seconds to the stress, and sound."""
     f0 = np.concatenate([takes.pitches(library, take) for take in found[:12]] or [np.zeros(1)])
     shift = takes.shift_into(plan, f0)
-    if not exact and rng.random() < 0.4:
+    if rng.random() < 0.4:
         shift = float(rng.uniform(-3.0, 3.0))
     factor = 2.0 ** (shift / 12.0)
     out = []

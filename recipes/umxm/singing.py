@@ -2,7 +2,7 @@
 
 After M. Morise, F. Yokomori and K. Ozawa, "WORLD: a vocoder-based high-quality speech synthesis
 system for real-time applications" (2016), and, for what makes speech sound sung, T. Saitou and
-others, "Speech-to-singing synthesis" (2007). A recording is analysed once; see `prepare`.
+others, "Speech-to-singing synthesis" (2007). A recording is analysed once; see `frames`.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ def analyse(audio: np.ndarray) -> np.ndarray:
     return np.asarray(np.concatenate(rows) / _SCALES, np.float32)
 
 
+@lru_cache(maxsize=2)
 def frames(library: Library, path: Path) -> Frames:
     """The analysis of a recording (its middle, if stereo), from the cache if it is there."""
 
@@ -544,20 +545,6 @@ def vowel(
     gain = 20.0 * np.log10(np.sin(0.5 * np.pi * rising) * np.sin(0.5 * np.pi * falling))
     gain = np.maximum(gain, -70.0) + 0.8 * (level - held.level)
     return synthesise(held, f0, gain, timbre)
-
-
-def prepare(library: Library, patterns: Sequence[str]) -> int:
-    """Analyse all recordings that match, so that rendering finds them in the cache.
-
-    Returns
-    -------
-    int
-        Number of recordings.
-    """
-    paths = [path for pattern in patterns for path in library.files(pattern)]
-    for path in paths:
-        frames(library, path)
-    return len(paths)
 
 
 def _pyworld() -> ModuleType:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from . import effects
+from .gm_notes import FONTS, recorded
 from .notes import Note, glided, loudness
 from .plan import SAMPLE_RATE
 from .sources import Library
 
-SOUNDFONTS = ("sounds/sf2/FluidR3_GM.sf2", "sounds/sf2/MuseScore_General_Full.sf2")
 # Programs, counted from 0, by their use. Choirs and voices are left out on purpose.
 FAMILIES: dict[str, tuple[int, ...]] = {
     "piano": (0, 0, 1, 2, 3),
@@ -31,7 +26,6 @@ FAMILIES: dict[str, tuple[int, ...]] = {
     "guitar": (24, 25, 26, 27, 28),
     "distorted guitar": (29, 30),
 }
-PROGRAMS = tuple(sorted({program for family in FAMILIES.values() for program in family}))
 # What is recorded: every fourth pitch, soft and loud, held and released.
 _PITCHES = tuple(range(40, 96, 4))
 _VELOCITIES = (64, 112)
@@ -47,45 +41,14 @@ def instrument(library: Library, font: int, program: int) -> np.ndarray:
     ----------
     library : Library
     font : int
-        Index into `SOUNDFONTS`.
+        Index into `FONTS`.
     program : int
         From 0 to 127.
     """
-    path = library.debian / SOUNDFONTS[font]
+    path = library.installed(FONTS[font])
     name = f"{path.name}, program {program}, {_PITCHES}, {_VELOCITIES}, {_HOLD}, {_SLOT}"
-    return library.made(name, lambda: _recorded(path, program))
-
-
-def _recorded(path: Path, program: int) -> np.ndarray:
-    if shutil.which("fluidsynth") is None or not path.exists():
-        raise FileNotFoundError(f"fluidsynth and {path} are needed; see recipes/umxm/README.md")
-    import mido  # only where an instrument is recorded for the first time
-
-    ticks = 480
-    score = mido.MidiFile(ticks_per_beat=ticks)
-    track = mido.MidiTrack()
-    score.tracks.append(track)
-    # A quarter note of one second.
-    track.append(mido.MetaMessage("set_tempo", tempo=1_000_000))
-    track.append(mido.Message("program_change", program=program))
-    for velocity in _VELOCITIES:
-        for pitch in _PITCHES:
-            track.append(mido.Message("note_on", note=pitch, velocity=velocity))
-            track.append(mido.Message("note_off", note=pitch, time=round(_HOLD * ticks)))
-            rest = mido.Message("control_change", control=20, time=round((_SLOT - _HOLD) * ticks))
-            track.append(rest)
-    with tempfile.TemporaryDirectory() as folder:
-        midi, wave = Path(folder, "notes.mid"), Path(folder, "notes.wav")
-        score.save(midi)
-        options = ("-o", "synth.dynamic-sample-loading=1", "-o", "synth.polyphony=64")
-        command = ["fluidsynth", "-ni", "-q", "-R", "0", "-C", "0", "-g", "0.7", *options]
-        command += ["-r", str(SAMPLE_RATE), "-T", "wav", "-F", str(wave), str(path), str(midi)]
-        subprocess.run(command, check=True, capture_output=True)
-        audio, _ = soundfile.read(wave, dtype="float32", always_2d=True)
-    length = round(len(_VELOCITIES) * len(_PITCHES) * _SLOT * SAMPLE_RATE)
-    out = np.zeros((2, length), np.float32)
-    out[:, : min(length, len(audio))] = audio.T[:, :length]
-    return out
+    played = [(pitch, velocity) for velocity in _VELOCITIES for pitch in _PITCHES]
+    return library.made(name, lambda: recorded(path, program, played, _HOLD, _SLOT, 0.7))
 
 
 def play(
@@ -102,7 +65,7 @@ def play(
     -------
     ndarray [shape=(2, nb_timesteps)], float32
     """
-    recorded = instrument(library, font, program)
+    stored = instrument(library, font, program)
     out = np.zeros((2, nb_timesteps), np.float32)
     kept: dict[tuple[float, int], np.ndarray] = {}
     held, slot = round(_HOLD * SAMPLE_RATE), round(_SLOT * SAMPLE_RATE)
@@ -113,7 +76,7 @@ def play(
         if key not in kept:
             nearest = int(np.argmin([abs(pitch - known) for known in _PITCHES]))
             first = (layer * len(_PITCHES) + nearest) * slot
-            sound = recorded[:, first : first + slot].astype(np.float32) / np.float32(32767.0)
+            sound = stored[:, first : first + slot].astype(np.float32) / np.float32(32767.0)
             body = sound[:, : SAMPLE_RATE // 2]
             sound *= np.float32(_LEVEL / (np.sqrt(np.mean(body**2)) + 1e-3))
             kept[key] = effects.respeed(sound, 2.0 ** ((pitch - _PITCHES[nearest]) / 12.0))

@@ -58,6 +58,21 @@ class Library:
             raise FileNotFoundError(f"no file matches {pattern!r} in {self.audio}")
         return found
 
+    def installed(self, name: str) -> Path:
+        """A file of a Debian package, under `debian`.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there: what is played must not depend on what happens to be installed.
+        """
+        path = self.debian / name
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} is missing; recipes/umxm/README.md lists the Debian packages to install"
+            )
+        return path
+
     def load(self, path: str | os.PathLike[str]) -> np.ndarray:
         """Waveform at 44.1 kHz, shape ``(nb_channels, nb_timesteps)``, float32, peak as recorded.
 

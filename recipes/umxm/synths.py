@@ -293,7 +293,7 @@ def swept(audio: np.ndarray, cutoff: np.ndarray, resonance: float) -> np.ndarray
         if weight.max() <= 0.0:
             continue
         sections = np.concatenate([_lowpass(frequency, resonance), _lowpass(frequency, 0.7)])
-        out += weight * effects._filtered(audio, sections)
+        out += weight * effects.filtered(audio, sections)
     return out
 
 

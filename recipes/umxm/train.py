@@ -90,7 +90,9 @@ def command(
     """
     others = [f"{name}.wav" for name in STEMS if name != target]
     folder = out / stage.name
-    nb_songs = max(1, sum(1 for path in (songs / "train").iterdir() if path.is_dir()))
+    # What begins with a dot is not finished.
+    found = [path for path in (songs / "train").iterdir() if path.is_dir()]
+    nb_songs = max(1, sum(not path.name.startswith(".") for path in found))
     samples_per_track = max(1, round(_STEPS_PER_EPOCH * stage.batch_size / nb_songs))
     epochs = round(stage.steps * stage.batch_size / (samples_per_track * nb_songs))
     arguments = [
@@ -117,7 +119,8 @@ def main() -> None:
     parser.add_argument("--songs", required=True, help="folder of rendered songs")
     parser.add_argument("--out", required=True, help="folder for the runs and their logs")
     parser.add_argument("--targets", nargs="+", default=list(STEMS), choices=STEMS)
-    parser.add_argument("--stages", nargs="+", default=[stage.name for stage in STAGES])
+    names = [stage.name for stage in STAGES]
+    parser.add_argument("--stages", nargs="+", default=names, choices=names)
     parser.add_argument("--jobs", type=int, default=2, help="targets trained side by side")
     parser.add_argument("more", nargs="*", help="after --: arguments of umx_np.train")
     options = parser.parse_args()

@@ -191,7 +191,7 @@ def _perform(
         sounds = singers.talked(library, rng)
     else:
         paths = library.files(singers.SINGERS if kind == "amateur" else singers.LEADS)
-        found = singers.recorded(plan, library, rng, paths[rng.integers(len(paths))])
+        found = singers.recorded(library, rng, paths[rng.integers(len(paths))])
         if kind == "stems resung" or (kind == "amateur" and rng.random() < 0.4):
             sounds = singers.resung(plan, library, rng, found)
         else:
@@ -378,8 +378,10 @@ def _special(
         thin = effects.lowpass(thin, float(rng.uniform(2500, 5000)), 4)
         if rng.random() < 0.6:
             thin = effects.drive(thin, float(rng.uniform(4, 14)))
+        # From one to the other and back without a click.
+        share = effects.faded(np.ones((1, thin.shape[-1]), np.float32), 0.01, 0.01)
         mix = mix.copy()
-        mix[:, first:last] = effects.faded(effects.normalise(thin, _LEVEL), 0.01, 0.01)
+        mix[:, first:last] += share * (effects.normalise(thin, _LEVEL) - mix[:, first:last])
     if rng.random() < {"metal": 0.25, "rock": 0.1, "indie": 0.1}.get(plan.style, 0.03):
         mix = effects.drive(mix, float(rng.uniform(6, 13)), 0.1)
     if rng.random() < 0.06:

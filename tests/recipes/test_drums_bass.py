@@ -1,23 +1,20 @@
 """Drums and bass of the rendered songs, on tiny made-up recordings."""
 
+import io
 import itertools
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import mido
 import numpy as np
 import pytest
+import soundfile
 
-# The recipes are no part of the package.
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-pytest.importorskip("scipy")
-soundfile = pytest.importorskip("soundfile")
-
-from recipes.umxm import bass, bass_synth, drum_patterns, drumkits, drums, midi  # noqa: E402
-from recipes.umxm.bass_lines import HIGHEST, LOWEST, RIFFS, Bassist, BassNote  # noqa: E402
-from recipes.umxm.plan import SAMPLE_RATE, STYLES, Plan, make_plan  # noqa: E402
-from recipes.umxm.sources import Library  # noqa: E402
+from recipes.umxm import bass, bass_synth, drum_patterns, drumkits, drums, midi
+from recipes.umxm.bass_lines import HIGHEST, LOWEST, RIFFS, Bassist, BassNote
+from recipes.umxm.plan import SAMPLE_RATE, STYLES, Plan, make_plan
+from recipes.umxm.sources import Library
 
 
 def burst(frequency: float, seconds: float = 0.2) -> np.ndarray:
@@ -210,9 +207,6 @@ def test_silent_where_nobody_plays(stem: object, plan: Plan, library: Library) -
 
 
 def test_midi_files_are_read() -> None:
-    mido = pytest.importorskip("mido")
-    import io
-
     track = mido.MidiTrack()
     track.append(mido.MetaMessage("set_tempo", tempo=500_000, time=0))
     for note in (36, 38):

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import mido
 import numpy as np
 import pytest
+import soundfile
 
-# The recipes are no part of the package.
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-pytest.importorskip("scipy")
-pytest.importorskip("soxr")
-soundfile = pytest.importorskip("soundfile")
-
-from recipes.umxm import (  # noqa: E402
+from recipes.umxm import (
+    effects,
     freedoom,
+    gm_notes,
     guitars,
     notes,
     other,
@@ -26,11 +24,11 @@ from recipes.umxm import (  # noqa: E402
     soundfonts,
     synths,
 )
-from recipes.umxm.notes import Note  # noqa: E402
-from recipes.umxm.plan import SAMPLE_RATE, STYLES, Chord, Plan, Section, make_plan  # noqa: E402
-from recipes.umxm.sources import Library  # noqa: E402
+from recipes.umxm.notes import Note
+from recipes.umxm.plan import SAMPLE_RATE, STYLES, Chord, Plan, Section, make_plan
+from recipes.umxm.sources import Library
 
-_SECONDS = 6.0
+_SECONDS = 3.0
 
 
 def _tone(pitch: float, seconds: float = 0.5) -> np.ndarray:
@@ -56,7 +54,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
             write(f"{sounds}/stac/staccato_{name}_rr1.ogg", _tone(pitch, 0.2))
     write("shinyguitar/Samples/acoustic/a2_vl3_rr1_1.ogg", _tone(45))
     write("emilyguitar/notes/a2_f_rr1.ogg", _tone(45))
-    noise = 0.1 * np.random.default_rng(0).standard_normal((8 * SAMPLE_RATE, 2))
+    noise = 0.1 * np.random.default_rng(0).standard_normal((4 * SAMPLE_RATE, 2))
     for song, *_ in performances._SONGS:
         write(f"everythingisfree/{song}/other.ogg", noise)
     for song, _ in performances._GUITARS:
@@ -66,12 +64,15 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return made
 
 
-@pytest.fixture(autouse=True)
-def _soundfonts(monkeypatch: pytest.MonkeyPatch) -> None:
-    slots = [_tone(pitch, soundfonts._SLOT) for _ in range(2) for pitch in soundfonts._PITCHES]
-    recorded = (np.stack([np.concatenate(slots)] * 2) * 32767).astype(np.int16)
-    monkeypatch.setattr(soundfonts, "instrument", lambda *_: recorded)
-    monkeypatch.setattr(freedoom, "song", lambda *_: _song())
+@pytest.fixture(scope="module", autouse=True)
+def _soundfonts() -> Iterator[None]:
+    slots = [_tone(pitch, soundfonts._SLOT) for pitch in soundfonts._PITCHES]
+    layer = (np.concatenate(slots) * 32767).astype(np.int16)
+    recorded = np.tile(layer, (2, 2))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(soundfonts, "instrument", lambda *_: recorded)
+        patch.setattr(freedoom, "song", lambda *_: _song())
+        yield
 
 
 def _song() -> tuple[freedoom.Part, ...]:
@@ -166,6 +167,39 @@ def test_sampler_takes_the_nearest_and_shifts_it(library):
     assert frequency == pytest.approx(523.25, abs=6)
 
 
+def test_a_sound_does_not_hang_on_what_was_played_before(library):
+    fresh = guitars.Sampler(library, library.files("emilyguitar/notes/*.ogg"))
+    used = guitars.Sampler(library, library.files("emilyguitar/notes/*.ogg"))
+    used.sound(47.0, 0.9, 0)
+    np.testing.assert_array_equal(used.sound(47.004, 0.9, 0), fresh.sound(47.004, 0.9, 0))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.97, 1.1, 1.9])
+def test_another_speed_keeps_both_ends(factor):
+    noise = np.random.default_rng(0).uniform(-1, 1, (1, 2000)).astype(np.float32)
+    played = effects.respeed(noise, factor)
+    assert played.shape == (1, int(2000 / factor))
+    assert np.abs(played[:, :2]).max() < 1.3
+    assert np.abs(played[:, -4:]).max() < 1.3
+
+
+def test_what_is_missing_is_told(library, monkeypatch, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.ogg.*Debian"):
+        library.installed("sonic-pi/nothing.ogg")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="fluidsynth"):
+        gm_notes.recorded(tmp_path / "font.sf2", 0, [(60, 100)], 0.5, 1.0, 0.5)
+
+
+def test_silence_of_a_sound_font_is_an_error(monkeypatch, tmp_path):
+    fluidsynth = tmp_path / "fluidsynth"
+    fluidsynth.write_text("#!/bin/sh\necho it is broken >&2\n")
+    fluidsynth.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with pytest.raises(RuntimeError, match="it is broken"):
+        gm_notes.recorded(tmp_path / "font.sf2", 0, [(60, 100)], 0.5, 1.0, 0.5)
+
+
 def test_a_string_sounds_one_note_at_a_time():
     played = [Note(0.0, 2.0, 40, string=0), Note(0.5, 1.0, 45, string=0), Note(0.1, 2.0, 50)]
     stopped = notes.stopped(played)
@@ -205,7 +239,6 @@ def test_scores_come_into_the_key_and_the_section():
 
 
 def test_scores_are_read():
-    mido = pytest.importorskip("mido")
     track = mido.MidiTrack()
     for channel, program in ((0, 30), (1, 33), (9, 0)):
         track.append(mido.Message("program_change", channel=channel, program=program))
@@ -234,7 +267,9 @@ def test_render(library, style, scored, monkeypatch):
     assert audio.shape == (2, plan.nb_timesteps)
     assert audio.dtype == np.float32
     assert np.isfinite(audio).all()
-    np.testing.assert_array_equal(audio, other.render(plan, library))
+    if style in ("rock", "electronic"):
+        # The mixtures of layers that are least alike.
+        np.testing.assert_array_equal(audio, other.render(plan, library))
 
 
 def test_silent_where_it_does_not_play(library):
