@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import bass_synth, drums, effects, gm_notes, midi
+from . import bass_synth, drums, effects, gm_notes, midi, movement
 from .bass_lines import LOWEST, Bassist, BassNote
 from .notes import written_pitch
 from .plan import SAMPLE_RATE, Plan
@@ -47,6 +47,8 @@ _LONGEST_NOTE = 4.5
 _SLIDE_SECONDS = 0.12
 _REST_FADE = 0.15
 _BOTTOM = 120.0
+# Share of synthesizer basses whose filter moves in time with the song.
+_MOVING = 0.4
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,11 @@ def render(plan: Plan, library: Library) -> np.ndarray:
             names = bass_synth.KINDS
             chosen = "boom" if plan.style == "hiphop" and rng.random() < 0.6 else None
             name = chosen or names[rng.integers(len(names))]
-            stem = _synth_channel(bass_synth.play(part, plan.nb_timesteps, rng, name), rng)
+            stem = bass_synth.play(part, plan.nb_timesteps, rng, name)
+            moving = plan.rng("bass movement")
+            if moving.random() < _MOVING:
+                stem = movement.moved(stem, plan, moving)
+            stem = _synth_channel(stem, rng)
         else:
             stem = _amplified(_played(plan, library, part, kind, rng), plan, rng)
     stem = effects.softened(stem, rng.uniform(11, 18))

@@ -7,7 +7,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import effects, freedoom, gm_notes, guitars, parts, performances, soundfonts, synths
+from . import (
+    effects,
+    freedoom,
+    gm_notes,
+    guitars,
+    movement,
+    parts,
+    performances,
+    soundfonts,
+    synths,
+)
 from .notes import Note, moved
 from .plan import SAMPLE_RATE, Plan, Section
 from .sources import Library
@@ -27,6 +37,8 @@ _MIXTURES = {
 }
 # dB by which a stem's peaks may be over its level.
 _CREST = 17.0
+# Share of synthesizer layers whose filter moves in time with the song.
+_MOVING = 0.3
 # How often the stem comes from recorded guitars or electronic songs, with few layers added.
 _PERFORMED = {
     "pop": (0.1, 0.15), "rock": (0.35, 0.02), "electronic": (0.02, 0.35), "ballad": (0.06, 0.12),
@@ -295,7 +307,11 @@ def _synth(
 
     def play(sections: list[Section]) -> np.ndarray:
         notes = _written(plan, sections, role, lowest, name)
-        return treatment(synths.play(plan, notes, patch, plan.rng(f"{name} sound")))
+        audio = synths.play(plan, notes, patch, plan.rng(f"{name} sound"))
+        moving = plan.rng(f"{name} movement")
+        if moving.random() < _MOVING:
+            audio = movement.moved(audio, plan, moving, low=0.0)
+        return treatment(audio)
 
     return play
 

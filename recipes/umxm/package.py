@@ -1,12 +1,14 @@
 """Put a trained model into the package: ``python -m recipes.umxm.package RUN/refine``.
 
 The weights are stored in half precision. What the run has been told stays with them, without the
-names of folders, which mean nothing elsewhere. Beside them goes ATTRIBUTION.md.
+names of folders, which mean nothing elsewhere. Beside them goes ATTRIBUTION.md. The losses of all
+stages, with the commit of each, are kept in ``log/``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +73,40 @@ def package(run: Path, destination: Path = ASSETS) -> list[Path]:
     return written
 
 
+def keep_log(runs: Path, destination: Path = HERE / "log") -> list[Path]:
+    """Copy what the trainer wrote about each stage and target: settings, losses, commit, curve.
+
+    Parameters
+    ----------
+    runs : Path
+        Folder with a folder for each stage.
+    destination : Path
+        Folder to write; logs of other stages that it holds are removed.
+
+    Returns
+    -------
+    list of Path
+        The files written, ``<stage>-<target>.json`` and ``.png``.
+    """
+    shutil.rmtree(destination, ignore_errors=True)
+    destination.mkdir(parents=True)
+    written = []
+    for stage in sorted(path for path in runs.iterdir() if path.is_dir()):
+        for target in get_model_info(NAME).targets:
+            results = stage / f"{target}.json"
+            if not results.exists():
+                continue
+            path = destination / f"{stage.name}-{target}.json"
+            content = without_places(parse_json(results.read_bytes(), target))
+            path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+            written.append(path)
+            if (stage / f"{target}.png").exists():
+                written.append(
+                    Path(shutil.copyfile(stage / f"{target}.png", path.with_suffix(".png")))
+                )
+    return written
+
+
 def without_places(value: Any) -> Any:
     """Replace names of files and folders, with a slash in them, by their last part.
 
@@ -104,7 +140,10 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of the run, with <target>.pth and .json")
     parser.add_argument("--out", type=Path, default=ASSETS, help="default: umx_np/assets/umxm")
     options = parser.parse_args()
-    for path in package(options.run, options.out):
+    written = package(options.run, options.out)
+    if options.out == ASSETS:
+        written += keep_log(options.run.parent)
+    for path in written:
         print(f"{path} ({path.stat().st_size / 1e6:.2f} MB)")
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from recipes.umxm.package import HERE, package, without_places
+from recipes.umxm.package import HERE, keep_log, package, without_places
 from umx_np.config import ModelConfig
 from umx_np.pretrained import get_model_info
 from umx_np.testing import random_bundle, random_bundle_of
@@ -45,6 +45,16 @@ def test_everything_is_there(run, tmp_path):
     assert description["best_loss"] == 0.5
     assert description["args"]["root"] == "songs"
     assert "/" not in json.dumps(description)
+
+
+def test_the_log_is_that_of_all_stages(run, tmp_path):
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "old-vocals.json").write_text("{}")
+    written = keep_log(run.parent, tmp_path / "log")
+    assert sorted(written) == sorted((tmp_path / "log").iterdir())
+    names = {f"refine-{target}.json" for target in TARGETS} | {"refine-vocals.png"}
+    assert {path.name for path in written} == names
+    assert json.loads((tmp_path / "log" / "refine-bass.json").read_text())["best_loss"] == 0.5
 
 
 def test_another_model_is_refused(tmp_path):
