@@ -22,7 +22,7 @@ _STEP_SHARES = (0.03, 0.05, 0.12, 0.24, 0.16, 0.22, 0.11, 0.05, 0.02)
 _SHORTEST = 0.14
 # Beats of the unit that is repeated, and beats from a unit's start where its phrase may end.
 _UNIT = 8.0
-_ENDS = (5.0, 5.5, 6.0, 6.0, 6.5, 7.0)
+_ENDS = (5.0, 6.0, 6.0, 6.5, 7.0, 7.0)
 _MELISMA = 0.09
 # Scale degrees left out by a pentatonic melody.
 _PENTATONIC = {"major": (3, 6), "minor": (1, 5)}
@@ -99,7 +99,7 @@ class Composer:
             first = section.first_bar + 2 * unit
             last = section.first_bar + section.nb_bars
             figures = [f for f in motifs[unit % len(motifs)] if first + f.beat / 4.0 < last - 0.05]
-            if not figures or rng.random() < 0.05:
+            if not figures or rng.random() < 0.03:
                 continue
             phrase = self._fitted(figures, first, last, lifted)
             if phrase and phrase[0].start * SAMPLE_RATE < plan.nb_timesteps:
@@ -128,13 +128,13 @@ class Composer:
                 beats *= 2.0
             if beat % 1.0 == 0.5 and beats > 1.0 and rng.random() < 0.5:
                 beats = 0.5 if shortest <= 0.5 else 1.0
-            beats = min(beats, end + 1.0 - beat)
+            beats = min(beats, min(end + 1.0, 7.4) - beat)
             tied = bool(figures) and pace != "rap" and rng.random() < _MELISMA
             figures.append(_Figure(beat, beats, step, tied))
             beat += beats
             step += int(rng.choice(_STEPS, p=_STEP_SHARES))
             step -= int(np.sign(step)) * (abs(step) > 4) * 2
-        if figures and pace != "rap" and rng.random() < 0.6:
+        if figures and pace != "rap" and rng.random() < 0.7:
             longest = 7.4 - figures[-1].beat
             held = float(rng.choice((1.5, 2.0, 3.0)))
             figures[-1] = replace(figures[-1], beats=max(figures[-1].beats, min(held, longest)))

@@ -8,26 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from . import effects, singing, takes
+from . import bodies, effects, singing, speakers, takes
 from .melody import Phrase, Tone
 from .plan import SAMPLE_RATE, Plan
 from .sources import Library
 
-# Where speech comes from, and up to which frequency it reaches.
-SPEECH = {
-    "speech_kathleen": 20000.0,
-    "speech_kerstin": 6100.0,
-    "speech_nathalie": 20000.0,
-    "speech_flemishguy": 10000.0,
-}
-_SPEECH_SHARES = (0.27, 0.2, 0.26, 0.27)
-# Speech that is used as it is must have its top.
-_TALKING = 10000.0
 LEADS = "everythingisfree/*/vocals_lead.ogg"
 SINGERS = "vocadito/**/*.ogg"
-# Recordings of speech that lend their words to a song.
-_NB_RECORDINGS = 6
-_LOWEST, _HIGHEST = 43, 79
+# Phrases of a performance that lend their words to a song.
+_NB_PHRASES = 6
+_LOWEST, _HIGHEST = 38, 81
 # What a phrase is scaled to before the mix.
 _LEVEL = -20.0
 
@@ -52,7 +42,7 @@ class Singer:
 
     voice: singing.Frames
     words: list[singing.Syllable]
-    timbre: singing.Timbre
+    timbre: bodies.Timbre
     middle: float
     spoken: float = 0.0
     next_word: int = 0
@@ -65,6 +55,10 @@ class Singer:
         found = self.words[self.next_word : self.next_word + needed]
         self.next_word += needed
         return found
+
+    def another(self, rng: np.random.Generator) -> Singer:
+        """Somebody else with the same words."""
+        return replace(self, timbre=bodies.another(self.timbre, rng))
 
     def sing(
         self,
@@ -104,32 +98,22 @@ def _loosened(phrase: Phrase, rng: np.random.Generator, spread: float) -> Phrase
     return tuple(out)
 
 
-def choose_timbre(rng: np.random.Generator, formants: float, style: str) -> singing.Timbre:
-    """How a singer sounds, by the style of the song."""
-    corrected = rng.random() < {"electronic": 0.3, "hiphop": 0.35, "pop": 0.15}.get(style, 0.03)
-    plain = rng.random() < 0.15
-    return singing.Timbre(
-        formants=formants,
-        ring=float(rng.uniform(3.0, 9.0)) if rng.random() < 0.35 else 0.0,
-        tilt=float(rng.uniform(0.5, 4.5)),
-        breath=float(rng.uniform(0.4, 0.75)) if rng.random() < 0.08 else 0.0,
-        clarity=float(rng.uniform(1.0, 2.2)),
-        vibrato=0.0 if plain else float(rng.uniform(18.0, 60.0)),
-        rate=float(rng.uniform(4.9, 6.3)),
-        glide=0.0 if corrected else float(rng.uniform(0.05, 0.11)),
-        evenness=float(rng.uniform(0.45, 0.8)),
-    )
-
-
 def from_speech(plan: Plan, library: Library, rng: np.random.Generator, rap: bool) -> Singer:
     """A speaker of whom WORLD makes a singer, or a rapper."""
-    name = str(rng.choice(list(SPEECH), p=_SPEECH_SHARES))
-    paths = library.files(f"{name}/*.ogg")
-    chosen = rng.choice(len(paths), min(_NB_RECORDINGS, len(paths)), replace=False)
-    parts = [singing.frames(library, paths[index]) for index in chosen]
-    formants = float(np.exp(rng.uniform(np.log(0.82), np.log(1.15))))
-    timbre = replace(choose_timbre(rng, formants, plan.style), top=SPEECH[name])
-    return _singer(parts, timbre, rng, rap)
+    name = speakers.choose(rng)
+    register = "chest" if rap else bodies.choose_register(rng, plan.style)
+    timbre = bodies.choose_timbre(rng, _length(rng, register), plan.style, register)
+    timbre = replace(timbre, top=speakers.top(name))
+    height = float(rng.uniform(-1.0, 3.0)) if rap else bodies.draw_height(rng, register)
+    singer = _singer(speakers.words(library, name, rng), timbre, height)
+    singer.spoken = 0.75 if rap else 0.0
+    return singer
+
+
+def _length(rng: np.random.Generator, register: str) -> float:
+    """Factor of the formants; deep voices have large bodies."""
+    length = bodies.draw_length(rng)
+    return min(length, 2.0 - length) if register == "low" else length
 
 
 def from_performance(
@@ -140,20 +124,22 @@ def from_performance(
     path = paths[rng.integers(len(paths))]
     found = [take for take in takes.phrases(library, path) if takes.voiced(library, take) > 0.3]
     voice = singing.frames(library, path)
-    chosen = rng.permutation(len(found))[:_NB_RECORDINGS]
+    chosen = rng.permutation(len(found))[:_NB_PHRASES]
     parts = [
         voice.cut(int(found[i].start / singing.HOP), int(found[i].stop / singing.HOP))
         for i in chosen
     ] or [voice.cut(0, 4000)]
-    formants = float(np.exp(rng.uniform(np.log(0.84), np.log(1.17))))
-    return _singer(parts, choose_timbre(rng, formants, plan.style), rng, rap=False)
+    register = bodies.choose_register(rng, plan.style)
+    timbre = bodies.choose_timbre(rng, _length(rng, register), plan.style, register)
+    # What was sung is bright already, and high.
+    timbre = replace(timbre, lift=0.4 * timbre.lift, tilt=0.4 * timbre.tilt)
+    return _singer(parts, timbre, bodies.draw_height(rng, register) - 4.0)
 
 
 def _singer(
     parts: Sequence[singing.Frames],
-    timbre: singing.Timbre,
-    rng: np.random.Generator,
-    rap: bool,
+    timbre: bodies.Timbre,
+    height: float,
 ) -> Singer:
     words: list[singing.Syllable] = []
     offset = 0
@@ -167,11 +153,10 @@ def _singer(
     spoken = voice.f0[voice.f0 > 0]
     usual = 69.0 + 12.0 * np.log2(np.median(spoken) / 440.0) if len(spoken) else 57.0
     body = 12.0 * np.log2(timbre.formants)
-    middle = usual + 1.3 * body + (rng.uniform(-1.0, 3.0) if rap else rng.uniform(3.0, 10.0))
-    middle = float(np.clip(middle, _LOWEST + 7, _HIGHEST - 7))
+    middle = float(np.clip(usual + 1.3 * body + height, _LOWEST + 7, _HIGHEST - 7))
     if not words:
         words = [singing.Syllable(0, len(voice.f0) // 3, len(voice.f0) // 2, len(voice.f0) - 1)]
-    return Singer(voice, words, timbre, middle, spoken=0.75 if rap else 0.0)
+    return Singer(voice, words, timbre, middle)
 
 
 def recorded(
@@ -209,8 +194,9 @@ def resung(
     plan: Plan, library: Library, rng: np.random.Generator, found: Sequence[takes.Take]
 ) -> list[tuple[float, np.ndarray]]:
     """Performances by another body at another pitch, corrected towards the key."""
-    formants = float(np.exp(rng.uniform(np.log(0.82), np.log(1.18))))
-    timbre = choose_timbre(rng, formants, plan.style)
+    formants = bodies.draw_length(rng)
+    timbre = bodies.choose_timbre(rng, formants, plan.style)
+    timbre = replace(timbre, lift=0.4 * timbre.lift, tilt=0.4 * timbre.tilt)
     f0 = np.concatenate([takes.pitches(library, take) for take in found[:12]] or [np.zeros(1)])
     shift = takes.shift_into(plan, f0, 2.0)
     shift += float(rng.choice((-5.0, -3.0, 0.0, 0.0, 2.0, 4.0))) + 12.0 * np.log2(formants)
@@ -249,7 +235,7 @@ def growled(library: Library, rng: np.random.Generator) -> list[tuple[float, np.
 
 def talked(library: Library, rng: np.random.Generator) -> list[tuple[float, np.ndarray]]:
     """Plain speech at another speed."""
-    name = str(rng.choice([name for name, top in SPEECH.items() if top >= _TALKING]))
+    name = str(rng.choice(speakers.complete()))
     paths = library.files(f"{name}/*.ogg")
     factor = float(rng.uniform(0.86, 1.16))
     out = []

@@ -19,6 +19,7 @@ from types import ModuleType
 import numpy as np
 from scipy import ndimage, signal
 
+from .bodies import Timbre
 from .melody import Tone
 from .plan import SAMPLE_RATE
 from .sources import Library
@@ -75,46 +76,6 @@ class Syllable:
     end: int
 
 
-@dataclass(frozen=True)
-class Timbre:
-    """What makes a singer of a speaker.
-
-    Attributes
-    ----------
-    formants : float
-        Factor of all frequencies of the envelope; a small one makes a large body.
-    ring : float
-        dB of the "singer's formant" near 3 kHz.
-    tilt : float
-        dB by which voiced sound rises per octave over 1 kHz.
-    breath : float
-        0 is as spoken, 1 is a whisper.
-    clarity : float
-        Factor of the harmonics' distance to the noise, in dB: singers are clearer than speakers.
-    vibrato : float
-        Depth in cents.
-    rate : float
-        Of the vibrato in Hz.
-    glide : float
-        Seconds between two pitches; 0 is the hard correction of pitch.
-    top : float
-        Frequency up to which the recording reaches.
-    evenness : float
-        Share of the level's movement that is taken out of voiced sound.
-    """
-
-    formants: float = 1.0
-    ring: float = 0.0
-    tilt: float = 0.0
-    breath: float = 0.0
-    clarity: float = 1.5
-    vibrato: float = 35.0
-    rate: float = 5.5
-    glide: float = 0.075
-    top: float = 20000.0
-    evenness: float = 0.6
-
-
 def analyse(audio: np.ndarray) -> np.ndarray:
     """Take a recording apart.
 
@@ -155,7 +116,11 @@ def frames(library: Library, path: Path) -> Frames:
     def make() -> np.ndarray:
         return analyse(library.load(path).mean(axis=0))
 
-    coded = library.made(f"world 1 {path.relative_to(library.audio)}", make)
+    return decoded(library.made(f"world 1 {path.relative_to(library.audio)}", make))
+
+
+def decoded(coded: np.ndarray) -> Frames:
+    """Frames of what `analyse` returned, in 16 bit."""
     table = coded.astype(np.float64) / 32767.0 * _SCALES
     bands = 2 + _BANDS
     f0 = np.where((table[:, 0] > 40.0) & (table[:, 2] < _VOICELESS), table[:, 0], 0.0)
@@ -218,7 +183,8 @@ def synthesise(voice: Frames, f0: np.ndarray, gain: np.ndarray, timbre: Timbre) 
     """
     pyworld = _pyworld()
     shapes, mean, bands, floor = _decoder()
-    place = np.minimum(np.arange(shapes.shape[1]) / timbre.formants, shapes.shape[1] - 1.001)
+    place = timbre.source(_FREQUENCIES) / SAMPLE_RATE * _FFT_SIZE
+    place = np.minimum(place, shapes.shape[1] - 1.001)
     reach = timbre.top / SAMPLE_RATE * _FFT_SIZE
     over = np.maximum(place - reach, 0.0) * (SAMPLE_RATE / _FFT_SIZE)
     place = np.minimum(place, reach)
@@ -226,15 +192,12 @@ def synthesise(voice: Frames, f0: np.ndarray, gain: np.ndarray, timbre: Timbre) 
     part = place - first
     shapes = shapes[:, first] * (1.0 - part) + shapes[:, first + 1] * part
     mean = mean[first] * (1.0 - part) + mean[first + 1] * part
-    # What the recording lacks at the top falls by 1.2 dB a kHz; rumble under a voice is no voice.
-    mean = mean - _NEPER * (0.0012 * over + 13.0 * (_FREQUENCIES < 60.0))
+    # What the recording lacks at the top falls by 0.6 dB a kHz; rumble under a voice is no voice.
+    mean = mean - _NEPER * (0.0006 * over + 13.0 * (_FREQUENCIES < 60.0))
     voiced = f0 > 0
-    octaves = np.log2(np.maximum(_FREQUENCIES, 1000.0) / 1000.0)
-    bell = np.exp(-0.5 * (np.log2(np.maximum(_FREQUENCIES, 1.0) / 3000.0) / 0.22) ** 2)
-    curve = timbre.tilt * np.minimum(octaves, 2.5) + timbre.ring * bell
     # Decoding, gain and curve are sums of logarithms: one product does them all.
     rows = np.column_stack([voice.envelope, _NEPER * gain, _NEPER * voiced])
-    columns = np.vstack([shapes, np.ones((1, shapes.shape[1])), curve])
+    columns = np.vstack([shapes, np.ones((1, shapes.shape[1])), timbre.curve(_FREQUENCIES)])
     envelope = np.exp(_product(rows, columns, mean)).astype(np.float64) + 1e-14
     noise = voice.aperiodicity * timbre.clarity * (1.0 - timbre.breath)
     aperiodicity = np.exp(_product(np.minimum(noise, -1e-3), bands, floor)).astype(np.float64)
@@ -399,7 +362,7 @@ def _intonation(
             depth = rng.uniform(0.3, 2.2)
             scoops -= depth * np.exp(-np.maximum(since + 0.06, 0) / 0.05) * (since > -0.2)
         if tone.duration > 0.32 and timbre.vibrato > 0 and rng.random() < 0.85:
-            begin = rng.uniform(0.15, 0.35) * min(1.0, tone.duration)
+            begin = min(timbre.onset * rng.uniform(0.6, 1.6), 0.45 * tone.duration)
             rate = timbre.rate * rng.uniform(0.93, 1.07)
             deep = timbre.vibrato / 100.0 * rng.uniform(0.6, 1.4)
             rising = np.clip((since - begin) / 0.3, 0.0, 1.0)

@@ -113,7 +113,7 @@ def setting(
         Second at which each begins, and the sound.
     """
     begin, end = plan.seconds(section.first_bar), plan.seconds(section.first_bar + section.nb_bars)
-    beat = plan.beat * float(rng.choice((0.0, 0.0, 1.0, 2.0)))
+    beat = plan.beat * float(rng.choice((0.0, 0.0, 1.0)))
     now, out = begin + beat, []
     for lead_in, sound in sounds:
         if now > end - 1.0:
@@ -121,7 +121,7 @@ def setting(
         out.append((max(now - lead_in, 0.0), sound[:, : int((end - now + 0.1) * SAMPLE_RATE)]))
         over = now + sound.shape[-1] / SAMPLE_RATE + rest * plan.beat * rng.uniform(0.3, 1.5)
         # The next phrase begins with a beat, mostly one of the heavy ones.
-        grid = plan.beat * float(rng.choice((1.0, 2.0, 2.0, 4.0)))
+        grid = plan.beat * float(rng.choice((1.0, 1.0, 2.0, 2.0)))
         now = begin + np.ceil((over - begin) / grid) * grid
     return out
 

@@ -6,25 +6,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import effects, singers, singing, takes
+from . import effects, singers, singing, takes, vocal_studio
 from .melody import Composer, Phrase, harmony
 from .plan import SAMPLE_RATE, Plan, Section
 from .singers import Singer
 from .sources import Library
+from .vocal_studio import LEVEL
 
 # Who leads, and how often: recorded singers of produced songs (as they are; as other bodies; with
 # other melodies), speech made sung, rhythmic and plain speech, real amateurs, growls.
 _KINDS = ("stems", "stems resung", "stems singing", "speech", "rap", "talk", "amateur", "growl")
-_SHARES = (0.24, 0.11, 0.1, 0.4, 0.045, 0.025, 0.065, 0.015)
-_METAL = (0.17, 0.08, 0.1, 0.33, 0.01, 0.01, 0.05, 0.25)
-_HIPHOP = (0.2, 0.08, 0.1, 0.2, 0.3, 0.06, 0.05, 0.01)
+_SHARES = (0.1, 0.13, 0.15, 0.48, 0.04, 0.01, 0.08, 0.01)
+_METAL = (0.07, 0.1, 0.12, 0.41, 0.01, 0.01, 0.06, 0.22)
+_HIPHOP = (0.1, 0.1, 0.12, 0.28, 0.28, 0.04, 0.07, 0.01)
 _MELODIC = ("stems singing", "speech", "rap")
 # Backing stems that are voices; in the others they are buried in effects.
 _BACKING = ("1.Hydrogen", "4.Potassium", "5.Rubidium", "6.Caesium")
 # Seconds before and after its sections in which the voice may be heard.
 _BEFORE, _AFTER = 0.35, 0.9
-# dB of what sounds.
-_LEVEL = -20.0
 
 
 @dataclass
@@ -57,7 +56,7 @@ def render(plan: Plan, library: Library) -> np.ndarray:
     rng = plan.rng("vocals")
     tracks = _Tracks(*(plan.silence() for _ in range(4)))
     kind = _choose_kind(plan, rng)
-    guest = _choose_kind(plan, rng) if rng.random() < 0.25 else kind
+    guest = _choose_kind(plan, rng) if rng.random() < 0.3 else kind
     names = sorted({section.name for section in sections})
     guest_in = str(rng.choice(names))
     for voice, turn in ((kind, 0), (guest, 1)):
@@ -71,7 +70,7 @@ def render(plan: Plan, library: Library) -> np.ndarray:
             _perform(plan, library, sung, voice, tracks, rng)
     if rng.random() < 0.35:
         _add_backing(plan, library, sections, tracks, rng)
-    if rng.random() < {"electronic": 0.4, "ballad": 0.35, "metal": 0.1}.get(plan.style, 0.22):
+    if rng.random() < {"electronic": 0.45, "ballad": 0.45, "metal": 0.15}.get(plan.style, 0.3):
         _add_pads(plan, library, sections, tracks, rng)
     if rng.random() < {"electronic": 0.45, "pop": 0.12, "hiphop": 0.12}.get(plan.style, 0.02):
         _add_chops(plan, library, sections, tracks, rng)
@@ -104,6 +103,10 @@ def _sing(
     octave = rng.random() < 0.15
     voices = rng.choice((-4, -3, -2, 2, 2, 3, 4), int(rng.choice((0, 1, 1, 2))), replace=False)
     harmonised = {name: rng.random() < share for name, share in _shares(0.08, 0.5).items()}
+    # The choir: the singer again, or other people.
+    choir = [singer] * 2
+    if rng.random() < 0.6:
+        choir = [singer.another(rng) for _ in choir]
     answers = rng.random() < 0.25
     breaths = float(rng.choice((0.0, 0.5, 0.9)))
     for section in sections:
@@ -123,10 +126,10 @@ def _sing(
                 lines = [harmony(plan, phrase, int(steps)) for steps in voices]
                 if octave and chorus:
                     lines.append(harmony(plan, phrase, -7 if singer.middle > 60 else 7))
-                for line in lines:
-                    _harmonise(line, words, singer, tracks, rng)
+                for place, line in enumerate(lines):
+                    _harmonise(line, words, choir[place % 2], tracks, rng)
             if answers and rng.random() < 0.5:
-                _answer(plan, section, phrase, words, singer, tracks, rng)
+                _answer(plan, section, phrase, words, choir[0], tracks, rng)
 
 
 def _shares(verse: float, chorus: float) -> dict[str, float]:
@@ -192,7 +195,7 @@ def _perform(
     else:
         paths = library.files(singers.SINGERS if kind == "amateur" else singers.LEADS)
         found = singers.recorded(library, rng, paths[rng.integers(len(paths))])
-        if kind == "stems resung" or (kind == "amateur" and rng.random() < 0.4):
+        if kind == "stems resung" or (kind == "amateur" and rng.random() < 0.6):
             sounds = singers.resung(plan, library, rng, found)
         else:
             sounds = singers.played(plan, library, rng, found)
@@ -258,6 +261,7 @@ def _add_pads(
 ) -> None:
     """Choirs that hold the chords on one vowel."""
     singer = _any_singer(plan, library, rng)
+    choir = [singer, singer.another(rng), singer.another(rng)]
     vowels = _clear_vowels(singer, 8)
     word = vowels[rng.integers(len(vowels))]
     chosen = [s for s in sections if s.name in ("chorus", "bridge", "break")] or sections
@@ -271,9 +275,8 @@ def _add_pads(
                 key = (pitch, bars)
                 if key not in kept:
                     seconds = bars * 4.0 * plan.beat + 0.15
-                    sound = singing.vowel(
-                        singer.voice, word, float(pitch), seconds, singer.timbre, rng
-                    )
+                    body = choir[turn].timbre
+                    sound = singing.vowel(singer.voice, word, float(pitch), seconds, body, rng)
                     kept[key] = effects.chorus(effects.normalise(sound), rng, 0.004, 0.5)
                 sound = effects.pan(kept[key], (-0.5, 0.5, 0.0)[turn % 3])
                 late = plan.seconds(bar) + float(rng.uniform(0.0, 0.03))
@@ -319,90 +322,20 @@ def _mixed(
     plan: Plan, sections: list[Section], tracks: _Tracks, rng: np.random.Generator
 ) -> np.ndarray:
     """Treat the tracks and mix them."""
-    lead = _treated(tracks.lead, plan, rng)
+    lead = vocal_studio.treated(tracks.lead, plan, rng)
     wide = effects.highpass(tracks.doubles + tracks.backing, float(rng.uniform(120, 250)))
     if np.any(wide):
-        wide = effects.compress(effects.random_eq(wide, rng, 3.0), -26.0, 4.0)
+        wide = vocal_studio.balanced(effects.random_eq(wide, rng, 3.0), rng)
+        wide = effects.compress(wide, -26.0, 4.0)
     pads = tracks.pads
     if np.any(pads):
-        pads = effects.random_eq(pads, rng, 4.0)
-    mix = effects.normalise(lead, _LEVEL)
-    mix = mix + effects.decibels(rng.uniform(-9.0, -2.0)) * effects.normalise(wide, _LEVEL)
-    mix += effects.decibels(rng.uniform(-12.0, -3.0)) * effects.normalise(pads, _LEVEL)
-    mix = _special(mix.astype(np.float32), plan, sections, rng)
-    mix = _spaced(mix, plan, rng)
-    return effects.normalise(mix * _gate(plan, sections), _LEVEL).astype(np.float32)
-
-
-def _treated(lead: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
-    """Equaliser, compressor, de-esser and saturation of a lead voice."""
-    if not np.any(lead):
-        return lead
-    lead = effects.highpass(lead, float(rng.uniform(70, 140)))
-    lead = effects.random_eq(lead, rng, 4.0)
-    lead = effects.peak(lead, float(rng.uniform(1200, 4000)), float(rng.uniform(-1, 5)), 0.6)
-    lead = effects.high_shelf(lead, float(rng.uniform(5000, 10000)), float(rng.uniform(-2, 6)))
-    lead = effects.compress(lead, float(rng.uniform(-30, -18)), float(rng.uniform(2.5, 8.0)))
-    if rng.random() < 0.6:
-        lead = _de_essed(lead, float(rng.uniform(3.0, 9.0)))
-    if rng.random() < {"rock": 0.5, "metal": 0.7, "indie": 0.5}.get(plan.style, 0.3):
-        lead = effects.drive(lead, float(rng.uniform(-4, 8)), float(rng.uniform(0.0, 0.2)))
-    return lead
-
-
-def _de_essed(audio: np.ndarray, most: float) -> np.ndarray:
-    """Turn sibilants down by up to `most` dB where they stand out."""
-    high = effects.highpass(audio, 5500.0)
-    hop = 441
-    count = -(-audio.shape[-1] // hop)
-    padded = np.zeros((2, len(audio), count * hop), np.float32)
-    padded[0, :, : audio.shape[-1]] = audio
-    padded[1, :, : audio.shape[-1]] = high
-    power = np.mean(padded.reshape(2, len(audio), count, hop) ** 2, axis=(1, 3)) + 1e-12
-    share = 10.0 * np.log10(power[1] / power[0])
-    cut = np.clip(share + 6.0, 0.0, 4.0) / 4.0 * most
-    cut = np.convolve(cut, np.ones(3) / 3.0, "same")
-    gain = np.interp(np.arange(audio.shape[-1]) / hop - 0.5, np.arange(count), cut)
-    return (audio - high * (1.0 - 10.0 ** (-gain / 20.0))).astype(np.float32)
-
-
-def _special(
-    mix: np.ndarray, plan: Plan, sections: list[Section], rng: np.random.Generator
-) -> np.ndarray:
-    """Now and then a section through a telephone, or the whole through a fuzz or a chorus."""
-    if rng.random() < 0.1:
-        section = sections[rng.integers(len(sections))]
-        first = int(plan.seconds(section.first_bar) * SAMPLE_RATE)
-        last = int(plan.seconds(section.first_bar + section.nb_bars) * SAMPLE_RATE)
-        thin = effects.highpass(mix[:, first:last], float(rng.uniform(300, 700)), 3)
-        thin = effects.lowpass(thin, float(rng.uniform(2500, 5000)), 4)
-        if rng.random() < 0.6:
-            thin = effects.drive(thin, float(rng.uniform(4, 14)))
-        # From one to the other and back without a click.
-        share = effects.faded(np.ones((1, thin.shape[-1]), np.float32), 0.01, 0.01)
-        mix = mix.copy()
-        mix[:, first:last] += share * (effects.normalise(thin, _LEVEL) - mix[:, first:last])
-    if rng.random() < {"metal": 0.25, "rock": 0.1, "indie": 0.1}.get(plan.style, 0.03):
-        mix = effects.drive(mix, float(rng.uniform(6, 13)), 0.1)
-    if rng.random() < 0.06:
-        mix = effects.chorus(mix, rng)
-    return mix
-
-
-def _spaced(mix: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
-    """Echo and reverb: from a dry booth to a hall."""
-    if rng.random() < 0.4:
-        beats = float(rng.choice((0.25, 0.5, 0.75, 1.0)))
-        level = float(rng.uniform(-22, -9))
-        mix = effects.echo(mix, beats * plan.beat, float(rng.uniform(0.2, 0.55)), level)
-    elif rng.random() < 0.2:
-        mix = effects.echo(mix, float(rng.uniform(0.07, 0.13)), 0.1, float(rng.uniform(-12, -6)))
-    if rng.random() < 0.92:
-        seconds = float(np.exp(rng.uniform(np.log(0.35), np.log(3.2))))
-        brightness = float(rng.uniform(3000, 9000))
-        response = effects.room(rng, seconds, brightness, float(rng.uniform(0.0, 0.06)))
-        mix = effects.reverb(mix, response, float(rng.uniform(-24.0, -7.0)))
-    return mix
+        pads = vocal_studio.balanced(effects.random_eq(pads, rng, 4.0), rng)
+    mix = effects.normalise(lead, LEVEL)
+    mix = mix + effects.decibels(rng.uniform(-9.0, -2.0)) * effects.normalise(wide, LEVEL)
+    mix += effects.decibels(rng.uniform(-12.0, -2.0)) * effects.normalise(pads, LEVEL)
+    mix = vocal_studio.special(mix.astype(np.float32), plan, sections, rng)
+    mix = vocal_studio.spaced(mix, plan, rng)
+    return effects.normalise(mix * _gate(plan, sections), LEVEL).astype(np.float32)
 
 
 def _gate(plan: Plan, sections: list[Section]) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from recipes.umxm import effects, takes, vocals
+from recipes.umxm import effects, speakers, takes, vocal_studio, vocals
 from recipes.umxm.melody import Composer, Tone, harmony
 from recipes.umxm.plan import SAMPLE_RATE, make_plan
 from recipes.umxm.sources import Library
@@ -46,6 +46,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
             sound = np.stack([_babble(4.0, 7), _babble(4.0, 8)])
             _write(audio / "everythingisfree" / song / f"{name}.ogg", sound)
     return Library(audio, tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_flite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speakers, "_spoken", lambda name, text: _babble(2.0, len(name), 110.0))
 
 
 def _write(path: Path, audio: np.ndarray) -> None:
@@ -122,7 +127,7 @@ def test_a_telephone_does_not_click(seed: int) -> None:
     # The first number that is drawn decides.
     draws = [draw for draw in range(100) if np.random.default_rng(draw).random() < 0.1][:2]
     changed = [
-        vocals._special(tone, plan, list(plan.sections[1:2]), np.random.default_rng(draw))
+        vocal_studio.special(tone, plan, list(plan.sections[1:2]), np.random.default_rng(draw))
         for draw in draws
     ]
     smooth = np.abs(np.diff(tone)).max()
