@@ -43,6 +43,8 @@ class Timbre:
         dB by which voiced sound rises per octave over 1 kHz.
     breath : float
         0 is as spoken, 1 is a whisper.
+    rasp : float
+        Share by which every second pulse is weaker, at most 1.
     clarity : float
         Factor of the harmonics' distance to the noise, in dB: singers are clearer than speakers.
     vibrato : float
@@ -52,7 +54,7 @@ class Timbre:
     onset : float
         Seconds of a tone before its vibrato.
     glide : float
-        Seconds between two pitches; 0 is the hard correction of pitch.
+        Seconds between two pitches; under 0.03 the pitch was corrected by a machine.
     top : float
         Frequency up to which the recording reaches.
     evenness : float
@@ -66,6 +68,7 @@ class Timbre:
     nasal: float = 0.0
     tilt: float = 0.0
     breath: float = 0.0
+    rasp: float = 0.0
     clarity: float = 1.5
     vibrato: float = 35.0
     rate: float = 5.5
@@ -115,11 +118,11 @@ def choose_register(rng: np.random.Generator, style: str) -> str:
 def draw_height(rng: np.random.Generator, register: str) -> float:
     """Semitones from a speaker's usual pitch to the middle of a singer's range."""
     lowest, highest = {
-        "chest": (3.0, 9.0),
-        "belt": (7.0, 13.0),
-        "airy": (3.0, 9.0),
-        "falsetto": (10.0, 16.0),
-        "low": (-3.0, 3.0),
+        "chest": (4.0, 12.0),
+        "belt": (9.0, 17.0),
+        "airy": (4.0, 12.0),
+        "falsetto": (12.0, 19.0),
+        "low": (-2.0, 4.0),
     }[register]
     return float(rng.uniform(lowest, highest))
 
@@ -128,8 +131,10 @@ def choose_timbre(
     rng: np.random.Generator, formants: float, style: str, register: str = "chest"
 ) -> Timbre:
     """How a singer sounds, by the style of the song."""
-    corrected = rng.random() < {"electronic": 0.3, "hiphop": 0.35, "pop": 0.15}.get(style, 0.03)
-    plain = rng.random() < 0.15
+    corrected = rng.random() < {"electronic": 0.15, "hiphop": 0.2, "pop": 0.08}.get(style, 0.01)
+    plain = rng.random() < 0.08
+    rough = {"metal": 0.4, "rock": 0.25, "indie": 0.15}.get(style, 0.08)
+    rough *= {"belt": 2.0, "chest": 1.0, "low": 1.0}.get(register, 0.0)
     lift, tilt, breath, clarity = {
         "chest": ((2.0, 9.0), (0.0, 4.0), (0.0, 0.1), (1.2, 2.4)),
         "belt": ((7.0, 14.0), (0.5, 4.0), (0.0, 0.05), (1.8, 4.0)),
@@ -145,11 +150,12 @@ def choose_timbre(
         nasal=float(rng.uniform(3.0, 9.0)) if rng.random() < 0.3 else 0.0,
         tilt=float(rng.uniform(*tilt)),
         breath=float(rng.uniform(*breath)),
+        rasp=float(rng.uniform(0.1, 0.6)) if rng.random() < rough else 0.0,
         clarity=float(rng.uniform(*clarity)),
         vibrato=0.0 if plain else float(np.exp(rng.uniform(np.log(20.0), np.log(90.0)))),
         rate=float(rng.uniform(4.5, 6.8)),
         onset=float(rng.uniform(0.08, 0.45)),
-        glide=0.0 if corrected else float(rng.uniform(0.04, 0.12)),
+        glide=float(rng.uniform(0.01, 0.02)) if corrected else float(rng.uniform(0.04, 0.12)),
         evenness=float(rng.uniform(0.45, 0.85)),
     )
 

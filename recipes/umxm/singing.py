@@ -209,7 +209,19 @@ def synthesise(voice: Frames, f0: np.ndarray, gain: np.ndarray, timbre: Timbre) 
         aperiodicity,
         SAMPLE_RATE,
     )
+    if timbre.rasp > 0:
+        audio = audio * _rasp(f0, len(audio), timbre.rasp)
     return np.asarray(audio[None], np.float32)
+
+
+def _rasp(f0: np.ndarray, count: int, depth: float) -> np.ndarray:
+    """Factor over time that weakens every second pulse, now more, now less."""
+    pitch = np.interp(np.arange(count) / (HOP * SAMPLE_RATE), np.arange(len(f0)), f0)
+    cycles = np.cumsum(pitch) / SAMPLE_RATE
+    # Some hundreds of cycles from more to less.
+    sway = 0.6 + 0.4 * np.sin(0.03 * cycles)
+    wave = np.sin(np.pi * cycles)
+    return np.asarray(1.0 + depth * sway * np.minimum(pitch / 80.0, 1.0) * wave)
 
 
 @lru_cache(maxsize=1)
@@ -349,18 +361,18 @@ def _intonation(
     count = len(time)
     starts = np.array([tone.start for tone in phrase])
     pitches = np.array([tone.pitch for tone in phrase], float)
-    hard = timbre.glide < 0.01
+    corrected = timbre.glide < 0.03
     index = np.clip(np.searchsorted(starts - 0.5 * timbre.glide, time, "right") - 1, 0, None)
+    if not corrected:
+        pitches = pitches + rng.normal(0.0, 0.1, len(pitches))
     pitch = pitches[index]
-    if hard:
-        return np.asarray(pitch + 0.02 * rng.standard_normal(count))
     scoops = np.zeros(count)
     swings = np.zeros(count)
     for place, tone in enumerate(phrase):
         since = time - tone.start
-        if not tone.tied and (place == 0 or rng.random() < 0.2):
-            depth = rng.uniform(0.3, 2.2)
-            scoops -= depth * np.exp(-np.maximum(since + 0.06, 0) / 0.05) * (since > -0.2)
+        if not tone.tied and (place == 0 or rng.random() < 0.3):
+            depth, slow = rng.uniform(0.3, 2.2), rng.uniform(0.03, 0.11)
+            scoops -= depth * np.exp(-np.maximum(since + 0.06, 0) / slow) * (since > -0.2)
         if tone.duration > 0.32 and timbre.vibrato > 0 and rng.random() < 0.85:
             begin = min(timbre.onset * rng.uniform(0.6, 1.6), 0.45 * tone.duration)
             rate = timbre.rate * rng.uniform(0.93, 1.07)
@@ -379,7 +391,9 @@ def _intonation(
     smooth += 0.12 * (smooth - ndimage.gaussian_filter1d(smooth, 2.2 * width))
     drift = ndimage.gaussian_filter1d(rng.standard_normal(count), 30.0) * 0.10 * np.sqrt(60.0)
     jitter = ndimage.gaussian_filter1d(rng.standard_normal(count), 1.5) * 0.05
-    return np.asarray(smooth + scoops + swings + 0.8 * drift + jitter)
+    if corrected:
+        return np.asarray(smooth + 0.5 * swings + 0.2 * drift + jitter)
+    return np.asarray(smooth + scoops + swings + 1.8 * drift + jitter)
 
 
 def _dynamics(

@@ -61,6 +61,8 @@ def treated(lead: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarra
         lead = _de_essed(lead, float(rng.uniform(3.0, 9.0)))
     if rng.random() < {"rock": 0.5, "metal": 0.7, "indie": 0.5}.get(plan.style, 0.3):
         lead = effects.drive(lead, float(rng.uniform(-4, 8)), float(rng.uniform(0.0, 0.2)))
+    if close or rng.random() < 0.3:
+        lead = effects.softened(lead, float(rng.uniform(10.0, 15.0)))
     if rng.random() < (0.45 if close else 0.25):
         lead = _widened(lead, rng)
     return lead

@@ -84,7 +84,7 @@ def _choose_kind(plan: Plan, rng: np.random.Generator) -> str:
 
 def _melodic(plan: Plan, library: Library, rng: np.random.Generator, kind: str) -> Singer:
     if kind == "stems singing":
-        pattern = singers.SINGERS if rng.random() < 0.2 else singers.LEADS
+        pattern = singers.SINGERS if rng.random() < 0.35 else singers.LEADS
         return singers.from_performance(plan, library, rng, pattern)
     return singers.from_speech(plan, library, rng, rap=kind == "rap")
 

@@ -81,12 +81,21 @@ def test_effort_and_nose_colour_a_voice() -> None:
     assert abs(nose[3]) < 0.1
 
 
+def test_rasp_sounds_an_octave_lower() -> None:
+    f0 = np.full(200, 200.0)
+    factor = singing._rasp(f0, SAMPLE_RATE, 0.5)
+    spectrum = np.abs(np.fft.rfft(factor - factor.mean()))
+    assert abs(int(spectrum.argmax()) - 100) <= 2
+    assert factor.min() > 0.4
+    np.testing.assert_array_equal(singing._rasp(0.0 * f0, SAMPLE_RATE, 0.5), 1.0)
+
+
 @pytest.mark.parametrize("register", bodies.REGISTERS)
 def test_registers_lie_at_their_heights(register: str) -> None:
     rng = np.random.default_rng(0)
     heights = [bodies.draw_height(rng, register) for _ in range(20)]
-    assert np.all(np.array(heights) > 9.0) == (register == "falsetto")
-    assert np.all(np.array(heights) < 3.0) == (register == "low")
+    assert np.all(np.array(heights) > 11.0) == (register == "falsetto")
+    assert np.all(np.array(heights) < 4.1) == (register == "low")
     timbre = bodies.choose_timbre(rng, 1.0, "pop", register)
     assert timbre.breath > 0.15 or register != "airy"
     assert 4.5 <= timbre.rate <= 6.8
