@@ -88,6 +88,41 @@ class TestFixed:
         with pytest.raises(ConfigError, match="coherent_share="):
             FixedSourcesTrackFolderDataset(tracks.root, coherent_share=share)
 
+    def test_mixtures_are_brought_to_a_level(self, tracks: Tree) -> None:
+        plain, levelled = (
+            FixedSourcesTrackFolderDataset(
+                *(tracks.root, "train"), seq_duration=1.0, random_chunks=True, mix_level=level
+            )
+            for level in (None, (-30.0, -10.0))
+        )
+        found = []
+        for seed in range(60):
+            x0, y0 = plain.sample(1, np.random.default_rng(seed))
+            x, y = levelled.sample(1, np.random.default_rng(seed))
+            factor = np.sqrt(np.mean(x**2) / np.mean(x0**2))
+            np.testing.assert_allclose(x, x0 * factor, rtol=1e-4, atol=1e-7)
+            np.testing.assert_allclose(y, y0 * factor, rtol=1e-4, atol=1e-7)
+            assert x.dtype == y.dtype == np.float32
+            found.append(10.0 * np.log10(np.mean(x.astype(np.float64) ** 2)))
+        assert -30.01 < min(found) < -27.0
+        assert -13.0 < max(found) < -9.99
+        assert levelled.for_statistics().mix_level is None
+
+    def test_silence_is_not_brought_to_a_level(self, tree: Tree) -> None:
+        for name in FILES:
+            path = tree.root / "train" / "1" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sf.write(path, np.zeros((1500, 2)), 1000)
+        dataset = FixedSourcesTrackFolderDataset(tree.root, "train", mix_level=(-20.0, -12.0))
+        x, y = dataset.sample(0, np.random.default_rng(0))
+        assert not x.any()
+        assert not y.any()
+
+    @pytest.mark.parametrize("level", [(-10.0, -20.0), (float("nan"), 0.0), (-20.0,)])
+    def test_levels_are_two_in_order(self, tracks: Tree, level: tuple[float, ...]) -> None:
+        with pytest.raises(ConfigError, match="mix_level="):
+            FixedSourcesTrackFolderDataset(tracks.root, mix_level=level)
+
     def test_each_source_has_its_own_gain(self, tracks: Tree, reads: list[Read]) -> None:
         dataset = FixedSourcesTrackFolderDataset(
             tracks.root, source_augmentations=aug_from_str(["gain"])

@@ -46,6 +46,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "random_track_mix": False,
         "coherent_share": 0.0,
         "samples_per_track": 1,
+        "mix_level": None,
         "source_augmentations": None,
     },
 }
@@ -128,6 +129,14 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         "share of items that keep the interferers of one track in spite of --random-track-mix "
         "(default: 0; not in Open-Unmix)",
         metavar="P",
+        type=float,
+    )
+    add(
+        "--mix-level",
+        "scale each mixture, and the target with it, to a random level between these, in dB of its "
+        "root mean square (not in Open-Unmix)",
+        nargs=2,
+        metavar=("LOW", "HIGH"),
         type=float,
     )
     add("--random-interferer-mix", "all interferers from a random track", action="store_true")
@@ -249,6 +258,7 @@ def load_datasets(
             random_chunks=True,
             random_track_mix=values["random_track_mix"],
             coherent_share=values["coherent_share"],
+            mix_level=values["mix_level"],
             samples_per_track=values["samples_per_track"],
             source_augmentations=augmentations,
             **files,

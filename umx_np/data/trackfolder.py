@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
 from .folders import FileDataset, mix, visible
+
+# Mean square under which a mixture counts as silence: -60 dB.
+_FAINT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,10 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         Probability with which an item keeps its own track's interferers in spite of
         `random_track_mix`, so that some mixtures are in time and in tune. Not in upstream, where
         it is 0.
+    mix_level : pair of float or None
+        Scale each mixture, and the target with it, to a level drawn between these, in dB of its
+        root mean square relative to full scale. The squared error counts an excerpt that is 20 dB
+        louder a hundred times as much: so all of them count. Not in upstream.
     cache, progress
         See `FileDataset`.
     """
@@ -121,6 +129,7 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         *,
         samples_per_track: int = 1,
         coherent_share: float = 0.0,
+        mix_level: Sequence[float] | None = None,
         cache: str | os.PathLike[str] | None = None,
         progress: bool | Progress | None = None,
     ) -> None:
@@ -136,11 +145,16 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         )
         if not 0.0 <= coherent_share <= 1.0:
             raise ConfigError(f"coherent_share={coherent_share!r} must lie between 0 and 1")
+        if mix_level is not None and not (
+            len(mix_level) == 2 and -math.inf < mix_level[0] <= mix_level[1] < math.inf
+        ):
+            raise ConfigError(f"mix_level={mix_level!r} must be two levels in dB, the lower first")
         self.target_file = target_file
         self.interferer_files = list(interferer_files)
         self.random_track_mix = random_track_mix
         self.samples_per_track = check_int("samples_per_track", samples_per_track, 1)
         self.coherent_share = float(coherent_share)
+        self.mix_level = None if mix_level is None else (float(mix_level[0]), float(mix_level[1]))
         self.target = Path(target_file).stem
         self.tracks = self._measured(self._find_tracks())
         if not self.tracks:
@@ -185,13 +199,22 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
                 first, count = self.place(track.nb_timesteps, rng)
             sources.append(self.load(track.interferers[position], first, count, rng))
         x = mix(sources)
-        return x, y[:, : x.shape[1]]
+        y = y[:, : x.shape[1]]
+        if self.mix_level is not None:
+            level = rng.uniform(*self.mix_level)
+            power = float(np.mean(np.square(x, dtype=np.float32)))
+            # A faint mixture stays as it is: raising it would raise noise.
+            if power > _FAINT:
+                factor = x.dtype.type(10.0 ** (level / 20.0) / math.sqrt(power))
+                x, y = x * factor, y * factor
+        return x, y
 
     def for_statistics(self) -> UnmixDataset:
         """Copy of whole tracks, each once."""
         plain = super().for_statistics()
         assert isinstance(plain, FixedSourcesTrackFolderDataset)
         plain.samples_per_track = 1
+        plain.mix_level = None
         return plain
 
 
