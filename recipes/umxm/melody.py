@@ -22,7 +22,7 @@ _STEP_SHARES = (0.03, 0.05, 0.12, 0.24, 0.16, 0.22, 0.11, 0.05, 0.02)
 _SHORTEST = 0.14
 # Beats of the unit that is repeated, and beats from a unit's start where its phrase may end.
 _UNIT = 8.0
-_ENDS = (5.0, 6.0, 6.0, 6.5, 7.0, 7.0)
+_ENDS = (5.0, 5.5, 6.0, 6.0, 6.5, 7.0)
 _MELISMA = 0.09
 # Scale degrees left out by a pentatonic melody.
 _PENTATONIC = {"major": (3, 6), "minor": (1, 5)}
@@ -111,7 +111,9 @@ class Composer:
         slow = self._plan.beat > 0.62
         if section.name in ("chorus", "bridge"):
             return str(self._rng.choice(("middle", "dense") if slow else ("long", "middle")))
-        return str(self._rng.choice(("dense", "middle")))
+        return str(
+            self._rng.choice(("dense", "middle", "middle") if slow else ("dense", "middle", "long"))
+        )
 
     def _motif(self, pace: str) -> list[_Figure]:
         """Rhythm and contour of a unit of two bars."""

@@ -108,11 +108,13 @@ def _sing(
     if rng.random() < 0.6:
         choir = [singer.another(rng) for _ in choir]
     answers = rng.random() < 0.25
+    # Choruses of one or two syllables: oh oh, la la.
+    hook = _clear_vowels(singer, 6)[: int(rng.integers(1, 3))] if rng.random() < 0.15 else []
     breaths = float(rng.choice((0.0, 0.5, 0.9)))
     for section in sections:
         chorus = section.name == "chorus"
         for phrase in composer.phrases(section, rap):
-            words = singer.words_for(phrase)
+            words = hook if hook and chorus else singer.words_for(phrase)
             start, sound = singer.sing(phrase, words, rng, breath=rng.random() < breaths)
             sound *= np.float32(effects.decibels(rng.normal(0.0, 1.0) + 2.0 * section.energy))
             effects.place(tracks.lead, effects.stereo(sound), start)
