@@ -444,7 +444,7 @@ def _with_breath(
     shape = np.linspace(0.0, 1.0, count)
     gain = gain.copy()
     curve = 14.0 * np.sqrt(np.sin(np.pi * shape**0.8) + 1e-4) - 14.0
-    gain[:count] = rng.uniform(-30.0, -21.0) + curve
+    gain[:count] = rng.uniform(-34.0, -24.0) + curve
     return Frames(sung.f0, sung.level, sung.aperiodicity, envelope), gain
 
 
