@@ -118,10 +118,10 @@ def choose_register(rng: np.random.Generator, style: str) -> str:
 def draw_height(rng: np.random.Generator, register: str) -> float:
     """Semitones from a speaker's usual pitch to the middle of a singer's range."""
     lowest, highest = {
-        "chest": (4.0, 12.0),
-        "belt": (9.0, 17.0),
-        "airy": (4.0, 12.0),
-        "falsetto": (12.0, 19.0),
+        "chest": (3.0, 10.0),
+        "belt": (8.0, 15.0),
+        "airy": (3.0, 10.0),
+        "falsetto": (12.0, 18.0),
         "low": (-2.0, 4.0),
     }[register]
     return float(rng.uniform(lowest, highest))

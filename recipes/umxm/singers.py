@@ -133,7 +133,7 @@ def from_performance(
     timbre = bodies.choose_timbre(rng, _length(rng, register), plan.style, register)
     # What was sung is bright already, and high.
     timbre = replace(timbre, lift=0.4 * timbre.lift, tilt=0.4 * timbre.tilt)
-    return _singer(parts, timbre, bodies.draw_height(rng, register) - 3.0)
+    return _singer(parts, timbre, bodies.draw_height(rng, register) - 4.0)
 
 
 def _singer(
