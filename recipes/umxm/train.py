@@ -22,7 +22,7 @@ _NETWORK = ("--hidden-size", "256", "--bandwidth", "14000")
 # Songs are loud and soft, wide and narrow, coherent and thrown together.
 _DATA = (
     *("--random-track-mix", "--coherent-share", "0.4"),
-    *("--source-augmentations", "gain", "channelswap"),
+    *("--source-augmentations", "gain", "channelswap", "--mix-level", "-20", "-12"),
 )
 
 
@@ -53,8 +53,8 @@ class Stage:
 
 # Short excerpts first: many steps for the time they take.
 STAGES = (
-    Stage("learn", seq_dur=3.0, batch_size=8, lr=1e-3, steps=5000),
-    Stage("refine", seq_dur=6.0, batch_size=8, lr=5e-4, steps=2400),
+    Stage("learn", seq_dur=3.0, batch_size=8, lr=1e-3, steps=20_000),
+    Stage("refine", seq_dur=6.0, batch_size=8, lr=3e-4, steps=6000),
 )
 _STEPS_PER_EPOCH = 250
 

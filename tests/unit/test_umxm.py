@@ -1,0 +1,54 @@
+"""The weights that come with the package."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import umx_np
+from umx_np.pretrained import bundled_folder, get_model_info
+from umx_np.weights import load_folder, load_safetensors
+
+INFO = get_model_info("umxm")
+
+
+def test_folder():
+    folder = bundled_folder("umxm")
+    expected = {f"{target}.{kind}" for target in INFO.targets for kind in ("json", "safetensors")}
+    assert {path.name for path in folder.iterdir()} == {
+        *expected,
+        "separator.json",
+        "ATTRIBUTION.md",
+    }
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 25_000_000
+    assert json.loads((folder / "separator.json").read_text())["license"] == INFO.license
+    for path in folder.glob("*.json"):
+        # No names of folders of whoever trained it.
+        assert "/" not in path.read_text()
+
+
+def test_weights_are_those_that_the_registry_describes():
+    bundle = load_folder(bundled_folder("umxm"))
+    assert tuple(bundle.targets) == INFO.targets
+    found = (bundle.sample_rate, bundle.n_fft, bundle.n_hop, bundle.nb_channels)
+    assert found == (INFO.sample_rate, INFO.n_fft, INFO.n_hop, INFO.nb_channels)
+    for target, weights in bundle.targets.items():
+        assert weights.config == INFO.config
+        stored = load_safetensors(bundled_folder("umxm") / f"{target}.safetensors")
+        for name, array in weights.state.items():
+            if not name.endswith("num_batches_tracked"):
+                assert stored[name].dtype == np.float16
+                assert array.dtype == np.float32
+
+
+@pytest.mark.parametrize("niter", [0, 1])
+def test_it_separates_without_a_network(monkeypatch, tmp_path, niter):
+    monkeypatch.setenv("UMX_NP_OFFLINE", "1")
+    monkeypatch.setenv("UMX_NP_HOME", str(tmp_path))
+    noise = 0.1 * np.random.default_rng(0).standard_normal((2, 44100)).astype(np.float32)
+    stems = umx_np.separate(noise, model="umxm", niter=niter)
+    assert tuple(stems) == INFO.targets
+    assert all(stem.shape == noise.shape for stem in stems.values())
+    assert any(np.abs(stem).max() > 1e-3 for stem in stems.values())
