@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AudioError, ConfigError, UmxError
-from .common import PROGRAM, add_command, json_object, natural, positive_int, say, table
+from ..option_types import json_object, natural, positive_int
+from .common import PROGRAM, add_command, say, table
 
 if TYPE_CHECKING:
     from ..separator import Separator
