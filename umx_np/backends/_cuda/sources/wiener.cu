@@ -1,0 +1,352 @@
+// Multichannel Wiener filter by expectation-maximisation, for 1 or 2 channels.
+//
+// Computes      first estimates (magnitude with the phase of the mixture, or softmask), residual,
+//               then per iteration
+//                 v_j = mean_c |y_jc|^2,  R_j = sum_t y_j y_j^H / (eps + sum_t v_j)
+//                 Cxx = sum_j v_j R_j + sqrt(eps) I,  y_j = v_j R_j Cxx^-1 x
+//               on x and y divided by the scale of their window, and multiplied back at the end.
+// Precision     float64 throughout, float32 in and out. Near-mono mixtures make Cxx nearly singular,
+//               and float32 loses everything there.
+// Oracle        umx_np.backends.reference.wiener
+// Benchmark     benchmarks/gpu/run.py
+//
+// Given R of every iteration, an estimate depends on its own frame only. So nothing but R is kept
+// between the passes: iteration i recomputes the chain of i filters from the magnitudes. One
+// iteration is `wiener_sums` (y y^H over the frames, in pieces), `wiener_covariances` (the pieces
+// added up in a fixed order, and normalised); `wiener_apply` writes the estimates after the last.
+//
+// Shapes        F frames in windows of `window` frames (the last may be shorter), B bins
+//   mix         (NB_CHANNELS, F, B) complex64
+//   mags        (NB_TARGETS, F, MAG_CHANNELS, B) float32
+//   scales      (windows) float64
+//   statistics  (windows, iterations, NB_SOURCES, 4, B) float64: sums over the frames of |y_0|^2,
+//               |y_1|^2, real and imaginary part of y_0 y_1*
+//   covariances as statistics: R, from statistics
+#include "common.cuh"
+
+#ifndef NB_TARGETS
+#define NB_TARGETS 4
+#endif
+#ifndef NB_CHANNELS
+#define NB_CHANNELS 2
+#endif
+#ifndef MAG_CHANNELS
+#define MAG_CHANNELS 2
+#endif
+#ifndef SOFTMASK
+#define SOFTMASK 0
+#endif
+#ifndef RESIDUAL
+#define RESIDUAL 0
+#endif
+#define NB_SOURCES (NB_TARGETS + RESIDUAL)
+// Numbers of R that are in use.
+#define NB_PARTS (NB_CHANNELS == 1 ? 1 : 4)
+// Frames of one piece of the sums, and threads that share it.
+#ifndef PIECE
+#define PIECE 64
+#endif
+#ifndef ROWS
+#define ROWS 8
+#endif
+
+struct __align__(8) Complex {
+    float re, im;
+};
+
+// One bin of one frame.
+struct Bin {
+    double x_re[NB_CHANNELS], x_im[NB_CHANNELS];
+    double y_re[NB_SOURCES][NB_CHANNELS], y_im[NB_SOURCES][NB_CHANNELS];
+    double v[NB_SOURCES];
+};
+
+// Where the bin's numbers are.
+struct Cell {
+    const Complex* mix;  // of channel 0
+    const float* mags;   // of target 0, channel 0
+    long long mix_channel, mag_channel, mag_target;
+
+    __device__ __forceinline__ Complex x(int c) const { return mix[c * mix_channel]; }
+    __device__ __forceinline__ double mag(int j, int c) const {
+        return mags[j * mag_target + (MAG_CHANNELS == 1 ? 0 : c) * mag_channel];
+    }
+};
+
+__device__ __forceinline__ Cell cell_of(const Complex* mix, const float* mags, long long t, int b,
+                                        long long nb_frames, int nb_bins) {
+    Cell cell;
+    cell.mix = mix + t * nb_bins + b;
+    cell.mags = mags + t * MAG_CHANNELS * nb_bins + b;
+    cell.mix_channel = nb_frames * nb_bins;
+    cell.mag_channel = nb_bins;
+    cell.mag_target = nb_frames * MAG_CHANNELS * nb_bins;
+    return cell;
+}
+
+__device__ __forceinline__ void first_estimates(const Cell& cell, double inverse_scale, double eps,
+                                                Bin& bin) {
+#pragma unroll
+    for (int c = 0; c < NB_CHANNELS; c++) {
+        const Complex mix = cell.x(c);
+        const double re = mix.re, im = mix.im;
+        bin.x_re[c] = re * inverse_scale;
+        bin.x_im[c] = im * inverse_scale;
+        double rest_re = bin.x_re[c], rest_im = bin.x_im[c];
+        double phase_re, phase_im;  // what a magnitude is multiplied with
+        if (SOFTMASK) {
+            double total = eps;  // added to the magnitudes, not to the powers (sic)
+#pragma unroll
+            for (int j = 0; j < NB_TARGETS; j++) total += cell.mag(j, c);
+            const double share = 1.0 / total;
+            phase_re = bin.x_re[c] * share;
+            phase_im = bin.x_im[c] * share;
+        } else {
+            const double power = re * re + im * im;
+            const double unit = inverse_scale / sqrt(power > 0.0 ? power : 1.0);
+            phase_re = power > 0.0 ? re * unit : inverse_scale;  // of a silent bin it is 0
+            phase_im = im * unit;
+        }
+#pragma unroll
+        for (int j = 0; j < NB_TARGETS; j++) {
+            const double mag = cell.mag(j, c);
+            bin.y_re[j][c] = mag * phase_re;
+            bin.y_im[j][c] = mag * phase_im;
+            rest_re -= bin.y_re[j][c];
+            rest_im -= bin.y_im[j][c];
+        }
+        if (RESIDUAL) {
+            bin.y_re[NB_SOURCES - 1][c] = rest_re;
+            bin.y_im[NB_SOURCES - 1][c] = rest_im;
+        }
+    }
+}
+
+// Estimates with the phase of the mixture need not be known for their power to be.
+__device__ __forceinline__ void first_powers(const Cell& cell, double inverse_scale, Bin& bin) {
+    const double weight = inverse_scale * inverse_scale / NB_CHANNELS;
+#pragma unroll
+    for (int c = 0; c < NB_CHANNELS; c++) {
+        const Complex mix = cell.x(c);
+        bin.x_re[c] = mix.re * inverse_scale;
+        bin.x_im[c] = mix.im * inverse_scale;
+    }
+#pragma unroll
+    for (int j = 0; j < NB_TARGETS; j++) {
+        double sum = 0.0;
+#pragma unroll
+        for (int c = 0; c < NB_CHANNELS; c++) sum += cell.mag(j, c) * cell.mag(j, c);
+        bin.v[j] = weight * sum;
+    }
+}
+
+__device__ __forceinline__ void powers(Bin& bin) {
+#pragma unroll
+    for (int j = 0; j < NB_SOURCES; j++) {
+        double sum = 0.0;
+#pragma unroll
+        for (int c = 0; c < NB_CHANNELS; c++)
+            sum += bin.y_re[j][c] * bin.y_re[j][c] + bin.y_im[j][c] * bin.y_im[j][c];
+        bin.v[j] = sum / NB_CHANNELS;
+    }
+}
+
+#if NB_CHANNELS == 1
+__device__ __forceinline__ void filter(const double* r, int nb_bins, double reg, Bin& bin) {
+    double cxx = reg;
+#pragma unroll
+    for (int j = 0; j < NB_SOURCES; j++) {
+        bin.v[j] *= r[(long long)j * 4 * nb_bins];
+        cxx += bin.v[j];
+    }
+#pragma unroll
+    for (int j = 0; j < NB_SOURCES; j++) {
+        const double gain = bin.v[j] / cxx;
+        bin.y_re[j][0] = gain * bin.x_re[0];
+        bin.y_im[j][0] = gain * bin.x_im[0];
+    }
+}
+#else
+__device__ __forceinline__ void filter(const double* r, int nb_bins, double reg, Bin& bin) {
+    double a = 0.0, d = 0.0, b_re = 0.0, b_im = 0.0;  // Cxx without the regularisation
+#pragma unroll
+    for (int j = 0; j < NB_SOURCES; j++) {
+        const double* rj = r + (long long)j * 4 * nb_bins;
+        a += bin.v[j] * rj[0];
+        d += bin.v[j] * rj[nb_bins];
+        b_re += bin.v[j] * rj[2LL * nb_bins];
+        b_im += bin.v[j] * rj[3LL * nb_bins];
+    }
+    // The determinant of S + reg I as det S + reg tr S + reg^2 with det S >= 0 cannot vanish,
+    // however close to mono the sources are.
+    double det = a * d - b_re * b_re - b_im * b_im;
+    det = (det > 0.0 ? det : 0.0) + reg * (a + d) + reg * reg;
+    const double s = 1.0 / det;
+    a += reg;
+    d += reg;
+    const double x0_re = bin.x_re[0], x0_im = bin.x_im[0];
+    const double x1_re = bin.x_re[1], x1_im = bin.x_im[1];
+    // w = Cxx^-1 x
+    const double w0_re = s * (d * x0_re - b_re * x1_re + b_im * x1_im);
+    const double w0_im = s * (d * x0_im - b_re * x1_im - b_im * x1_re);
+    const double w1_re = s * (a * x1_re - b_re * x0_re - b_im * x0_im);
+    const double w1_im = s * (a * x1_im - b_re * x0_im + b_im * x0_re);
+#pragma unroll
+    for (int j = 0; j < NB_SOURCES; j++) {
+        const double* rj = r + (long long)j * 4 * nb_bins;
+        const double r00 = rj[0], r11 = rj[nb_bins];
+        const double re = rj[2LL * nb_bins], im = rj[3LL * nb_bins];
+        bin.y_re[j][0] = bin.v[j] * (r00 * w0_re + re * w1_re - im * w1_im);
+        bin.y_im[j][0] = bin.v[j] * (r00 * w0_im + re * w1_im + im * w1_re);
+        bin.y_re[j][1] = bin.v[j] * (re * w0_re + im * w0_im + r11 * w1_re);
+        bin.y_im[j][1] = bin.v[j] * (re * w0_im - im * w0_re + r11 * w1_im);
+    }
+}
+#endif
+
+// Estimates after `count` iterations; r: R of the first at this bin.
+__device__ __forceinline__ void estimate(const Cell& cell, const double* r, int count, int nb_bins,
+                                         double inverse_scale, double eps, Bin& bin) {
+    const bool from_powers = !SOFTMASK && !RESIDUAL && count > 0;
+    if (from_powers)
+        first_powers(cell, inverse_scale, bin);
+    else
+        first_estimates(cell, inverse_scale, eps, bin);
+    const double reg = sqrt(eps);
+    for (int i = 0; i < count; i++) {
+        if (i > 0 || !from_powers) powers(bin);
+        filter(r + (long long)i * NB_SOURCES * 4 * nb_bins, nb_bins, reg, bin);
+    }
+}
+
+/* Computes      y y^H summed over pieces of PIECE frames, after `level` iterations
+ * Arguments     mix, mags, covariances, scales IN,
+ *               pieces (windows, nb_pieces, NB_SOURCES, 4, B) OUT, nb_pieces those of a whole window
+ * Accumulates   =
+ * Parallel over bins (32 of a block: x of the grid), pieces (y of the grid), and ROWS frames at a
+ *               time in a block of (32, ROWS) threads. Shared memory: 32 * ROWS numbers.
+ */
+extern "C" __global__ void __launch_bounds__(32 * ROWS)
+    wiener_sums(const Complex* __restrict__ mix, const float* __restrict__ mags,
+                const double* __restrict__ covariances, const double* __restrict__ scales,
+                double* __restrict__ pieces, long long nb_frames, int nb_bins, long long window,
+                int nb_pieces, int iterations, int level, double eps) {
+    UMX_SHARED(memory);
+    double* shared = (double*)memory;
+    const int b = blockIdx.x * UMX_WARP + threadIdx.x, row = threadIdx.y;
+    const long long w = blockIdx.y / nb_pieces;
+    const int piece = blockIdx.y % nb_pieces;
+    const long long window_stop = (w + 1) * window < nb_frames ? (w + 1) * window : nb_frames;
+    const long long start = w * window + (long long)piece * PIECE;
+    const long long stop = start + PIECE < window_stop ? start + PIECE : window_stop;
+    const long long level_size = (long long)NB_SOURCES * 4 * nb_bins;
+    double sums[NB_SOURCES][NB_PARTS];
+#pragma unroll
+    for (int j = 0; j < NB_SOURCES; j++)
+#pragma unroll
+        for (int q = 0; q < NB_PARTS; q++) sums[j][q] = 0.0;
+    if (b < nb_bins) {
+        const double* r = covariances + w * iterations * level_size + b;
+        const double inverse_scale = 1.0 / scales[w];
+        for (long long t = start + row; t < stop; t += ROWS) {
+            Bin bin;
+            const Cell cell = cell_of(mix, mags, t, b, nb_frames, nb_bins);
+            estimate(cell, r, level, nb_bins, inverse_scale, eps, bin);
+#pragma unroll
+            for (int j = 0; j < NB_SOURCES; j++) {
+                const double r0 = bin.y_re[j][0], i0 = bin.y_im[j][0];
+                sums[j][0] += r0 * r0 + i0 * i0;
+#if NB_CHANNELS == 2
+                const double r1 = bin.y_re[j][1], i1 = bin.y_im[j][1];
+                sums[j][1] += r1 * r1 + i1 * i1;
+                sums[j][2] += r0 * r1 + i0 * i1;
+                sums[j][3] += i0 * r1 - r0 * i1;
+#endif
+            }
+        }
+    }
+    double* out = pieces + (long long)blockIdx.y * level_size + b;
+#pragma unroll
+    for (int j = 0; j < NB_SOURCES; j++)
+#pragma unroll
+        for (int q = 0; q < NB_PARTS; q++) {
+            shared[row * UMX_WARP + threadIdx.x] = sums[j][q];
+            __syncthreads();
+            if (row == 0 && b < nb_bins) {
+                double total = 0.0;
+                for (int k = 0; k < ROWS; k++) total += shared[k * UMX_WARP + threadIdx.x];
+                out[(j * 4LL + q) * nb_bins] = total;
+            }
+            __syncthreads();
+        }
+}
+
+/* Computes      statistics[w, level] += sum of the pieces, and R from it
+ * Arguments     pieces (windows, nb_pieces, NB_SOURCES, 4, B) IN; none if nb_pieces is 0
+ *               statistics INOUT, covariances OUT
+ * Accumulates   statistics +=, covariances =
+ * Parallel over bins (x of the grid), windows and sources (y of the grid)
+ */
+extern "C" __global__ void wiener_covariances(const double* __restrict__ pieces,
+                                              double* __restrict__ statistics,
+                                              double* __restrict__ covariances, int nb_bins,
+                                              int nb_pieces, int iterations, int level,
+                                              double eps) {
+    const int b = blockIdx.x * blockDim.x + threadIdx.x;
+    if (b >= nb_bins) return;
+    const long long w = blockIdx.y / NB_SOURCES, j = blockIdx.y % NB_SOURCES;
+    const long long at = (((w * iterations + level) * NB_SOURCES + j) * 4) * nb_bins + b;
+    double total[NB_PARTS];
+#pragma unroll
+    for (int q = 0; q < NB_PARTS; q++) {
+        double sum = 0.0;
+        for (int piece = 0; piece < nb_pieces; piece++)
+            sum += pieces[(((w * nb_pieces + piece) * NB_SOURCES + j) * 4 + q) * nb_bins + b];
+        total[q] = statistics[at + (long long)q * nb_bins] + sum;
+        statistics[at + (long long)q * nb_bins] = total[q];
+    }
+#if NB_CHANNELS == 1
+    const double weight = total[0];
+#else
+    const double weight = 0.5 * (total[0] + total[1]);
+#endif
+    const double s = 1.0 / (eps + weight);
+#pragma unroll
+    for (int q = 0; q < NB_PARTS; q++) covariances[at + (long long)q * nb_bins] = total[q] * s;
+}
+
+/* Computes      the estimates after `iterations` iterations
+ * Arguments     mix, mags, covariances, scales IN,
+ *               y (nb_written, NB_CHANNELS, F, B) complex64 OUT: the first nb_written sources
+ * Accumulates   =
+ * Parallel over bins (x of the grid, 32 of a block) and frames (y of the grid, in strides), in
+ *               blocks of (32, ROWS) threads
+ */
+extern "C" __global__ void __launch_bounds__(32 * ROWS)
+    wiener_apply(const Complex* __restrict__ mix, const float* __restrict__ mags,
+                 const double* __restrict__ covariances, const double* __restrict__ scales,
+                 Complex* __restrict__ y, long long nb_frames, int nb_bins, long long window,
+                 int iterations, int nb_written, double eps) {
+    const int b = blockIdx.x * UMX_WARP + threadIdx.x;
+    if (b >= nb_bins) return;
+    const long long window_size = (long long)iterations * NB_SOURCES * 4 * nb_bins;
+    for (long long t = (long long)blockIdx.y * ROWS + threadIdx.y; t < nb_frames;
+         t += (long long)gridDim.y * ROWS) {
+        const long long w = t / window;
+        const double scale = scales[w];
+        Bin bin;
+        const Cell cell = cell_of(mix, mags, t, b, nb_frames, nb_bins);
+        estimate(cell, covariances + w * window_size + b, iterations, nb_bins, 1.0 / scale, eps,
+                 bin);
+#pragma unroll
+        for (int j = 0; j < NB_SOURCES; j++)
+#pragma unroll
+            for (int c = 0; c < NB_CHANNELS; c++)
+                if (j < nb_written) {
+                    Complex value;
+                    value.re = (float)(bin.y_re[j][c] * scale);
+                    value.im = (float)(bin.y_im[j][c] * scale);
+                    y[((j * NB_CHANNELS + c) * nb_frames + t) * nb_bins + b] = value;
+                }
+    }
+}
