@@ -1,0 +1,86 @@
+"""Sources of the kernels: found, put together from their includes, and named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+SOURCES = Path(__file__).parent / "sources"
+
+Defines = Mapping[str, "int | float | str"]
+
+_INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*$', re.MULTILINE)
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_PARENTHESES = r"\s*\((?:[^()]|\([^()]*\))*\)"
+_ATTRIBUTE = re.compile(
+    rf"__global__|__launch_bounds__{_PARENTHESES}|__cluster_dims__{_PARENTHESES}"
+)
+_KERNEL = re.compile(r'extern\s+"C"\s+([^{};]*)\{')
+_CLUSTER = re.compile(r"__cluster_dims__\s*\(\s*(\w+)")
+
+
+@lru_cache(maxsize=None)
+def read_source(name: str) -> str:
+    """Return a source with every ``#include "..."`` replaced by the text of that file.
+
+    Parameters
+    ----------
+    name : str
+        File name below ``sources``.
+
+    Returns
+    -------
+    str
+        One text, so that caches keyed by text notice a change of any file. Each file occurs once;
+        ``#line`` directives keep the places in messages.
+    """
+    seen: set[str] = set()
+
+    def expand(file: str) -> str:
+        seen.add(file)
+        text = (SOURCES / file).read_text(encoding="utf-8").replace("#pragma once", "")
+
+        def included(match: re.Match[str]) -> str:
+            line = text.count("\n", 0, match.start()) + 2
+            inner = "" if match[1] in seen else expand(match[1])
+            return f'{inner}\n#line {line} "{file}"'
+
+        return f'#line 1 "{file}"\n' + _INCLUDE.sub(included, text)
+
+    return expand(name)
+
+
+def kernels(source: str) -> dict[str, str]:
+    """Names of the kernels of a source, and the size of the clusters they are declared with.
+
+    The size is a number or the name of a macro, ``'1'`` without clusters.
+    """
+    found = {}
+    for match in _KERNEL.finditer(_COMMENT.sub("", source)):
+        name = re.match(r"\s*void\s+(\w+)\s*\(", _ATTRIBUTE.sub("", match[1]))
+        if name and "__global__" in match[1]:
+            cluster = _CLUSTER.search(match[1])
+            found[name[1]] = cluster[1] if cluster else "1"
+    return found
+
+
+def cluster_size(source: str, name: str, defines: Defines) -> int:
+    """Blocks of the clusters that a kernel is compiled for; 1 without clusters."""
+    size = kernels(source).get(name, "1")
+    if size in defines:
+        return int(defines[size])
+    default = re.search(rf"^[ \t]*#[ \t]*define[ \t]+{size}[ \t]+(\d+)", source, re.MULTILINE)
+    return int(default[1] if default else size)
+
+
+def options(defines: Defines) -> tuple[str, ...]:
+    """Options of the compiler for some definitions, in a fixed order.
+
+    A float becomes a C literal of type double.
+    """
+    return (
+        "-std=c++17",
+        *(f"-D{name}={defines[name]!s}" for name in sorted(defines)),
+    )
