@@ -12,9 +12,10 @@ import numpy as np
 
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
-from .augmentations import Augmentation, Compose
+from .augmentations import AUGMENTATIONS, Augmentation, Compose
 from .base import UnmixDataset
 from .files import AudioFiles, CachedFiles, Clip
+from .plans import PlannedSource
 
 logger = logging.getLogger(__name__)
 
@@ -224,6 +225,24 @@ class FileDataset(UnmixDataset):
     def load(self, clip: Clip, first: int, count: int, rng: np.random.Generator) -> np.ndarray:
         """Read an excerpt and augment it."""
         return self.source_augmentations(self.files.read(clip, first, count), rng)
+
+    def planned(
+        self, clip: Clip, first: int, count: int, rng: np.random.Generator
+    ) -> PlannedSource:
+        """Draw what `load` would draw, and read nothing."""
+        # What augmentations do to channels they do to an impulse in each of them.
+        impulses = np.eye(self.files.info(clip).nb_channels, dtype=np.float32)
+        return PlannedSource(clip, first, self.source_augmentations(impulses, rng))
+
+    @property
+    def why_no_plans(self) -> str:
+        """Why items cannot be planned; see `umx_np.data.plans.PlanningDataset`."""
+        if self.nb_timesteps is None:
+            return "its items are whole tracks"
+        augmentations = self.source_augmentations
+        used = augmentations.transforms if isinstance(augmentations, Compose) else (augmentations,)
+        known = set(used) <= set(AUGMENTATIONS.values())
+        return "" if known else "it has augmentations of its own"
 
     def for_statistics(self) -> UnmixDataset:
         """Copy of the dataset of whole tracks, without augmentation and mixing of tracks."""

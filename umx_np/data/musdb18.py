@@ -7,10 +7,10 @@ import importlib
 import os
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
 from .folders import FileDataset, mix
+from .plans import PlannedItem
+
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True)
@@ -172,17 +175,46 @@ class MUSDBDataset(FileDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Mix excerpts of the sources, or read a whole track; see `UnmixDataset.sample`."""
-        track = self.tracks[index // self.samples_per_track]
         if not self._takes_excerpts:
-            return self._whole(track)
-        sources = {}
+            return self._whole(self.tracks[index // self.samples_per_track])
+        sources = self._sources(index, rng, self.load)
+        return mix(sources), mix([sources[position] for position in self._target_positions])
+
+    def plan(self, index: int, rng: np.random.Generator) -> PlannedItem:
+        """Draw what `sample` would draw; see `umx_np.data.plans.PlanningDataset`."""
+        return PlannedItem(
+            tuple(self._sources(index, rng, self.planned)), tuple(self._target_positions)
+        )
+
+    @property
+    def clips(self) -> set[Clip]:
+        """All clips that excerpts are made from."""
+        return {clip for track in self.tracks for clip in track.sources.values()}
+
+    @property
+    def why_no_plans(self) -> str:
+        """Why items cannot be planned; see `umx_np.data.plans.PlanningDataset`."""
+        return super().why_no_plans if self._takes_excerpts else "its items are whole tracks"
+
+    @property
+    def _target_positions(self) -> list[int]:
+        return [self.source_names.index(name) for name in self._target_sources]
+
+    def _sources(
+        self,
+        index: int,
+        rng: np.random.Generator,
+        load: Callable[[Clip, int, int, np.random.Generator], Source],
+    ) -> list[Source]:
+        """Draw an item and load its sources."""
+        track = self.tracks[index // self.samples_per_track]
+        sources = []
         for name in self.source_names:
             if self.random_track_mix:
                 track = self.tracks[rng.integers(len(self.tracks))]
             first, count = self.place(track.nb_timesteps, rng)
-            sources[name] = self.load(track.sources[name], first, count, rng)
-        x = mix(list(sources.values()))
-        return x, mix([sources[name] for name in self._target_sources])
+            sources.append(load(track.sources[name], first, count, rng))
+        return sources
 
     def _whole(self, track: _Track) -> Sample:
         count = track.nb_timesteps

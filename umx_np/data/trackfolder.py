@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,9 +18,12 @@ from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
 from .folders import FileDataset, mix, visible
+from .plans import PlannedItem
+
+Source = TypeVar("Source")
 
 # Mean square under which a mixture counts as silence: -60 dB.
-_FAINT = 1e-6
+FAINT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -160,7 +164,7 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         if not self.tracks:
             names = ", ".join([target_file, *self.interferer_files])
             raise self.no_tracks(f"each track is a folder that holds {names}")
-        self.settle({clip for track in self.tracks for clip in track.clips})
+        self.settle(self.clips)
 
     def _find_tracks(self) -> list[_Track]:
         tracks, incomplete = [], []
@@ -185,10 +189,39 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Mix the target with interferers; see `UnmixDataset.sample`."""
+        sources = self._sources(index, rng, self.load)
+        x = mix(sources)
+        y = sources[0][:, : x.shape[1]]
+        if self.mix_level is not None:
+            level = rng.uniform(*self.mix_level)
+            power = float(np.mean(np.square(x, dtype=np.float32)))
+            # A faint mixture stays as it is: raising it would raise noise.
+            if power > FAINT:
+                factor = x.dtype.type(10.0 ** (level / 20.0) / math.sqrt(power))
+                x, y = x * factor, y * factor
+        return x, y
+
+    def plan(self, index: int, rng: np.random.Generator) -> PlannedItem:
+        """Draw what `sample` would draw; see `umx_np.data.plans.PlanningDataset`."""
+        sources = self._sources(index, rng, self.planned)
+        level = None if self.mix_level is None else rng.uniform(*self.mix_level)
+        return PlannedItem(tuple(sources), (0,), level)
+
+    @property
+    def clips(self) -> set[Clip]:
+        """All clips that items are made from."""
+        return {clip for track in self.tracks for clip in track.clips}
+
+    def _sources(
+        self,
+        index: int,
+        rng: np.random.Generator,
+        load: Callable[[Clip, int, int, np.random.Generator], Source],
+    ) -> list[Source]:
+        """Draw an item and load its sources, the target first."""
         track = self.tracks[index // self.samples_per_track]
         first, count = self.place(track.nb_timesteps, rng)
-        y = self.load(track.clips[0], first, count, rng)
-        sources = [y]
+        sources = [load(track.clips[0], first, count, rng)]
         mixes = self.random_track_mix
         # No number is drawn where nothing is decided: then the items are those of a share of 0.
         if mixes and self.coherent_share > 0.0:
@@ -197,17 +230,8 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
             if mixes:
                 track = self.tracks[rng.integers(len(self.tracks))]
                 first, count = self.place(track.nb_timesteps, rng)
-            sources.append(self.load(track.interferers[position], first, count, rng))
-        x = mix(sources)
-        y = y[:, : x.shape[1]]
-        if self.mix_level is not None:
-            level = rng.uniform(*self.mix_level)
-            power = float(np.mean(np.square(x, dtype=np.float32)))
-            # A faint mixture stays as it is: raising it would raise noise.
-            if power > _FAINT:
-                factor = x.dtype.type(10.0 ** (level / 20.0) / math.sqrt(power))
-                x, y = x * factor, y * factor
-        return x, y
+            sources.append(load(track.interferers[position], first, count, rng))
+        return sources
 
     def for_statistics(self) -> UnmixDataset:
         """Copy of whole tracks, each once."""
