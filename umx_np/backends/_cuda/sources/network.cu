@@ -2,6 +2,8 @@
 //
 // Batches are the networks that run side by side. Every kernel: Parallel over columns (x of the
 // grid) and rows of all batches (y, in strides). Benchmark: benchmarks/gpu/run.py
+//
+// variants: ENDING=0; ENDING=1; ENDING=2; ENDING=3
 #include "common.cuh"
 
 // What `finish` ends with: 0 nothing, 1 tanh, 2 ReLU, 3 ReLU and the product with the mixture.

@@ -3,19 +3,22 @@
 // Every kernel: Parallel over samples or bins (x of the grid) and rows (y, in strides, so that any
 // number of rows fits a grid). Precision is that of REAL. Nothing is added up by atomics: sums run
 // in the order of the frames, as on the CPU. Benchmark: benchmarks/gpu/run.py
+//
+// variants: REAL=float; REAL=double
 #include "common.cuh"
 
 #ifndef REAL
 #define REAL float
 #endif
 
-struct __align__(2 * sizeof(REAL)) Complex {
-    REAL re, im;
-};
+template <typename Real> struct ComplexOf;
+template <> struct ComplexOf<float> { typedef float2 type; };
+template <> struct ComplexOf<double> { typedef double2 type; };
+typedef ComplexOf<REAL>::type Complex;
 
 // |z|, for the loudest and the faintest numbers, too: nothing is squared that could overflow.
 __device__ __forceinline__ REAL absolute(Complex z) {
-    const REAL re = z.re < 0 ? -z.re : z.re, im = z.im < 0 ? -z.im : z.im;
+    const REAL re = z.x < 0 ? -z.x : z.x, im = z.y < 0 ? -z.y : z.y;
     const REAL large = re < im ? im : re, small = re < im ? re : im;
     if (large == 0) return 0;
     const REAL ratio = small / large;

@@ -22,6 +22,9 @@
 //   statistics  (windows, iterations, NB_SOURCES, 4, B) float64: sums over the frames of |y_0|^2,
 //               |y_1|^2, real and imaginary part of y_0 y_1*
 //   covariances as statistics: R, from statistics
+//
+// variants: NB_TARGETS=4; NB_TARGETS=4,RESIDUAL=1; NB_TARGETS=1,RESIDUAL=1; NB_TARGETS=4,SOFTMASK=1
+// variants: NB_TARGETS=2,MAG_CHANNELS=1; NB_TARGETS=2,NB_CHANNELS=1,MAG_CHANNELS=1
 #include "common.cuh"
 
 #ifndef NB_TARGETS
@@ -50,9 +53,7 @@
 #define ROWS 8
 #endif
 
-struct __align__(8) Complex {
-    float re, im;
-};
+typedef float2 Complex;
 
 // One bin of one frame.
 struct Bin {
@@ -89,7 +90,7 @@ __device__ __forceinline__ void first_estimates(const Cell& cell, double inverse
 #pragma unroll
     for (int c = 0; c < NB_CHANNELS; c++) {
         const Complex mix = cell.x(c);
-        const double re = mix.re, im = mix.im;
+        const double re = mix.x, im = mix.y;
         bin.x_re[c] = re * inverse_scale;
         bin.x_im[c] = im * inverse_scale;
         double rest_re = bin.x_re[c], rest_im = bin.x_im[c];
@@ -128,8 +129,8 @@ __device__ __forceinline__ void first_powers(const Cell& cell, double inverse_sc
 #pragma unroll
     for (int c = 0; c < NB_CHANNELS; c++) {
         const Complex mix = cell.x(c);
-        bin.x_re[c] = mix.re * inverse_scale;
-        bin.x_im[c] = mix.im * inverse_scale;
+        bin.x_re[c] = mix.x * inverse_scale;
+        bin.x_im[c] = mix.y * inverse_scale;
     }
 #pragma unroll
     for (int j = 0; j < NB_TARGETS; j++) {
@@ -343,10 +344,9 @@ extern "C" __global__ void __launch_bounds__(32 * ROWS)
 #pragma unroll
             for (int c = 0; c < NB_CHANNELS; c++)
                 if (j < nb_written) {
-                    Complex value;
-                    value.re = (float)(bin.y_re[j][c] * scale);
-                    value.im = (float)(bin.y_im[j][c] * scale);
-                    y[((j * NB_CHANNELS + c) * nb_frames + t) * nb_bins + b] = value;
+                    y[((j * NB_CHANNELS + c) * nb_frames + t) * nb_bins + b] =
+                        make_float2((float)(bin.y_re[j][c] * scale),
+                                    (float)(bin.y_im[j][c] * scale));
                 }
     }
 }
