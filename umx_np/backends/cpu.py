@@ -11,9 +11,9 @@ import numpy as np
 from ..config import ModelConfig
 from ..errors import ConfigError, DeviceError, ShapeError
 from ..weights.bundle import StateDict
+from ._folding import fold, gate_bias, suffix_of
 from ._pool import parallel_map, resolve_threads
 from .base import Item, Network, Result
-from .reference import BATCHNORM_EPS
 
 try:
     from .._kernels import cpu as _cpu
@@ -78,22 +78,9 @@ class CpuNetwork:
         # multiplies bfloat16.
         self._bf16_scan = precision == "fast"
         self._bf16_gemm = self._bf16_scan and kernels.has_bf16_gemm
-        channels = config.nb_channels
         # Vectors are small: kept as they are, for state_dict.
         self._small = {name: v.copy() for name, v in state.items() if v.ndim < 2}
-        self._shift = np.tile(state["input_mean"].astype(np.float32), channels)
-        self._gain = np.tile(state["input_scale"].astype(np.float32), channels)
-        scale, bias = {}, {}
-        for name in ("bn1", "bn2", "bn3"):
-            variance = state[f"{name}.running_var"].astype(np.float64) + BATCHNORM_EPS
-            scale[name] = state[f"{name}.weight"] / np.sqrt(variance)
-            bias[name] = state[f"{name}.bias"] - state[f"{name}.running_mean"] * scale[name]
-        output_scale = np.tile(state["output_scale"].astype(np.float64), channels)
-        scale["bn3"] = scale["bn3"] * output_scale
-        bias["bn3"] = bias["bn3"] * output_scale + np.tile(state["output_mean"], channels)
-        self._scale = {name: v.astype(np.float32) for name, v in scale.items()}
-        self._bias = {name: v.astype(np.float32) for name, v in bias.items()}
-
+        self._shift, self._gain, self._scale, self._bias = fold(config, state)
         self._fc1 = self._pack(state["fc1.weight"])
         self._fc3 = self._pack(state["fc3.weight"])
         # fc2 reads the skip connection and the directions, which arrive apart.
@@ -105,15 +92,15 @@ class CpuNetwork:
         for layer in range(config.nb_layers):
             parts = parts[:1] if layer == 0 else [config.lstm_hidden_size] * config.nb_directions
             for direction in range(config.nb_directions):
-                key = _suffix(layer, direction)
+                key = suffix_of(layer, direction)
                 rows = kernels.pack_gates(state["lstm.weight_ih" + key], config.lstm_hidden_size)
                 self._w_ih[key] = self._pack_parts(rows, parts)
                 self._w_hh[key] = kernels.pack_recurrent(
                     state["lstm.weight_hh" + key], bf16=self._bf16_scan
                 )
-                both = state["lstm.bias_ih" + key].astype(np.float64)
-                both = (both + state["lstm.bias_hh" + key]).astype(np.float32)
-                self._gate_bias[key] = kernels.pack_gates(both, config.lstm_hidden_size)
+                self._gate_bias[key] = kernels.pack_gates(
+                    gate_bias(state, key), config.lstm_hidden_size
+                )
 
     def _pack(self, weight: np.ndarray) -> np.ndarray:
         return self._kernels.pack_linear(weight, bf16=self._bf16_gemm)
@@ -163,7 +150,7 @@ class CpuNetwork:
         parts: Sequence[np.ndarray],
         state: tuple[np.ndarray, np.ndarray],
     ) -> np.ndarray:
-        key = _suffix(layer, direction)
+        key = suffix_of(layer, direction)
         bias = self._gate_bias[key]
         gates = np.empty((len(parts[0]), len(bias)), np.float32)
         self._product(parts, self._w_ih[key], gates, bias=bias)
@@ -210,10 +197,6 @@ class CpuNetwork:
 
     def _unpack_parts(self, parts: Sequence[np.ndarray], rows: int) -> np.ndarray:
         return np.concatenate([self._kernels.unpack_linear(part, rows) for part in parts], axis=1)
-
-
-def _suffix(layer: int, direction: int) -> str:
-    return f"_l{layer}" + ("_reverse" if direction else "")
 
 
 class CpuBackend:
