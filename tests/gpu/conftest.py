@@ -1,0 +1,42 @@
+"""Devices to run kernels on: the emulator in two orders of its threads, and a card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from umx_np.backends._cuda.device import Device, get_device
+
+from .emulator import building
+
+ORDERS = {"emulated": ("ascending", 0), "emulated-shuffled": ("shuffled", 1)}
+
+
+def emulated(order: str = "ascending", seed: int = 0) -> Device:
+    """Return a device that is emulated, with that order of threads from now on."""
+    if building.compiler() is None:
+        pytest.skip("the emulator needs g++")
+    from .emulator import cupy_standin, launching
+
+    launching.Settings.order, launching.Settings.seed = order, seed
+    return Device(cupy_standin, 0, driver=cupy_standin.standin_driver)
+
+
+@pytest.fixture(params=list(ORDERS))
+def emulated_device(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """An emulated card, once for each order of threads."""
+    yield emulated(*ORDERS[request.param])
+
+
+@pytest.fixture
+def device() -> Device:
+    """A real card; for tests marked gpu."""
+    return get_device(0)
+
+
+@pytest.fixture(params=[*ORDERS, pytest.param("cuda", marks=pytest.mark.gpu)])
+def any_device(request: pytest.FixtureRequest) -> Device:
+    """The emulated card in both orders, and the real one."""
+    return get_device(0) if request.param == "cuda" else emulated(*ORDERS[request.param])
