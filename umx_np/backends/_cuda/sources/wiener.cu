@@ -52,7 +52,8 @@
 #ifndef ROWS
 #define ROWS 8
 #endif
-// Blocks of a multiprocessor, which bounds the registers: 128 hold four sources and their sums.
+// Blocks of `wiener_sums` on a multiprocessor, which bounds the registers: 128 hold four sources and
+// their sums.
 #define RESIDENT (NB_SOURCES <= 4 && !SOFTMASK ? 2 : 1)
 
 typedef float2 Complex;
@@ -325,7 +326,7 @@ extern "C" __global__ void wiener_covariances(const double* __restrict__ pieces,
  * Parallel over bins (x of the grid, 32 of a block) and frames (y of the grid, in strides), in
  *               blocks of (32, ROWS) threads
  */
-extern "C" __global__ void __launch_bounds__(32 * ROWS, RESIDENT)
+extern "C" __global__ void __launch_bounds__(32 * ROWS, 1)
     wiener_apply(const Complex* __restrict__ mix, const float* __restrict__ mags,
                  const double* __restrict__ covariances, const double* __restrict__ scales,
                  Complex* __restrict__ y, long long nb_frames, int nb_bins, long long window,
