@@ -7,7 +7,7 @@ with the compiled kernels.
 
 from __future__ import annotations
 
-from .loss import mse_loss
+from .loss import log_mse_loss, mse_loss, relative_error_db
 from .network import ForwardCache, TrainableNetwork
 
-__all__ = ["ForwardCache", "TrainableNetwork", "mse_loss"]
+__all__ = ["ForwardCache", "TrainableNetwork", "log_mse_loss", "mse_loss", "relative_error_db"]

@@ -14,6 +14,7 @@ from ..errors import ConfigError, DeviceError
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LR_SCHEDULES = ("plateau", "cosine")
+LOSSES = ("mse", "log-mse")
 
 # Fields whose name is not that of Open-Unmix's option.
 _UPSTREAM_NAMES = {"n_fft": "nfft", "n_hop": "nhop"}
@@ -77,6 +78,9 @@ class TrainConfig:
     lr_schedule : {'plateau', 'cosine'}
         How the learning rate falls: as Open-Unmix's, after epochs that were not better, or step by
         step along a cosine to zero at the end of `epochs`.
+    loss : {'mse', 'log-mse'}
+        What is made small: the mean squared error of the magnitudes, as in Open-Unmix, or its
+        logarithm for each excerpt, so that soft excerpts count as much as loud ones.
     clip_grad_norm : float or None
         Largest norm that the gradients of all parameters together may have.
     device : {'auto', 'cpu', 'reference'}
@@ -130,6 +134,7 @@ class TrainConfig:
     optimizer: str = "adam"
     momentum: float = 0.0
     lr_schedule: str = "plateau"
+    loss: str = "mse"
     clip_grad_norm: float | None = None
     device: str = "auto"
     threads: int | None = None
@@ -161,6 +166,8 @@ class TrainConfig:
             raise ConfigError(
                 f"lr_schedule={self.lr_schedule!r} must be one of {', '.join(LR_SCHEDULES)}"
             )
+        if self.loss not in LOSSES:
+            raise ConfigError(f"loss={self.loss!r} must be one of {', '.join(LOSSES)}")
         if self.momentum and self.optimizer != "sgd":
             raise ConfigError(f"momentum={self.momentum} is for optimizer='sgd'")
         if self.model is not None and self.checkpoint is not None:
@@ -172,7 +179,7 @@ class TrainConfig:
         if self.amp and backend == "reference":
             raise DeviceError("amp=True: device='reference' has no mixed precision")
         if self.amp:
-            get_training_backend(backend, self.threads).check_amp()
+            get_training_backend(backend, self.threads).check_products(amp=True, tf32=False)
         self.checkpoint_interval()
         if self.seq_dur <= 0:
             # Whole tracks differ in length and cannot be stacked.

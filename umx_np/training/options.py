@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import add_dataset_options, parse_dataset_options
 from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
-from .config import LR_SCHEDULES, OPTIMIZERS, TrainConfig
+from .config import LOSSES, LR_SCHEDULES, OPTIMIZERS, TrainConfig
 from .records import read_json
 
 _DESCRIPTION = """\
@@ -156,6 +156,12 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
         "--lr-schedule",
         "lower the learning rate when the loss stops falling, or step by step to zero at the end",
         choices=LR_SCHEDULES,
+    )
+    _add(
+        group,
+        "--loss",
+        "mean squared error, or its logarithm for each excerpt: soft excerpts count like loud ones",
+        choices=LOSSES,
     )
     _add(group, "--clip-grad-norm", "limit the norm of the gradients", type=float, metavar="NORM")
     _add(group, "--device", "auto, cpu or reference")

@@ -33,7 +33,7 @@ _ARCHITECTURE = ("n_fft", "n_hop", "nb_channels", "hidden_size", "nb_layers", "u
 _COURSE = ("seed", "batch_size", "seq_dur")
 # These may change on the way; the run is then no longer what it would have been.
 _ADJUSTABLE = (
-    *("lr", "lr_schedule", "weight_decay", "momentum", "clip_grad_norm"),
+    *("lr", "lr_schedule", "loss", "weight_decay", "momentum", "clip_grad_norm"),
     *("lr_decay_patience", "lr_decay_gamma", "patience"),
 )
 

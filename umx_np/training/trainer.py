@@ -17,9 +17,10 @@ from ..backends import get_backend
 from ..backends.training import get_training_backend
 from ..config import ModelConfig
 from ..data import DataError, Loader, UnmixDataset
+from ..dsp.stft import StftGeometry
 from ..errors import ConfigError, UmxError
 from ..model import OpenUnmix
-from ..nn import TrainableNetwork, mse_loss
+from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
 from ..optim import (
     SGD,
     Adam,
@@ -340,7 +341,11 @@ class Trainer:
         # What overflows shows in the loss, which is looked at.
         with np.errstate(over="ignore", invalid="ignore"):
             estimate, cache = network.forward(mixture, training=True, rng=rng)
-            loss, d_estimate = mse_loss(estimate, target, threads=config.threads, out=estimate)
+            computing: dict[str, Any] = {"threads": config.threads, "out": estimate}
+            if config.loss == "log-mse":
+                loss, d_estimate = log_mse_loss(estimate, target, mixture, **computing)
+            else:
+                loss, d_estimate = mse_loss(estimate, target, **computing)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss of batch {record.batch + 1} is {loss}")
             gradients = network.backward(d_estimate, cache)
@@ -387,12 +392,24 @@ class Trainer:
                 except UmxError as error:
                     name = self.valid_dataset.describe(index) or f"item {index}"
                     raise DataError(f"validation, {name}: {error}") from error
-                total += mean_squared_error(model(mixture, layout="frames"), target)
+                total += self._validation_loss(model(mixture, layout="frames"), target, mixture)
                 bar.update(loss=f"{total / (index + 1):.4g}")
         loss = total / nb_items
         if not math.isfinite(loss):
             logger.warning("the validation loss of epoch %d is %s", self.record.epoch, loss)
         return loss
+
+    def _validation_loss(self, y: np.ndarray, target: np.ndarray, mixture: np.ndarray) -> float:
+        """Loss of one item; the logarithmic one is taken over parts as long as an excerpt."""
+        if self.config.loss == "mse":
+            return mean_squared_error(y, target)
+        length = StftGeometry(self.config.n_fft, self.config.n_hop, center=False).nb_frames(
+            round(self.config.seq_dur * self.train_dataset.sample_rate)
+        )
+        parts = [slice(start, start + length) for start in range(0, len(y), length)]
+        error = [mean_squared_error(y[part], target[part]) for part in parts]
+        energy = [mean_squared_error(mixture[part], np.zeros_like(y[part])) for part in parts]
+        return float(relative_error_db(np.array(error), np.array(energy)).mean())
 
     def _finish_epoch(self, valid_loss: float, per_second: float, wait_share: float) -> None:
         record = self.record
