@@ -136,6 +136,33 @@ class StftGeometry:
         return np.ascontiguousarray(x)
 
 
+def fourier_matrices(geometry: StftGeometry) -> tuple[np.ndarray, np.ndarray]:
+    """Matrices of the transform without its window, float64.
+
+    Real and imaginary part of a bin stand side by side.
+
+    Returns
+    -------
+    analysis : ndarray [shape=(2 * nb_bins, n_fft)]
+        From a frame to its spectrum.
+    synthesis : ndarray [shape=(n_fft, 2 * nb_bins)]
+        From a spectrum to its frame.
+    """
+    n_fft, nb_bins = geometry.n_fft, geometry.nb_bins
+    # The angle is reduced modulo a full turn as an integer, where it is exact.
+    turns = np.outer(np.arange(nb_bins), np.arange(n_fft)) % n_fft
+    angle = turns * (2 * np.pi / n_fft)
+    waves = np.stack([np.cos(angle), -np.sin(angle)], axis=1)
+    # A one-sided spectrum stands for both halves: every bin counts twice but the first and,
+    # for an even size, the last.
+    weight = np.full(nb_bins, 2.0 / n_fft)
+    weight[0] = 1.0 / n_fft
+    if n_fft % 2 == 0:
+        weight[-1] = 1.0 / n_fft
+    synthesis = (waves * weight[:, None, None]).reshape(2 * nb_bins, n_fft).T
+    return waves.reshape(2 * nb_bins, n_fft), synthesis
+
+
 class Transform:
     """Forward and inverse transform of segments, with one of Open-Unmix's filterbanks.
 
@@ -169,32 +196,12 @@ class Transform:
         self._window_times_n_fft = (geometry.window * geometry.n_fft).astype(self.dtype)
         self._matrices: tuple | None = None
         if filterbank == "asteroid":
-            self._matrices = self._fourier_matrices()
+            self._matrices = tuple(
+                ops.pack_linear(np.ascontiguousarray(matrix, dtype=self.dtype))
+                for matrix in fourier_matrices(geometry)
+            )
         elif filterbank != "torch":
             raise ConfigError(f"filterbank={filterbank!r} must be 'torch' or 'asteroid'")
-
-    def _fourier_matrices(self) -> tuple:
-        """Matrices of analysis (2 nb_bins, n_fft) and synthesis (n_fft, 2 nb_bins).
-
-        Real and imaginary part of a bin stand side by side.
-        """
-        n_fft, nb_bins = self.geometry.n_fft, self.geometry.nb_bins
-        # The angle is reduced modulo a full turn as an integer, where it is exact.
-        turns = np.outer(np.arange(nb_bins), np.arange(n_fft)) % n_fft
-        angle = turns * (2 * np.pi / n_fft)
-        waves = np.stack([np.cos(angle), -np.sin(angle)], axis=1)
-        # A one-sided spectrum stands for both halves: every bin counts twice but the first and,
-        # for an even size, the last.
-        weight = np.full(nb_bins, 2.0 / n_fft)
-        weight[0] = 1.0 / n_fft
-        if n_fft % 2 == 0:
-            weight[-1] = 1.0 / n_fft
-        synthesis = (waves * weight[:, None, None]).reshape(2 * nb_bins, n_fft).T
-        analysis = waves.reshape(2 * nb_bins, n_fft)
-        return tuple(
-            self.ops.pack_linear(np.ascontiguousarray(matrix, dtype=self.dtype))
-            for matrix in (analysis, synthesis)
-        )
 
     def forward(
         self, segment: np.ndarray, nb_frames: int, out: np.ndarray | None = None
