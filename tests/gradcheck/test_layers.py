@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from umx_np.nn import activation, batchnorm, concatenation, dropout, linear, mse_loss, scaling
+from umx_np.nn import activation, batchnorm, concatenation, dropout, linear, log_mse_loss
+from umx_np.nn import mse_loss, scaling
 from umx_np.testing import gradcheck
 
 from .checks import check_lstm, check_stack
@@ -116,6 +117,17 @@ def test_mse_loss():
 
     def function(y: np.ndarray) -> tuple[float, Any]:
         loss, gradient = mse_loss(y, target)
+        return loss, lambda d_loss: {"y": d_loss * gradient}
+
+    gradcheck(function, {"y": X})
+
+
+def test_log_mse_loss():
+    target, mixture = RNG.random((2, *X.shape))
+    mixture[:, 1] = 0.0  # silence has an error, but no gradient
+
+    def function(y: np.ndarray) -> tuple[float, Any]:
+        loss, gradient = log_mse_loss(y, target, mixture)
         return loss, lambda d_loss: {"y": d_loss * gradient}
 
     gradcheck(function, {"y": X})

@@ -253,11 +253,13 @@ class TestContinuing:
         with pytest.raises(ConfigError, match=rf"has {name}=\d+.*, not {settings[name]}"):
             make_trainer(**settings, checkpoint=tmp_path / "out").fit()
 
-    def test_another_rate_or_optimiser_is_refused(self, make_trainer, tmp_path):
+    def test_another_rate_optimiser_or_loss_is_refused(self, make_trainer, tmp_path):
         make_trainer(epochs=1).fit()
         out = tmp_path / "out"
         with pytest.raises(ConfigError, match="optimizer='adam', not 'sgd'"):
             make_trainer(optimizer="sgd", checkpoint=out).fit()
+        with pytest.raises(ConfigError, match="loss='mse', not 'log-mse'"):
+            make_trainer(loss="log-mse", checkpoint=out).fit()
         train, valid = Tones(), Tones(2)
         train.sample_rate = valid.sample_rate = 16000.0
         with pytest.raises(ConfigError, match="16000 Hz"):

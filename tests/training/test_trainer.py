@@ -14,7 +14,7 @@ from umx_np.backends import get_backend
 from umx_np.config import ModelConfig
 from umx_np.data import DataError, Loader, get_statistics
 from umx_np.errors import ConfigError
-from umx_np.nn import TrainableNetwork, mse_loss
+from umx_np.nn import TrainableNetwork, log_mse_loss, mse_loss
 from umx_np.optim import Adam
 from umx_np.training import TrainConfig, Trainer, TrainingError
 from umx_np.training.spectra import BatchMagnitudes, mean_squared_error
@@ -43,6 +43,7 @@ class TestLearning:
             {"optimizer": "sgd", "lr": 1e-3, "momentum": 0.9},
             {"optimizer": "adamw", "weight_decay": 0.01},
             {"clip_grad_norm": 0.1},
+            {"loss": "log-mse"},
             {"unidirectional": True, "nb_layers": 1},
             {"nb_channels": 1},
             {"nb_workers": 2},
@@ -119,6 +120,33 @@ class TestLearning:
         for x, y in Loader(valid, 1, seed=trainer.config.seed, shuffle=False).epoch(0):
             estimate, _ = trainer.network.forward(spectra(x), training=False)
             losses.append(mean_squared_error(estimate, spectra(y)))
+        assert result.valid_losses[0] == pytest.approx(np.mean(losses), rel=1e-5)
+
+    def test_logarithmic_loss(self, make_trainer):
+        result = make_trainer(epochs=25, lr=0.02, loss="log-mse").fit()
+        # In dB below the mixtures: the tone is found where the noise was.
+        assert result.train_losses[-1] < result.train_losses[0] - 2.0
+        assert result.valid_losses[-1] < result.valid_losses[0] - 2.0
+
+    def test_validation_of_the_logarithmic_loss_goes_by_excerpts(self, make_trainer):
+        valid = Tones(2, nb_timesteps=5000)
+        trainer = make_trainer(valid=valid, epochs=1, loss="log-mse", seq_dur=0.25)
+        result = trainer.fit()
+        spectra = BatchMagnitudes(256, 64, 2, get_backend("cpu"))
+        length = 1 + (RATE // 4 - 256) // 64
+        losses = []
+        for x, y in Loader(valid, 1, seed=trainer.config.seed, shuffle=False).epoch(0):
+            mixture, target = spectra(x), spectra(y)
+            estimate, _ = trainer.network.forward(mixture, training=False)
+            parts = range(0, len(mixture), length)
+            losses.append(
+                np.mean(
+                    [
+                        log_mse_loss(*(a[k : k + length] for a in (estimate, target, mixture)))[0]
+                        for k in parts
+                    ]
+                )
+            )
         assert result.valid_losses[0] == pytest.approx(np.mean(losses), rel=1e-5)
 
     def test_seeds_tell_runs_apart(self, make_trainer, tmp_path):

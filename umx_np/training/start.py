@@ -33,7 +33,7 @@ _ARCHITECTURE = ("n_fft", "n_hop", "nb_channels", "hidden_size", "nb_layers", "u
 _COURSE = ("seed", "batch_size", "seq_dur")
 # These may change on the way; the run is then no longer what it would have been.
 _ADJUSTABLE = (
-    *("lr", "lr_schedule", "loss", "weight_decay", "momentum", "clip_grad_norm"),
+    *("lr", "lr_schedule", "weight_decay", "momentum", "clip_grad_norm"),
     *("lr_decay_patience", "lr_decay_gamma", "patience"),
 )
 
@@ -158,11 +158,14 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset) -> Start:
         )
     source = f"checkpoint={config.checkpoint!r}"
     config = _adopt(config, {**_fields(known, _ARCHITECTURE), "bandwidth": known.bandwidth}, source)
-    if known.optimizer != config.optimizer:
-        raise ConfigError(
-            f"{source} was trained with optimizer={known.optimizer!r}, not "
-            f"{config.optimizer!r}; begin a new run from its weights with --model"
-        )
+    # The state of another optimiser, and the best value of another loss, mean nothing.
+    for name in ("optimizer", "loss"):
+        before, now = getattr(known, name), getattr(config, name)
+        if before != now:
+            raise ConfigError(
+                f"{source} was trained with {name}={before!r}, not {now!r}; begin a new run from "
+                "its weights with --model"
+            )
     for name in _ADJUSTABLE:
         before, now = getattr(known, name), getattr(config, name)
         if before != now:
