@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from umx_np.backends._cuda.device import Device, get_device
@@ -15,7 +12,7 @@ ORDERS = {"emulated": ("ascending", 0), "emulated-shuffled": ("shuffled", 1)}
 
 
 def emulated(order: str = "ascending", seed: int = 0) -> Device:
-    """Return a device that is emulated, with that order of threads from now on."""
+    """Return an emulated device; threads run in that order from now on."""
     if building.compiler() is None:
         pytest.skip("the emulator needs g++")
     from .emulator import cupy_standin, launching
@@ -25,9 +22,9 @@ def emulated(order: str = "ascending", seed: int = 0) -> Device:
 
 
 @pytest.fixture(params=list(ORDERS))
-def emulated_device(request: pytest.FixtureRequest) -> Iterator[Any]:
+def emulated_device(request: pytest.FixtureRequest) -> Device:
     """An emulated card, once for each order of threads."""
-    yield emulated(*ORDERS[request.param])
+    return emulated(*ORDERS[request.param])
 
 
 @pytest.fixture

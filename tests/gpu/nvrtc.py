@@ -117,7 +117,13 @@ class Nvrtc:
         """
         program = ctypes.c_void_p()
         self._call(
-            "nvrtcCreateProgram", ctypes.byref(program), source.encode(), b"kernels.cu", 0, None, None
+            "nvrtcCreateProgram",
+            ctypes.byref(program),
+            source.encode(),
+            b"kernels.cu",
+            0,
+            None,
+            None,
         )
         try:
             flags = (*extra, *_OF_CUPY, f"-arch=sm_{architecture}", "--ptxas-options=-v")

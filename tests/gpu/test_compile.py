@@ -55,7 +55,7 @@ def test_sources_are_package_data() -> None:
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Let sources be read from a folder of the test; returns what writes one."""
     monkeypatch.setattr("umx_np.backends._cuda.compiling.SOURCES", tmp_path)
-    monkeypatch.setattr("tests.gpu.nvrtc.SOURCES", tmp_path)
+    monkeypatch.setattr(nvrtc, "SOURCES", tmp_path)
 
     def write(text: str) -> str:
         (tmp_path / "made.cu").write_text(text, encoding="utf-8")

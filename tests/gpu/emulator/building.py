@@ -8,23 +8,21 @@ import os
 import shutil
 import subprocess
 import tempfile
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from umx_np.backends._cuda.compiling import kernels
 
 HERE = Path(__file__).parent
 
-# Sums are as written, and memory may be read as any type, as on the card.
-FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-ffp-contract=off")
-# Leaving by longjmp from one stack to another is meant.
-FLAGS += (
-    "-Wl,-Bsymbolic",
-    "-U_FORTIFY_SOURCE",
-    "-Wno-unknown-pragmas",
-    f"-I{HERE}",
-    "-include",
-    "cuda.h",
+# Leaving a stack by longjmp is meant.
+_COMMON = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE")
+_RUNTIME = (*_COMMON, f"-I{HERE}")
+# Sums are as written; memory may be read as any type, as on the card, but only where it is aligned.
+_KERNELS = (
+    *(*_COMMON, f"-I{HERE}", "-include", "cuda.h", "-g1", "-Wno-unknown-pragmas"),
+    *("-fno-strict-aliasing", "-ffp-contract=off"),
+    *("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"),
 )
 
 
@@ -37,7 +35,7 @@ def compiler() -> str | None:
     return shutil.which("g++")
 
 
-@lru_cache(maxsize=1)
+@cache
 def cache_folder() -> Path:
     """Folder of this user for compiled sources."""
     folder = Path(tempfile.gettempdir()) / f"umx_np_emulator_{os.getuid()}"
@@ -47,28 +45,20 @@ def cache_folder() -> Path:
     return folder
 
 
-@lru_cache(maxsize=1)
+@cache
 def _environment() -> bytes:
     version = subprocess.run([str(compiler()), "--version"], capture_output=True, check=True)
-    return version.stdout + (HERE / "cuda.h").read_bytes() + repr(FLAGS).encode()
+    return version.stdout + b"".join(file.read_bytes() for file in sorted(HERE.glob("*.h")))
 
 
-def build(source: str, defines: tuple[str, ...] = (), mode: int = ctypes.RTLD_LOCAL) -> ctypes.CDLL:
-    """Compile and load.
-
-    Parameters
-    ----------
-    source : str
-    defines : tuple of str
-        Options such as ``-DNAME=VALUE``.
-    """
-    key = hashlib.sha256(_environment() + repr(defines).encode() + source.encode()).hexdigest()[:32]
+def _build(source: str, flags: tuple[str, ...], mode: int) -> ctypes.CDLL:
+    key = hashlib.sha256(_environment() + repr(flags).encode() + source.encode()).hexdigest()[:32]
     library = cache_folder() / f"{key}.so"
     if not library.exists():
         with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
             made = Path(folder) / "made.so"
             done = subprocess.run(
-                [str(compiler()), *FLAGS, *defines, "-x", "c++", "-", "-o", str(made)],
+                [str(compiler()), *flags, "-x", "c++", "-", "-o", str(made)],
                 input=source.encode(),
                 capture_output=True,
                 check=False,
@@ -79,16 +69,47 @@ def build(source: str, defines: tuple[str, ...] = (), mode: int = ctypes.RTLD_LO
     return ctypes.CDLL(str(library), mode=mode)
 
 
-@lru_cache(maxsize=1)
+@cache
 def runtime() -> ctypes.CDLL:
     """What runs the launches; kernels are linked against it when they are loaded."""
-    return build((HERE / "runtime.cpp").read_text(), mode=ctypes.RTLD_GLOBAL)
+    return _build((HERE / "runtime.cpp").read_text(), _RUNTIME, ctypes.RTLD_GLOBAL)
 
 
 def build_kernels(source: str, defines: tuple[str, ...]) -> ctypes.CDLL:
-    """Compile a source with all its includes expanded, and make its kernels callable."""
+    """Compile and load the kernels of a source.
+
+    Parameters
+    ----------
+    source : str
+        With all its includes expanded.
+    defines : tuple of str
+        Options such as ``-DNAME=VALUE``.
+
+    Returns
+    -------
+    ctypes.CDLL
+        With functions ``umx_call_NAME`` and others for each kernel, see cuda.h.
+
+    Raises
+    ------
+    BuildError
+        With the compiler's messages.
+    """
     runtime()
-    exports = "".join(
-        f"UMX_EXPORT({name}, {cluster})\n" for name, cluster in kernels(source).items()
+    exports = (
+        f"UMX_EXPORT({name}, {declared.cluster}, ({declared.threads}))\n"
+        for name, declared in kernels(source).items()
     )
-    return build(f"{source}\n{exports}", defines)
+    return _build(f"{source}\n{''.join(exports)}", (*_KERNELS, *defines), ctypes.RTLD_LOCAL)
+
+
+def line_of(library: str, offset: str) -> str:
+    """Where in the source an instruction comes from, the innermost function first; or nothing."""
+    tool = shutil.which("addr2line")
+    if tool is None:
+        return ""
+    done = subprocess.run(
+        [tool, "-i", "-e", library, offset], capture_output=True, text=True, check=False
+    )
+    places = [line.rsplit("/", 1)[-1].split(" ")[0] for line in done.stdout.splitlines()]
+    return ", called from ".join(place for place in places if not place.startswith(("?", "cuda.h")))

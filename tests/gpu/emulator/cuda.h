@@ -97,28 +97,39 @@ Value add(Value* to, Value value) {
     return old;
 }
 
-// What a C type looks like to the caller: 'p' for a pointer, 'f', 'i', 'u' for a number, and bytes
-// (of what is pointed to).
-template <typename T> struct Kind { static constexpr char kind = T(-1) < T(0) ? 'i' : 'u'; };
-template <> struct Kind<float> { static constexpr char kind = 'f'; };
-template <> struct Kind<double> { static constexpr char kind = 'f'; };
-template <> struct Kind<bool> { static constexpr char kind = 'b'; };
-template <> struct Kind<void> { static constexpr char kind = 'v'; };
-template <> struct Kind<float2> { static constexpr char kind = 'c'; };
-template <> struct Kind<float4> { static constexpr char kind = 'v'; };
-template <> struct Kind<double2> { static constexpr char kind = 'c'; };
-template <typename T> struct Plain { typedef T type; };
-template <typename T> struct Plain<const T> { typedef T type; };
-template <typename T> struct Bytes { static constexpr int bytes = sizeof(T); };
-template <> struct Bytes<void> { static constexpr int bytes = 1; };
+// What a C type looks like to launching.py: kind as in NumPy and bytes, or, of a pointer, those of
+// what it points to. 'v' fits anything.
+template <typename T> struct Type { typedef T plain; static constexpr bool constant = false; };
+template <typename T> struct Type<const T> {
+    typedef T plain;
+    static constexpr bool constant = true;
+};
+template <typename T, bool composed = __is_class(T)> struct Kind {
+    static constexpr char kind = T(-1) < T(0) ? 'i' : 'u';
+    static constexpr short bytes = sizeof(T);
+};
+template <typename T> struct Kind<T, true> {
+    static constexpr char kind = 'v';
+    static constexpr short bytes = sizeof(T);
+};
+template <> struct Kind<void> { static constexpr char kind = 'v'; static constexpr short bytes = 1; };
+template <> struct Kind<bool> { static constexpr char kind = 'b'; static constexpr short bytes = 1; };
+template <> struct Kind<float> { static constexpr char kind = 'f'; static constexpr short bytes = 4; };
+template <> struct Kind<double> { static constexpr char kind = 'f'; static constexpr short bytes = 8; };
+template <> struct Kind<float2> { static constexpr char kind = 'c'; static constexpr short bytes = 8; };
+template <> struct Kind<double2> { static constexpr char kind = 'c'; static constexpr short bytes = 16; };
 
-struct Parameter { char pointer, kind; short bytes; };
+struct Parameter {
+    char pointer;  // 0: a number, 1: to write through, 2: to read through
+    char kind;
+    short bytes;
+};
 template <typename T> struct Describe {
-    static constexpr Parameter value = {0, Kind<T>::kind, sizeof(T)};
+    static constexpr Parameter value = {0, Kind<T>::kind, Kind<T>::bytes};
 };
 template <typename T> struct Describe<T*> {
-    typedef typename Plain<T>::type To;
-    static constexpr Parameter value = {1, Kind<To>::kind, Bytes<To>::bytes};
+    typedef Kind<typename Type<T>::plain> To;
+    static constexpr Parameter value = {Type<T>::constant ? 2 : 1, To::kind, To::bytes};
 };
 
 template <size_t... I> struct Sequence {};
@@ -127,7 +138,7 @@ template <size_t... I> struct Count<0, I...> { typedef Sequence<I...> type; };
 
 template <typename... A, size_t... I>
 void call_with(void (*kernel)(A...), void** args, Sequence<I...>) {
-    kernel(*static_cast<typename Plain<A>::type*>(args[I])...);
+    kernel(*static_cast<typename Type<A>::plain*>(args[I])...);
 }
 template <typename... A>
 void call(void (*kernel)(A...), void** args) {
@@ -135,7 +146,7 @@ void call(void (*kernel)(A...), void** args) {
 }
 template <typename... A>
 int describe(void (*)(A...), Parameter* to) {
-    const Parameter all[] = {Describe<typename Plain<A>::type>::value..., Parameter{0, 0, 0}};
+    const Parameter all[] = {Describe<typename Type<A>::plain>::value..., Parameter{0, 0, 0}};
     memcpy(to, all, sizeof...(A) * sizeof(Parameter));
     return sizeof...(A);
 }
@@ -143,9 +154,10 @@ int describe(void (*)(A...), Parameter* to) {
 }  // namespace umx_emulated
 
 // Written after the kernels by building.py.
-#define UMX_EXPORT(name, cluster)                                                           \
+#define UMX_EXPORT(name, cluster, threads)                                                  \
     extern "C" void umx_call_##name(void** args) { umx_emulated::call(name, args); }        \
     extern "C" int umx_cluster_##name() { return cluster; }                                 \
+    extern "C" int umx_threads_##name() { return threads; }                                 \
     extern "C" int umx_describe_##name(umx_emulated::Parameter* to) {                       \
         return umx_emulated::describe(name, to);                                           \
     }

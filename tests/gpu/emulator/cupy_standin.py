@@ -17,12 +17,10 @@ from typing import Any
 import numpy as np
 
 from . import cublas_standin, launching
-from .building import BuildError, build_kernels, runtime
+from .building import BuildError, build_kernels
 
 SHARED_MEMORY_PER_BLOCK = 232448
 MULTIPROCESSORS = 6
-
-emulated_runtime = runtime  # the name `runtime` is CuPy's below
 
 
 class _Pointer:
@@ -92,17 +90,13 @@ class _Memory:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
         nb_bytes = int(np.prod(shape)) * dtype.itemsize
-        library = emulated_runtime()
-        library.umx_allocate.restype = ctypes.c_void_p
-        with launching.lock:
-            first = library.umx_allocate(ctypes.c_size_t(nb_bytes))
+        first = launching.allocate(nb_bytes)
         self.__array_interface__ = {
             "data": (first, False),
             "shape": shape,
             "typestr": dtype.str,
             "version": 3,
         }
-        launching.guarded.add(first)
         weakref.finalize(self, launching.release, first)
 
 
@@ -175,17 +169,21 @@ def _forward(function: Any) -> Any:
     return forwarded
 
 
-_FORWARDED = frozenset(
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_FORWARDED = _words(
     "abs absolute add angle arange argmax broadcast_to clip concatenate conj conjugate cos cumsum "
     "divide dot einsum equal exp expand_dims fabs flip hypot imag isfinite isnan log log10 "
     "logaddexp matmul maximum mean minimum moveaxis multiply negative pad power real reciprocal "
     "repeat reshape roll rollaxis sign sin split sqrt square squeeze stack subtract sum "
     "swapaxes take tanh tensordot tile transpose tril triu where count_nonzero array_equal "
-    "allclose ravel may_share_memory shares_memory any all max min".split()
+    "allclose ravel may_share_memory shares_memory any all max min"
 )
-_SAME = frozenset(
+_SAME = _words(
     "float16 float32 float64 complex64 complex128 int8 int16 int32 int64 uint8 uint16 uint32 "
-    "uint64 bool_ dtype newaxis pi inf nan".split()
+    "uint64 bool_ dtype newaxis pi inf nan"
 )
 
 
@@ -205,17 +203,59 @@ fft = SimpleNamespace(
 )
 
 
-class RawKernel:
-    """A kernel of a `RawModule`."""
+class Function:
+    """A kernel as it is launched."""
 
-    def __init__(self, library: ctypes.CDLL, name: str, cluster: int, cooperative: bool) -> None:
+    def __init__(self, library: ctypes.CDLL, name: str) -> None:
         self.name = name
-        self._library = library
-        self._cluster = cluster
-        self._cooperative = cooperative
-        self.max_dynamic_shared_size_bytes = 48 * 1024
-        self.shared_size_bytes = 0
-        self.kernel = SimpleNamespace(ptr=id(self))
+        self.library = library
+        self.cluster = library[f"umx_cluster_{name}"]()
+        self.threads = library[f"umx_threads_{name}"]()
+        self.shared = 48 * 1024
+        self.ptr = id(self)
+
+    def __call__(
+        self,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        args: tuple[Any, ...],
+        shared_mem: int = 0,
+        stream: Any = None,
+        enable_cooperative_groups: bool = False,
+    ) -> None:
+        grid, block = (*grid, 1, 1)[:3], (*block, 1, 1)[:3]
+        blocks, threads = int(np.prod(grid)), int(np.prod(block))
+        if (
+            shared_mem > self.shared
+            or not 1 <= threads <= self.threads
+            or blocks < 1
+            or max(grid[1:]) > 65535
+            or block[2] > 64
+            or grid[0] % self.cluster
+        ):
+            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
+        resident = MULTIPROCESSORS * _active_blocks(threads, shared_mem)
+        if enable_cooperative_groups and blocks > resident:
+            raise CUDADriverError(
+                "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks in cooperative launch"
+            )
+        launching.launch(
+            self.library,
+            self.name,
+            grid,
+            block,
+            args,
+            shared_bytes=shared_mem,
+            cluster=self.cluster,
+            together=enable_cooperative_groups,
+        )
+
+
+class RawKernel:
+    """A kernel as it is compiled."""
+
+    def __init__(self, kernel: Function) -> None:
+        self.kernel = kernel
 
     @property
     def attributes(self) -> dict[str, int]:
@@ -223,39 +263,19 @@ class RawKernel:
             "num_regs": 32,
             "local_size_bytes": 0,
             "shared_size_bytes": 0,
-            "max_threads_per_block": 1024,
-            "max_dynamic_shared_size_bytes": self.max_dynamic_shared_size_bytes,
+            "max_threads_per_block": self.kernel.threads,
+            "max_dynamic_shared_size_bytes": self.kernel.shared,
         }
 
-    def __call__(
-        self, grid: tuple[int, ...], block: tuple[int, ...], args: tuple, *, shared_mem: int = 0
-    ) -> None:
-        grid, block = (grid + (1, 1))[:3], (block + (1, 1))[:3]
-        blocks, threads = int(np.prod(grid)), int(np.prod(block))
-        if (
-            shared_mem > self.max_dynamic_shared_size_bytes
-            or not 1 <= threads <= 1024
-            or blocks < 1
-            or max(grid[1:]) > 65535
-            or block[2] > 64
-        ):
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        return self.kernel.shared
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, value: int) -> None:
+        if value > SHARED_MEMORY_PER_BLOCK:
             raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-        if self._cooperative and blocks > MULTIPROCESSORS * _active_blocks(threads, shared_mem):
-            raise CUDADriverError(
-                "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE: too many blocks in cooperative launch"
-            )
-        if grid[0] % self._cluster:
-            raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
-        launching.launch(
-            self._library,
-            self.name,
-            grid,
-            block,
-            args,
-            shared_bytes=shared_mem,
-            cluster=self._cluster,
-            together=self._cooperative,
-        )
+        self.kernel.shared = value
 
 
 class RawModule:
@@ -266,11 +286,9 @@ class RawModule:
         *,
         code: str,
         options: tuple[str, ...] = (),
-        enable_cooperative_groups: bool = False,
     ) -> None:
         self._code = code
         self._options = options
-        self._cooperative = enable_cooperative_groups
 
     def get_function(self, name: str) -> RawKernel:
         defines = tuple(option for option in self._options if option.startswith("-D"))
@@ -280,7 +298,7 @@ class RawModule:
             raise CompileException(str(error)) from error
         if not hasattr(library, f"umx_call_{name}"):
             raise CUDADriverError("CUDA_ERROR_NOT_FOUND: named symbol not found")
-        return RawKernel(library, name, library[f"umx_cluster_{name}"](), self._cooperative)
+        return RawKernel(Function(library, name))
 
 
 class CompileException(Exception):  # noqa: N818

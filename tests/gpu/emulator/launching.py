@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .building import runtime
+from .building import line_of, runtime
 
 lock = threading.RLock()
 
@@ -36,7 +36,6 @@ class _Launch(ctypes.Structure):
     _fields_ = (
         ("call", ctypes.c_void_p),
         ("arguments", ctypes.POINTER(ctypes.c_void_p)),
-        ("name", ctypes.c_char_p),
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
         ("shared_bytes", ctypes.c_uint),
@@ -48,18 +47,18 @@ class _Launch(ctypes.Structure):
     )
 
 
-def parameters(library: ctypes.CDLL, name: str) -> list[tuple[bool, str, int]]:
-    """Types of a kernel's parameters: whether a pointer, kind as in NumPy, bytes."""
+def parameters(library: ctypes.CDLL, name: str) -> list[tuple[int, str, int]]:
+    """Types of a kernel's parameters, see ``Parameter`` in cuda.h."""
     described = (_Parameter * 64)()
     count = library[f"umx_describe_{name}"](described)
-    return [(p.pointer == b"\1", p.kind.decode(), p.bytes) for p in described[:count]]
+    return [(ord(p.pointer), p.kind.decode(), p.bytes) for p in described[:count]]
 
 
-def _check(name: str, index: int, given: Any, wanted: tuple[bool, str, int]) -> None:
+def _check(name: str, index: int, given: Any, wanted: tuple[int, str, int]) -> None:
     pointer, kind, size = wanted
-    spelled = f"{'pointer to ' * pointer}{kind}{size * 8}"
+    spelled = f"{'pointer to ' if pointer else ''}{kind}{size * 8}"
     if given is None:
-        fits = pointer
+        fits = bool(pointer)
     elif not pointer:
         fits = isinstance(given, np.generic) and (given.dtype.kind, given.itemsize) == (kind, size)
     elif not isinstance(given, np.ndarray):
@@ -112,7 +111,6 @@ def launch(
     what = _Launch(
         call=ctypes.cast(library[f"umx_call_{name}"], ctypes.c_void_p).value,
         arguments=pointers,
-        name=name.encode(),
         grid=(ctypes.c_uint * 3)(*grid),
         block=(ctypes.c_uint * 3)(*block),
         shared_bytes=shared_bytes,
@@ -126,18 +124,21 @@ def launch(
     with lock:
         failed = runtime().umx_launch(ctypes.byref(what), message, ctypes.c_size_t(4000))
     if failed:
-        raise EmulatorError(
-            f"kernel={name} order={Settings.order} seed={Settings.seed}: "
-            + message.value.decode(errors="replace")
-        )
+        text, *place = message.value.decode(errors="replace").split("\1")
+        if place and (line := line_of(*place)):
+            text += f", at {line}"
+        raise EmulatorError(f"kernel={name} order={Settings.order} seed={Settings.seed}: {text}")
 
 
-# First bytes of the guarded arrays that are alive.
-guarded: set[int] = set()
+def allocate(nb_bytes: int) -> int:
+    """Address of guarded memory."""
+    library = runtime()
+    library.umx_allocate.restype = ctypes.c_void_p
+    with lock:
+        return library.umx_allocate(ctypes.c_size_t(nb_bytes))
 
 
 def release(first: int) -> None:
     """Give guarded memory back."""
     with lock:
-        guarded.discard(first)
         runtime().umx_free(ctypes.c_void_p(first))

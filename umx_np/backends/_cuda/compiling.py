@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 SOURCES = Path(__file__).parent / "sources"
@@ -19,9 +20,10 @@ _ATTRIBUTE = re.compile(
 )
 _KERNEL = re.compile(r'extern\s+"C"\s+([^{};]*)\{')
 _CLUSTER = re.compile(r"__cluster_dims__\s*\(\s*(\w+)")
+_THREADS = re.compile(r"__launch_bounds__\s*\(((?:[^(),]|\([^()]*\))*)")
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_source(name: str) -> str:
     """Return a source with every ``#include "..."`` replaced by the text of that file.
 
@@ -52,23 +54,39 @@ def read_source(name: str) -> str:
     return expand(name)
 
 
-def kernels(source: str) -> dict[str, str]:
-    """Names of the kernels of a source, and the size of the clusters they are declared with.
+@dataclass(frozen=True)
+class Declaration:
+    """How a kernel is declared, in the words of C.
 
-    The size is a number or the name of a macro, ``'1'`` without clusters.
+    Attributes
+    ----------
+    cluster : str
+        Blocks of a cluster, a number or the name of a macro.
+    threads : str
+        Most threads of a block.
     """
+
+    cluster: str
+    threads: str
+
+
+def kernels(source: str) -> dict[str, Declaration]:
+    """Find the kernels of a source, by name."""
     found = {}
     for match in _KERNEL.finditer(_COMMENT.sub("", source)):
         name = re.match(r"\s*void\s+(\w+)\s*\(", _ATTRIBUTE.sub("", match[1]))
         if name and "__global__" in match[1]:
-            cluster = _CLUSTER.search(match[1])
-            found[name[1]] = cluster[1] if cluster else "1"
+            cluster, threads = _CLUSTER.search(match[1]), _THREADS.search(match[1])
+            found[name[1]] = Declaration(
+                cluster[1] if cluster else "1", threads[1] if threads else "1024"
+            )
     return found
 
 
 def cluster_size(source: str, name: str, defines: Defines) -> int:
     """Blocks of the clusters that a kernel is compiled for; 1 without clusters."""
-    size = kernels(source).get(name, "1")
+    declared = kernels(source)
+    size = declared[name].cluster if name in declared else "1"
     if size in defines:
         return int(defines[size])
     default = re.search(rf"^[ \t]*#[ \t]*define[ \t]+{size}[ \t]+(\d+)", source, re.MULTILINE)

@@ -1,170 +1,22 @@
-"""One card: what it is, kernels compiled for it, matrix products, memory the card can reach."""
+"""One card: what it is, kernels compiled for it, matrix products, memory, streams."""
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from ...errors import ConfigError, DeviceError, ShapeError
-from . import driver
-from .compiling import Defines, cluster_size, options, read_source
+from ...errors import ConfigError, DeviceError
+from . import driver as cuda_driver
+from .compiling import Defines, options
+from .kernel import Kernel
+from .products import MATH, gemm
 
-# What a block may use without asking.
-_SHARED_WITHOUT_ASKING = 48 * 1024
-
-# Name of cuBLAS's compute type, and the compute capability it needs.
-_MATH = {
-    "float32": ("CUBLAS_COMPUTE_32F", (0, 0)),
-    "tf32": ("CUBLAS_COMPUTE_32F_FAST_TF32", (8, 0)),
-    "bf16": ("CUBLAS_COMPUTE_32F_FAST_16BF", (8, 0)),
-}
-
-
-class Kernel:
-    """A compiled kernel; made by `Device.kernel`.
-
-    Attributes
-    ----------
-    name : str
-    registers : int
-        32-bit registers of a thread.
-    local_bytes : int
-        Bytes of memory per thread for what did not fit into registers; 0 is the aim.
-    static_shared : int
-        Bytes of shared memory that the kernel declares itself.
-    max_threads : int
-        Threads a block may have at most, with these registers.
-    cluster : int
-        Blocks of the clusters it is compiled for; 1 without clusters.
-    """
-
-    def __init__(self, device: Device, source: str, name: str, defines: Defines) -> None:
-        self.name = name
-        self._device = device
-        self._code = read_source(source)
-        self._options = options(defines)
-        self.cluster = cluster_size(self._code, name, defines)
-        self._lock = threading.Lock()
-        self._raw = {False: self._compiled(cooperative=False)}
-        attributes = self._raw[False].attributes
-        self.registers = int(attributes["num_regs"])
-        self.local_bytes = int(attributes["local_size_bytes"])
-        self.static_shared = int(attributes["shared_size_bytes"])
-        self.max_threads = int(attributes["max_threads_per_block"])
-
-    def __repr__(self) -> str:
-        return f"<kernel {self.name}: {self.registers} registers, {self.local_bytes} bytes spilled>"
-
-    def _compiled(self, *, cooperative: bool) -> Any:
-        xp = self._device.xp
-        try:
-            with self._device.active():
-                module = xp.RawModule(
-                    code=self._code, options=self._options, enable_cooperative_groups=cooperative
-                )
-                raw = module.get_function(self.name)
-                # Asked for once, so that no launch has to.
-                free = self._device.shared_memory_per_block - int(raw.shared_size_bytes)
-                raw.max_dynamic_shared_size_bytes = free
-                return raw
-        except xp.cuda.compiler.CompileException as error:
-            raise DeviceError(
-                f"kernel={self.name} does not compile for {self._device.name}:\n{error}"
-            ) from error
-
-    def __call__(
-        self,
-        grid: Sequence[int],
-        block: Sequence[int],
-        args: Sequence[Any],
-        *,
-        shared: int = 0,
-        cooperative: bool = False,
-        cluster: int = 1,
-    ) -> None:
-        """Launch on the current stream.
-
-        Parameters
-        ----------
-        grid, block : sequence of int
-            Blocks of the grid (not clusters), threads of a block; up to three numbers.
-        args : sequence
-            Arrays of this device, None for a null pointer, and NumPy scalars of exactly the type
-            of the parameter, such as ``np.int32(3)``.
-        shared : int
-            Bytes of dynamic shared memory of a block.
-        cooperative : bool
-            Whether all blocks must be resident at the same time.
-        cluster : int
-            Blocks of a cluster; the size that the kernel was compiled with.
-
-        Raises
-        ------
-        DeviceError
-            If the kernel cannot be launched like this.
-        TypeError
-            If an argument has no definite type in C.
-        """
-        for index, value in enumerate(args):
-            if not (value is None or isinstance(value, (self._device.xp.ndarray, np.generic))):
-                raise TypeError(
-                    f"kernel={self.name}: argument {index} is a {type(value).__name__}; "
-                    "pass arrays of the device and NumPy scalars"
-                )
-        if cluster != self.cluster:
-            raise DeviceError(
-                f"kernel={self.name}: cluster={cluster}, but it was compiled for {self.cluster}"
-            )
-        if cluster > 1 and grid[0] % cluster:
-            raise DeviceError(
-                f"kernel={self.name}: grid={tuple(grid)} is not made of clusters of {cluster}"
-            )
-        with self._lock:
-            if cooperative not in self._raw:
-                self._raw[cooperative] = self._compiled(cooperative=cooperative)
-            raw = self._raw[cooperative]
-        errors = (
-            self._device.xp.cuda.driver.CUDADriverError,
-            self._device.xp.cuda.runtime.CUDARuntimeError,
-        )
-        try:
-            with self._device.active():
-                raw(tuple(grid), tuple(block), tuple(args), shared_mem=shared)
-        except errors as error:
-            raise DeviceError(
-                f"kernel={self.name} cannot be launched with grid={tuple(grid)} "
-                f"block={tuple(block)} shared={shared} cooperative={cooperative}: {error}"
-            ) from error
-
-    def max_active_blocks(self, block: int, shared: int = 0) -> int:
-        """Blocks of so many threads and so much shared memory that are resident at a time.
-
-        Over the whole card: the largest grid of a cooperative launch.
-        """
-        with self._device.active():
-            per_multiprocessor = (
-                self._device.xp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
-                    self._raw[False].kernel.ptr, block, shared
-                )
-            )
-        return int(per_multiprocessor) * self._device.multiprocessors
-
-    def max_active_clusters(self, block: int, shared: int = 0) -> int:
-        """Clusters that are resident at a time; 0 where that cannot be found out.
-
-        Clusters stay inside of groups of multiprocessors, which need not be of equal size, so this
-        may be less than the number of blocks suggests.
-        """
-        if not self._device.has_clusters:
-            return 0
-        with self._device.active():
-            return self._device.driver.max_active_clusters(
-                self._raw[False].kernel.ptr, block=block, shared=shared, cluster=self.cluster
-            )
+__all__ = ["Device", "Kernel", "get_device"]
 
 
 class Device:
@@ -183,20 +35,19 @@ class Device:
     total_memory : int
         In bytes.
     shared_memory_per_block : int
-        Most dynamic shared memory of a block, in bytes.
+        Most shared memory of a block, in bytes.
     has_clusters : bool
         Whether blocks can form clusters (compute capability 9.0 and later).
     cuda_version : int
         Of CUDA's runtime, 1000 major + 10 minor.
     """
 
-    def __init__(self, xp: Any, index: int = 0, driver: Any = driver) -> None:
+    def __init__(self, xp: Any, index: int = 0, driver: Any = cuda_driver) -> None:
         properties = xp.cuda.runtime.getDeviceProperties(index)
-        name = properties["name"]
         self.xp = xp
         self.driver = driver
         self.index = index
-        self.name = name.decode() if isinstance(name, bytes) else str(name)
+        self.name = properties["name"].decode(errors="replace")
         self.compute_capability = (int(properties["major"]), int(properties["minor"]))
         self.multiprocessors = int(properties["multiProcessorCount"])
         self.total_memory = int(properties["totalGlobalMem"])
@@ -205,7 +56,7 @@ class Device:
         self.cuda_version = int(xp.cuda.runtime.runtimeGetVersion())
         self._math = "float32"
         self._kernels: dict[Any, Kernel] = {}
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         major, minor = self.compute_capability
@@ -214,28 +65,6 @@ class Device:
     def active(self) -> Any:
         """Context in which this card is the current one of the thread; may be nested."""
         return self.xp.cuda.Device(self.index)
-
-    @property
-    def math(self) -> str:
-        """How `gemm` multiplies: ``'float32'``, ``'tf32'`` or ``'bf16'``.
-
-        Operands are rounded to 10 bits or 7 bits after the leading one; sums are float32 always.
-        """
-        return self._math
-
-    @math.setter
-    def math(self, value: str) -> None:
-        self._math = self._checked_math(value)
-
-    def _checked_math(self, value: str) -> str:
-        if value not in _MATH:
-            raise ConfigError(f"math={value!r} must be one of {', '.join(map(repr, _MATH))}")
-        needed = _MATH[value][1]
-        if self.compute_capability < needed:
-            raise DeviceError(
-                f"math={value!r} needs compute capability {needed[0]}.{needed[1]}; {self!r}"
-            )
-        return value
 
     def kernel(self, source: str, name: str, *, defines: Defines | None = None) -> Kernel:
         """Compile a kernel for this card, or return it if that was done before.
@@ -247,7 +76,7 @@ class Device:
         name : str
             Kernel in that file.
         defines : mapping
-            Values of macros.
+            Values of macros. A float becomes a C literal of type double.
 
         Raises
         ------
@@ -256,10 +85,40 @@ class Device:
         """
         defines = defines or {}
         key = (source, name, options(defines))
+        # Two threads that ask at once wait for one compilation; CuPy keeps the result on disk.
         with self._lock:
             if key not in self._kernels:
                 self._kernels[key] = Kernel(self, source, name, defines)
             return self._kernels[key]
+
+    @property
+    def math(self) -> str:
+        """How `gemm` multiplies: ``'float32'``, ``'tf32'`` or ``'bf16'``.
+
+        Operands keep 23, 10 or 7 bits after the leading one; sums are float32 always.
+        """
+        return self._math
+
+    @math.setter
+    def math(self, value: str) -> None:
+        self._math = self.check_math(value)
+
+    def check_math(self, value: str) -> str:
+        """Return `value` if this card can multiply like that.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such mode.
+        DeviceError
+            If this card does not have it.
+        """
+        if value not in MATH:
+            raise ConfigError(f"math={value!r} must be one of {', '.join(map(repr, MATH))}")
+        major, minor = MATH[value][1]
+        if self.compute_capability < (major, minor):
+            raise DeviceError(f"math={value!r} needs compute capability {major}.{minor}: {self!r}")
+        return value
 
     def gemm(
         self,
@@ -278,11 +137,13 @@ class Device:
         Parameters
         ----------
         a, b, out : device array [shape=(rows, columns) or (batch, rows, columns)], float32
-            Rows may be further apart than they are long, their elements not. A matrix `a` or `b`
-            is used for every item of a batch. `out` must not overlap the others.
+            Rows may be further apart than they are long, their elements not. The matrices of a
+            batch may be at any distance, in `a` and `b` also 0; one matrix `a` or `b` is used for
+            all of a batch. `out` must not overlap the others, nor itself.
         trans_a, trans_b : bool
             Whether op transposes.
         accumulate : bool
+            Whether to add to `out`; otherwise its old values are not read.
         alpha : float
         math : str or None
             As the attribute `math`, for this product only; None takes the attribute.
@@ -292,62 +153,19 @@ class Device:
         ShapeError
             If shapes, layouts or dtypes do not fit.
         """
-        first, second, product = _matrix("a", a), _matrix("b", b), _matrix("out", out)
-        rows, inner = (first.columns, first.rows) if trans_a else (first.rows, first.columns)
-        inner_b, columns = (
-            (second.columns, second.rows) if trans_b else (second.rows, second.columns)
-        )
-        batch = product.batch
-        if (
-            inner != inner_b
-            or (rows, columns) != (product.rows, product.columns)
-            or first.batch not in (None, batch)
-            or second.batch not in (None, batch)
-        ):
-            raise ShapeError(
-                f"a.shape={a.shape} (trans_a={trans_a}), b.shape={b.shape} (trans_b={trans_b}) and "
-                f"out.shape={out.shape} do not fit"
-            )
-        compute = self._math if math is None else self._checked_math(math)
-        if out.size == 0:
-            return
-        if inner == 0:
-            if not accumulate:
-                out.fill(0)
-            return
-        cublas = self.xp.cuda.cublas
-        scales = np.array([alpha, 1.0 if accumulate else 0.0], np.float32)
-        alpha_pointer, beta_pointer = scales.ctypes.data, scales.ctypes.data + 4
-        real = self.xp.cuda.runtime.CUDA_R_32F
-        compute_type = getattr(cublas, _MATH[compute][0])
-        algorithm = cublas.CUBLAS_GEMM_DEFAULT
-        # cuBLAS counts along columns, so it sees every matrix transposed, and out^T = b^T a^T.
-        operations = (
-            cublas.CUBLAS_OP_T if trans_b else cublas.CUBLAS_OP_N,
-            cublas.CUBLAS_OP_T if trans_a else cublas.CUBLAS_OP_N,
-        )
+        math = self._math if math is None else self.check_math(math)
         with self.active():
-            handle = self.xp.cuda.device.get_cublas_handle()
-            head = (handle, *operations, columns, rows, inner, alpha_pointer)
-            left = (second.pointer, real, second.stride)
-            right = (first.pointer, real, first.stride)
-            result = (product.pointer, real, product.stride)
-            if batch is None:
-                cublas.gemmEx(*head, *left, *right, beta_pointer, *result, compute_type, algorithm)
-            else:
-                cublas.gemmStridedBatchedEx(
-                    *head,
-                    *left,
-                    second.batch_stride,
-                    *right,
-                    first.batch_stride,
-                    beta_pointer,
-                    *result,
-                    product.batch_stride,
-                    batch,
-                    compute_type,
-                    algorithm,
-                )
+            gemm(
+                self.xp,
+                a,
+                b,
+                out,
+                trans_a=trans_a,
+                trans_b=trans_b,
+                accumulate=accumulate,
+                alpha=alpha,
+                math=math,
+            )
 
     def stream(self) -> Any:
         """A new stream, which does not wait for others unless told to; use it as a context."""
@@ -358,19 +176,6 @@ class Device:
         """A mark to set in a stream (``event.record(stream)``) and to wait for."""
         with self.active():
             return self.xp.cuda.Event(disable_timing=True)
-
-    @property
-    def out_of_memory(self) -> type[Exception]:
-        """What is raised where the card has too little memory."""
-        return self.xp.cuda.memory.OutOfMemoryError
-
-    def free_memory(self) -> int:
-        """Bytes that can still be allocated: what the card has free and what CuPy's pool keeps."""
-        with self.active():
-            pool = self.xp.get_default_memory_pool()
-            free = int(self.xp.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
-            limit = int(pool.get_limit())
-            return min(free, limit - int(pool.used_bytes())) if limit else free
 
     def synchronize(self) -> None:
         """Wait for everything that was started on this card."""
@@ -389,37 +194,25 @@ class Device:
             memory = self.xp.cuda.alloc_pinned_memory(max(1, count * dtype.itemsize))
         return np.frombuffer(memory, dtype, count).reshape(shape)
 
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        """What is raised where the card has too little memory."""
+        return self.xp.cuda.memory.OutOfMemoryError
 
-class _matrix:  # noqa: N801
-    """What cuBLAS has to know of one argument."""
-
-    def __init__(self, name: str, array: Any) -> None:
-        shape, strides = array.shape, array.strides
-        if array.dtype != np.float32 or array.ndim not in (2, 3):
-            raise ShapeError(f"{name} must be float32 with 2 or 3 axes, not {array.dtype} {shape}")
-        self.batch = shape[0] if array.ndim == 3 else None
-        self.rows, self.columns = shape[-2:]
-        # Strides of axes of length 1 mean nothing.
-        stride = strides[-2] // 4 if self.rows > 1 else max(1, self.columns)
-        self.batch_stride = strides[0] // 4 if self.batch is not None and self.batch > 1 else 0
-        if (
-            (self.columns > 1 and strides[-1] != 4)
-            or stride < self.columns
-            or (self.rows > 1 and strides[-2] % 4)
-            or self.batch_stride < 0
-        ):
-            raise ShapeError(
-                f"{name} must have contiguous rows that do not overlap, not shape={shape} "
-                f"strides={strides}"
-            )
-        self.stride = max(1, stride)
-        self.pointer = array.data.ptr
+    def free_memory(self) -> int:
+        """Bytes that can still be allocated: what the card has free and what CuPy's pool keeps."""
+        with self.active():
+            pool = self.xp.get_default_memory_pool()
+            free = int(self.xp.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+            limit = int(pool.get_limit())
+            return min(free, limit - int(pool.used_bytes())) if limit else free
 
 
-REMEDY = "install 'umx-np[cuda12]' or 'umx-np[cuda13]', whichever the driver supports"
+_PACKAGES = "'umx-np[cuda12]' or 'umx-np[cuda13]', whichever the driver supports"
+_NO_DEVICE = 100  # cudaErrorNoDevice
 
 
-@lru_cache(maxsize=None)
+@cache
 def get_device(index: int = 0) -> Device:
     """Return a card.
 
@@ -436,13 +229,26 @@ def get_device(index: int = 0) -> Device:
     try:
         import cupy
     except ImportError as error:
-        raise DeviceError(f"CuPy cannot be imported ({error}); {REMEDY}") from error
+        raise DeviceError(f"CuPy cannot be imported ({error}); install {_PACKAGES}") from error
+    if int(cupy.__version__.split(".")[0]) < 13:
+        raise DeviceError(f"CuPy {cupy.__version__} is too old; install {_PACKAGES}")
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(
-            f"CUDA does not run ({error}); install a driver of NVIDIA for this card"
-        ) from error
+        count = 0
+        if error.status != _NO_DEVICE:
+            raise DeviceError(f"CUDA does not run ({error}); install NVIDIA's driver") from error
+    if count == 0:
+        raise DeviceError("there is no CUDA device; is CUDA_VISIBLE_DEVICES set?")
     if not 0 <= index < count:
-        raise DeviceError(f"index={index}, but there are {count} CUDA devices")
+        raise DeviceError(f"index={index} must be less than {count}, the number of CUDA devices")
+    try:
+        cupy.cuda.nvrtc.getVersion()
+        importlib.import_module("cupy_backends.cuda.libs.cublas")
+        importlib.import_module("cupy.cuda.cufft")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceError(
+            f"a library of CUDA is missing ({error}); install the CUDA toolkit, or its packages "
+            "with pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]'"
+        ) from error
     return Device(cupy, index)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
-from functools import lru_cache
+from functools import cache
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class _LaunchConfig(ctypes.Structure):
     )
 
 
-@lru_cache(maxsize=1)
+@cache
 def _library() -> ctypes.CDLL | None:
     try:
         return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
