@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .backends import get_backend
+from .backends import get_backend, on_cuda
 from .backends.base import Backend, Network
 from .backends.reference import ReferenceNetwork
 from .bottleneck import MemoryStore, run_bottleneck, shared_blocks
@@ -74,7 +74,7 @@ class OpenUnmix:
         ``1 / input_scale``, as in Open-Unmix.
     max_bin : int or None
         The network reads only the first `max_bin` bins; None reads all of them.
-    device : {'auto', 'cpu', 'reference'} or Backend
+    device : {'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'} or Backend
         Where to compute. ``'reference'`` computes in the dtype of its argument, the others in
         float32.
     threads : int or None
@@ -246,6 +246,8 @@ class OpenUnmix:
     def _one_track(self, network: Network, mags: np.ndarray) -> np.ndarray:
         """All stages on magnitudes [shape=(nb_frames, nb_channels, nb_bins)] of one track."""
         ops, nb_frames = self._ops, len(mags)
+        if on_cuda(ops):
+            return network.whole_track(mags)  # type: ignore[attr-defined]
         store = MemoryStore(nb_frames, self.config.hidden_size, network.dtype)
         read = np.ascontiguousarray(mags[:, :, : self.config.nb_input_bins])
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .backends import get_backend
+from .backends import get_backend, on_cuda
+from .backends._pool import available_cores, parallel_map
 from .backends.base import Backend, Network
 from .backends.reference import ReferenceNetwork
 from .config import SeparatorConfig, check_aggregate
@@ -54,13 +55,14 @@ class Separator:
         Frames that are filtered together; None or 0 filters the whole track at once.
     filterbank : {'torch', 'asteroid'}
         FFT, or the same transform as a matrix product.
-    device : {'auto', 'cpu', 'reference'} or Backend
-        Where to compute. ``'reference'`` is slow NumPy in the dtype of the audio.
+    device : {'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'} or Backend
+        Where to compute. ``'auto'`` takes the first CUDA device, or else the processor.
+        ``'reference'`` is slow NumPy in the dtype of the audio.
     threads : int or None
         Threads to compute on; None means all cores.
     precision : {'full', 'fast'}
-        ``'fast'`` computes the networks with weights of half the size; see docs/guide.md for what
-        it costs.
+        ``'fast'`` computes the networks with numbers of fewer bits; see docs/guide.md for what it
+        costs.
 
     Raises
     ------
@@ -253,11 +255,15 @@ class Separator:
             else:
                 from .streaming import ArraySource, separate_blocks
 
+                # A CUDA device leaves the processor idle.
+                threads = available_cores() if on_cuda(self.ops) else self.ops.threads
                 for start, stems in separate_blocks(self, ArraySource(track), report):
                     block = out[sample, :, :, start : start + stems.shape[-1]]
                     # Touching the fresh memory of the result takes longer than copying.
-                    self.ops.map(
-                        lambda pair: np.copyto(*pair), list(zip(block, stems, strict=True))
+                    parallel_map(
+                        threads,
+                        lambda pair: np.copyto(*pair),
+                        list(zip(block, stems, strict=True)),
                     )
             if report is not None:
                 report(1.0)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from .backends import on_cuda
 from .bottleneck import (
     DiskStore,
     FrameStore,
@@ -109,12 +110,17 @@ def segments(
         yield from framer.push(block)
         if framer.nb_timesteps > nb_timesteps:
             break
-    if framer.nb_timesteps != nb_timesteps:
-        raise ShapeError(
-            f"the source announced nb_timesteps={nb_timesteps} samples but delivered "
-            f"{'more' if framer.nb_timesteps > nb_timesteps else framer.nb_timesteps}"
-        )
+    check_length(framer.nb_timesteps, nb_timesteps)
     yield from framer.finish()
+
+
+def check_length(delivered: int, announced: int) -> None:
+    """Raise `ShapeError` unless a source has delivered the samples it announced."""
+    if delivered != announced:
+        raise ShapeError(
+            f"the source announced nb_timesteps={announced} samples but delivered "
+            f"{'more' if delivered > announced else delivered}"
+        )
 
 
 def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
@@ -334,11 +340,12 @@ def separate_blocks(
         Networks and options, on any device but the reference.
     source : Source
         The mixture at the separator's rate; read twice (with a filter over the whole track,
-        ``niter + 2`` times).
+        ``niter + 2`` times). A CUDA device reads it once if it can hold the samples.
     progress : callable or None
         Gets the fraction that is done, from 0 to 1.
     new_store : callable or None
-        Makes a `FrameStore` of a given width for the whole track; None keeps them in memory.
+        Makes a `FrameStore` of a given width for the whole track; None keeps them in memory. A CUDA
+        device asks for them only if it cannot hold the activations itself.
 
     Yields
     ------
@@ -353,6 +360,11 @@ def separate_blocks(
         def new_store(width: int) -> FrameStore:
             return MemoryStore(nb_frames, width, np.dtype(np.float32))
 
+    if on_cuda(separator.ops):
+        from .device_streaming import engine_of
+
+        yield from engine_of(separator).separate(source, progress, new_store)
+        return
     track = _Track(separator, source, new_store)
     done = 0.0
 
@@ -395,8 +407,9 @@ def separate_stream(
     progress : callable or None
         Gets the fraction that is done, from 0 to 1.
     max_memory : int or None
-        Bytes that the activations of the whole track may take; more goes to a temporary file.
-        None keeps them in memory.
+        Bytes of the host that the activations of the whole track may take; more goes to a temporary
+        file. None keeps them in memory. A CUDA device takes none of the host as long as they fit
+        into its own memory, which this does not limit.
 
     Raises
     ------
@@ -442,13 +455,17 @@ def _store_factory(
     need = nb_frames * width * dtype.itemsize
     if max_memory is None or need <= max_memory:
         return lambda width: MemoryStore(nb_frames, width, dtype)
-    logger.info(
-        "activations of %.0f MB exceed max_memory=%.0f MB: kept in a temporary file",
-        need / 1e6,
-        max_memory / 1e6,
-    )
+    is_told = False
 
     def on_disk(width: int) -> FrameStore:
+        nonlocal is_told
+        if not is_told:
+            logger.info(
+                "activations of %.0f MB exceed max_memory=%.0f MB: kept in a temporary file",
+                need / 1e6,
+                max_memory / 1e6,
+            )
+            is_told = True
         store = DiskStore(nb_frames, width, dtype)
         resources.callback(store.close)
         return store

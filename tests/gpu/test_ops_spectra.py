@@ -32,9 +32,7 @@ def test_frames_of_a_padded_signal(any_device, dtype, n_fft, n_hop, length):
     x = noise(2, length, dtype=dtype)
     window = noise(n_fft, dtype=dtype, seed=1)
     nb_frames = geometry.nb_frames(length)
-    expected = reference.frame(
-        geometry.pad_signal(x), window, n_hop=n_hop, nb_frames=nb_frames
-    )
+    expected = reference.frame(geometry.pad_signal(x), window, n_hop=n_hop, nb_frames=nb_frames)
     spectra = Spectra(any_device, dtype)
     for first, count in [(0, nb_frames), (nb_frames // 2, nb_frames - nb_frames // 2)]:
         frames = spectra.frame(
@@ -52,9 +50,7 @@ def test_frames_of_a_part_of_a_signal(any_device):
     """Rows of a view lie apart."""
     x, window = any_device.xp.asarray(noise(2, 100, dtype=np.float32)), noise(8, dtype=np.float32)
     part = x[:, 20:60]
-    frames = Spectra(any_device).frame(
-        part, any_device.xp.asarray(window), n_hop=4, nb_frames=9
-    )
+    frames = Spectra(any_device).frame(part, any_device.xp.asarray(window), n_hop=4, nb_frames=9)
     expected = reference.frame(part.get(), window, n_hop=4, nb_frames=9)
     np.testing.assert_array_equal(frames.get(), expected)
 

@@ -1,12 +1,13 @@
 """Where numbers are computed: one object per device, chosen once at the top and passed down.
 
 ``reference`` is plain NumPy, slow and readable: the specification that everything else is measured
-against. ``cpu`` runs the compiled kernels.
+against. ``cpu`` runs the compiled kernels, ``cuda`` those of an NVIDIA card.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DeviceError
@@ -24,13 +25,14 @@ def get_backend(
 
     Parameters
     ----------
-    device : {'auto', 'cpu', 'reference'} or Backend
-        ``'auto'`` takes the best available device and logs the choice. A backend is returned as
-        it is.
+    device : {'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'} or Backend
+        ``'auto'`` takes the first CUDA device if there is one, else the processor, and logs the
+        choice and its reason. ``'cuda'`` is ``'cuda:0'``. A backend is returned as it is.
     threads : int or None
-        Threads to compute on; None means all cores that this process may use.
+        Threads to compute on; None means all cores that this process may use. A CUDA device needs
+        none of them.
     precision : {'full', 'fast'}
-        ``'fast'`` computes the networks with weights of half the size, see docs/guide.md.
+        ``'fast'`` computes the networks with numbers of fewer bits, see docs/guide.md.
 
     Raises
     ------
@@ -47,19 +49,40 @@ def get_backend(
         if precision != "full":
             raise ConfigError(f"precision={precision!r}: device='reference' has only 'full'")
         return ReferenceBackend()
-    if device in ("auto", "cpu"):
+    if device == "cpu":
         from .cpu import CpuBackend
 
-        backend = CpuBackend(threads, precision)
-        if device == "auto":
-            logger.info("device='auto': using %s", backend)
-        return backend
-    if device.split(":")[0] == "cuda":
-        raise DeviceError(f"device={device!r} is not available: {CUDA_REASON}")
-    raise ConfigError(f"device={device!r} must be 'auto', 'cpu' or 'reference'")
+        return CpuBackend(threads, precision)
+    if device == "auto":
+        return _best_backend(threads, precision)
+    if match := re.fullmatch(r"cuda(?::(\d+))?", device):
+        try:
+            return _cuda_backend(int(match[1] or 0), precision)
+        except DeviceError as error:
+            raise DeviceError(f"device={device!r} is not available: {error}") from error
+    raise ConfigError(f"device={device!r} must be 'auto', 'cpu', 'reference', 'cuda' or 'cuda:1'")
 
 
-CUDA_REASON = "this version of umx_np has no CUDA kernels"
+def _cuda_backend(index: int, precision: str) -> Backend:
+    from .cuda import CudaBackend
+
+    return CudaBackend(index, precision)
+
+
+def _best_backend(threads: int | None, precision: str) -> Backend:
+    try:
+        backend = _cuda_backend(0, precision)
+        reason = "a CUDA device is there"
+    except DeviceError as error:
+        backend = get_backend("cpu", threads, precision)
+        reason = f"no CUDA device: {error}"
+    logger.info("device='auto': using %s (%s)", backend, reason)
+    return backend
+
+
+def on_cuda(ops: Backend) -> bool:
+    """Whether a backend computes on a CUDA device."""
+    return ops.name.startswith("cuda:")
 
 
 def devices() -> list[dict[str, Any]]:
@@ -69,12 +92,19 @@ def devices() -> list[dict[str, Any]]:
     -------
     list of dict
         Each with ``name`` (str), ``available`` (bool) and ``reason`` (str, empty when available).
+        CUDA devices are named ``cuda:0`` and so on, with what `umx_np.backends.cuda.describe` says
+        of them; without any there is one named ``cuda`` with the reason.
     """
-    rows = [{"name": "reference", "available": True, "reason": ""}]
+    rows: list[dict[str, Any]] = [{"name": "reference", "available": True, "reason": ""}]
     try:
         get_backend("cpu")
         rows.append({"name": "cpu", "available": True, "reason": ""})
     except DeviceError as error:
         rows.append({"name": "cpu", "available": False, "reason": str(error)})
-    rows.append({"name": "cuda", "available": False, "reason": CUDA_REASON})
+    try:
+        from .cuda import describe
+
+        rows += [{"available": True, "reason": "", **card} for card in describe()]
+    except DeviceError as error:
+        rows.append({"name": "cuda", "available": False, "reason": str(error)})
     return rows

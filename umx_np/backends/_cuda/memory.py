@@ -1,4 +1,4 @@
-"""What a separation keeps on the card: a plan made from numbers alone, before anything is allocated.
+"""What a separation keeps on the card: a plan from numbers alone, before anything is allocated.
 
 Three things grow with the length of a track: its samples, the bottleneck activations of every
 target, and, while the recurrent layers run, two sets of layer outputs of the targets that run side
@@ -244,9 +244,7 @@ def _plan(
         nb_bytes += work.nb_frames * work.encoded_frame
     if work.iterations and work.window is None:
         nb_bytes += work.nb_frames * FLOAT  # the peak of every frame
-    return MemoryPlan(
-        audio_on_card, activations_on_card, together, encode, scan, decode, nb_bytes
-    )
+    return MemoryPlan(audio_on_card, activations_on_card, together, encode, scan, decode, nb_bytes)
 
 
 def _frames_of(budget: int, nb_bytes: int, nb_frames: int) -> int:

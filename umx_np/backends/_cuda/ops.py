@@ -1,7 +1,7 @@
 """Operations of separation on arrays of a card: what the kernels need, and their launches.
 
-Arrays are CuPy arrays of the current device, contiguous unless said otherwise; everything is started
-on the current stream and nothing is waited for. Shapes are those of `umx_np.backends.base`.
+Arrays are CuPy arrays of the current device, contiguous unless said otherwise; everything is
+started on the current stream and nothing is waited for. Shapes are those of `umx_np.backends.base`.
 """
 
 from __future__ import annotations
@@ -421,6 +421,4 @@ class WienerFilter:
             statistics = self.statistics(len(scales), iterations, mix.shape[2])
             for level in range(iterations):
                 self.accumulate(mix, mags, scales, statistics, level=level, window=window)
-        return self.apply(
-            mix, mags, scales, statistics, window=window, nb_written=nb_written
-        )
+        return self.apply(mix, mags, scales, statistics, window=window, nb_written=nb_written)
