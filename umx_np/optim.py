@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from .backends._pool import parallel_map, resolve_threads
+from .backends.tensors import FlatTensors, HostMemory, fetch
 from .backends.training import get_training_backend
 from .config import check_int
 from .errors import ConfigError, ShapeError
 
-Gradients = Mapping[str, np.ndarray]
+# Arrays of NumPy, or `FlatTensors` of a device.
+Tensors = Mapping[str, Any]
+Gradients = Tensors
 
 # Elements that are updated at a time: the temporaries of a part stay in the cache.
 _PART = 2**15
@@ -126,8 +129,9 @@ class Optimizer:
         Changed in place by `step`; contiguous and of a floating dtype.
     lr : float
         Learning rate; may be changed at any time as the attribute `lr`.
-    backend : {'reference', 'numba'}
-        NumPy, or fused compiled kernels on `threads` threads.
+    backend : {'reference', 'numba', 'cuda', 'cuda:1', ...}
+        NumPy, fused compiled kernels on `threads` threads, or one kernel on the graphics card that
+        the parameters are on.
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
     """
@@ -137,7 +141,7 @@ class Optimizer:
 
     def __init__(
         self,
-        parameters: Mapping[str, np.ndarray],
+        parameters: Tensors,
         lr: float,
         *,
         backend: str = "reference",
@@ -146,16 +150,19 @@ class Optimizer:
         for name, array in parameters.items():
             if array.dtype.kind != "f" or not array.flags.c_contiguous:
                 raise ShapeError(f"parameter {name!r} must be a contiguous array of floats")
-        self.parameters = dict(parameters)
+        on_device = isinstance(parameters, FlatTensors)
+        if on_device != backend.startswith("cuda"):
+            where = "a graphics card" if on_device else "the processor"
+            raise ConfigError(f"backend={backend!r}: the parameters are on {where}")
+        self.parameters = parameters if on_device else dict(parameters)
         self.lr = _check_number("lr", lr, 0.0)
         self.nb_steps = 0
         self.threads = resolve_threads(threads)
         self._compiled = None
         if backend != "reference":
             self._compiled = get_training_backend(backend, threads)
-        self._state = {
-            slot: {name: np.zeros_like(array) for name, array in parameters.items()}
-            for slot in self.slots
+        self._state: dict[str, Tensors] = {
+            slot: _zeros_like(self.parameters) for slot in self.slots
         }
 
     def step(self, grads: Gradients) -> None:
@@ -164,7 +171,8 @@ class Optimizer:
         Parameters
         ----------
         grads : mapping of str to ndarray
-            A gradient for every parameter, not changed; other names are not looked at.
+            A gradient for every parameter, not changed; other names are not looked at. For
+            parameters on a graphics card, what `umx_np.nn.TrainableNetwork.backward` returns.
 
         Raises
         ------
@@ -178,17 +186,28 @@ class Optimizer:
                     f"the gradient of {name!r} has shape={shape} instead of {parameter.shape}"
                 )
         self.nb_steps += 1
+        if isinstance(self.parameters, FlatTensors):
+            self._step_on_device(self.parameters, grads)
+            return
         # Each tensor belongs to one thread; the large ones are dealt out first.
         names = sorted(self.parameters, key=lambda name: -self.parameters[name].size)
         errors = np.geterr()  # the caller's; each thread has its own
 
         def update(name: str) -> None:
             with np.errstate(**errors):
-                self._update(name, grads[name])
+                slots = [self._state[slot][name] for slot in self.slots]
+                self._update(self.parameters[name], grads[name], *slots)
 
         parallel_map(self.threads, update, names)
 
-    def _update(self, name: str, gradient: np.ndarray) -> None:
+    def _step_on_device(self, parameters: FlatTensors, grads: Gradients) -> None:
+        """Change all parameters at once, as if they were one tensor."""
+        if not isinstance(grads, FlatTensors) or grads.flat.shape != parameters.flat.shape:
+            raise ShapeError("the gradients must be those that the network returned")
+        slots = [tensors.flat for tensors in self._state.values()]  # type: ignore[attr-defined]
+        self._update(parameters.flat, grads.flat, *slots, factor=grads.factor)
+
+    def _update(self, parameter: Any, gradient: Any, *slots: Any, **options: Any) -> None:
         raise NotImplementedError
 
     def _kernel(self, name: str, reference: Callable[..., None]) -> Callable[..., None]:
@@ -207,7 +226,8 @@ class Optimizer:
             "nb_steps": np.array(self.nb_steps, np.int64),
         }
         for slot, arrays in self._state.items():
-            state.update({f"{slot}.{name}": array.copy() for name, array in arrays.items()})
+            copies = fetch(arrays, HostMemory())
+            state.update({f"{slot}.{name}": array for name, array in copies.items()})
         return state
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
@@ -225,8 +245,12 @@ class Optimizer:
                 raise ShapeError(f"state {name!r} has shape={shape} instead of {array.shape}")
         self.lr, self.nb_steps = float(state["lr"]), int(state["nb_steps"])
         for slot, arrays in self._state.items():
+            values = {name: state[f"{slot}.{name}"] for name in arrays}
+            if isinstance(arrays, FlatTensors):
+                arrays.assign(values)
+                continue
             for name, array in arrays.items():
-                array[...] = state[f"{slot}.{name}"]
+                array[...] = values[name]
 
 
 class Adam(Optimizer):
@@ -255,7 +279,7 @@ class Adam(Optimizer):
 
     def __init__(
         self,
-        parameters: Mapping[str, np.ndarray],
+        parameters: Tensors,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
@@ -273,12 +297,13 @@ class Adam(Optimizer):
         self.weight_decay = _check_number("weight_decay", weight_decay, 0.0)
         self.decoupled = bool(decoupled)
 
-    def _update(self, name: str, gradient: np.ndarray) -> None:
+    def _update(self, parameter: Any, gradient: Any, *slots: Any, **options: Any) -> None:
+        first, second = slots
         self._kernel("adam_update", adam_update)(
-            parameter=self.parameters[name],
+            parameter=parameter,
             gradient=gradient,
-            first=self._state["exp_avg"][name],
-            second=self._state["exp_avg_sq"][name],
+            first=first,
+            second=second,
             lr=self.lr,
             beta1=self.betas[0],
             beta2=self.betas[1],
@@ -286,6 +311,7 @@ class Adam(Optimizer):
             weight_decay=self.weight_decay,
             decoupled=self.decoupled,
             step=self.nb_steps,
+            **options,
         )
 
 
@@ -308,7 +334,7 @@ class SGD(Optimizer):
 
     def __init__(
         self,
-        parameters: Mapping[str, np.ndarray],
+        parameters: Tensors,
         lr: float,
         momentum: float = 0.0,
         nesterov: bool = False,
@@ -328,21 +354,28 @@ class SGD(Optimizer):
                 f"dampening={self.dampening} of 0"
             )
 
-    def _update(self, name: str, gradient: np.ndarray) -> None:
+    def _update(self, parameter: Any, gradient: Any, *slots: Any, **options: Any) -> None:
         self._kernel("sgd_update", sgd_update)(
-            parameter=self.parameters[name],
+            parameter=parameter,
             gradient=gradient,
-            velocity=self._state["momentum_buffer"][name] if self.momentum else None,
+            velocity=slots[0] if slots else None,
             lr=self.lr,
             momentum=self.momentum,
             nesterov=self.nesterov,
             weight_decay=self.weight_decay,
             dampening=self.dampening,
             first_step=self.nb_steps == 1,
+            **options,
         )
 
 
-def clip_grad_norm(grads: Mapping[str, np.ndarray], max_norm: float) -> float:
+def _zeros_like(tensors: Tensors) -> Tensors:
+    if isinstance(tensors, FlatTensors):
+        return tensors.like()
+    return {name: np.zeros_like(array) for name, array in tensors.items()}
+
+
+def clip_grad_norm(grads: Gradients, max_norm: float) -> float:
     """Scale all gradients together, in place, so that their norm is at most `max_norm`.
 
     Parameters
@@ -366,6 +399,8 @@ def clip_grad_norm(grads: Mapping[str, np.ndarray], max_norm: float) -> float:
     array([0.8])
     """
     _check_number("max_norm", max_norm, 0.0)
+    if isinstance(grads, FlatTensors):
+        return grads.memory.clip(grads, max_norm).value()
     total = 0.0
     for gradient in grads.values():
         for (part,) in _parts(np.ascontiguousarray(gradient)):

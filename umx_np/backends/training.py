@@ -1,8 +1,11 @@
 """Where the network is trained: the contract, and the way to an engine that fulfils it.
 
 Training and separation want different kernels: training computes over batches and keeps what the
-backward pass needs. The specification is `umx_np.nn.reference_engine`; its twin here runs kernels
-compiled by Numba, which is imported only when it is asked for.
+backward pass needs. The specification is `umx_np.nn.reference_engine`. Its twins run kernels that
+Numba compiles for the processor, and kernels of a graphics card; both are imported only when they
+are asked for.
+
+With a graphics card, what is called an array here is one of CuPy on that card.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import numpy as np
 
 from ..config import ModelConfig
 from ..errors import ConfigError, DeviceError
+from .tensors import TensorMemory
 
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Any]
 
 
 class BatchStatistics(NamedTuple):
@@ -26,19 +30,42 @@ class BatchStatistics(NamedTuple):
     rows: int
 
 
+class CounterMasks(NamedTuple):
+    """Dropout masks that are not drawn yet.
+
+    Attributes
+    ----------
+    key : int
+        64 bits on which all masks depend.
+    rate : float
+        Probability of leaving a feature out.
+    """
+
+    key: int
+    rate: float
+
+
 class TrainingEngine(Protocol):
-    """Both passes of one network. It holds no parameters."""
+    """Both passes of one network. It holds no parameters.
+
+    Attributes
+    ----------
+    draws_masks : bool
+        Whether it takes `CounterMasks` and draws the masks where it needs them.
+    """
+
+    draws_masks: bool
 
     def forward(
         self,
-        x: np.ndarray,
+        x: Any,
         parameters: Arrays,
         buffers: Arrays,
-        masks: Sequence[np.ndarray],
+        masks: Sequence[Any] | CounterMasks,
         *,
         training: bool,
         keep: bool,
-    ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
+    ) -> tuple[Any, dict[str, Any], dict[str, BatchStatistics]]:
         """Compute the result and what the backward pass needs.
 
         Parameters
@@ -47,7 +74,7 @@ class TrainingEngine(Protocol):
             Magnitudes, contiguous.
         parameters, buffers : mapping of str to ndarray
             Under PyTorch's names.
-        masks : sequence of ndarray [shape=(hidden_size, nb_frames, nb_samples)]
+        masks : sequence of ndarray [shape=(hidden_size, nb_frames, nb_samples)] or CounterMasks
             Dropout masks after every LSTM layer but the last, or none.
         training : bool
             Whether to normalise with the statistics of the batch.
@@ -60,18 +87,19 @@ class TrainingEngine(Protocol):
         cache : dict
             Empty unless `keep`.
         statistics : dict of str to BatchStatistics
-            By name of the batch norm, in training mode.
+            By name of the batch norm, in training mode, for the caller to move the running
+            statistics; empty if the engine has done so itself.
         """
         ...
 
     def backward(
         self,
-        d_y: np.ndarray,
+        d_y: Any,
         cache: dict[str, Any],
         parameters: Arrays,
         *,
         input_gradient: bool,
-    ) -> dict[str, np.ndarray]:
+    ) -> Mapping[str, Any]:
         """Compute the gradients by name; may overwrite what is in `cache` but not `d_y`."""
         ...
 
@@ -81,16 +109,20 @@ class TrainingBackend(Protocol):
 
     name: str
     threads: int
+    memory: TensorMemory
 
-    def engine(self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False) -> TrainingEngine:
+    def engine(
+        self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False, tf32: bool = False
+    ) -> TrainingEngine:
         """Prepare an engine for an architecture and float32 or float64.
 
-        With `amp`, in float32 only, the operands of matrix products are rounded to bfloat16.
+        In float32 only, the operands of matrix products may be rounded: with `amp` to bfloat16, of
+        8 bits, with `tf32` to 11 bits.
         """
         ...
 
-    def check_amp(self) -> None:
-        """Raise `DeviceError` if this machine has no mixed precision."""
+    def check_products(self, *, amp: bool, tf32: bool) -> None:
+        """Raise an error if this machine cannot round the operands of products like this."""
         ...
 
     def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:
@@ -126,25 +158,56 @@ class TrainingBackend(Protocol):
         ...
 
 
-def get_training_backend(name: str = "numba", threads: int | None = None) -> TrainingBackend:
-    """Return the compiled backend.
+def cuda_index(name: str) -> int | None:
+    """Return the number of the graphics card that a name like ``'cuda:1'`` means.
 
     Parameters
     ----------
-    name : {'numba'}
-        The only one so far.
+    name : str
+        Of a device or backend; ``'cuda'`` is the first card.
+
+    Returns
+    -------
+    int or None
+        None if no card is meant.
+
+    Raises
+    ------
+    ConfigError
+        If what follows ``'cuda'`` is no number.
+    """
+    kind, _, number = name.partition(":")
+    if kind != "cuda":
+        return None
+    if name != "cuda" and not number.isdecimal():
+        raise ConfigError(f"{name!r} must be 'cuda' or 'cuda:' and the number of a card")
+    return int(number or 0)
+
+
+def get_training_backend(name: str = "numba", threads: int | None = None) -> TrainingBackend:
+    """Return a compiled backend.
+
+    Parameters
+    ----------
+    name : {'numba', 'cuda', 'cuda:1', ...}
+        Kernels for the processor, or for a graphics card.
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
 
     Raises
     ------
     DeviceError
-        If Numba is not installed; the message says how to get it.
+        If a package is not installed, or there is no such card; the message says what to do.
     ConfigError
         If there is no backend of that name.
     """
+    index = cuda_index(name)
+    if index is not None:
+        from ._cuda import training
+
+        return training.get_cuda_backend(index)
     if name != "numba":
-        raise ConfigError(f"backend={name!r} must be 'numba' or 'reference'")
+        raise ConfigError(f"backend={name!r} must be 'numba', 'reference', 'cuda' or 'cuda:1'")
     try:
         from ._numba.backend import NumbaBackend
     except ImportError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backends.training import get_training_backend
+from ..backends.tensors import FlatTensors, HostMemory, TensorMemory, fetch
+from ..backends.training import CounterMasks, get_training_backend
 from ..config import ModelConfig
 from ..errors import ConfigError, ShapeError
 from ..weights import check_state, expected_state
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from ..weights.bundle import StateDict
 
 DROPOUT = 0.4
-_BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
+_STATISTICS = ("running_mean", "running_var")
+_COUNT = "num_batches_tracked"
 
 
 class ForwardCache:
@@ -54,22 +56,26 @@ class TrainableNetwork:
     state : mapping of str to ndarray
         Initial weights under PyTorch's names, for instance from `umx_np.model.initial_state`. They
         are copied.
-    backend : {'numba', 'reference'}
-        Compiled kernels, or plain NumPy that is slow and easy to read.
+    backend : {'numba', 'reference', 'cuda', 'cuda:1', ...}
+        Compiled kernels, plain NumPy that is slow and easy to read, or a graphics card. On a card,
+        arrays are CuPy's: what is handed in may be NumPy's, what is returned is not.
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
     dtype : dtype
-        float32 or float64.
+        float32, or float64 on the processor.
     dropout : float
         Probability of leaving out a feature between two LSTM layers in training mode. Without a
         second layer there is none, as in PyTorch.
     amp : bool
         Mixed precision: the operands of matrix products are rounded to bfloat16, which has 8 bits;
-        everything else stays in float32. For the backend ``numba``, on processors that have it.
+        everything else stays in float32. For the backend ``numba``, on processors that have it, and
+        on cards of compute capability 8.0.
+    tf32 : bool
+        Operands of matrix products are rounded to TF32, which has 11 bits. On such cards only.
 
     Attributes
     ----------
-    parameters : dict of str to ndarray
+    parameters : mapping of str to ndarray
         Trainable tensors under PyTorch's names and in its order, for an optimiser to change in
         place.
     buffers : dict of str to ndarray
@@ -97,6 +103,7 @@ class TrainableNetwork:
         dtype: Any = np.float32,
         dropout: float = DROPOUT,
         amp: bool = False,
+        tf32: bool = False,
     ) -> None:
         self.config = config
         self.dtype = np.dtype(dtype)
@@ -106,27 +113,32 @@ class TrainableNetwork:
             raise ConfigError(f"dropout={dropout} must be at least 0 and less than 1")
         self.dropout = float(dropout)
         checked = check_state(state, config, dtype=self.dtype)
-        tensors = {name: np.array(value, order="C") for name, value in checked.items()}
-        self.parameters = {n: v for n, v in tensors.items() if not n.endswith(_BUFFERS)}
-        self.buffers = {n: v for n, v in tensors.items() if n.endswith(_BUFFERS)}
         self.backend = backend
         self._engine: TrainingEngine
+        self._memory: TensorMemory = HostMemory()
         if backend == "reference":
-            if amp:
-                raise ConfigError("amp=True: backend='reference' has no mixed precision")
+            if amp or tf32:
+                raise ConfigError(f"amp={amp}, tf32={tf32}: backend='reference' has neither")
             self._engine = ReferenceEngine(config)
         else:
             engines = get_training_backend(backend, threads)
-            self._engine = engines.engine(config, self.dtype, amp=amp)
+            self._engine = engines.engine(config, self.dtype, amp=amp, tf32=tf32)
+            self._memory = engines.memory
+        counts = {n: np.array(v) for n, v in checked.items() if n.endswith(_COUNT)}
+        statistics = {n: v for n, v in checked.items() if n.endswith(_STATISTICS)}
+        trainable = {n: v for n, v in checked.items() if n not in counts and n not in statistics}
+        self.parameters = self._memory.place(trainable)
+        kept = {**self._memory.place(statistics), **counts}
+        self.buffers = {name: kept[name] for name in checked if name in kept}
 
     def forward(
         self,
-        x: np.ndarray,
+        x: Any,
         *,
         training: bool = True,
         rng: np.random.Generator | None = None,
         keep: bool = True,
-    ) -> tuple[np.ndarray, ForwardCache]:
+    ) -> tuple[Any, ForwardCache]:
         """Estimate the magnitudes of the target.
 
         Parameters
@@ -137,7 +149,8 @@ class TrainableNetwork:
             Normalise with the statistics of this batch, move the running statistics towards them,
             and apply dropout; otherwise use the running statistics.
         rng : Generator or None
-            Source of the dropout masks; needed if there are any.
+            Source of the dropout masks; needed if there are any. A graphics card draws other masks
+            than the processor, but the same ones from the same generator.
         keep : bool
             False gives memory back early where no backward pass follows.
 
@@ -154,15 +167,16 @@ class TrainableNetwork:
         ConfigError
             If `rng` is missing.
         """
-        x = np.ascontiguousarray(x, dtype=self.dtype)
+        x = self._memory.asarray(x, self.dtype)
         wanted = (self.config.nb_channels, self.config.nb_bins)
         if x.ndim != 4 or x.shape[2:] != wanted or 0 in x.shape[:2]:
             raise ShapeError(
                 f"x has shape={x.shape}; this network needs (nb_frames, nb_samples, "
                 f"nb_channels={wanted[0]}, nb_bins={wanted[1]}) and at least one frame"
             )
-        masks = self._draw_masks(x.shape[0], x.shape[1], rng) if training else []
+        masks: Sequence[Any] | CounterMasks = []
         if training:
+            masks = self._draw_masks(x.shape[0], x.shape[1], rng)
             check_count(x.shape[0] * x.shape[1])
         y, content, statistics = self._engine.forward(
             x, self.parameters, self.buffers, masks, training=training, keep=keep
@@ -171,7 +185,9 @@ class TrainableNetwork:
             update_running_statistics(
                 self.buffers[f"{name}.running_mean"], self.buffers[f"{name}.running_var"], batch
             )
-            self.buffers[f"{name}.num_batches_tracked"] += 1
+        for name, count in self.buffers.items():
+            if training and name.endswith(_COUNT):
+                count += 1
         cache = ForwardCache(content, x.shape)
         if not keep:
             cache.take()
@@ -179,7 +195,7 @@ class TrainableNetwork:
 
     def _draw_masks(
         self, nb_frames: int, nb_samples: int, rng: np.random.Generator | None
-    ) -> list[np.ndarray]:
+    ) -> Sequence[np.ndarray] | CounterMasks:
         """Dropout masks [shape=(hidden_size, nb_frames, nb_samples)] between the LSTM layers."""
         if self.dropout == 0.0 or self.config.nb_layers < 2:
             return []
@@ -187,6 +203,8 @@ class TrainableNetwork:
             raise ConfigError(
                 f"rng=None: dropout={self.dropout} in training mode needs a random generator"
             )
+        if self._engine.draws_masks:
+            return CounterMasks(int(rng.integers(0, 1 << 64, dtype=np.uint64)), self.dropout)
         shape = (self.config.hidden_size, nb_frames, nb_samples)
         return [
             dropout_mask(rng, self.dropout, shape, self.dtype)
@@ -194,8 +212,8 @@ class TrainableNetwork:
         ]
 
     def backward(
-        self, d_y: np.ndarray, cache: ForwardCache, *, input_gradient: bool = False
-    ) -> dict[str, np.ndarray]:
+        self, d_y: Any, cache: ForwardCache, *, input_gradient: bool = False
+    ) -> Mapping[str, Any]:
         """Gradients of everything that can be trained.
 
         Parameters
@@ -209,7 +227,7 @@ class TrainableNetwork:
 
         Returns
         -------
-        dict of str to ndarray
+        mapping of str to ndarray
             Under the names of `parameters` and in their order.
 
         Raises
@@ -226,17 +244,19 @@ class TrainableNetwork:
         """
         if d_y.shape != cache.shape:
             raise ShapeError(f"d_y has shape={d_y.shape}; the result has shape={cache.shape}")
-        d_y = np.ascontiguousarray(d_y, dtype=self.dtype)
+        d_y = self._memory.asarray(d_y, self.dtype)
         found = self._engine.backward(
             d_y, cache.take(), self.parameters, input_gradient=input_gradient
         )
+        if isinstance(found, FlatTensors):
+            return found
         names = [*self.parameters, *(["input"] if input_gradient else [])]
         return {name: found[name] for name in names}
 
     def state_dict(self) -> StateDict:
         """Copies of all tensors under PyTorch's names, in PyTorch's order."""
-        tensors = {**self.parameters, **self.buffers}
-        return {name: tensors[name].copy() for name in expected_state(self.config)}
+        tensors = fetch(self.parameters, self._memory) | fetch(self.buffers, self._memory)
+        return {name: tensors[name] for name in expected_state(self.config)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace all tensors in place, so that an optimiser keeps its hold on the parameters.
@@ -249,4 +269,5 @@ class TrainableNetwork:
         checked = check_state(state, self.config, dtype=self.dtype)
         for tensors in (self.parameters, self.buffers):
             for name, array in tensors.items():
-                array[...] = checked[name]
+                memory = HostMemory() if name.endswith(_COUNT) else self._memory
+                memory.replace(array, checked[name])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.training import BatchStatistics
+from ..backends.training import BatchStatistics, CounterMasks
 from ..config import ModelConfig
 from .activation import relu_backward, relu_forward, tanh_backward, tanh_forward
 from .batchnorm import batch_statistics, batchnorm_backward, batchnorm_forward
@@ -29,6 +29,8 @@ Arrays = Mapping[str, np.ndarray]
 class ReferenceEngine:
     """The specification of `umx_np.backends.training.TrainingEngine`, in any floating dtype."""
 
+    draws_masks = False
+
     def __init__(self, config: ModelConfig) -> None:
         self.config = config
 
@@ -37,11 +39,12 @@ class ReferenceEngine:
         x: np.ndarray,
         parameters: Arrays,
         buffers: Arrays,
-        masks: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray] | CounterMasks,
         *,
         training: bool,
         keep: bool,
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
+        assert not isinstance(masks, CounterMasks)
         p, config = parameters, self.config
         nb_frames, nb_samples, nb_channels, nb_bins = x.shape
         statistics: dict[str, BatchStatistics] = {}

@@ -11,6 +11,7 @@ import numpy as np
 from ...config import ModelConfig
 from ...errors import ConfigError, DeviceError
 from .._pool import parallel_map, resolve_threads
+from ..tensors import HostMemory
 from .engine import NumbaEngine
 from .gemm import has_pairs
 from .spectra import is_supported, lanes_of, magnitude_kernel
@@ -34,19 +35,23 @@ class NumbaBackend:
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = resolve_threads(threads)
+        self.memory = HostMemory()
 
     def __repr__(self) -> str:
         return f"numba ({self.threads} threads)"
 
-    def engine(self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False) -> NumbaEngine:
-        if amp:
-            self.check_amp()
-            if dtype != np.float32:
-                raise ConfigError(f"amp=True: mixed precision needs dtype=float32, not {dtype}")
+    def engine(
+        self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False, tf32: bool = False
+    ) -> NumbaEngine:
+        self.check_products(amp=amp, tf32=tf32)
+        if amp and dtype != np.float32:
+            raise ConfigError(f"amp=True: mixed precision needs dtype=float32, not {dtype}")
         return NumbaEngine(config, np.dtype(dtype), self.threads, amp)
 
-    def check_amp(self) -> None:
-        if not has_pairs():
+    def check_products(self, *, amp: bool, tf32: bool) -> None:
+        if tf32:
+            raise ConfigError("tf32=True: TF32 is for graphics cards; leave it out")
+        if amp and not has_pairs():
             raise DeviceError(
                 "amp=True: mixed precision needs a processor with AVX512-BF16, which this one is "
                 "not, or else a newer numba; leave it out to compute in single precision"

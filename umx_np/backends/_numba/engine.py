@@ -16,7 +16,7 @@ import numpy as np
 
 from ...config import ModelConfig
 from ..reference import BATCHNORM_EPS
-from ..training import BatchStatistics
+from ..training import BatchStatistics, CounterMasks
 from .bins import bin_kernels
 from .features import RELU, TANH, feature_kernels
 from .recurrent import LstmStack
@@ -35,6 +35,8 @@ class Norm(NamedTuple):
 
 class NumbaEngine:
     """See `umx_np.backends.training.TrainingEngine`."""
+
+    draws_masks = False
 
     def __init__(
         self, config: ModelConfig, dtype: np.dtype, threads: int, amp: bool = False
@@ -56,11 +58,12 @@ class NumbaEngine:
         x: np.ndarray,
         parameters: Arrays,
         buffers: Arrays,
-        masks: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray] | CounterMasks,
         *,
         training: bool,
         keep: bool,
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
+        assert not isinstance(masks, CounterMasks)
         self._runner.begin(*x.shape)
         with self._runner.own_threads():
             return self._forward(x, parameters, buffers, masks, training, keep)

@@ -1,0 +1,293 @@
+"""The backend of training on a graphics card: engines, losses, updates, transforms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ...config import ModelConfig
+from ...errors import ConfigError
+from ..tensors import FlatTensors
+from .device import get_device
+from .engine import CudaEngine
+from .launching import Launcher, require_numba_cuda
+from .ops import Spectra
+from .training_kernels import TrainingKernels, flat, spread
+
+if TYPE_CHECKING:
+    from .device import Device
+
+Array = Any
+
+# Memory for the frames that are transformed at a time, and their spectra.
+_TRANSFORM_BYTES = 256 << 20
+
+
+class Reading:
+    """A number of the card on its way to the host.
+
+    Parameters
+    ----------
+    device : Device
+        The card.
+    number : Array [shape=(1,)], float64
+        What the kernels started so far write.
+    """
+
+    def __init__(self, device: Device, number: Array) -> None:
+        self._host = device.pinned(1, np.float64)
+        self._event = device.event()
+        with device.active():
+            number.get(out=self._host, blocking=False)
+            self._event.record()
+
+    def value(self) -> float:
+        """Wait for the number, but for nothing that was started after it."""
+        self._event.synchronize()
+        return float(self._host[0])
+
+
+class Loss(NamedTuple):
+    """The loss of a batch.
+
+    Attributes
+    ----------
+    reading : Reading
+        Its value.
+    go : Array [shape=(1,)], float32
+        1 if it is a number, otherwise NaN: the factor of the gradients that come from it.
+    """
+
+    reading: Reading
+    go: Array
+
+
+class CudaTrainingBackend:
+    """See `umx_np.backends.training.TrainingBackend`.
+
+    It is the memory of its tensors, too: see `umx_np.backends.tensors.FlatMemory`.
+
+    Parameters
+    ----------
+    device : Device
+        The card.
+    launcher : Launcher or None
+        Launches Numba's kernels; None makes one.
+    """
+
+    threads = 1
+
+    def __init__(self, device: Device, launcher: Launcher | None = None) -> None:
+        self.device = device
+        self.name = f"cuda:{device.index}"
+        self.xp = device.xp
+        self.memory = self
+        self.launcher = Launcher(device) if launcher is None else launcher
+        self._kernels = TrainingKernels(device, "training_steps.cu")
+        self._spectra = Spectra(device)
+
+    def __repr__(self) -> str:
+        return f"{self.name} ({self.device.name})"
+
+    def engine(
+        self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False, tf32: bool = False
+    ) -> CudaEngine:
+        if dtype != np.float32:
+            raise ConfigError(f"dtype={dtype}: a graphics card trains in float32")
+        self.check_products(amp=amp, tf32=tf32)
+        products = "bf16" if amp else "tf32" if tf32 else "float32"
+        return CudaEngine(self.device, config, products)
+
+    def check_products(self, *, amp: bool, tf32: bool) -> None:
+        if amp and tf32:
+            raise ConfigError("amp=True and tf32=True exclude each other: products are of one kind")
+        if amp or tf32:
+            self.device.check_math("bf16" if amp else "tf32")
+
+    # -- tensors -----------------------------------------------------------------------------------
+
+    def place(self, arrays: Mapping[str, np.ndarray]) -> FlatTensors:
+        tensors = FlatTensors({name: array.shape for name, array in arrays.items()}, self)
+        tensors.assign(arrays)
+        return tensors
+
+    def asarray(self, array: Any, dtype: np.dtype) -> Array:
+        with self.device.active():
+            return self.xp.ascontiguousarray(self.xp.asarray(array, dtype))
+
+    def zeros(self, count: int) -> Array:
+        with self.device.active():
+            return self.xp.zeros(count, np.float32)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        with self.device.active():
+            return array.get()
+
+    def replace(self, array: Array, values: np.ndarray) -> None:
+        with self.device.active():
+            array.set(np.ascontiguousarray(values, np.float32))
+
+    # -- loss and updates --------------------------------------------------------------------------
+
+    def squared_error(self, y: Array, target: Array, out: Array | None = None) -> Loss:
+        """Mean of the squared differences; with `out`, which may be `y`, also its gradient."""
+        number, go = self.xp.empty(1, np.float64), self.xp.empty(1, np.float32)
+        self._kernels.reduce(
+            "squared_error",
+            flat(y.size),
+            *(y, target, out, number, go),
+            nb_sums=1,
+            sizes=(np.int64(y.size),),
+        )
+        return Loss(Reading(self.device, number), go)
+
+    def clip(self, grads: FlatTensors, max_norm: float) -> Reading:
+        norm, go = self.xp.empty(1, np.float64), self.xp.empty(1, np.float32)
+        count = grads.flat.size
+        self._kernels.reduce(
+            "gradient_norm",
+            flat(count),
+            *(grads.flat, grads.factor, norm, go),
+            nb_sums=1,
+            sizes=(np.int64(count), np.float64(max_norm)),
+        )
+        grads.factor = go
+        return Reading(self.device, norm)
+
+    @cached_property
+    def _one(self) -> Array:
+        return self.xp.ones(1, np.float32)
+
+    def adam_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        first: Array,
+        second: Array,
+        *,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        weight_decay: float,
+        decoupled: bool,
+        step: int,
+        factor: Array | None = None,
+    ) -> None:
+        from .updates import adam
+
+        self.launcher(
+            adam,
+            parameter.size,
+            *(parameter, gradient, first, second, self._one if factor is None else factor),
+            *_floats(
+                1.0 - lr * weight_decay if decoupled else 1.0,
+                0.0 if decoupled else weight_decay,
+                1.0 - beta1,
+                beta2,
+                1.0 - beta2,
+                lr / (1.0 - beta1**step),
+                math.sqrt(1.0 - beta2**step),
+                eps,
+            ),
+        )
+
+    def sgd_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        velocity: Array | None,
+        *,
+        lr: float,
+        momentum: float,
+        nesterov: bool,
+        weight_decay: float,
+        dampening: float,
+        first_step: bool,
+        factor: Array | None = None,
+    ) -> None:
+        from .updates import sgd
+
+        self.launcher(
+            sgd,
+            parameter.size,
+            *(parameter, gradient, gradient if velocity is None else velocity),
+            self._one if factor is None else factor,
+            *_floats(
+                lr,
+                momentum,
+                0.0 if first_step else momentum,
+                1.0 if first_step else 1.0 - dampening,
+                weight_decay,
+            ),
+            np.bool_(nesterov),
+        )
+
+    # -- magnitudes --------------------------------------------------------------------------------
+
+    def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:
+        return dtype == np.float32
+
+    def magnitudes(
+        self,
+        audio: Array,
+        window: Array,
+        *,
+        n_hop: int,
+        out: Array | None = None,
+        mono: bool = False,
+    ) -> Array:
+        """See `umx_np.backends.training.TrainingBackend`.
+
+        Without `out` the result is a new array; with `mono` it has the mean over the channels.
+        """
+        nb_samples, nb_channels, nb_timesteps = audio.shape
+        n_fft = len(window)
+        nb_frames, nb_bins = 1 + (nb_timesteps - n_fft) // n_hop, n_fft // 2 + 1
+        signals = audio.reshape(nb_samples * nb_channels, nb_timesteps)
+        step = max(1, _TRANSFORM_BYTES // (8 * len(signals) * n_fft))
+        shape = (nb_samples, 1 if mono else nb_channels, nb_bins)
+        for start in range(0, nb_frames, step):
+            count = min(step, nb_frames - start)
+            frames = self._spectra.frame(signals, window, n_hop=n_hop, nb_frames=count, first=start)
+            spectra = self.xp.fft.rfft(frames)
+            del frames
+            mags = self._spectra.magnitude(spectra, nb_bins=nb_bins, mono=False)
+            del spectra
+            if mono and nb_channels > 1:
+                mags = self._mean_of_channels(mags.reshape(count * nb_samples, nb_channels, -1))
+            mags = mags.reshape(count, *shape)
+            if out is None and count == nb_frames:
+                return mags
+            if out is None:
+                out = self.xp.empty((nb_frames, *shape), np.float32)
+            out[start : start + count] = mags
+        return out
+
+    def _mean_of_channels(self, mags: Array) -> Array:
+        rows, nb_channels, nb_bins = mags.shape
+        out = self.xp.empty((rows, nb_bins), np.float32)
+        sizes = (rows, nb_channels, nb_bins)
+        self._kernels.launch("mean_of_channels", spread(nb_bins, rows), mags, out, *sizes)
+        return out
+
+
+def _floats(*values: float) -> list[np.float32]:
+    return [np.float32(value) for value in values]
+
+
+def get_cuda_backend(index: int = 0) -> CudaTrainingBackend:
+    """Return the training backend of a card.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such card, or a package is missing; the message says how to get it.
+    """
+    device = get_device(index)
+    require_numba_cuda()
+    return CudaTrainingBackend(device)
