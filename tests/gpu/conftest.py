@@ -15,10 +15,11 @@ def emulated(order: str = "ascending", seed: int = 0) -> Device:
     """Return an emulated device; threads run in that order from now on."""
     if building.compiler() is None:
         pytest.skip("the emulator needs g++")
-    from .emulator import cupy_standin, launching
+    from .emulator import cupy_standin, launching, modules, streams
 
+    streams.forget()
     launching.Settings.order, launching.Settings.seed = order, seed
-    return Device(cupy_standin, 0, driver=cupy_standin.standin_driver)
+    return Device(cupy_standin, 0, driver=modules)
 
 
 @pytest.fixture(params=list(ORDERS))

@@ -6,6 +6,9 @@ import ctypes
 
 import numpy as np
 
+from .arrays import use_at
+from .streams import operate
+
 CUBLAS_OP_N = 0
 CUBLAS_OP_T = 1
 CUBLAS_GEMM_DEFAULT = -1
@@ -47,6 +50,7 @@ def gemmEx(  # noqa: N802
     """C = alpha op(A) op(B) + beta C of float32."""
     if (a_type, b_type, c_type) != (0, 0, 0) or min(m, n, k) < 1 or algorithm != -1:
         raise CUBLASError("CUBLAS_STATUS_INVALID_VALUE")
+    operate("gemm", [use_at(a), use_at(b)], [use_at(c)])
     first = _matrix(a, *((k, m) if transa else (m, k)), lda)
     second = _matrix(b, *((n, k) if transb else (k, n)), ldb)
     result = _matrix(c, m, n, ldc)

@@ -5,19 +5,19 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .building import line_of, runtime
+from .streams import EmulatorError
 
-lock = threading.RLock()
+# The runtime has one launch at a time.
+_lock = threading.RLock()
+_MESSAGE_BYTES = 4000
 
 ORDERS = ("ascending", "descending", "shuffled")
-
-
-class EmulatorError(Exception):
-    """A kernel did what it must not do; the message says which threads, and what."""
 
 
 class Settings:
@@ -28,8 +28,37 @@ class Settings:
     seconds: float = 120.0
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """Type of a parameter: kind as in NumPy and bytes, of what is pointed to if it is a pointer."""
+
+    pointer: bool
+    reads: bool
+    kind: str
+    nb_bytes: int
+
+    def __str__(self) -> str:
+        return f"{'pointer to ' if self.pointer else ''}{self.kind}{8 * self.nb_bytes}"
+
+    def takes(self, given: Any) -> bool:
+        """Whether an argument has this type."""
+        if given is None:
+            return self.pointer
+        if self.pointer != isinstance(given, np.ndarray) or not hasattr(given, "dtype"):
+            return False
+        kind, nb_bytes = given.dtype.kind, given.dtype.itemsize
+        if (kind, nb_bytes) == (self.kind, self.nb_bytes):
+            return True
+        # A complex array is read as pairs of floats, a vector type stands for several numbers.
+        return self.pointer and (
+            self.kind == "v"
+            or (kind + self.kind == "cf" and nb_bytes == 2 * self.nb_bytes)
+            or (kind + self.kind == "fc" and 2 * nb_bytes == self.nb_bytes)
+        )
+
+
 class _Parameter(ctypes.Structure):
-    _fields_ = (("pointer", ctypes.c_char), ("kind", ctypes.c_char), ("bytes", ctypes.c_short))
+    _fields_ = (("pointer", ctypes.c_char), ("kind", ctypes.c_char), ("nb_bytes", ctypes.c_short))
 
 
 class _Launch(ctypes.Structure):
@@ -47,34 +76,24 @@ class _Launch(ctypes.Structure):
     )
 
 
-def parameters(library: ctypes.CDLL, name: str) -> list[tuple[int, str, int]]:
-    """Types of a kernel's parameters, see ``Parameter`` in cuda.h."""
+def parameters(library: ctypes.CDLL, name: str) -> list[Parameter]:
+    """Parameters of a kernel."""
     described = (_Parameter * 64)()
     count = library[f"umx_describe_{name}"](described)
-    return [(ord(p.pointer), p.kind.decode(), p.bytes) for p in described[:count]]
+    return [
+        Parameter(p.pointer != b"\0", p.pointer == b"\2", p.kind.decode(), p.nb_bytes)
+        for p in described[:count]
+    ]
 
 
-def _check(name: str, index: int, given: Any, wanted: tuple[int, str, int]) -> None:
-    pointer, kind, size = wanted
-    spelled = f"{'pointer to ' if pointer else ''}{kind}{size * 8}"
-    if given is None:
-        fits = bool(pointer)
-    elif not pointer:
-        fits = isinstance(given, np.generic) and (given.dtype.kind, given.itemsize) == (kind, size)
-    elif not isinstance(given, np.ndarray):
-        fits = False
-    else:
-        dtype = given.dtype
-        # A complex array is read as pairs of floats, a vector type stands for several numbers.
-        fits = (
-            kind == "v"
-            or (dtype.kind, dtype.itemsize) == (kind, size)
-            or (dtype.kind == "c" and kind == "f" and dtype.itemsize == 2 * size)
-            or (dtype.kind == "f" and kind == "c" and 2 * dtype.itemsize == size)
-        )
-    if not fits:
-        seen = f"{type(given).__name__} {getattr(given, 'dtype', '')}"
-        raise EmulatorError(f"kernel={name}: argument {index} is {seen}, not {spelled}")
+def check_arguments(name: str, given: Sequence[Any], wanted: Sequence[Parameter]) -> None:
+    """Compare arguments with the types in the source, which a card takes on trust."""
+    if len(given) != len(wanted):
+        raise EmulatorError(f"kernel={name}: {len(given)} arguments for {len(wanted)} parameters")
+    for index, (value, parameter) in enumerate(zip(given, wanted, strict=True)):
+        if not parameter.takes(value):
+            kind = f"{type(value).__name__} {getattr(value, 'dtype', '')}".strip()
+            raise EmulatorError(f"kernel={name}: argument {index} is {kind}, not {parameter}")
 
 
 def launch(
@@ -88,29 +107,23 @@ def launch(
     cluster: int = 1,
     together: bool = False,
 ) -> None:
-    """Run a kernel to its end.
+    """Run a kernel to its end, with arguments that `check_arguments` has passed.
 
     Raises
     ------
     EmulatorError
-        If the arguments do not fit, or the kernel does something that is not allowed.
+        If the kernel does something that is not allowed.
     """
-    wanted = parameters(library, name)
-    if len(arguments) != len(wanted):
-        raise EmulatorError(
-            f"kernel={name}: {len(arguments)} arguments for {len(wanted)} parameters"
+    cells = [
+        np.array([value.ctypes.data if isinstance(value, np.ndarray) else value or 0], dtype)
+        for value, dtype in (
+            (value, np.uint64 if value is None or isinstance(value, np.ndarray) else value.dtype)
+            for value in arguments
         )
-    cells = []
-    for index, (given, parameter) in enumerate(zip(arguments, wanted, strict=True)):
-        _check(name, index, given, parameter)
-        if parameter[0]:
-            cells.append(np.array([0 if given is None else given.ctypes.data], np.uint64))
-        else:
-            cells.append(np.array([given]))
-    pointers = (ctypes.c_void_p * max(1, len(cells)))(*(cell.ctypes.data for cell in cells))
+    ]
     what = _Launch(
         call=ctypes.cast(library[f"umx_call_{name}"], ctypes.c_void_p).value,
-        arguments=pointers,
+        arguments=(ctypes.c_void_p * (len(cells) + 1))(*(cell.ctypes.data for cell in cells)),
         grid=(ctypes.c_uint * 3)(*grid),
         block=(ctypes.c_uint * 3)(*block),
         shared_bytes=shared_bytes,
@@ -120,9 +133,9 @@ def launch(
         seed=Settings.seed,
         seconds=Settings.seconds,
     )
-    message = ctypes.create_string_buffer(4000)
-    with lock:
-        failed = runtime().umx_launch(ctypes.byref(what), message, ctypes.c_size_t(4000))
+    message = ctypes.create_string_buffer(_MESSAGE_BYTES)
+    with _lock:
+        failed = runtime().umx_launch(ctypes.byref(what), message, ctypes.c_size_t(_MESSAGE_BYTES))
     if failed:
         text, *place = message.value.decode(errors="replace").split("\1")
         if place and (line := line_of(*place)):
@@ -134,11 +147,11 @@ def allocate(nb_bytes: int) -> int:
     """Address of guarded memory."""
     library = runtime()
     library.umx_allocate.restype = ctypes.c_void_p
-    with lock:
+    with _lock:
         return library.umx_allocate(ctypes.c_size_t(nb_bytes))
 
 
 def release(first: int) -> None:
     """Give guarded memory back."""
-    with lock:
+    with _lock:
         runtime().umx_free(ctypes.c_void_p(first))
