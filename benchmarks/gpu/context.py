@@ -32,12 +32,15 @@ class Options:
         Whether PyTorch may be used where it is installed.
     small : bool
         Sizes that an emulator can compute.
+    pool : bool
+        Whether memory of the card is kept for the next allocation, as CuPy does.
     """
 
     device: int = 0
     seed: int = 0
     torch: bool = True
     small: bool = False
+    pool: bool = True
 
 
 class Context:
@@ -60,7 +63,10 @@ class Context:
         """The card."""
         from umx_np.backends._cuda.device import get_device
 
-        return get_device(self.options.device)
+        device = get_device(self.options.device)
+        if not self.options.pool:
+            device.xp.cuda.set_allocator(None)
+        return device
 
     @property
     def xp(self) -> Any:
@@ -78,7 +84,7 @@ class Context:
     def nan(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         """An array on the card that a kernel must fill, because every number in it is NaN."""
         out = self.xp.empty(shape, dtype)
-        out[...] = np.asarray(np.nan, dtype)
+        out.fill(np.nan)
         return out
 
     def poison(self) -> None:
