@@ -109,7 +109,11 @@ class TrainingBackend(Protocol):
 
     name: str
     threads: int
-    memory: TensorMemory
+
+    @property
+    def memory(self) -> TensorMemory:
+        """Where the tensors are that it computes with."""
+        ...
 
     def engine(
         self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False, tf32: bool = False

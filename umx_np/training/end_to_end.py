@@ -241,7 +241,7 @@ class WaveformSeparator:
         """
         d_targets, _ = self._filter_backward(d_stems, cache)
         return {
-            name: network.backward(d_targets[j], cache.networks[j])
+            name: dict(network.backward(d_targets[j], cache.networks[j]))
             for j, (name, network) in enumerate(self.networks.items())
         }
 

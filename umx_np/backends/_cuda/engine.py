@@ -206,7 +206,7 @@ class CudaEngine:
         """Statistics to normalise with; in training mode those of the batch."""
         running = [buffers[f"{name}.running_mean"], buffers[f"{name}.running_var"]]
         if not training:
-            return Norm(*running, False)
+            return Norm(running[0], running[1], False)
         rows, features = z.shape
         mean, variance = self._empty(features), self._empty(features)
         self._kernels.reduce(

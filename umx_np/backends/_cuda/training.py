@@ -16,7 +16,7 @@ from .device import get_device
 from .engine import CudaEngine
 from .launching import Launcher, require_numba_cuda
 from .ops import Spectra
-from .training_kernels import TrainingKernels, flat, spread
+from .training_kernels import TrainingKernels, excerpts, flat, spread
 
 if TYPE_CHECKING:
     from .device import Device
@@ -85,13 +85,16 @@ class CudaTrainingBackend:
         self.device = device
         self.name = f"cuda:{device.index}"
         self.xp = device.xp
-        self.memory = self
         self.launcher = Launcher(device) if launcher is None else launcher
         self._kernels = TrainingKernels(device, "training_steps.cu")
         self._spectra = Spectra(device)
 
     def __repr__(self) -> str:
         return f"{self.name} ({self.device.name})"
+
+    @property
+    def memory(self) -> CudaTrainingBackend:
+        return self
 
     def engine(
         self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False, tf32: bool = False
@@ -135,7 +138,7 @@ class CudaTrainingBackend:
 
     def squared_error(self, y: Array, target: Array, out: Array | None = None) -> Loss:
         """Mean of the squared differences; with `out`, which may be `y`, also its gradient."""
-        number, go = self.xp.empty(1, np.float64), self.xp.empty(1, np.float32)
+        number, go = self._outcome()
         self._kernels.reduce(
             "squared_error",
             flat(y.size),
@@ -145,8 +148,84 @@ class CudaTrainingBackend:
         )
         return Loss(Reading(self.device, number), go)
 
+    def log_squared_error(
+        self, y: Array, target: Array, mixture: Array, *, small: float, out: Array
+    ) -> Loss:
+        """Mean over the samples of their relative error in dB, and its gradient.
+
+        Parameters
+        ----------
+        y, target, mixture : Array [shape=(nb_frames, nb_samples, nb_channels, nb_bins)]
+            As for `umx_np.nn.log_mse_loss`.
+        small : float
+            Relative error at which the logarithm levels off.
+        out : Array
+            Where to put the gradient; may be `y`.
+        """
+        nb_frames, nb_samples = y.shape[:2]
+        number, go = self._outcome()
+        errors = self._excerpt_errors(
+            y, target, mixture, nb_frames, nb_samples, row_stride=nb_samples, excerpt_stride=1
+        )
+        self._kernels.launch(
+            "log_error_gradient",
+            excerpts(nb_frames, nb_samples),
+            *(y, target, *errors, out, number, go),
+            *(nb_frames, nb_samples, y[0, 0].size, np.float64(small)),
+        )
+        return Loss(Reading(self.device, number), go)
+
+    def errors_of_parts(
+        self, y: Array, target: Array, mixture: Array, nb_frames: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean squares of the error and of the mixture in parts of one sample.
+
+        Parameters
+        ----------
+        y, target, mixture : Array [shape=(any, 1, nb_channels, nb_bins)]
+            The sample.
+        nb_frames : int
+            Length of a part; the last one may be shorter.
+
+        Returns
+        -------
+        errors, energies : ndarray [shape=(nb_parts,)], float64
+        """
+        parts = -(-len(y) // nb_frames)
+        found = self._excerpt_errors(
+            y, target, mixture, nb_frames, parts, row_stride=1, excerpt_stride=nb_frames
+        )
+        errors, energies = map(self.to_host, found)
+        return errors, energies
+
+    def _excerpt_errors(
+        self,
+        y: Array,
+        target: Array,
+        mixture: Array,
+        nb_rows: int,
+        nb_excerpts: int,
+        *,
+        row_stride: int,
+        excerpt_stride: int,
+    ) -> tuple[Array, Array]:
+        errors, energies = (self.xp.empty(nb_excerpts, np.float64) for _ in range(2))
+        limit = y.shape[0] * y.shape[1]
+        self._kernels.reduce(
+            "excerpt_errors",
+            excerpts(nb_rows, nb_excerpts),
+            *(y, target, mixture, errors, energies),
+            nb_sums=2 * nb_excerpts,
+            sizes=(nb_rows, row_stride, excerpt_stride, limit, y[0, 0].size),
+        )
+        return errors, energies
+
+    def _outcome(self) -> tuple[Array, Array]:
+        """Where a kernel puts a number, and whether to go on."""
+        return self.xp.empty(1, np.float64), self.xp.empty(1, np.float32)
+
     def clip(self, grads: FlatTensors, max_norm: float) -> Reading:
-        norm, go = self.xp.empty(1, np.float64), self.xp.empty(1, np.float32)
+        norm, go = self._outcome()
         count = grads.flat.size
         self._kernels.reduce(
             "gradient_norm",

@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 Array = Any
 
-# As in sources/column_sums.cuh.
+# As in sources/column_sums.cuh and training_steps.cu.
 _COLUMNS, _LANES = 32, 8
 _THREADS = _COLUMNS * _LANES
 _PIECE = 64
 _FLAT_PIECE = 4096
+_EXCERPT_ROWS = 4
 # Shared memory of a block: a number for each thread, and a flag.
 _SHARED = 8 * _THREADS + 16
 _MOST_ROWS = 65535  # of a grid along y
@@ -56,6 +57,12 @@ def flat(count: int, nb_items: int = 1) -> Grid:
     """Pieces of items of `count` elements each."""
     pieces = -(-count // _FLAT_PIECE)
     return Grid((pieces, nb_items), nb_pieces=pieces, nb_counters=nb_items)
+
+
+def excerpts(nb_rows: int, nb_excerpts: int) -> Grid:
+    """Pieces of excerpts of `nb_rows` rows each."""
+    pieces = -(-nb_rows // _EXCERPT_ROWS)
+    return Grid((pieces, nb_excerpts), nb_pieces=pieces, nb_counters=nb_excerpts)
 
 
 class TrainingKernels:

@@ -15,15 +15,6 @@
 #define PIECE 64
 #define FLAT_PIECE 4096
 
-__device__ __forceinline__ bool is_finite(double value) { return value - value == 0.0; }
-
-// Written so that NaN stays NaN.
-__device__ __forceinline__ float positive(float value) { return value < 0.0f ? 0.0f : value; }
-
-__device__ __forceinline__ float inverse_deviation(float variance, float eps) {
-    return 1.0f / sqrtf(variance + eps);
-}
-
 __device__ __forceinline__ int minimum(int a, int b) { return a < b ? a : b; }
 
 // -- sums --------------------------------------------------------------------------------------
@@ -91,26 +82,39 @@ struct Tile {
     __device__ bool writes() const { return threadIdx.y == 0 && inside; }
 };
 
-// Sum over the threads of a block of THREADS along x, in thread 0.
-__device__ __forceinline__ double sum_of_block(double value, double* scratch) {
-    value = warp_sum(value);
-    if (threadIdx.x % UMX_WARP == 0) scratch[threadIdx.x / UMX_WARP] = value;
-    __syncthreads();
-    if (threadIdx.x == 0)
-        for (int warp = 1; warp < THREADS / UMX_WARP; warp++) value += scratch[warp];
-    __syncthreads();
-    return value;
-}
+// A piece of a flat array, that a block of THREADS along x adds up.
+struct Strip {
+    double* scratch;
+    unsigned* flag;
 
-// Sum of what all blocks along x have, in thread 0 of the last of them; `last` tells that block.
-__device__ __forceinline__ double sum_of_grid(double value, double* partials, unsigned* counter,
-                                              unsigned char* memory, bool& last) {
-    double* scratch = (double*)memory;
-    value = sum_of_block(value, scratch);
-    if (threadIdx.x == 0) partials[blockIdx.x] = value;
-    last = is_last_block(counter, gridDim.x, (unsigned*)(scratch + THREADS / UMX_WARP));
-    if (!last) return 0.0;
-    value = 0.0;
-    for (int block = threadIdx.x; block < gridDim.x; block += THREADS) value += partials[block];
-    return sum_of_block(value, scratch);
-}
+    __device__ explicit Strip(unsigned char* memory)
+        : scratch((double*)memory), flag((unsigned*)(scratch + THREADS)) {}
+
+    // Sum over the block, in thread 0.
+    __device__ double sum(double value) const {
+        value = warp_sum(value);
+        if (threadIdx.x % UMX_WARP == 0) scratch[threadIdx.x / UMX_WARP] = value;
+        __syncthreads();
+        if (threadIdx.x == 0)
+            for (int warp = 1; warp < THREADS / UMX_WARP; warp++) value += scratch[warp];
+        __syncthreads();
+        return value;
+    }
+
+    // Writes down the sum of this piece.
+    __device__ void put(double value, double* partials) const {
+        value = sum(value);
+        if (threadIdx.x == 0) partials[blockIdx.x] = value;
+    }
+
+    __device__ bool is_last(unsigned* counter) const {
+        return is_last_block(counter, gridDim.x, flag);
+    }
+
+    // Sum of all pieces, in thread 0 of the last block.
+    __device__ double total(const double* partials) const {
+        double value = 0.0;
+        for (int piece = threadIdx.x; piece < gridDim.x; piece += THREADS) value += partials[piece];
+        return sum(value);
+    }
+};

@@ -8,6 +8,13 @@
 // Every kernel: Precision float32, sums float64. Benchmark: benchmarks/gpu/run.py
 #include "column_sums.cuh"
 
+// Written so that NaN stays NaN.
+__device__ __forceinline__ float positive(float value) { return value < 0.0f ? 0.0f : value; }
+
+__device__ __forceinline__ float inverse_deviation(float variance, float eps) {
+    return 1.0f / sqrtf(variance + eps);
+}
+
 // -- input and fc1 -----------------------------------------------------------------------------
 
 /* Computes      out[r, c, k] = x[r, c, k] + mean[k], of the bins that the network reads

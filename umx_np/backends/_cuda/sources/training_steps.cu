@@ -114,9 +114,18 @@ apply_mask(const float* x, const float* __restrict__ mask, float* out, int nb_ro
 
 // -- loss and gradients ------------------------------------------------------------------------
 
+// Rows of a piece of an excerpt.
+#define EXCERPT_ROWS 4
+
+// Factor of gradients that come from a number: 1 if it is finite, else NaN.
+__device__ __forceinline__ float go_on(double value) {
+    const double zero = value - value;
+    return (float)(1.0 + zero);
+}
+
 /* Computes      loss = sum (y - target)^2 / n,  d_y = 2 (y - target) / n
  * Arguments     y, target (n) IN, d_y (n) OUT or null
- *               loss (1) OUT float64;  go (1) OUT or null: 1 if the loss is a number, else NaN
+ *               loss (1) OUT float64;  go (1) OUT 1 if the loss is a number, else NaN
  *               partials (blocks) scratch, counter (1) zero
  * Aliasing      d_y may be y
  * Accumulates   =
@@ -127,6 +136,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 squared_error(const float* y, const float* __restrict__ target, float* d_y, double* loss, float* go,
               double* partials, unsigned* counter, long long count) {
     UMX_SHARED(memory);
+    const Strip strip(memory);
     const float factor = (float)(2.0 / count);
     const long long first = (long long)blockIdx.x * FLAT_PIECE;
     double sum = 0.0;
@@ -135,12 +145,86 @@ squared_error(const float* y, const float* __restrict__ target, float* d_y, doub
         sum += (double)difference * difference;
         if (d_y) d_y[first + i] = difference * factor;
     }
-    bool last;
-    sum = sum_of_grid(sum, partials, counter, memory, last) / count;
-    if (last && threadIdx.x == 0) {
+    strip.put(sum, partials);
+    if (!strip.is_last(counter)) return;
+    sum = strip.total(partials) / count;
+    if (threadIdx.x == 0) {
         *loss = sum;
-        if (go) *go = is_finite(sum) ? 1.0f : sum - sum;
+        *go = go_on(sum);
     }
+}
+
+/* Computes      for each excerpt the means of (y - target)^2 and of mixture^2. Excerpt e has the rows
+ *               e excerpt_stride + j row_stride, j < nb_rows, that are less than `limit`.
+ * Arguments     y, target, mixture (rows, F) IN, errors, energies (E) OUT float64
+ *               partials (pieces, 2, E) scratch, counters (E) zero
+ * Accumulates   =
+ * Parallel over pieces of EXCERPT_ROWS rows (x) and excerpts (y)
+ * Oracle        umx_np.nn.loss.log_mse_loss
+ */
+extern "C" __global__ void __launch_bounds__(THREADS)
+excerpt_errors(const float* __restrict__ y, const float* __restrict__ target,
+               const float* __restrict__ mixture, double* errors, double* energies,
+               double* partials, unsigned* counters, int nb_rows, int row_stride,
+               int excerpt_stride, int limit, int nb_features) {
+    UMX_SHARED(memory);
+    const Strip strip(memory);
+    const int excerpt = blockIdx.y, start = excerpt * excerpt_stride;
+    const int there = minimum(nb_rows, (limit - start + row_stride - 1) / row_stride);
+    const int first = blockIdx.x * EXCERPT_ROWS, stop = minimum(first + EXCERPT_ROWS, there);
+    double error = 0.0, energy = 0.0;
+    for (int j = first; j < stop; j++) {
+        const size_t row = (size_t)(start + j * row_stride) * nb_features;
+        for (int f = threadIdx.x; f < nb_features; f += THREADS) {
+            const float difference = y[row + f] - target[row + f], loud = mixture[row + f];
+            error += (double)difference * difference;
+            energy += (double)loud * loud;
+        }
+    }
+    double* own = partials + (size_t)excerpt * 2 * gridDim.x;
+    strip.put(error, own);
+    strip.put(energy, own + gridDim.x);
+    if (!strip.is_last(counters + excerpt)) return;
+    error = strip.total(own);
+    energy = strip.total(own + gridDim.x);
+    if (threadIdx.x == 0) {
+        const double size = (double)there * nb_features;
+        errors[excerpt] = error / size;
+        energies[excerpt] = energy / size;
+    }
+}
+
+/* Computes      loss = mean over the excerpts of 10 log10(error / energy + small), where an energy of 0
+ *               makes the quotient 0;  d_y = its gradient
+ * Arguments     y, target (T, E, F) IN, errors, energies (E) IN, d_y (T, E, F) OUT
+ *               loss (1) OUT float64, go (1) OUT as for squared_error
+ * Aliasing      d_y may be y
+ * Accumulates   =
+ * Parallel over pieces of EXCERPT_ROWS frames (x) and excerpts (y)
+ * Oracle        umx_np.nn.loss.log_mse_loss
+ */
+extern "C" __global__ void __launch_bounds__(THREADS)
+log_error_gradient(const float* y, const float* __restrict__ target,
+                   const double* __restrict__ errors, const double* __restrict__ energies,
+                   float* d_y, double* loss, float* go, int nb_frames, int nb_excerpts,
+                   int nb_features, double small) {
+    const int excerpt = blockIdx.y;
+    const double energy = energies[excerpt], ten = 2.302585092994046;
+    const double slope = 20.0 / ten / ((double)nb_excerpts * nb_frames * nb_features);
+    const float factor = energy > 0.0 ? (float)(slope / (errors[excerpt] + small * energy)) : 0.0f;
+    const int first = blockIdx.x * EXCERPT_ROWS, stop = minimum(first + EXCERPT_ROWS, nb_frames);
+    for (int t = first; t < stop; t++) {
+        const size_t row = ((size_t)t * nb_excerpts + excerpt) * nb_features;
+        for (int f = threadIdx.x; f < nb_features; f += THREADS)
+            d_y[row + f] = (y[row + f] - target[row + f]) * factor;
+    }
+    if (blockIdx.x || blockIdx.y || threadIdx.x) return;
+    double sum = 0.0;
+    for (int e = 0; e < nb_excerpts; e++)
+        sum += log10((energies[e] > 0.0 ? errors[e] / energies[e] : 0.0) + small);
+    sum *= 10.0 / nb_excerpts;
+    *loss = sum;
+    *go = go_on(sum);
 }
 
 /* Computes      norm of before x, and go = before min(1, max_norm / (norm + 1e-6)): what to multiply
@@ -156,18 +240,19 @@ extern "C" __global__ void __launch_bounds__(THREADS)
 gradient_norm(const float* __restrict__ x, const float* before, double* norm, float* go,
               double* partials, unsigned* counter, long long count, double max_norm) {
     UMX_SHARED(memory);
+    const Strip strip(memory);
     const long long first = (long long)blockIdx.x * FLAT_PIECE;
     double sum = 0.0;
     for (int i = threadIdx.x; i < FLAT_PIECE && first + i < count; i += THREADS)
         sum += (double)x[first + i] * x[first + i];
-    bool last;
-    sum = sum_of_grid(sum, partials, counter, memory, last);
-    if (last && threadIdx.x == 0) {
+    strip.put(sum, partials);
+    if (!strip.is_last(counter)) return;
+    sum = strip.total(partials);
+    if (threadIdx.x == 0) {
         const double factor = before ? *before : 1.0f;
         const double length = sqrt(sum) * factor, share = max_norm / (length + 1e-6);
         *norm = length;
-        *go = is_finite(length) ? (float)(factor * (share < 1.0 ? share : 1.0))
-                                : (float)(length - length);
+        *go = go_on(length) * (float)(factor * (share < 1.0 ? share : 1.0));
     }
 }
 
@@ -204,6 +289,7 @@ level_factors(const float* __restrict__ x, const double* __restrict__ levels,
               float* __restrict__ factors, double* partials, unsigned* counters, long long count,
               double faint) {
     UMX_SHARED(memory);
+    const Strip strip(memory);
     const int item = blockIdx.y;
     const long long first = (long long)blockIdx.x * FLAT_PIECE;
     double sum = 0.0;
@@ -211,10 +297,11 @@ level_factors(const float* __restrict__ x, const double* __restrict__ levels,
         const double value = x[item * count + first + i];
         sum += value * value;
     }
-    bool last;
-    sum = sum_of_grid(sum, partials + (size_t)item * gridDim.x, counters + item, memory, last);
-    if (last && threadIdx.x == 0) {
-        const double power = sum / count;
+    double* own = partials + (size_t)item * gridDim.x;
+    strip.put(sum, own);
+    if (!strip.is_last(counters + item)) return;
+    const double power = strip.total(own) / count;
+    if (threadIdx.x == 0) {
         factors[item] = power > faint ? (float)(levels[item] / sqrt(power)) : 1.0f;
     }
 }
