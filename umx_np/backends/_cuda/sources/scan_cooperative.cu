@@ -1,0 +1,120 @@
+// Computes      h, c and out of LSTM sequences side by side, BLOCKS blocks for each, which must all
+//               be resident: a cooperative launch. The blocks of a sequence tell each other h
+//               through global memory; those of different sequences never wait for each other.
+// Arguments     as scan_cluster.cu, and
+//               scratch  INOUT  (sequences, SCRATCH_WORDS) of 8 bytes, zero before each launch
+// Aliasing      none
+// Accumulates   = (nothing is added to)
+// Parallel over grid: sequences of the launch x BLOCKS; within, see scan_tile.cuh
+// Shared memory SHARED_WEIGHTS floats, 2 H_LENGTH floats
+// Precision     float32; every sum in one fixed order, so results repeat to the bit
+// Oracle        umx_np.backends.reference.lstm_scan
+// Benchmark     benchmarks/gpu/run.py
+#include "cooperative.cuh"
+#include "scan_tile.cuh"
+
+// How the blocks of a sequence tell each other h.
+#define EXCHANGE_TAGGED 0   // each h travels in a word with the number of its frame
+#define EXCHANGE_COUNTER 1  // all of h, then a barrier of the blocks of the sequence
+#ifndef EXCHANGE
+#define EXCHANGE EXCHANGE_TAGGED
+#endif
+
+// Words of a sequence: two halves of tagged h, or two halves of h (and some room), and a counter.
+constexpr int SCRATCH_WORDS = 2 * UNITS + 1;
+// Words that one thread reads per frame.
+constexpr int FETCHES = (UNITS + THREADS - 1) / THREADS;
+
+#if EXCHANGE == EXCHANGE_TAGGED
+// The high half of a word is its frame plus one, the low half is h. A word is written and read in
+// one piece, so a reader that sees the tag has the value: neither fences nor a counter are needed,
+// and a frame costs one way to the L2 cache and one back. The word of frame t is overwritten by that
+// of frame t + 2 only, and by then every block has read it (see scan_sequence), so that waiting for
+// equality of the tags is enough.
+struct Exchange {
+    u64* words;  // (2, UNITS) of this sequence
+    float* h_halves;
+
+    __device__ __forceinline__ static u64 tagged(int frame, float h) {
+        return static_cast<u64>(frame + 1) << 32 | __float_as_uint(h);
+    }
+    __device__ __forceinline__ void start() { __syncthreads(); }
+    __device__ __forceinline__ void publish(int half, int frame, const Owner& owner, float h) {
+        if (owner.sibling == 0) store_relaxed(words + half * UNITS + owner.unit, tagged(frame, h));
+    }
+    // One copy per block goes to shared memory: if every warp fetched h for itself, the traffic
+    // from the L2 cache would take longer than the barrier here.
+    __device__ __forceinline__ void await(int half, int frame) {
+        const u64* from = words + half * UNITS;
+        float* to = h_halves + half * H_LENGTH;
+        u64 word[FETCHES];
+        // All reads of a round are under way together.
+        bool complete;
+        while (true) {
+            complete = true;
+#pragma unroll
+            for (int k = 0; k < FETCHES; ++k) {
+                const int i = threadIdx.x + k * THREADS;
+                if (i < UNITS) word[k] = load_relaxed(from + i);
+            }
+#pragma unroll
+            for (int k = 0; k < FETCHES; ++k) {
+                const int i = threadIdx.x + k * THREADS;
+                complete = complete && (i >= UNITS || static_cast<int>(word[k] >> 32) == frame + 1);
+            }
+            if (complete) break;
+            spin_pause();
+        }
+#pragma unroll
+        for (int k = 0; k < FETCHES; ++k) {
+            const int i = threadIdx.x + k * THREADS;
+            if (i < UNITS) to[i] = __uint_as_float(static_cast<unsigned>(word[k]));
+        }
+        __syncthreads();
+    }
+};
+#else
+// The textbook: write, barrier with release and acquire, read. Three ways to the L2 cache and back
+// per frame.
+struct Exchange {
+    u64* words;  // of this sequence
+    float* h_halves;
+    unsigned generation;
+
+    __device__ __forceinline__ volatile float* half_of(int half) {
+        return reinterpret_cast<float*>(words) + half * UNITS;
+    }
+    __device__ __forceinline__ void start() { __syncthreads(); }
+    __device__ __forceinline__ void publish(int half, int, const Owner& owner, float h) {
+        if (owner.sibling == 0) half_of(half)[owner.unit] = h;
+    }
+    __device__ __forceinline__ void await(int half, int) {
+        grid_barrier(reinterpret_cast<unsigned*>(words + 2 * UNITS), BLOCKS, &generation);
+        // Volatile: the L1 cache, which knows nothing of other blocks' stores, must not answer.
+        const volatile float* from = half_of(half);
+        for (int i = threadIdx.x; i < UNITS; i += THREADS)
+            h_halves[half * H_LENGTH + i] = from[i];
+        __syncthreads();
+    }
+};
+#endif
+
+extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) scan_cooperative(
+    const float* gates, long long gates_sequence, int gates_frame, const float* weights,
+    float* h, float* c, float* out, long long out_sequence, int out_frame, int first,
+    int nb_frames, unsigned long long backward, u64* scratch) {
+    UMX_SHARED(buffer);
+    float* shared_weights = reinterpret_cast<float*>(buffer);
+    float* h_halves = shared_weights + SHARED_WEIGHTS;
+    const int rank = blockIdx.x % BLOCKS;
+    const Sequence sequence =
+        find_sequence(gates, gates_sequence, gates_frame, weights, h, c, out, out_sequence,
+                      out_frame, first, nb_frames, backward, rank);
+    u64* words = scratch + static_cast<long long>(first + blockIdx.x / BLOCKS) * SCRATCH_WORDS;
+#if EXCHANGE == EXCHANGE_TAGGED
+    Exchange exchange = {words, h_halves};
+#else
+    Exchange exchange = {words, h_halves, 0};
+#endif
+    scan_sequence(sequence, rank, shared_weights, h_halves, exchange);
+}
