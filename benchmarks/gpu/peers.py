@@ -12,6 +12,8 @@ from benchmarks.harness import upstream
 from .context import Context
 from .record import Skip
 
+# Where PyTorch computes; tests without a card put it elsewhere.
+DEVICE = "cuda"
 # Arithmetic of the two libraries that PyTorch multiplies with: cuBLAS, and cuDNN for the LSTM.
 ARITHMETIC = {
     "float32": (False, False),
@@ -54,6 +56,11 @@ def openunmix_on_card(context: Context, *modules: str) -> SimpleNamespace:
         return upstream.load(*modules)
     except SystemExit as error:
         raise Skip(str(error)) from error
+
+
+def to_card(value: Any) -> Any:
+    """Move a tensor or a module of torch to the card."""
+    return value.to(DEVICE)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from umx_np.backends.cuda import CudaBackend
 from . import material
 from .card import working_status
 from .context import Context
-from .peers import arithmetic, openunmix_on_card
+from .peers import arithmetic, openunmix_on_card, to_card
 from .record import Case, Recorder, Skip, relative_error
 from .timing import Timed, host_clock, take_turns
 
@@ -71,11 +71,11 @@ def _beside(context: Context, name: str, kind: str, recorder: Recorder) -> None:
     up = openunmix_on_card(context, "model")
     torch = up.torch
     ours = _separator(context, name, _PRECISIONS.get(kind, "full"))
-    theirs = upstream.separator(up, material.bundle(context, name), niter=1).to("cuda")
+    theirs = to_card(upstream.separator(up, material.bundle(context, name), niter=1))
 
     def run_theirs(song: np.ndarray) -> np.ndarray:
         # As with ours, the samples begin and end in memory of the host.
-        return theirs(torch.from_numpy(song).to("cuda")).cpu().numpy()
+        return theirs(to_card(torch.from_numpy(song))).cpu().numpy()
 
     with torch.inference_mode(), arithmetic(torch, kind):
         seconds, song, expected = _longest(context, name, torch, run_theirs)
