@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import instrumentals
 from .plan import STEMS
 
 # The network: small enough for 25 MB with four targets in half precision.
@@ -23,6 +24,8 @@ _NETWORK = ("--hidden-size", "256", "--bandwidth", "14000")
 _DATA = (
     *("--random-track-mix", "--coherent-share", "0.4"),
     *("--source-augmentations", "gain", "channelswap", "--mix-level", "-20", "-12"),
+    # Voices that are softer than guitars are what a network has to learn to tell from them.
+    *("--loss", "log-mse"),
 )
 
 
@@ -53,10 +56,10 @@ class Stage:
 
 # Short excerpts first: many steps for the time they take.
 STAGES = (
-    Stage("learn", seq_dur=3.0, batch_size=8, lr=1e-3, steps=20_000),
+    Stage("learn", seq_dur=4.0, batch_size=8, lr=1e-3, steps=20_000),
     Stage("refine", seq_dur=6.0, batch_size=8, lr=3e-4, steps=6000),
 )
-_STEPS_PER_EPOCH = 250
+_STEPS_PER_EPOCH = 500
 
 
 def command(
@@ -76,7 +79,8 @@ def command(
     stage : Stage
         What to run.
     songs : Path
-        Folder with the rendered ``train`` and ``valid`` songs.
+        Folder with the rendered ``train`` and ``valid`` songs; for vocals those with instrumentals
+        are taken if they were made.
     out : Path
         Folder with the stages' folders.
     before : Path or None
@@ -90,6 +94,8 @@ def command(
     """
     others = [f"{name}.wav" for name in STEMS if name != target]
     folder = out / stage.name
+    if target == "vocals" and (songs / instrumentals.FOLDER).is_dir():
+        songs = songs / instrumentals.FOLDER
     # What begins with a dot is not finished.
     found = [path for path in (songs / "train").iterdir() if path.is_dir()]
     nb_songs = max(1, sum(not path.name.startswith(".") for path in found))
