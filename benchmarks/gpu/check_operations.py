@@ -60,17 +60,17 @@ def _frames(context: Context, recorder: Recorder) -> None:
         window = rng.standard_normal(n_fft, np.float32)
         options: dict[str, Any] = {"n_hop": n_hop}
         frames = ops.frame(x, window, nb_frames=nb_frames, **options)
-        expected = _REFERENCE.frame(_wide(x), _wide(window), nb_frames=nb_frames, **options)
+        expected = _REFERENCE.frame(wide(x), wide(window), nb_frames=nb_frames, **options)
         recorder.check(f"frames of {n_fft}", expected, frames, bound=_FRAMES)
-        out, wanted = x.copy(), _wide(x)
+        out, wanted = x.copy(), wide(x)
         ops.overlap_add(frames, window, out=out, **options)
-        _REFERENCE.overlap_add(_wide(frames), _wide(window), out=wanted, **options)
+        _REFERENCE.overlap_add(wide(frames), wide(window), out=wanted, **options)
         recorder.check(f"overlap-add of {n_fft}", wanted, out, bound=_MAGNITUDES)
         mix, _ = material.spectra(rng, 1, 2, nb_frames, n_fft // 2 + 1)
         for mono in (False, True):
             recorder.check(
                 f"magnitudes of {n_fft}, mono={mono}",
-                _REFERENCE.magnitude(_wide(mix), nb_bins=n_fft // 3, mono=mono),
+                _REFERENCE.magnitude(wide(mix), nb_bins=n_fft // 3, mono=mono),
                 ops.magnitude(mix, nb_bins=n_fft // 3, mono=mono),
                 bound=_MAGNITUDES,
             )
@@ -82,12 +82,12 @@ def _transform(context: Context, recorder: Recorder) -> None:
     ops, rng = backend_of(context), context.rng("transform")
     n_fft, n_hop = context.size((4096, 1024), (64, 16))
     x = material.song(rng, context.size(3 * material.RATE + 77, 900))
-    expected = stft(_wide(x), n_fft, n_hop, device="reference")
+    expected = stft(wide(x), n_fft, n_hop, device="reference")
     mix = stft(x, n_fft, n_hop, device=ops)
     recorder.check("STFT", expected, mix, bound=_STFT)
     recorder.check(
         "inverse STFT",
-        istft(_wide(mix), n_hop, length=x.shape[1], n_fft=n_fft, device="reference"),
+        istft(wide(mix), n_hop, length=x.shape[1], n_fft=n_fft, device="reference"),
         istft(mix, n_hop, length=x.shape[1], n_fft=n_fft, device=ops),
         bound=_STFT,
     )
@@ -114,7 +114,7 @@ def _network(context: Context, recorder: Recorder) -> None:
         mags = material.magnitudes(rng, context.size(333, 9), config)
         read = np.ascontiguousarray(mags[:, :, : config.nb_input_bins])
         encoded = ours.encode(read)
-        recorder.check(f"{name}: encode", exact.encode(_wide(read)), encoded, bound=_NETWORK)
+        recorder.check(f"{name}: encode", exact.encode(wide(read)), encoded, bound=_NETWORK)
         width = config.lstm_hidden_size
         layers = [
             rng.uniform(-1.0, 1.0, (len(mags), width)).astype(np.float32)
@@ -122,12 +122,12 @@ def _network(context: Context, recorder: Recorder) -> None:
         ]
         parts = [encoded, *layers]
         combined = ours.combine(parts)
-        expected = exact.combine([_wide(part) for part in parts])
+        expected = exact.combine([wide(part) for part in parts])
         recorder.check(f"{name}: combine", expected, combined, bound=_NETWORK)
         out = np.full_like(mags, np.nan)
         ours.decode(combined, mags, out=out)
         recorder.check(
-            f"{name}: decode", exact.decode(_wide(combined), _wide(mags)), out, bound=_NETWORK
+            f"{name}: decode", exact.decode(wide(combined), wide(mags)), out, bound=_NETWORK
         )
 
 
@@ -159,7 +159,7 @@ def _wiener(context: Context, recorder: Recorder) -> None:
         recorder.check(
             f"{targets} targets, {channels} channels, {mag_channels} of the magnitudes, "
             f"{iterations} iterations, softmask={softmask}, residual={residual}, side {side:g}",
-            _REFERENCE.wiener(_wide(mix), _wide(mags), **options),
+            _REFERENCE.wiener(wide(mix), wide(mags), **options),
             out,
             bound=_WIENER,
         )
@@ -181,7 +181,7 @@ def _wiener_whole(context: Context, recorder: Recorder) -> None:
                 backend.wiener_accumulate(*some, statistics, level=level, **options)
         return statistics, backend.wiener_filter(x, m, statistics, **options)
 
-    expected = filtered(_REFERENCE, _wide(mix), _wide(mags))
+    expected = filtered(_REFERENCE, wide(mix), wide(mags))
     actual = filtered(ops, mix, mags)
     for what, e, a in zip(("statistics", "estimates"), expected, actual, strict=True):
         recorder.check(what, e, a, bound=_WIENER)
@@ -208,12 +208,12 @@ def _products(context: Context, math: str, recorder: Recorder) -> None:
             )
         except DeviceError as error:
             raise Skip(str(error)) from error
-        left = _wide(a).transpose(0, 2, 1) if trans_a else _wide(a)
-        right = _wide(b).transpose(0, 2, 1) if trans_b else _wide(b)
+        left = wide(a).transpose(0, 2, 1) if trans_a else wide(a)
+        right = wide(b).transpose(0, 2, 1) if trans_b else wide(b)
         what = f"{batch} products, transposed: {trans_a}, {trans_b}"
         recorder.check(what, left @ right, xp.asnumpy(out), bound=_PRODUCTS[math])
 
 
-def _wide(array: np.ndarray) -> np.ndarray:
+def wide(array: np.ndarray) -> np.ndarray:
     """The same numbers in double precision."""
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
