@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
+from umx_np.backends._cuda import compiling
 from umx_np.backends._cuda.device import Device, get_device
 
 from .emulator import building
@@ -38,3 +44,22 @@ def device() -> Device:
 def any_device(request: pytest.FixtureRequest) -> Device:
     """The emulated card in both orders, and the real one."""
     return get_device(0) if request.param == "cuda" else emulated(*ORDERS[request.param])
+
+
+@pytest.fixture
+def write_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Write a source of the test beside copies of the shared ones; returns its name, a new one."""
+    for shared in compiling.SOURCES.glob("*.cuh"):
+        shutil.copy(shared, tmp_path)
+    monkeypatch.setattr(compiling, "SOURCES", tmp_path)
+
+    numbers = itertools.count()
+
+    def write(text: str) -> str:
+        name = f"made{next(numbers)}.cu"
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return name
+
+    compiling.read_source.cache_clear()
+    yield write
+    compiling.read_source.cache_clear()

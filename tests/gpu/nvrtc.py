@@ -13,7 +13,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from umx_np.backends._cuda.compiling import SOURCES, options, read_source
+from umx_np.backends._cuda import compiling
+from umx_np.backends._cuda.compiling import options, read_source
 
 # What CuPy adds to the options of the package.
 _OF_CUPY = ("-ftz=true", "--device-as-default-execution-space")
@@ -51,7 +52,7 @@ def libraries() -> list[Path]:
 
 def read_header(name: str) -> Header:
     """Read the instructions of a source."""
-    text = (SOURCES / name).read_text(encoding="utf-8")
+    text = (compiling.SOURCES / name).read_text(encoding="utf-8")
     variants: list[dict[str, str]] = []
     for line in re.findall(r"^// variants:(.*)$", text, re.MULTILINE):
         for variant in filter(None, map(str.strip, line.split(";"))):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,19 +52,6 @@ def test_sources_are_package_data() -> None:
     assert '"backends/_cuda/sources/*.cuh"' in patterns
 
 
-@pytest.fixture
-def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Let sources be read from a folder of the test; returns what writes one."""
-    monkeypatch.setattr("umx_np.backends._cuda.compiling.SOURCES", tmp_path)
-    monkeypatch.setattr(nvrtc, "SOURCES", tmp_path)
-
-    def write(text: str) -> str:
-        (tmp_path / "made.cu").write_text(text, encoding="utf-8")
-        return "made.cu"
-
-    return write
-
-
 def test_spills_are_seen(compiler: nvrtc.Nvrtc) -> None:
     many = "".join(f"float v{i} = x[{i}] * k;" for i in range(300))
     total = " + ".join(f"v{i} * x[k + {i}]" for i in range(300))
@@ -81,12 +69,14 @@ def test_errors_name_file_and_line(compiler: nvrtc.Nvrtc) -> None:
         compiler.compile(source, 90, options({}))
 
 
-def test_header(written) -> None:
-    name = written(
+def test_header(write_source: Callable[[str], str]) -> None:
+    name = write_source(
         "// variants: A=1,B=2; A=3\n// variants: A=4\n// from: sm_80\n// spills: one, two\n"
     )
     header = nvrtc.read_header(name)
     assert header.variants == ({"A": "1", "B": "2"}, {"A": "3"}, {"A": "4"})
     assert header.first_architecture == 80
     assert header.spills == ("one", "two")
-    assert nvrtc.read_header(written("")).variants == ({},)
+    assert nvrtc.read_header(write_source("")).variants == ({},)
+    clusters = 'extern "C" __global__ void __cluster_dims__(2, 1, 1) k() {}'
+    assert nvrtc.read_header(write_source(clusters)).first_architecture == 90

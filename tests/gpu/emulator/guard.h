@@ -32,6 +32,11 @@ struct Guarded {
         memset(pages + PAGE, CANARY, inner());
         memset(first, UNWRITTEN, bytes);
     }
+    // Make it intact again, so that a mistake is reported once.
+    void repair() {
+        memset(pages + PAGE, CANARY, static_cast<size_t>(first - pages) - PAGE);
+        memset(first + bytes, CANARY, static_cast<size_t>(end() - first) - bytes);
+    }
     void release() {
         if (pages) munmap(pages, nb_pages * PAGE);
         pages = nullptr;

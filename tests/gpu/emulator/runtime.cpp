@@ -251,9 +251,12 @@ void run_grid() {
 }
 
 void check_arrays() {
-    for (const auto& entry : arrays)
-        if (!entry.second.intact())
-            stop(text("it writes outside of an array of %zu bytes", entry.second.bytes));
+    for (auto& entry : arrays) {
+        if (entry.second.intact()) continue;
+        entry.second.repair();
+        if (failure.empty())
+            failure = text("it writes outside of an array of %zu bytes", entry.second.bytes);
+    }
 }
 
 }  // namespace
@@ -305,10 +308,8 @@ int umx_launch(const Launch* what, char* message, size_t message_bytes) {
     limit.it_value.tv_usec = suseconds_t((what->seconds - double(time_t(what->seconds))) * 1e6);
     setitimer(ITIMER_REAL, &limit, nullptr);
 
-    if (sigsetjmp(escape, 1) == 0) {
-        run_grid();
-        check_arrays();
-    }
+    if (sigsetjmp(escape, 1) == 0) run_grid();
+    check_arrays();
 
     setitimer(ITIMER_REAL, &no_limit, nullptr);
     for (size_t i = 0; i < NB_SIGNALS; ++i) sigaction(SIGNALS[i], &before[i], nullptr);

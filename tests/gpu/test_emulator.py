@@ -1,0 +1,596 @@
+"""The emulator finds what is wrong: each test has a kernel with one mistake, and one without."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from umx_np.backends._cuda.device import Device, Kernel
+from umx_np.errors import DeviceError
+
+from .conftest import emulated
+from .emulator import launching, streams
+from .emulator.streams import EmulatorError
+
+HEAD = '#include "common.cuh"\n'
+Make = Callable[..., Kernel]
+
+
+@pytest.fixture
+def make(write_source: Callable[[str], str]) -> Make:
+    """Compile the text of a kernel named ``k``."""
+
+    def made(device: Device, body: str, parameters: str = "float* out", **more: Any) -> Kernel:
+        includes, before = more.pop("includes", ""), more.pop("before", "")
+        head = f'{HEAD}{includes}\nextern "C" __global__ void {before} k({parameters})'
+        return device.kernel(write_source(f"{head} {{\n{body}\n}}\n"), "k", **more)
+
+    return made
+
+
+def run(kernel: Kernel, nb_blocks: int = 1, nb_threads: int = 64, **how: Any) -> np.ndarray:
+    """Launch a kernel that writes one float per thread."""
+    device = kernel._device
+    out = device.xp.empty(nb_blocks * nb_threads, np.float32)
+    kernel((nb_blocks,), (nb_threads,), (out,), **how)
+    return out.get()
+
+
+# ------------------------------------------------------------------ what is allowed
+
+
+def test_names_of_cuda(emulated_device: Device, make: Make) -> None:
+    kernel = make(
+        emulated_device,
+        """
+        const unsigned block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+        const unsigned thread =
+            threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z);
+        const unsigned nb_threads = blockDim.x * blockDim.y * blockDim.z;
+        out[block * nb_threads + thread] = 1000.0f * block + thread;
+        """,
+    )
+    out = emulated_device.xp.empty(2 * 3 * 4 * 30, np.float32)
+    kernel((2, 3, 4), (5, 3, 2), (out,))
+    expected = 1000.0 * np.arange(24)[:, None] + np.arange(30)
+    np.testing.assert_array_equal(out.get(), expected.ravel())
+
+
+def test_shuffles(emulated_device: Device, make: Make) -> None:
+    body = """
+        const int i = threadIdx.x;
+        out[i] = __shfl_sync(UMX_FULL_WARP, float(i), 3, 8);
+        out[64 + i] = __shfl_xor_sync(UMX_FULL_WARP, double(i), 16);
+        out[128 + i] = __shfl_down_sync(UMX_FULL_WARP, i, 5);
+        out[192 + i] = __shfl_up_sync(UMX_FULL_WARP, i, 5);
+        out[256 + i] = warp_sum(float(i));
+    """
+    out = emulated_device.xp.empty((5, 64), np.float32)
+    make(emulated_device, body)((1,), (64,), (out,))
+    lane, warp = np.arange(64) % 32, np.arange(64) // 32 * 32
+    got = out.get()
+    np.testing.assert_array_equal(got[0], warp + lane // 8 * 8 + 3)
+    np.testing.assert_array_equal(got[1], warp + (lane ^ 16))
+    np.testing.assert_array_equal(got[2], warp + np.where(lane + 5 < 32, lane + 5, lane))
+    np.testing.assert_array_equal(got[3], warp + np.where(lane >= 5, lane - 5, lane))
+    np.testing.assert_array_equal(got[4], 32 * warp + 31 * 16)
+
+
+def test_atomics_and_types(emulated_device: Device, make: Make) -> None:
+    kernel = make(
+        emulated_device,
+        "atomicAdd(sum, x[threadIdx.x]); atomicAdd(count, 1u); if (n == 5) atomicAdd(f, scale);",
+        "const double* x, double* sum, unsigned* count, float* f, long long n, float scale",
+    )
+    xp = emulated_device.xp
+    x = np.arange(64.0)
+    total, count, f = xp.zeros(1), xp.zeros(1, np.uint32), xp.zeros(1, np.float32)
+    kernel((1,), (64,), (xp.asarray(x), total, count, f, np.int64(5), np.float32(0.5)))
+    assert (total.item(), count.item(), f.item()) == (x.sum(), 64, 32.0)
+
+
+def test_a_grid_that_waits_for_itself(emulated_device: Device, make: Make) -> None:
+    body = """
+        unsigned generation = 0;
+        const int size = gridDim.x * blockDim.x, i = blockIdx.x * blockDim.x + threadIdx.x;
+        out[i] = i;
+        for (int t = 0; t < 5; ++t) {
+            grid_barrier(counter, gridDim.x, &generation);
+            const float next = out[(i + 1) % size];
+            grid_barrier(counter, gridDim.x, &generation);
+            out[i] = next;
+        }
+    """
+    kernel = make(
+        emulated_device,
+        body,
+        "float* out, unsigned* counter",
+        includes='#include "cooperative.cuh"',
+    )
+    xp = emulated_device.xp
+    out = xp.empty(6 * 32, np.float32)
+    kernel((6,), (32,), (out, xp.zeros(1, np.uint32)), cooperative=True)
+    np.testing.assert_array_equal(out.get(), (np.arange(192) + 5) % 192)
+    # Block after block, the first one waits for ever.
+    with pytest.raises(EmulatorError, match=r"no thread can go on:\n.*thread 0 in grid_barrier"):
+        kernel((6,), (32,), (out, xp.zeros(1, np.uint32)))
+
+
+HANDOVER = """
+    const int i = threadIdx.x;
+    if (blockIdx.x == 0) {
+        out[i] = 1.0f;
+        __threadfence();
+        __syncthreads();
+        if (i == 0) store_relaxed(flag, 1);
+    } else {
+        if (i == 0) while (load_relaxed(flag) != %d) spin_pause();
+        __syncthreads();
+        out[blockDim.x + i] = 1.0f + out[i];
+    }
+"""
+
+
+def test_loops_that_wait(emulated_device: Device, make: Make) -> None:
+    xp = emulated_device.xp
+    how = {"includes": '#include "cooperative.cuh"', "parameters": "float* out, u64* flag"}
+    out = xp.empty(128, np.float32)
+    kernel = make(emulated_device, HANDOVER % 1, **how)
+    kernel((2,), (64,), (out, xp.zeros(1, np.uint64)), cooperative=True)
+    np.testing.assert_array_equal(out.get(), np.repeat([1.0, 2.0], 64))
+
+
+def test_a_loop_that_waits_in_vain(make: Make) -> None:
+    device = emulated()
+    xp = device.xp
+    how = {"includes": '#include "cooperative.cuh"', "parameters": "float* out, u64* flag"}
+    kernel = make(device, HANDOVER % 2, **how)
+    args = (xp.empty(128, np.float32), xp.zeros(1, np.uint64))
+    with pytest.raises(EmulatorError, match=r"block \(1, 0, 0\): thread 0 in a loop that waits;"):
+        kernel((2,), (64,), args, cooperative=True)
+
+
+# ------------------------------------------------------------------ races
+
+NEIGHBOUR = """
+    UMX_SHARED(buffer);
+    float* shared = reinterpret_cast<float*>(buffer);
+    float value = threadIdx.x;
+    for (int t = 0; t < 3; ++t) {
+        shared[threadIdx.x] = value;
+        %s
+        value = shared[(threadIdx.x + 1) %% blockDim.x];
+        %s
+    }
+    out[threadIdx.x] = value;
+"""
+SYNC = "__syncthreads();"
+ROTATED = (np.arange(64) + 3.0) % 64
+
+
+@pytest.mark.parametrize("order", launching.ORDERS)
+def test_the_order_does_not_matter_without_races(make: Make, order: str) -> None:
+    kernel = make(emulated(order, 3), NEIGHBOUR % (SYNC, SYNC))
+    np.testing.assert_array_equal(run(kernel, shared=256), ROTATED)
+
+
+@pytest.mark.parametrize("barriers", [("", SYNC), (SYNC, "")], ids=["first", "second"])
+def test_a_missing_barrier_shows_in_some_order(make: Make, barriers: tuple[str, str]) -> None:
+    wrong = []
+    for order in launching.ORDERS:
+        got = run(make(emulated(order, 3), NEIGHBOUR % barriers), shared=256)
+        wrong.append(not np.array_equal(got, ROTATED))
+    # The shuffled order alone finds it, which is why tests always run in it too.
+    assert wrong[launching.ORDERS.index("shuffled")]
+
+
+def test_a_race_between_blocks_shows(make: Make) -> None:
+    body = "out[threadIdx.x] = blockIdx.x;"
+    ascending = run(make(emulated("ascending"), body), 8)
+    descending = run(make(emulated("descending"), body), 8)
+    assert (ascending[0], descending[0]) == (7, 0)
+
+
+def test_shuffling_is_reproducible(make: Make) -> None:
+    body = (
+        "for (int i = 0; i < 4; ++i) { __syncthreads(); out[atomicAdd(next, 1u)] = threadIdx.x; }"
+    )
+    got = []
+    for seed in (1, 1, 2):
+        device = emulated("shuffled", seed)
+        out = device.xp.empty(256, np.float32)
+        make(device, body, "float* out, unsigned* next")(
+            (1,), (64,), (out, device.xp.zeros(1, np.uint32))
+        )
+        got.append(out.get())
+    np.testing.assert_array_equal(got[0], got[1])
+    assert not np.array_equal(got[0], got[2])
+
+
+# ------------------------------------------------------------------ barriers
+
+
+def test_a_barrier_that_some_threads_never_reach(emulated_device: Device, make: Make) -> None:
+    kernel = make(emulated_device, "if (threadIdx.x >= 40) return;\n__syncthreads();\nout[0] = 1;")
+    expected = (
+        r"kernel=k .*no thread can go on:\n  block \(0, 0, 0\): "
+        r"threads 0-39 at __syncthreads \(made\d.cu:5\); threads 40-63 returned"
+    )
+    with pytest.raises(EmulatorError, match=expected):
+        run(kernel)
+
+
+def test_a_barrier_in_two_places(emulated_device: Device, make: Make) -> None:
+    body = "if (threadIdx.x < 32)\n__syncthreads();\nelse\n__syncthreads();\nout[threadIdx.x] = 1;"
+    expected = r"reaches __syncthreads at made\d.cu:\d, but thread .* waits at made\d.cu:\d"
+    with pytest.raises(EmulatorError, match=expected):
+        run(make(emulated_device, body))
+
+
+def test_a_shuffle_without_all_lanes(emulated_device: Device, make: Make) -> None:
+    body = "float x = 1; if (threadIdx.x % 2) x = warp_sum(x); out[threadIdx.x] = x;"
+    with pytest.raises(
+        EmulatorError, match=r"at a barrier or shuffle of a warp \(common.cuh:\d+\)"
+    ):
+        run(make(emulated_device, body))
+    body = "out[threadIdx.x] = __shfl_sync(0x0000ffffu, 1.0f, 0);"
+    with pytest.raises(EmulatorError, match=r"mask of a warp is 0xffff instead of all lanes"):
+        run(make(emulated_device, body))
+
+
+def test_a_kernel_without_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching.Settings, "seconds", 0.2)
+    body = "volatile float* x = out; x[0] = 0; while (x[0] == 0) {}"
+    with pytest.raises(EmulatorError, match=r"runs for more than 0\.2 s; now thread \(0, 0, 0\)"):
+        run(make(emulated(), body))
+
+
+# ------------------------------------------------------------------ memory
+
+
+def test_what_is_not_written_shows(emulated_device: Device, make: Make) -> None:
+    got = run(make(emulated_device, "if (threadIdx.x % 2) out[threadIdx.x] = 1;"))
+    np.testing.assert_array_equal(np.isnan(got), np.arange(64) % 2 == 0)
+    body = "UMX_SHARED(buffer); out[threadIdx.x] = reinterpret_cast<float*>(buffer)[threadIdx.x];"
+    assert np.isnan(run(make(emulated_device, body), shared=256)).all()
+    # A block finds nothing of the one before it.
+    body = """
+        UMX_SHARED(buffer);
+        float* shared = reinterpret_cast<float*>(buffer);
+        out[blockIdx.x * blockDim.x + threadIdx.x] = shared[threadIdx.x];
+        shared[threadIdx.x] = 1;
+    """
+    assert np.isnan(run(make(emulated_device, body), 3, shared=256)).all()
+
+
+@pytest.mark.parametrize(
+    ("access", "message"),
+    [
+        ("out[64] = 1;", r"touches byte 256 of an array of 256 bytes, at made\d.cu:5"),
+        ("out[0] = out[64];", r"touches byte 256 of an array of 256 bytes"),
+        ("out[-1024] = 1;", r"touches byte -4096 of an array of 256 bytes"),
+        ("out[-1] = 1;", r"writes outside of an array of 256 bytes"),
+        ("shared[16] = 1;", r"touches byte 64 of the shared memory of block \(0, 0, 0\)"),
+        ("out[0] = shared[-1024];", r"touches byte -4096 of the shared memory"),
+        ("shared[-1] = 1;", r"block \(0, 0, 0\) writes outside of its shared memory of 64 bytes"),
+        ("*(float4*)(out + 1) = make_float4(0, 0, 0, 0);", r"memory that is not aligned to its type"),
+        ("int n = threadIdx.x; out[0] = 5 / n;", r"thread \(0, 0, 0\) .* divides by zero"),
+        ("float* p = 0; *p = 1;", r"touches address .*nowhere near an array"),
+    ],
+)  # fmt: skip
+def test_accesses_outside(emulated_device: Device, make: Make, access: str, message: str) -> None:
+    declare = "UMX_SHARED(buffer); volatile float* shared = reinterpret_cast<float*>(buffer);"
+    kernel = make(emulated_device, f"{declare} (void)shared;\n{access}", before="")
+    with pytest.raises(EmulatorError, match=message):
+        run(kernel, shared=64)
+    # And it goes on as if nothing had been.
+    kernel = make(emulated_device, "out[threadIdx.x] = 1;", "float* out ")
+    assert run(kernel).sum() == 64
+
+
+DEEP = """
+    struct Deep {
+        static float down(int n) {
+            volatile float x[64];
+            x[n % 64] = n;
+            return n ? down(n - 1) + x[n % 64] : x[0];
+        }
+    };
+"""
+
+
+def test_a_stack_that_overflows(emulated_device: Device, make: Make) -> None:
+    body = "out[threadIdx.x] = Deep::down(threadIdx.x * 1000);"
+    kernel = make(emulated_device, body, includes=DEEP)
+    with pytest.raises(EmulatorError, match="touches its stack beyond its end"):
+        run(kernel)
+
+
+# ------------------------------------------------------------------ arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((np.float32(1),), "1 arguments for 2 parameters"),
+        ((np.int32(1), np.int64(1)), "argument 0 is int32 int32, not pointer to f32"),
+        ((None, np.int64(1)), "argument 1 is int64 int64, not i32"),
+        ((None, np.uint32(1)), "argument 1 is uint32 uint32, not i32"),
+        ((None, np.float32(1)), "argument 1 is float32 float32, not i32"),
+        ((None, None), "argument 1 is NoneType, not i32"),
+    ],
+)
+def test_arguments_of_another_type(make: Make, arguments: tuple, message: str) -> None:
+    kernel = make(emulated(), "", "float* out, int n")
+    with pytest.raises(EmulatorError, match=re.escape(message)):
+        kernel((1,), (1,), arguments)
+
+
+def test_arrays_of_another_type(make: Make) -> None:
+    device = emulated()
+    kernel = make(device, "", "const float* x")
+    kernel((1,), (1,), (device.xp.zeros(2, np.complex64),))
+    with pytest.raises(EmulatorError, match="argument 0 is ndarray float64, not pointer to f32"):
+        kernel((1,), (1,), (device.xp.zeros(2),))
+    with pytest.raises(TypeError, match="argument 0 is of type ndarray"):
+        kernel((1,), (1,), (np.zeros(2, np.float32),))
+
+
+# ------------------------------------------------------------------ clusters
+
+RING = """
+    UMX_SHARED(buffer);
+    u64* barriers = reinterpret_cast<u64*>(buffer);
+    float* slots = reinterpret_cast<float*>(buffer + 16);
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < 2; ++i) {
+            mbarrier_init(barriers + i, 1);
+            mbarrier_expect_bytes(barriers + i, 4);
+        }
+        mbarrier_publish();
+    }
+    cluster_sync();
+    const unsigned next = (cluster_rank() + 1) % cluster_size();
+    float value = cluster_rank();
+    for (int t = 0; t < 5; ++t) {
+        const int slot = t % 2;
+        if (threadIdx.x == 0)
+            store_async_float(cluster_address_of(slots + slot, next), value,
+                              cluster_address_of(barriers + slot, next));
+        WAIT(mbarrier_wait_parity(barriers + slot, t / 2 % 2));
+        value = slots[slot];
+        cluster_sync();
+        if (threadIdx.x == 0) mbarrier_expect_bytes(barriers + slot, 4);
+    }
+    out[blockIdx.x * blockDim.x + threadIdx.x] = value;
+    cluster_sync();
+"""
+CLUSTER = {
+    "includes": '#include "cluster.cuh"\n#ifndef WAIT\n#define WAIT(x) x\n#endif',
+    "before": "__cluster_dims__(BLOCKS, 1, 1)",
+}
+
+
+def test_clusters(emulated_device: Device, make: Make) -> None:
+    kernel = make(emulated_device, RING, defines={"BLOCKS": 4}, **CLUSTER)
+    assert kernel.cluster == 4
+    got = run(kernel, 8, 32, shared=32, cluster=4).reshape(8, 32)
+    expected = (np.arange(4) - 5) % 4
+    np.testing.assert_array_equal(got, np.tile(expected, 2)[:, None] + np.zeros(32))
+
+
+def test_asynchronous_stores_come_late(emulated_device: Device, make: Make) -> None:
+    kernel = make(emulated_device, RING, defines={"BLOCKS": 4, "WAIT(x)": ""}, **CLUSTER)
+    try:
+        got = run(kernel, 4, 32, shared=32, cluster=4).reshape(4, 32)
+    except EmulatorError:
+        return  # one has run ahead so far that an mbarrier got more than it expected
+    assert not np.array_equal(got[:, 0], (np.arange(4) - 5) % 4)
+
+
+def test_an_mbarrier_that_waits_for_too_many_bytes(emulated_device: Device, make: Make) -> None:
+    body = RING.replace("(barriers + i, 4)", "(barriers + i, 8)")
+    kernel = make(emulated_device, body, defines={"BLOCKS": 2}, **CLUSTER)
+    with pytest.raises(EmulatorError, match="threads 0-31 in mbarrier_wait_parity"):
+        run(kernel, 2, 32, shared=32, cluster=2)
+
+
+REMOTE = """
+    UMX_SHARED(buffer);
+    float* shared = reinterpret_cast<float*>(buffer);
+    shared[threadIdx.x] = cluster_rank();
+    cluster_sync();
+    out[blockIdx.x * blockDim.x + threadIdx.x] =
+        cluster_map(shared, cluster_size() - 1 - cluster_rank())[threadIdx.x];
+"""
+
+
+def test_shared_memory_of_other_blocks(emulated_device: Device, make: Make) -> None:
+    kernel = make(emulated_device, REMOTE + "cluster_sync();", defines={"BLOCKS": 2}, **CLUSTER)
+    got = run(kernel, 4, 64, shared=256, cluster=2).reshape(4, 64)
+    np.testing.assert_array_equal(got[:, 0], [1, 0, 1, 0])
+
+
+def test_a_block_that_leaves_too_early(make: Make) -> None:
+    kernel = make(
+        emulated("ascending"),
+        REMOTE.replace("    out[", "    if (cluster_rank() == 0) return;\n    out["),
+        defines={"BLOCKS": 2},
+        **CLUSTER,
+    )
+    message = r"touches shared memory of block \(0, 0, 0\), which has returned"
+    with pytest.raises(EmulatorError, match=message):
+        run(kernel, 2, 64, shared=256, cluster=2)
+
+
+def test_addresses_that_are_not_shared(make: Make) -> None:
+    device = emulated()
+    kernel = make(device, "cluster_map(out, 0);", defines={"BLOCKS": 2}, **CLUSTER)
+    with pytest.raises(EmulatorError, match="not in its shared memory"):
+        run(kernel, 2, cluster=2)
+    body = """
+        UMX_SHARED(to);
+        store_async_float(cluster_address_of(to, 0), 1.0f, cluster_address_of(to + 8, 1));
+    """
+    kernel = make(device, body, defines={"BLOCKS": 2}, **CLUSTER)
+    with pytest.raises(EmulatorError, match="its mbarrier belong to different blocks"):
+        run(kernel, 2, cluster=2, shared=16)
+
+
+# ------------------------------------------------------------------ launches
+
+
+def test_launches_that_a_card_refuses(make: Make) -> None:
+    device = emulated()
+    kernel = make(device, "", before="__launch_bounds__(LIMIT * 2, 1)", defines={"LIMIT": 48})
+    assert kernel.max_threads == 96
+    with pytest.raises(DeviceError, match=r"cannot be launched with .*block=\(128,\)"):
+        run(kernel, 1, 128)
+    with pytest.raises(DeviceError, match="invalid argument"):
+        run(kernel, shared=device.shared_memory_per_block + 1)
+    run(kernel, shared=device.shared_memory_per_block)
+    with pytest.raises(DeviceError, match="TOO_LARGE"):
+        run(kernel, kernel.max_active_blocks(64) + 1, cooperative=True)
+
+
+# ------------------------------------------------------------------ streams and copies
+
+
+def test_streams_that_are_not_ordered(make: Make) -> None:
+    device = emulated()
+    xp = device.xp
+    write = make(device, "out[threadIdx.x] = 1;")
+    read = make(device, "out[threadIdx.x] = x[threadIdx.x];", "const float* x, float* out")
+    x, y = xp.empty(64, np.float32), xp.empty(64, np.float32)
+    first, second, event = device.stream(), device.stream(), device.event()
+    with first:
+        write((1,), (64,), (x,))
+    with second, pytest.raises(EmulatorError, match=r"kernel=k: stream .* reads an array of 256"):
+        read((1,), (64,), (x, y))
+    event.record(first)
+    second.wait_event(event)
+    with second:
+        read((1,), (64,), (x, y))
+    with first, pytest.raises(EmulatorError, match=r"kernel=k: stream .* writes an array"):
+        write((1,), (64,), (x,))
+    with first, pytest.raises(EmulatorError, match="get: stream"):
+        y.get()
+    second.synchronize()
+    with first:
+        write((1,), (64,), (x,))
+        device.gemm(y.reshape(8, 8), y.reshape(8, 8), x.reshape(8, 8))
+    with second, pytest.raises(EmulatorError, match="gemm"):
+        device.gemm(x.reshape(8, 8), y.reshape(8, 8), xp.zeros((8, 8), np.float32))
+
+
+def test_the_default_stream_waits_for_those_that_are_not_apart() -> None:
+    device = emulated()
+    x = device.xp.zeros(4, np.float32)
+    with device.xp.cuda.Stream() as stream:
+        x += 1
+    assert x.sum() == 4
+    with stream:
+        x += 1
+    with device.stream(), pytest.raises(EmulatorError):
+        x += 1
+
+
+def test_memory_that_is_freed_while_it_is_used(make: Make) -> None:
+    device = emulated()
+    xp = device.xp
+    x = xp.zeros(64, np.float32)
+    device.synchronize()
+    with device.stream() as stream:
+        x += 1
+    del x
+    xp.empty(65, np.float32)  # too much for the memory that was freed
+    with pytest.raises(EmulatorError, match="freed while stream"):
+        xp.empty(64, np.float32)
+    stream.synchronize()
+    xp.empty(64, np.float32)
+
+
+def test_copies_to_the_host_arrive_late() -> None:
+    device = emulated()
+    x = device.xp.asarray(np.arange(5, dtype=np.float32))
+    host = device.pinned(5)
+    stream, event = device.stream(), device.event()
+    device.synchronize()
+    x.get(stream=stream, out=host, blocking=False)
+    event.record(stream)
+    device.stream().synchronize()
+    assert np.isnan(host).all()
+    event.synchronize()
+    np.testing.assert_array_equal(host, np.arange(5))
+
+
+def test_pinned_memory_is_left_alone_while_it_is_copied() -> None:
+    device = emulated()
+    host = device.pinned((2, 3))
+    host[...] = 1
+    x = device.xp.empty((2, 3), np.float32)
+    x.set(host)
+    host[0, 0] = 2
+    with pytest.raises(EmulatorError, match="pinned memory was changed"):
+        device.synchronize()
+    pageable = np.ones((2, 3), np.float32)
+    x.set(pageable)
+    pageable[0] = 3
+    device.synchronize()
+    assert x.sum() == 6
+
+
+def test_events_that_were_not_recorded_mean_nothing() -> None:
+    device = emulated()
+    event = device.event()
+    event.synchronize()
+    device.stream().wait_event(event)
+    assert event.done
+    assert streams.current() is device.xp.cuda.Stream.null
+
+
+# ------------------------------------------------------------------ arrays
+
+
+def test_host_and_device_do_not_mix() -> None:
+    xp = emulated().xp
+    x = xp.zeros(3, np.float32)
+    host = np.ones(3, np.float32)
+    for mix in (
+        lambda: x + host,
+        lambda: host + x,
+        lambda: x.__setitem__(slice(None), host),
+        lambda: xp.concatenate([x, host]),
+        lambda: np.concatenate([x, x]),
+        lambda: np.add(host, x, out=host),
+    ):
+        with pytest.raises(TypeError):
+            mix()
+    x[...] = 2
+    x += np.float32(1)
+    assert (type(x + 1), type(x.sum()), float(x.sum())) == (xp.ndarray, xp.ndarray, 9.0)
+    assert type(x.get()) is np.ndarray
+    with pytest.raises(AttributeError, match="does the package need it"):
+        xp.no_such_function  # noqa: B018
+
+
+def test_the_pool_has_a_limit() -> None:
+    device = emulated()
+    pool = device.xp.get_default_memory_pool()
+    before = device.free_memory()
+    pool.set_limit(size=pool.used_bytes() + 1000)
+    try:
+        assert device.free_memory() == 1000
+        kept = device.xp.empty(200, np.float32)
+        with pytest.raises(device.out_of_memory):
+            device.xp.empty(200, np.float32)
+        assert device.free_memory() == 200
+        del kept
+        assert device.free_memory() == 1000
+    finally:
+        pool.set_limit(size=0)
+    assert device.free_memory() == before
