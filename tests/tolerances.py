@@ -61,6 +61,11 @@ TOL: dict[str, dict[str, Tolerance]] = {
     "separator_asteroid": {
         "float32": Tolerance(4e-6, 0.0, "measured 4.3e-7"),
     },
+    "separator_single_frames": {
+        "float32": Tolerance(
+            3e-4, 0.0, "measured 6.2e-5 (CPU 1.3e-5): of one frame every covariance is singular"
+        ),
+    },
     "separator_near_mono": {
         "float32": Tolerance(5e-6, 0.0, "measured 5.5e-7"),
     },
@@ -75,7 +80,10 @@ TOL: dict[str, dict[str, Tolerance]] = {
         "float32": Tolerance(5e-6, 1e-12, "40 steps with weights of twice PyTorch's"),
         "bfloat16": Tolerance(4e-5, 0.0, "against rounded weights; the state has 16 bits"),
     },
-    "separator_fast": {"bfloat16": Tolerance(decibels(40.0), 0.0, "bfloat16 has 8 bits")},
+    "separator_fast": {
+        "bfloat16": Tolerance(decibels(40.0), 0.0, "bfloat16 has 8 bits"),
+        "tf32": Tolerance(decibels(55.0), 0.0, "TF32 has 11 bits"),
+    },
     "blockwise": {"float32": Tolerance(1e-6, 0.0, "full scale; bit for bit equal in practice")},
     "filter_gradient_same": {
         "float32": Tolerance(2e-7, 0.0, "measured 2.5e-8: the results rounded to float32"),

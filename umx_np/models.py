@@ -48,7 +48,7 @@ residual : bool or str
     Also return the mixture minus the targets, under this name or as ``'residual'``.
 niter : int
     EM iterations of the Wiener filter.
-device : {{'auto', 'cpu', 'reference'}} or Backend
+device : {{'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'}} or Backend
     Where to compute.
 pretrained : bool
     Load the trained weights, downloading them if needed; False makes random ones.
@@ -85,7 +85,7 @@ Parameters
 ----------
 targets : sequence of str or None
     Of {targets}; None takes all.
-device : {{'auto', 'cpu', 'reference'}} or Backend
+device : {{'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'}} or Backend
     Where to compute.
 pretrained : bool
     Load the trained weights; False makes random ones.

@@ -17,8 +17,14 @@ from ..weights.bundle import StateDict
 from ._cuda.device import Device, get_device
 from ._cuda.network import CudaNetwork
 from ._cuda.ops import Array, Spectra, Statistics, WienerFilter
+from ._cuda.plans import Card, choose
 from ._cuda.transform import upload
 from .base import Item, Network, Result
+
+# Units of one direction of a layer of published models, and sequences that run side by side: both
+# directions of four targets.
+_UNITS = {"umxhq": 256, "umxl": 512}
+_SEQUENCES = 8
 
 # Compute capability from which products may round their operands to TF32.
 _TF32_SINCE = (8, 0)
@@ -31,7 +37,8 @@ def describe() -> list[dict[str, Any]]:
     -------
     list of dict
         Each with ``name`` (such as ``'cuda:0'``), ``card``, ``memory`` and ``free_memory`` in
-        bytes, ``compute_capability``, ``multiprocessors`` and ``cuda`` (version of the runtime).
+        bytes, ``compute_capability``, ``multiprocessors``, ``cuda`` (version of the runtime) and
+        ``recurrence`` (for some models, the kernel that computes their layers).
 
     Raises
     ------
@@ -50,6 +57,10 @@ def describe() -> list[dict[str, Any]]:
             "compute_capability": "{}.{}".format(*card.compute_capability),
             "multiprocessors": card.multiprocessors,
             "cuda": f"{card.cuda_version // 1000}.{card.cuda_version % 1000 // 10}",
+            "recurrence": {
+                model: choose(units, _SEQUENCES, Card.of(card)).describe()
+                for model, units in _UNITS.items()
+            },
         }
         for card in cards
     ]
@@ -93,7 +104,11 @@ class CudaBackend:
         self._math = "tf32" if precision == "fast" and has_tf32 else "float32"
 
     def __repr__(self) -> str:
-        return f"{self.name} ({self.device.name}, {self.precision} precision)"
+        plan = choose(_UNITS["umxhq"], _SEQUENCES, Card.of(self.device))
+        return (
+            f"{self.name} ({self.device.name}, {self.precision} precision, "
+            f"{plan.method} kernel for the recurrence)"
+        )
 
     def network(self, config: ModelConfig, state: StateDict) -> Network:
         return CudaNetwork(self.device, config, state, self._math)

@@ -203,6 +203,20 @@ def _describe_kernels() -> dict[str, Any]:
         return {"error": str(error)}
 
 
+def _card(device: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines about a CUDA device."""
+    memory = f"{format_size(device['memory'])} of memory, {format_size(device['free_memory'])} free"
+    rows = [
+        (
+            "  card",
+            f"{device['card']}, compute capability {device['compute_capability']}, "
+            f"{device['multiprocessors']} multiprocessors, CUDA {device['cuda']}, {memory}",
+        )
+    ]
+    rows += [(f"  {model}", plan) for model, plan in device["recurrence"].items()]
+    return rows
+
+
 def _as_text(report: dict[str, Any]) -> str:
     def versions(packages: dict[str, str | None]) -> str:
         return ", ".join(f"{name} {version}" for name, version in packages.items() if version)
@@ -235,6 +249,8 @@ def _as_text(report: dict[str, Any]) -> str:
         state = "available" if device["available"] else "not available"
         reason = f": {device['reason']}" if device.get("reason") else ""
         rows.append((f"device {device['name']}", state + reason))
+        if "card" in device:
+            rows += _card(device)
     for model in report["bundled_models"]:
         if "error" in model:
             rows.append((f"model {model['name']}", f"not there: {model['error']}"))

@@ -75,7 +75,7 @@ def add_parser(commands: Commands) -> None:
         "--precision",
         choices=("full", "fast"),
         default="full",
-        help="fast computes the networks with weights of half the size (default: full)",
+        help="fast computes the networks with numbers of fewer bits (default: full)",
     )
     model.add_argument("--threads", type=positive_int, help="threads (default: all cores)")
 

@@ -73,8 +73,9 @@ def wiener(
     eps : float
         Added to divisors; its square root regularises the covariance of the mixture.
     device : str or Backend
-        ``'reference'`` computes in NumPy for any number of channels, ``'cpu'`` runs the compiled
-        filter for 1 or 2 channels in complex64. ``'auto'`` takes the compiled filter where it fits.
+        ``'reference'`` computes in NumPy for any number of channels, ``'cpu'`` and ``'cuda'`` run
+        a compiled filter for 1 or 2 channels in complex64. ``'auto'`` takes that of the processor
+        where it fits.
 
     Returns
     -------

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .activations import Activations, spans_of
+from .ops import Array
 
 if TYPE_CHECKING:
     from .network import NetworkStack
+    from .recurrent import Scan, ScanState
 
 
 def run_layers(
@@ -53,17 +55,13 @@ def run_layers(
         outputs = spare or new_activations(nb_targets, nb_directions, config.lstm_hidden_size)
         scan = stack.scan(layer, group)
         state = scan.initial_state()
-        reverse = [False, True][:nb_directions] * nb_targets
         for start, stop in spans:
             places = [(start, stop), (nb_frames - stop, nb_frames - start)][:nb_directions]
-            arrivals = [inputs.read(targets, *place) for place in places]
-            gates = stack.gates(layer, group, everything, arrivals)
-            step = stack.device.xp.empty((*gates.shape[:2], config.lstm_hidden_size), np.float32)
-            scan.run(gates, state, step, reverse)
-            step = step.reshape(nb_targets, nb_directions, stop - start, -1)
-            for direction, place in enumerate(places):
-                with outputs.writing(everything, *place, part=direction) as out:
-                    out[...] = step[:, direction]
+            gates = stack.gates(
+                layer, group, everything, [inputs.read(targets, *place) for place in places]
+            )
+            _run_chunk(scan, state, gates, outputs, places)
+            del gates  # before the next ones are made: they are the largest arrays
             if tick is not None:
                 tick((stop - start) / (nb_frames * config.nb_layers))
         spare = inputs if layer else None
@@ -76,3 +74,22 @@ def run_layers(
                 inputs.read(everything, start, stop),
                 out,
             )
+
+
+def _run_chunk(
+    scan: Scan,
+    state: ScanState,
+    gates: Array,
+    outputs: Activations,
+    places: Sequence[tuple[int, int]],
+) -> None:
+    """One step of every sequence; `places` are the frames that each direction has come to."""
+    nb_sequences, nb_frames, _ = gates.shape
+    nb_directions = len(places)
+    nb_targets = nb_sequences // nb_directions
+    out = scan.device.xp.empty((nb_sequences, nb_frames, scan.hidden), np.float32)
+    scan.run(gates, state, out, [False, True][:nb_directions] * nb_targets)
+    by_direction = out.reshape(nb_targets, nb_directions, nb_frames, scan.hidden)
+    for direction, place in enumerate(places):
+        with outputs.writing(slice(None), *place, part=direction) as target:
+            target[...] = by_direction[:, direction]

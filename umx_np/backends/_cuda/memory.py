@@ -200,9 +200,10 @@ def plan_memory(work: Work, free: int) -> MemoryPlan | None:
 
     Notes
     -----
-    Fewer targets side by side cost most, since a step of the recurrence takes about as long for one
-    as for four; then samples that are sent again; then activations on the host, which cross the bus
-    in every layer. Smaller steps cost least.
+    Smaller steps cost least. Then fewer targets side by side: a step of the recurrence takes about
+    as long for one as for four. Then samples that are sent again for every pass, since a file has
+    to be decoded again for it. Activations on the host cost most, as they cross the bus in every
+    layer.
     """
     limit = int(free * _USABLE)
     for plan in candidates(work):

@@ -22,11 +22,11 @@ from .activations import Activations, on_card, spans_of
 from .layers import run_layers
 from .memory import StackSize
 from .ops import Array, grid_of
+from .recurrent import Scan
 from .transform import upload
 
 if TYPE_CHECKING:
     from .device import Device
-    from .recurrent import Scan
 
 _THREADS = 256
 # ENDING of network.cu.
@@ -186,8 +186,6 @@ class NetworkStack:
 
     def scan(self, layer: int, targets: slice) -> Scan:
         """Recurrence of one layer of a group, all directions: sequences target by target."""
-        from .recurrent import Scan
-
         start, stop, _ = targets.indices(self.nb_targets)
         with self._lock:
             if (layer, start, stop) not in self._scans:
@@ -196,10 +194,7 @@ class NetworkStack:
                     for state in self._states[start:stop]
                     for direction in range(self.config.nb_directions)
                 ]
-                with self.device.active():
-                    self._scans[layer, start, stop] = Scan(
-                        self.device, upload(self.device, np.stack(weights), np.float32)
-                    )
+                self._scans[layer, start, stop] = Scan(self.device, np.stack(weights))
             return self._scans[layer, start, stop]
 
     def combine(self, targets: slice, encoded: Array, layers: Array, out: Array) -> None:
@@ -365,14 +360,10 @@ class CudaNetwork:
 
     def _scan(self, layer: int, direction: int) -> Scan:
         """Recurrence of one direction by itself."""
-        from .recurrent import Scan
-
         with self._lock:
             if (layer, direction) not in self._scans:
                 weight = self.state["lstm.weight_hh" + suffix_of(layer, direction)]
-                self._scans[layer, direction] = Scan(
-                    self._device, upload(self._device, weight[None], np.float32)
-                )
+                self._scans[layer, direction] = Scan(self._device, weight[None])
             return self._scans[layer, direction]
 
 
