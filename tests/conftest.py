@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 import pytest
 from helpers.asserts import largest
 from tolerances import TOL
+
+from umx_np.backends._cuda.device import get_device
+from umx_np.errors import DeviceError
 
 # Scripts that write the files beside them; they need PyTorch and hold no tests.
 collect_ignore = ["data"]
@@ -40,8 +42,8 @@ def pytest_terminal_summary(
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip, with the reason, tests that need what is not here."""
     skips = {}
-    if not _cuda_device_present():
-        skips["gpu"] = pytest.mark.skip(reason="needs CuPy and a CUDA device")
+    if any(item.get_closest_marker("gpu") for item in items) and (reason := _no_cuda_device()):
+        skips["gpu"] = pytest.mark.skip(reason=f"needs a CUDA device: {reason}")
     if os.environ.get("UMX_NP_TEST_NETWORK") != "1":
         skips["network"] = pytest.mark.skip(reason="set UMX_NP_TEST_NETWORK=1 to run")
     for item in items:
@@ -56,12 +58,10 @@ def device(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-def _cuda_device_present() -> bool:
-    if importlib.util.find_spec("cupy") is None:
-        return False
-    import cupy
-
+def _no_cuda_device() -> str | None:
+    """Why there is no CUDA device to test on; None if there is one."""
     try:
-        return cupy.cuda.runtime.getDeviceCount() > 0
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return False
+        get_device(0)
+    except DeviceError as error:
+        return str(error)
+    return None

@@ -6,11 +6,13 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from umx_np.backends._cuda import compiling
-from umx_np.backends._cuda.device import Device, get_device
+from umx_np.backends._cuda.device import Device, Kernel, get_device
 
 from .emulator import building
 
@@ -63,3 +65,38 @@ def write_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     compiling.read_source.cache_clear()
     yield write
     compiling.read_source.cache_clear()
+
+
+Make = Callable[..., Kernel]
+
+
+@pytest.fixture
+def make(write_source: Callable[[str], str]) -> Make:
+    """Compile the body of a kernel, which is named ``k``.
+
+    ``includes`` stands before it, ``before`` before its name, ``defines`` as for `Device.kernel`.
+    """
+
+    def made(
+        device: Device,
+        body: str,
+        parameters: str = "float* out",
+        *,
+        includes: str = "",
+        before: str = "",
+        defines: compiling.Defines | None = None,
+    ) -> Kernel:
+        source = write_source(
+            f'#include "common.cuh"\n{includes}\n'
+            f'extern "C" __global__ void {before} k({parameters}) {{\n{body}\n}}\n'
+        )
+        return device.kernel(source, "k", defines=defines)
+
+    return made
+
+
+def run(kernel: Kernel, nb_blocks: int = 1, nb_threads: int = 64, **how: Any) -> np.ndarray:
+    """Launch a kernel that writes one float per thread."""
+    out = kernel.device.xp.empty(nb_blocks * nb_threads, np.float32)
+    kernel((nb_blocks,), (nb_threads,), (out,), **how)
+    return out.get()

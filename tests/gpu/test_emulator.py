@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
-from umx_np.backends._cuda.device import Device, Kernel
+from umx_np.backends._cuda.device import Device
 from umx_np.errors import DeviceError
 
-from .conftest import emulated
-from .emulator import launching, streams
+from .conftest import Make, emulated, run
+from .emulator import launching
 from .emulator.streams import EmulatorError
-
-HEAD = '#include "common.cuh"\n'
-Make = Callable[..., Kernel]
-
-
-@pytest.fixture
-def make(write_source: Callable[[str], str]) -> Make:
-    """Compile the text of a kernel named ``k``."""
-
-    def made(device: Device, body: str, parameters: str = "float* out", **more: Any) -> Kernel:
-        includes, before = more.pop("includes", ""), more.pop("before", "")
-        head = f'{HEAD}{includes}\nextern "C" __global__ void {before} k({parameters})'
-        return device.kernel(write_source(f"{head} {{\n{body}\n}}\n"), "k", **more)
-
-    return made
-
-
-def run(kernel: Kernel, nb_blocks: int = 1, nb_threads: int = 64, **how: Any) -> np.ndarray:
-    """Launch a kernel that writes one float per thread."""
-    device = kernel._device
-    out = device.xp.empty(nb_blocks * nb_threads, np.float32)
-    kernel((nb_blocks,), (nb_threads,), (out,), **how)
-    return out.get()
-
 
 # ------------------------------------------------------------------ what is allowed
 
@@ -277,7 +251,7 @@ def test_what_is_not_written_shows(emulated_device: Device, make: Make) -> None:
         ("shared[16] = 1;", r"touches byte 64 of the shared memory of block \(0, 0, 0\)"),
         ("out[0] = shared[-1024];", r"touches byte -4096 of the shared memory"),
         ("shared[-1] = 1;", r"block \(0, 0, 0\) writes outside of its shared memory of 64 bytes"),
-        ("*(float4*)(out + 1) = make_float4(0, 0, 0, 0);", r"memory that is not aligned to its type"),
+        ("*(float4*)(out + 1) = make_float4(0, 0, 0, 0);", r"that is not aligned to its type"),
         ("int n = threadIdx.x; out[0] = 5 / n;", r"thread \(0, 0, 0\) .* divides by zero"),
         ("float* p = 0; *p = 1;", r"touches address .*nowhere near an array"),
     ],
@@ -455,142 +429,3 @@ def test_launches_that_a_card_refuses(make: Make) -> None:
     run(kernel, shared=device.shared_memory_per_block)
     with pytest.raises(DeviceError, match="TOO_LARGE"):
         run(kernel, kernel.max_active_blocks(64) + 1, cooperative=True)
-
-
-# ------------------------------------------------------------------ streams and copies
-
-
-def test_streams_that_are_not_ordered(make: Make) -> None:
-    device = emulated()
-    xp = device.xp
-    write = make(device, "out[threadIdx.x] = 1;")
-    read = make(device, "out[threadIdx.x] = x[threadIdx.x];", "const float* x, float* out")
-    x, y = xp.empty(64, np.float32), xp.empty(64, np.float32)
-    first, second, event = device.stream(), device.stream(), device.event()
-    with first:
-        write((1,), (64,), (x,))
-    with second, pytest.raises(EmulatorError, match=r"kernel=k: stream .* reads an array of 256"):
-        read((1,), (64,), (x, y))
-    event.record(first)
-    second.wait_event(event)
-    with second:
-        read((1,), (64,), (x, y))
-    with first, pytest.raises(EmulatorError, match=r"kernel=k: stream .* writes an array"):
-        write((1,), (64,), (x,))
-    with first, pytest.raises(EmulatorError, match="get: stream"):
-        y.get()
-    second.synchronize()
-    with first:
-        write((1,), (64,), (x,))
-        device.gemm(y.reshape(8, 8), y.reshape(8, 8), x.reshape(8, 8))
-    with second, pytest.raises(EmulatorError, match="gemm"):
-        device.gemm(x.reshape(8, 8), y.reshape(8, 8), xp.zeros((8, 8), np.float32))
-
-
-def test_the_default_stream_waits_for_those_that_are_not_apart() -> None:
-    device = emulated()
-    x = device.xp.zeros(4, np.float32)
-    with device.xp.cuda.Stream() as stream:
-        x += 1
-    assert x.sum() == 4
-    with stream:
-        x += 1
-    with device.stream(), pytest.raises(EmulatorError):
-        x += 1
-
-
-def test_memory_that_is_freed_while_it_is_used(make: Make) -> None:
-    device = emulated()
-    xp = device.xp
-    x = xp.zeros(64, np.float32)
-    device.synchronize()
-    with device.stream() as stream:
-        x += 1
-    del x
-    xp.empty(65, np.float32)  # too much for the memory that was freed
-    with pytest.raises(EmulatorError, match="freed while stream"):
-        xp.empty(64, np.float32)
-    stream.synchronize()
-    xp.empty(64, np.float32)
-
-
-def test_copies_to_the_host_arrive_late() -> None:
-    device = emulated()
-    x = device.xp.asarray(np.arange(5, dtype=np.float32))
-    host = device.pinned(5)
-    stream, event = device.stream(), device.event()
-    device.synchronize()
-    x.get(stream=stream, out=host, blocking=False)
-    event.record(stream)
-    device.stream().synchronize()
-    assert np.isnan(host).all()
-    event.synchronize()
-    np.testing.assert_array_equal(host, np.arange(5))
-
-
-def test_pinned_memory_is_left_alone_while_it_is_copied() -> None:
-    device = emulated()
-    host = device.pinned((2, 3))
-    host[...] = 1
-    x = device.xp.empty((2, 3), np.float32)
-    x.set(host)
-    host[0, 0] = 2
-    with pytest.raises(EmulatorError, match="pinned memory was changed"):
-        device.synchronize()
-    pageable = np.ones((2, 3), np.float32)
-    x.set(pageable)
-    pageable[0] = 3
-    device.synchronize()
-    assert x.sum() == 6
-
-
-def test_events_that_were_not_recorded_mean_nothing() -> None:
-    device = emulated()
-    event = device.event()
-    event.synchronize()
-    device.stream().wait_event(event)
-    assert event.done
-    assert streams.current() is device.xp.cuda.Stream.null
-
-
-# ------------------------------------------------------------------ arrays
-
-
-def test_host_and_device_do_not_mix() -> None:
-    xp = emulated().xp
-    x = xp.zeros(3, np.float32)
-    host = np.ones(3, np.float32)
-    for mix in (
-        lambda: x + host,
-        lambda: host + x,
-        lambda: x.__setitem__(slice(None), host),
-        lambda: xp.concatenate([x, host]),
-        lambda: np.concatenate([x, x]),
-        lambda: np.add(host, x, out=host),
-    ):
-        with pytest.raises(TypeError):
-            mix()
-    x[...] = 2
-    x += np.float32(1)
-    assert (type(x + 1), type(x.sum()), float(x.sum())) == (xp.ndarray, xp.ndarray, 9.0)
-    assert type(x.get()) is np.ndarray
-    with pytest.raises(AttributeError, match="does the package need it"):
-        xp.no_such_function  # noqa: B018
-
-
-def test_the_pool_has_a_limit() -> None:
-    device = emulated()
-    pool = device.xp.get_default_memory_pool()
-    before = device.free_memory()
-    pool.set_limit(size=pool.used_bytes() + 1000)
-    try:
-        assert device.free_memory() == 1000
-        kept = device.xp.empty(200, np.float32)
-        with pytest.raises(device.out_of_memory):
-            device.xp.empty(200, np.float32)
-        assert device.free_memory() == 200
-        del kept
-        assert device.free_memory() == 1000
-    finally:
-        pool.set_limit(size=0)
-    assert device.free_memory() == before

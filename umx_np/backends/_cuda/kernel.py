@@ -19,6 +19,7 @@ class Kernel:
 
     Attributes
     ----------
+    device : Device
     name : str
     registers : int
         32-bit registers of a thread.
@@ -34,7 +35,7 @@ class Kernel:
 
     def __init__(self, device: Device, source: str, name: str, defines: Defines) -> None:
         self.name = name
-        self._device = device
+        self.device = device
         xp = device.xp
         code = read_source(source)
         self.cluster = cluster_size(code, name, defines)
@@ -95,7 +96,7 @@ class Kernel:
         TypeError
             If an argument has no definite type in C.
         """
-        accepted = (self._device.xp.ndarray, np.generic)
+        accepted = (self.device.xp.ndarray, np.generic)
         for index, value in enumerate(args):
             # CuPy would pass a Python int as 64 bits, whatever the kernel takes.
             if value is not None and not isinstance(value, accepted):
@@ -109,7 +110,7 @@ class Kernel:
                 f"clusters of {self.cluster}"
             )
         try:
-            with self._device.active():
+            with self.device.active():
                 self._function(
                     tuple(grid),
                     tuple(block),
@@ -138,11 +139,11 @@ class Kernel:
         int
             Of the whole card.
         """
-        with self._device.active():
-            of_one = self._device.xp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+        with self.device.active():
+            of_one = self.device.xp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
                 self._function.ptr, block, shared
             )
-        return int(of_one) * self._device.multiprocessors
+        return int(of_one) * self.device.multiprocessors
 
     def max_active_clusters(self, block: int, shared: int = 0) -> int:
         """Clusters that are resident at a time; 0 where that cannot be found out.
@@ -151,9 +152,9 @@ class Kernel:
         may be less than the number of blocks suggests. Parameters are those of
         `max_active_blocks`.
         """
-        if not self._device.has_clusters:
+        if not self.device.has_clusters:
             return 0
-        with self._device.active():
-            return self._device.driver.max_active_clusters(
+        with self.device.active():
+            return self.device.driver.max_active_clusters(
                 self._function.ptr, block=block, shared=shared, cluster=self.cluster
             )
