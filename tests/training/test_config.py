@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from umx_np.backends.training import preferred_backend
 from umx_np.errors import ConfigError, DeviceError
 from umx_np.training import TrainConfig
 
@@ -30,6 +31,8 @@ from umx_np.training import TrainConfig
         {"optimizer": "lbfgs"},
         {"momentum": 0.9},
         {"device": "tpu"},
+        {"device": "cuda:x"},
+        {"resident": "perhaps"},
         {"target": "../vocals"},
         {"target": ""},
         {"checkpoint_every": "often"},
@@ -44,14 +47,59 @@ def test_unusable_values(wrong):
         TrainConfig(**wrong)
 
 
-def test_gpu_is_refused_with_the_reason():
-    with pytest.raises(DeviceError, match="GPU"):
+@pytest.fixture
+def no_card(monkeypatch):
+    def absent(index):
+        raise DeviceError(f"there is no card {index}")
+
+    monkeypatch.setattr("umx_np.backends._cuda.training.get_cuda_backend", absent)
+    preferred_backend.cache_clear()
+    yield
+    preferred_backend.cache_clear()
+
+
+def test_without_a_card(no_card, caplog):
+    with pytest.raises(DeviceError, match="there is no card 1"):
         TrainConfig(device="cuda:1")
+    assert TrainConfig(device="cpu").training_backend() == "numba"
+    with caplog.at_level("INFO", logger="umx_np"):
+        assert TrainConfig().training_backend() == "numba"
+    assert "training on the processor (there is no card 0)" in caplog.text
+    with pytest.raises(ConfigError, match="resident"):
+        TrainConfig(resident="yes")
+    with pytest.raises(ConfigError, match="tf32=True"):
+        TrainConfig(tf32=True)
+
+
+def test_with_a_card(monkeypatch, caplog):
+    class Card:
+        def __repr__(self):
+            return "a card"
+
+        def check_products(self, *, amp, tf32):
+            if amp and tf32:
+                raise ConfigError("amp and tf32")
+
+    monkeypatch.setattr("umx_np.backends._cuda.training.get_cuda_backend", lambda index: Card())
+    preferred_backend.cache_clear()
+    try:
+        assert TrainConfig(device="cuda:1").training_backend() == "cuda:1"
+        with caplog.at_level("INFO", logger="umx_np"):
+            assert TrainConfig().training_backend() == "cuda"
+        assert "training on a card" in caplog.text
+        assert TrainConfig(tf32=True, resident="yes").tf32
+        with pytest.raises(ConfigError, match="amp and tf32"):
+            TrainConfig(device="cuda", amp=True, tf32=True)
+    finally:
+        preferred_backend.cache_clear()
+
+
+def test_the_reference_is_exact():
     with pytest.raises(DeviceError, match="'reference' has no mixed precision"):
         TrainConfig(device="reference", amp=True)
 
 
-def test_mixed_precision_needs_a_processor(monkeypatch):
+def test_mixed_precision_needs_a_processor(no_card, monkeypatch):
     backend = pytest.importorskip("umx_np.backends._numba.backend")
     monkeypatch.setattr(backend, "has_pairs", lambda: True)
     assert TrainConfig(amp=True).amp

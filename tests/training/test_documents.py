@@ -75,7 +75,7 @@ def test_all_options_are_listed():
     section = text.split("\n## Options\n")[1].split("\n## ")[0]
     listed = {}
     for names, default in re.findall(r"^\| (`--[^|]*)\|([^|]*)\|", section, flags=re.MULTILINE):
-        flags = re.findall(r"--[a-z-]+", names)
+        flags = re.findall(r"--[a-z0-9-]+", names)
         # As in "--nfft, --nhop | 4096, 1024".
         defaults = default.strip("` ").split(", ")
         if len(defaults) != len(flags):

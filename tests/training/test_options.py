@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from umx_np.errors import DeviceError
 from umx_np.train import main
 from umx_np.training import TrainConfig, TrainingError
 from umx_np.training.options import build_parser, parse_options
@@ -135,11 +136,15 @@ def test_abbreviations_are_not_guessed(capsys):
     assert "--epoch" in capsys.readouterr().err
 
 
-def test_errors_end_with_a_message(capsys, tmp_path):
+def test_errors_end_with_a_message(capsys, tmp_path, monkeypatch):
+    def absent(index):
+        raise DeviceError(f"there is no card {index}")
+
+    monkeypatch.setattr("umx_np.backends._cuda.training.get_cuda_backend", absent)
     missing = ["--dataset", "aligned", "--input-file", "x", "--output-file", "y"]
     for argv, message in (
         (["--amp", "--device", "reference"], "no mixed precision"),
-        (["--device", "cuda"], "GPU"),
+        (["--device", "cuda:2"], "there is no card 2"),
         (["--checkpoint", str(tmp_path)], "holds no checkpoint"),
         ([*missing, "--root", str(tmp_path / "absent"), "--output", str(tmp_path)], "absent"),
     ):

@@ -280,7 +280,7 @@ class TestDivergence:
         assert load_torch(trainer.config.folder / "tone.pth")
 
     def test_gradients_without_end(self, make_trainer, monkeypatch):
-        monkeypatch.setattr("umx_np.training.trainer.clip_grad_norm", lambda grads, norm: math.inf)
+        monkeypatch.setattr("umx_np.training.steps.clip_grad_norm", lambda grads, norm: math.inf)
         with pytest.raises(TrainingError, match="gradient of batch 1 is inf"):
             make_trainer(clip_grad_norm=1.0).fit()
 

@@ -10,7 +10,9 @@ With a graphics card, what is called an array here is one of CuPy on that card.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +20,8 @@ import numpy as np
 from ..config import ModelConfig
 from ..errors import ConfigError, DeviceError
 from .tensors import TensorMemory
+
+logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, Any]
 
@@ -184,8 +188,20 @@ def cuda_index(name: str) -> int | None:
     if kind != "cuda":
         return None
     if name != "cuda" and not number.isdecimal():
-        raise ConfigError(f"{name!r} must be 'cuda' or 'cuda:' and the number of a card")
+        raise ConfigError(f"device={name!r} must be 'cuda' or 'cuda:' and the number of a card")
     return int(number or 0)
+
+
+@cache
+def preferred_backend() -> str:
+    """Name of the backend for ``device='auto'``: the first graphics card if it can train."""
+    try:
+        card = get_training_backend("cuda")
+    except DeviceError as error:
+        logger.info("device='auto': training on the processor (%s)", error)
+        return "numba"
+    logger.info("device='auto': training on %s", card)
+    return "cuda"
 
 
 def get_training_backend(name: str = "numba", threads: int | None = None) -> TrainingBackend:

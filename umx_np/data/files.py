@@ -26,7 +26,7 @@ from ..progress import Progress, reporting
 logger = logging.getLogger(__name__)
 
 # Full scale of 16-bit samples.
-_SCALE = 32768.0
+FULL_SCALE = 32768.0
 
 
 @dataclass(frozen=True, order=True)
@@ -159,6 +159,30 @@ class AudioFiles:
             )
         return samples
 
+    def read_all(self, clip: Clip) -> np.ndarray:
+        """All samples of a clip, in as few bits as they need.
+
+        Parameters
+        ----------
+        clip : Clip
+            Where from.
+
+        Returns
+        -------
+        ndarray [shape=(nb_channels, nb_timesteps)], int16 or float32
+            16-bit integers, of which 32768 is full scale, where that is exact.
+
+        Raises
+        ------
+        AudioError
+            As for `read`.
+        """
+        samples = self.read(clip)
+        try:
+            return _to_int(samples)
+        except _InexactError:
+            return samples
+
     def _find_info(self, clip: Clip) -> AudioInfo:
         if clip.stream >= 0:
             try:
@@ -239,6 +263,16 @@ class CachedFiles(AudioFiles):
             logger.warning("%s left the cache (%s) and is decoded again", clip, error)
             self._infos[clip] = self._find_info(clip)
             return self._map(self._entries[clip], first, nb_timesteps)
+
+    def read_all(self, clip: Clip) -> np.ndarray:
+        """All samples of a clip; see `AudioFiles.read_all`."""
+        self.info(clip)
+        entry = self._entries[clip]
+        if entry.dtype != "<i2":
+            return self.read(clip)
+        return np.fromfile(entry.path, entry.dtype, offset=self._HEADER).reshape(
+            entry.info.nb_channels, -1
+        )
 
     def _map(self, entry: _Entry, first: int, nb_timesteps: int) -> np.ndarray:
         shape = entry.info.nb_channels, entry.info.nb_timesteps
@@ -349,9 +383,9 @@ class _InexactError(Exception):
 
 def _to_int(samples: np.ndarray) -> np.ndarray:
     """Turn floats into 16-bit integers, or raise `_InexactError` if that changes them."""
-    scaled = samples * np.float32(_SCALE)
+    scaled = samples * np.float32(FULL_SCALE)
     integers = np.rint(scaled)
-    exact = (integers == scaled) & (integers >= -_SCALE) & (integers < _SCALE)
+    exact = (integers == scaled) & (integers >= -FULL_SCALE) & (integers < FULL_SCALE)
     if not exact.all():
         raise _InexactError
     return integers.astype("<i2")
@@ -361,7 +395,7 @@ def _to_float(samples: np.ndarray) -> np.ndarray:
     """Copy samples, taking 16-bit integers to [-1, 1)."""
     result = samples.astype(np.float32)
     if samples.dtype.kind == "i":
-        result *= np.float32(1.0 / _SCALE)
+        result *= np.float32(1.0 / FULL_SCALE)
     return result
 
 

@@ -13,7 +13,7 @@ _PART = 2**18
 
 # An error that is this share of the mixture's energy (-20 dB) is small: below it the logarithm
 # levels off, or excerpts without the target would outweigh all others.
-_SMALL_ERROR = 0.01
+SMALL_ERROR = 0.01
 
 
 def mse_loss(
@@ -88,7 +88,7 @@ def relative_error_db(error: np.ndarray, energy: np.ndarray) -> np.ndarray:
     ndarray
     """
     share = np.divide(error, energy, out=np.zeros_like(error), where=energy > 0)
-    return 10.0 * np.log10(share + _SMALL_ERROR)
+    return 10.0 * np.log10(share + SMALL_ERROR)
 
 
 def log_mse_loss(
@@ -147,7 +147,7 @@ def log_mse_loss(
     error, energy = squares.sum(axis=0) / size, energies.sum(axis=0) / size
     # d/dy of 10 log10(error / energy + small)
     slope = 20.0 / np.log(10.0) / (nb_samples * size)
-    floor = error + _SMALL_ERROR * energy
+    floor = error + SMALL_ERROR * energy
     weight = np.divide(slope, floor, out=np.zeros_like(floor), where=energy > 0)
     factor = weight.astype(d_y.dtype)[:, None, None]
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..backends.training import get_training_backend
+from ..backends.training import cuda_index, get_training_backend, preferred_backend
 from ..config import ModelConfig, bandwidth_to_max_bin, check_int
 from ..errors import ConfigError, DeviceError
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LR_SCHEDULES = ("plateau", "cosine")
 LOSSES = ("mse", "log-mse")
+RESIDENT = ("auto", "yes", "no")
 
 # Fields whose name is not that of Open-Unmix's option.
 _UPSTREAM_NAMES = {"n_fft": "nfft", "n_hop": "nhop"}
@@ -83,13 +84,19 @@ class TrainConfig:
         logarithm for each excerpt, so that soft excerpts count as much as loud ones.
     clip_grad_norm : float or None
         Largest norm that the gradients of all parameters together may have.
-    device : {'auto', 'cpu', 'reference'}
-        Where to compute.
+    device : {'auto', 'cpu', 'cuda', 'cuda:1', ..., 'reference'}
+        Where to compute; ``'auto'`` is the first graphics card that can, or else the processor.
     threads : int or None
         Threads to compute on; None means all cores.
     amp : bool
         Mixed precision: matrix products of bfloat16, which have 8 bits; sums, parameters and all
-        else in float32. For processors with AVX512-BF16.
+        else in float32. For processors with AVX512-BF16 and graphics cards of compute capability
+        8.0.
+    tf32 : bool
+        Matrix products of TF32, which has 11 bits. For such cards.
+    resident : {'auto', 'yes', 'no'}
+        Whether the training data stays in the memory of the graphics card, which then makes the
+        batches; ``'auto'`` if it fits.
     checkpoint_every : str
         How often to save within an epoch: a number of batches (``"500"``), of minutes
         (``"10min"``), or ``"0"`` to save only after each epoch.
@@ -139,6 +146,8 @@ class TrainConfig:
     device: str = "auto"
     threads: int | None = None
     amp: bool = False
+    tf32: bool = False
+    resident: str = "auto"
     checkpoint_every: str = "10min"
     safetensors: bool = False
     plot: bool | None = None
@@ -175,15 +184,34 @@ class TrainConfig:
                 f"model={self.model!r} and checkpoint={self.checkpoint!r} exclude each other: "
                 "a checkpoint continues a run, a model begins a new one"
             )
-        backend = self.training_backend()
-        if self.amp and backend == "reference":
-            raise DeviceError("amp=True: device='reference' has no mixed precision")
-        if self.amp:
-            get_training_backend(backend, self.threads).check_products(amp=True, tf32=False)
+        self._check_device()
         self.checkpoint_interval()
         if self.seq_dur <= 0:
             # Whole tracks differ in length and cannot be stacked.
             object.__setattr__(self, "batch_size", 1)
+
+    def _check_device(self) -> None:
+        on_card = cuda_index(self.device) is not None
+        if self.device not in ("auto", "cpu", "reference") and not on_card:
+            raise ConfigError(
+                f"device={self.device!r} must be 'auto', 'cpu', 'cuda', 'cuda:1' or 'reference'"
+            )
+        if self.resident not in RESIDENT:
+            raise ConfigError(f"resident={self.resident!r} must be one of {', '.join(RESIDENT)}")
+        # Which device 'auto' is, is not looked at before it has to be known.
+        rounded = self.amp or self.tf32
+        if not (on_card or rounded or self.resident == "yes"):
+            return
+        backend = self.training_backend()
+        if self.resident == "yes" and cuda_index(backend) is None:
+            raise ConfigError("resident='yes': only a graphics card keeps the data in its memory")
+        if rounded and backend == "reference":
+            raise DeviceError(
+                f"amp={self.amp}, tf32={self.tf32}: device='reference' has no mixed precision"
+            )
+        if rounded or on_card:
+            compiled = get_training_backend(backend, self.threads)
+            compiled.check_products(amp=self.amp, tf32=self.tf32)
 
     def _check_numbers(self) -> None:
         for name in ("lr", "lr_decay_gamma", "bandwidth"):
@@ -225,22 +253,10 @@ class TrainConfig:
         )
 
     def training_backend(self) -> str:
-        """Name of the backend that computes gradients.
-
-        Raises
-        ------
-        DeviceError
-            If there is none for `device`.
-        """
-        if self.device in ("auto", "cpu"):
-            return "numba"
-        if self.device == "reference":
-            return "reference"
-        if self.device.startswith("cuda"):
-            raise DeviceError(
-                f"device={self.device!r}: training on a GPU is not available; use device='cpu'"
-            )
-        raise ConfigError(f"device={self.device!r} must be 'auto', 'cpu' or 'reference'")
+        """Name of the backend that computes gradients."""
+        if self.device == "auto":
+            return preferred_backend()
+        return "numba" if self.device == "cpu" else self.device
 
     def checkpoint_interval(self) -> tuple[int, float]:
         """Batches and seconds after which to save within an epoch; 0 where it does not count."""

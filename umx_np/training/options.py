@@ -12,7 +12,7 @@ from typing import Any
 
 from ..data import add_dataset_options, parse_dataset_options
 from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
-from .config import LOSSES, LR_SCHEDULES, OPTIMIZERS, TrainConfig
+from .config import LOSSES, LR_SCHEDULES, OPTIMIZERS, RESIDENT, TrainConfig
 from .records import read_json
 
 _DESCRIPTION = """\
@@ -164,9 +164,18 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
         choices=LOSSES,
     )
     _add(group, "--clip-grad-norm", "limit the norm of the gradients", type=float, metavar="NORM")
-    _add(group, "--device", "auto, cpu or reference")
+    _add(group, "--device", "auto, cpu, cuda, cuda:INDEX or reference")
     _add(group, "--threads", "threads to compute on; all cores if not given", type=int)
-    _add(group, "--amp", "mixed precision; needs AVX512-BF16", action="store_true")
+    switch = argparse.BooleanOptionalAction
+    text = "mixed precision; needs AVX512-BF16, or a graphics card of compute capability 8.0"
+    _add(group, "--amp", text, action=switch)
+    _add(group, "--tf32", "matrix products of TF32, on such a card", action=switch)
+    _add(
+        group,
+        "--resident",
+        "whether the training data stays in the memory of the graphics card",
+        choices=RESIDENT,
+    )
     _add(
         group,
         "--checkpoint-every",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from ..backends.base import Backend
 from ..backends.training import TrainingBackend
 from ..dsp.stft import StftGeometry, Transform
 from ..errors import ShapeError
+
+if TYPE_CHECKING:
+    from ..backends._cuda.training import CudaTrainingBackend
 
 # Frames transformed at a time: two channels of 4096 samples are 1 MB and stay in a core's cache.
 _FRAMES_PER_TASK = 32
@@ -77,12 +82,7 @@ class BatchMagnitudes:
             If the waveforms are shorter than a frame, or have another number of channels.
         """
         nb_samples, nb_channels, nb_timesteps = audio.shape
-        if self.nb_channels not in (1, nb_channels):
-            raise ShapeError(
-                f"the data has nb_channels={nb_channels}, the network has nb_channels="
-                f"{self.nb_channels}; make the data stereo with --source-augmentations "
-                "force_stereo, or train with --nb-channels 1"
-            )
+        _check_channels(nb_channels, self.nb_channels)
         nb_frames = self.geometry.nb_frames(nb_timesteps)
         out = self._memory(role, (nb_frames, nb_samples, self.nb_channels, self.geometry.nb_bins))
         if self._compiled is None:
@@ -136,6 +136,53 @@ class BatchMagnitudes:
                 np.mean(mags[frame], axis=1, keepdims=True, out=out[start + frame])
 
             self._ops.map(mean, range(count))
+
+
+def _check_channels(found: int, nb_channels: int) -> None:
+    """Raise `ShapeError` if a network of `nb_channels` cannot be trained with such data."""
+    if nb_channels not in (1, found):
+        raise ShapeError(
+            f"the data has nb_channels={found}, the network has nb_channels={nb_channels}; make "
+            "the data stereo with --source-augmentations force_stereo, or train with "
+            "--nb-channels 1"
+        )
+
+
+class DeviceMagnitudes:
+    """The twin of `BatchMagnitudes` on a graphics card.
+
+    Parameters
+    ----------
+    n_fft, n_hop, nb_channels : int
+        As for `BatchMagnitudes`.
+    backend : CudaTrainingBackend
+        Where to compute.
+    """
+
+    def __init__(
+        self, n_fft: int, n_hop: int, nb_channels: int, backend: CudaTrainingBackend
+    ) -> None:
+        self.geometry = StftGeometry(n_fft, n_hop, center=False)
+        self.nb_channels = nb_channels
+        self._backend = backend
+        self._window = backend.asarray(self.geometry.window, np.dtype(np.float32))
+
+    def __call__(self, audio: Any) -> Any:
+        """Transform a batch; audio of the host is copied to the card first.
+
+        Raises
+        ------
+        ShapeError
+            As for `BatchMagnitudes`.
+        """
+        _check_channels(audio.shape[1], self.nb_channels)
+        self.geometry.nb_frames(audio.shape[2])  # at least one
+        return self._backend.magnitudes(
+            self._backend.asarray(audio, np.dtype(np.float32)),
+            self._window,
+            n_hop=self.geometry.n_hop,
+            mono=self.nb_channels == 1,
+        )
 
 
 def mean_squared_error(y: np.ndarray, target: np.ndarray) -> float:

@@ -145,6 +145,8 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset) -> Start:
                 **arguments,
                 "device": config.device,
                 "amp": config.amp,
+                "tf32": config.tf32,
+                "resident": config.resident,
                 "checkpoint": None,
                 "model": None,
             }

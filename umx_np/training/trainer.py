@@ -13,31 +13,20 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..backends import get_backend
-from ..backends.training import get_training_backend
 from ..config import ModelConfig
 from ..data import DataError, Loader, UnmixDataset
-from ..dsp.stft import StftGeometry
 from ..errors import ConfigError, UmxError
-from ..model import OpenUnmix
-from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
-from ..optim import (
-    SGD,
-    Adam,
-    EarlyStopping,
-    Optimizer,
-    ReduceLROnPlateau,
-    clip_grad_norm,
-    cosine_rate,
-)
-from ..weights import TargetWeights
+from ..nn import TrainableNetwork
+from ..optim import SGD, Adam, EarlyStopping, Optimizer, ReduceLROnPlateau, cosine_rate
+from ..weights import StateDict
 from .checkpoint import TrainingError
 from .config import TrainConfig
 from .console import BatchBar, Stopwatch, epoch_line
+from .device_data import UploadedBatches, device_batches
 from .files import RunFiles
 from .records import EpochReport, RunRecord
-from .spectra import BatchMagnitudes, mean_squared_error
 from .start import Start, find_start
+from .steps import DeviceSteps, NotFiniteError, make_steps
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +36,8 @@ _COOLDOWN = 10
 _DROPOUT = 2
 _SHOWN_ITEMS = 4
 
-Batches = Generator[tuple[np.ndarray, np.ndarray], None, None]
+# Pairs of arrays of the host, or of a graphics card.
+Batches = Generator[tuple[Any, Any], None, None]
 
 
 @dataclass(frozen=True)
@@ -105,8 +95,9 @@ class Trainer:
 
     Notes
     -----
-    With the same settings, data and number of threads, a run that is killed at any moment and
-    continued from its checkpoint has the losses and weights of one that was not, bit for bit.
+    With the same settings, data and number of threads, or on the same graphics card, a run that is
+    killed at any moment and continued from its checkpoint has the losses and weights of one that
+    was not, bit for bit.
     """
 
     def __init__(
@@ -192,7 +183,12 @@ class Trainer:
         self.model_config: ModelConfig = start.model_config
         self.record: RunRecord = start.record
         self.network = TrainableNetwork(
-            start.model_config, start.state, backend=backend, threads=threads, amp=config.amp
+            start.model_config,
+            start.state,
+            backend=backend,
+            threads=threads,
+            amp=config.amp,
+            tf32=config.tf32,
         )
         computing: dict[str, Any] = {"backend": backend, "threads": threads}
         parameters = self.network.parameters
@@ -232,14 +228,16 @@ class Trainer:
         elif self.record.epochs_trained and self.record.best_loss is not None:
             self.early_stopping.best = self.record.best_loss
             self.early_stopping.num_bad_epochs = start.num_bad_epochs
-        device = "reference" if backend == "reference" else "cpu"
-        self._ops = get_backend(device, threads)
-        compiled = None if backend == "reference" else get_training_backend(backend, threads)
-        self._magnitudes = BatchMagnitudes(
-            *(config.n_fft, config.n_hop, config.nb_channels),
-            get_backend("cpu", threads),
-            compiled,
-        )
+        sample_rate = self.train_dataset.sample_rate
+        self._steps = make_steps(config, self.network, self.optimizer, sample_rate)
+        self._train_batches: Any = self._train_loader
+        self._valid_batches: Any = self._valid_loader
+        if isinstance(self._steps, DeviceSteps):
+            card = self._steps.backend
+            self._train_batches = device_batches(
+                config, self.model_config, self._train_loader, card, progress=self.progress
+            )
+            self._valid_batches = UploadedBatches(self._valid_loader, card)
 
     # Epochs
 
@@ -299,7 +297,7 @@ class Trainer:
     def _train_epoch(self) -> tuple[float, float]:
         """Train on the batches that are left; return excerpts a second and the share of waiting."""
         record, loader = self.record, self._train_loader
-        batches = cast(Batches, loader.epoch(record.epoch - 1, start_batch=record.batch))
+        batches: Batches = self._train_batches.epoch(record.epoch - 1, start_batch=record.batch)
         waiting = Stopwatch()
         seen_before = record.nb_seen
         bar = BatchBar(
@@ -332,34 +330,20 @@ class Trainer:
                     self._save()
             return speed()
 
-    def _train_batch(self, x: np.ndarray, y: np.ndarray) -> float:
+    def _train_batch(self, x: Any, y: Any) -> float:
         """One step of the optimiser; return the loss before it."""
-        config, record, network = self.config, self.record, self.network
-        mixture = self._magnitudes(x, "mixture")
-        target = self._magnitudes(y, "target")
+        config, record = self.config, self.record
+        if config.lr_schedule == "cosine":
+            # A function of the position alone: a run that is resumed needs no state for it.
+            nb_batches = len(self._train_loader)
+            done = record.epochs_trained * nb_batches + record.batch
+            self.optimizer.lr = cosine_rate(config.lr, done / (config.epochs * nb_batches))
         rng = dropout_rng(config.seed, record.epoch, record.batch)
-        # What overflows shows in the loss, which is looked at.
-        with np.errstate(over="ignore", invalid="ignore"):
-            estimate, cache = network.forward(mixture, training=True, rng=rng)
-            computing: dict[str, Any] = {"threads": config.threads, "out": estimate}
-            if config.loss == "log-mse":
-                loss, d_estimate = log_mse_loss(estimate, target, mixture, **computing)
-            else:
-                loss, d_estimate = mse_loss(estimate, target, **computing)
-            if not math.isfinite(loss):
-                raise self._diverged(f"the loss of batch {record.batch + 1} is {loss}")
-            gradients = network.backward(d_estimate, cache)
-            if config.clip_grad_norm is not None:
-                norm = clip_grad_norm(gradients, config.clip_grad_norm)
-                if not math.isfinite(norm):
-                    raise self._diverged(f"the gradient of batch {record.batch + 1} is {norm}")
-            if config.lr_schedule == "cosine":
-                # A function of the position alone: a run that is resumed needs no state for it.
-                nb_batches = len(self._train_loader)
-                done = record.epochs_trained * nb_batches + record.batch
-                self.optimizer.lr = cosine_rate(config.lr, done / (config.epochs * nb_batches))
-            self.optimizer.step(gradients)
-        return loss
+        try:
+            return self._steps.train(x, y, rng)
+        except NotFiniteError as error:
+            what = f"the {error.what} of batch {record.batch + 1} is {error.value}"
+            raise self._diverged(what) from error
 
     def _diverged(self, what: str) -> TrainingError:
         """Describe numbers that are none any more, with the excerpts that led to them."""
@@ -377,39 +361,25 @@ class Trainer:
 
     def _validate(self) -> float | None:
         """Mean loss over the validation items; None if `stop` was called."""
-        self._check_finite()
-        model = OpenUnmix.from_weights(
-            TargetWeights(self.model_config, self.network.state_dict()), device=self._ops
-        )
+        self._finite_state()
+        evaluate = self._steps.evaluator()
         total, nb_items = 0.0, len(self._valid_loader)
         bar = BatchBar("validation", nb_items, shown=self.progress)
-        with closing(cast(Batches, self._valid_loader.epoch(0))) as batches, bar:
+        with closing(cast(Batches, self._valid_batches.epoch(0))) as batches, bar:
             for index, (x, y) in enumerate(batches):
                 if self._stop.is_set():
                     return None
                 try:
-                    mixture, target = self._magnitudes(x), self._magnitudes(y)
+                    mixture, target = self._steps.magnitudes(x), self._steps.magnitudes(y)
                 except UmxError as error:
                     name = self.valid_dataset.describe(index) or f"item {index}"
                     raise DataError(f"validation, {name}: {error}") from error
-                total += self._validation_loss(model(mixture, layout="frames"), target, mixture)
+                total += evaluate(mixture, target)
                 bar.update(loss=f"{total / (index + 1):.4g}")
         loss = total / nb_items
         if not math.isfinite(loss):
             logger.warning("the validation loss of epoch %d is %s", self.record.epoch, loss)
         return loss
-
-    def _validation_loss(self, y: np.ndarray, target: np.ndarray, mixture: np.ndarray) -> float:
-        """Loss of one item; the logarithmic one is taken over parts as long as an excerpt."""
-        if self.config.loss == "mse":
-            return mean_squared_error(y, target)
-        length = StftGeometry(self.config.n_fft, self.config.n_hop, center=False).nb_frames(
-            round(self.config.seq_dur * self.train_dataset.sample_rate)
-        )
-        parts = [slice(start, start + length) for start in range(0, len(y), length)]
-        error = [mean_squared_error(y[part], target[part]) for part in parts]
-        energy = [mean_squared_error(mixture[part], np.zeros_like(y[part])) for part in parts]
-        return float(relative_error_db(np.array(error), np.array(energy)).mean())
 
     def _finish_epoch(self, valid_loss: float, per_second: float, wait_share: float) -> None:
         record = self.record
@@ -438,14 +408,17 @@ class Trainer:
             return self.record.batch % batches == 0
         return bool(seconds) and time.monotonic() - self._last_save >= seconds
 
-    def _check_finite(self) -> None:
-        for name, array in {**self.network.parameters, **self.network.buffers}.items():
+    def _finite_state(self) -> StateDict:
+        """Weights of the network; an error if they are numbers no more."""
+        state = self.network.state_dict()
+        for name, array in state.items():
             if not np.isfinite(array).all():
                 raise self._diverged(f"{name} holds NaN or infinity")
+        return state
 
     def _save(self) -> None:
         """Write ``<target>.json`` and then the checkpoint, which is what counts."""
-        self._check_finite()
+        state = self._finite_state()
         if self.record.epochs_trained:
             self._files.write_results(
                 self.record,
@@ -459,7 +432,7 @@ class Trainer:
                 "sample_rate": float(self.train_dataset.sample_rate),
                 "nb_items": len(self.train_dataset),
                 "record": self.record.to_dict(),
-                "network": self.network.state_dict(),
+                "network": state,
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "early_stopping": self.early_stopping.state_dict(),

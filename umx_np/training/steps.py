@@ -1,0 +1,258 @@
+"""A step of training and an item of validation, on the processor and on a graphics card."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..backends import get_backend
+from ..backends.tensors import FlatTensors
+from ..backends.training import cuda_index, get_training_backend
+from ..dsp.stft import StftGeometry
+from ..errors import DeviceError
+from ..model import OpenUnmix
+from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
+from ..nn.loss import SMALL_ERROR
+from ..optim import Optimizer, clip_grad_norm
+from ..weights import TargetWeights
+from .config import TrainConfig
+from .spectra import BatchMagnitudes, DeviceMagnitudes, mean_squared_error
+
+# Loss of the magnitudes of a mixture and a target.
+Evaluate = Callable[[Any, Any], float]
+
+
+class NotFiniteError(Exception):
+    """A number of a step is NaN or infinite.
+
+    Attributes
+    ----------
+    what : str
+        ``'loss'`` or ``'gradient'``.
+    value : float
+        The number.
+    """
+
+    def __init__(self, what: str, value: float) -> None:
+        super().__init__(f"the {what} is {value}")
+        self.what, self.value = what, value
+
+
+class Steps(Protocol):
+    """What a trainer computes."""
+
+    def magnitudes(self, audio: Any) -> Any:
+        """STFT magnitudes [shape=(nb_frames, nb_samples, nb_channels, nb_bins)] of waveforms."""
+        ...
+
+    def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
+        """Make one step of the optimiser.
+
+        Parameters
+        ----------
+        x, y : ndarray [shape=(nb_samples, nb_channels, nb_timesteps)], float32
+            Mixtures and targets.
+        rng : Generator
+            Source of the dropout.
+
+        Returns
+        -------
+        float
+            The loss before the step.
+
+        Raises
+        ------
+        NotFiniteError
+            If the loss or the norm of the gradients is no number; the parameters are as they were.
+        """
+        ...
+
+    def evaluator(self) -> Evaluate:
+        """Return what computes the validation loss of one item with the parameters of now."""
+        ...
+
+
+def make_steps(
+    config: TrainConfig, network: TrainableNetwork, optimizer: Optimizer, sample_rate: float
+) -> HostSteps | DeviceSteps:
+    """Choose by where the parameters of the network are."""
+    on_card = cuda_index(network.backend) is not None
+    return (DeviceSteps if on_card else HostSteps)(config, network, optimizer, sample_rate)
+
+
+class _Shared:
+    """What both kinds of steps are made of.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    network : TrainableNetwork
+        What is trained.
+    optimizer : Optimizer
+        Of its parameters.
+    sample_rate : float
+        Of the data, in Hz.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: TrainableNetwork,
+        optimizer: Optimizer,
+        sample_rate: float,
+    ) -> None:
+        self.config, self.network, self.optimizer = config, network, optimizer
+        self.sample_rate = sample_rate
+
+    @property
+    def _excerpt_frames(self) -> int:
+        """Frames of an excerpt: the logarithmic validation loss is taken over parts as long."""
+        config = self.config
+        geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
+        return geometry.nb_frames(round(config.seq_dur * self.sample_rate))
+
+
+class HostSteps(_Shared):
+    """Steps on the processor; see `Steps`."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: TrainableNetwork,
+        optimizer: Optimizer,
+        sample_rate: float,
+    ) -> None:
+        super().__init__(config, network, optimizer, sample_rate)
+        backend, threads = network.backend, config.threads
+        self._ops = get_backend("reference" if backend == "reference" else "cpu", threads)
+        compiled = None if backend == "reference" else get_training_backend(backend, threads)
+        self._magnitudes = BatchMagnitudes(
+            *(config.n_fft, config.n_hop, config.nb_channels),
+            get_backend("cpu", threads),
+            compiled,
+        )
+
+    def magnitudes(self, audio: np.ndarray) -> np.ndarray:
+        """See `Steps`."""
+        return self._magnitudes(audio)
+
+    def train(self, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
+        """See `Steps`."""
+        config, network = self.config, self.network
+        mixture = self._magnitudes(x, "mixture")
+        target = self._magnitudes(y, "target")
+        # What overflows shows in the loss, which is looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            estimate, cache = network.forward(mixture, training=True, rng=rng)
+            computing: dict[str, Any] = {"threads": config.threads, "out": estimate}
+            if config.loss == "log-mse":
+                loss, d_estimate = log_mse_loss(estimate, target, mixture, **computing)
+            else:
+                loss, d_estimate = mse_loss(estimate, target, **computing)
+            if not math.isfinite(loss):
+                raise NotFiniteError("loss", loss)
+            gradients = network.backward(d_estimate, cache)
+            if config.clip_grad_norm is not None:
+                norm = clip_grad_norm(gradients, config.clip_grad_norm)
+                if not math.isfinite(norm):
+                    raise NotFiniteError("gradient", norm)
+            self.optimizer.step(gradients)
+        return loss
+
+    def evaluator(self) -> Evaluate:
+        """See `Steps`; items are estimated as in separation."""
+        network = self.network
+        weights = TargetWeights(network.config, network.state_dict())
+        model = OpenUnmix.from_weights(weights, device=self._ops)
+
+        def evaluate(mixture: np.ndarray, target: np.ndarray) -> float:
+            y = model(mixture, layout="frames")
+            if self.config.loss == "mse":
+                return mean_squared_error(y, target)
+            length = self._excerpt_frames
+            parts = [slice(start, start + length) for start in range(0, len(y), length)]
+            error = [mean_squared_error(y[part], target[part]) for part in parts]
+            energy = [mean_squared_error(mixture[part], np.zeros_like(y[part])) for part in parts]
+            return float(relative_error_db(np.array(error), np.array(energy)).mean())
+
+        return evaluate
+
+
+class DeviceSteps(_Shared):
+    """Steps on a graphics card; see `Steps`.
+
+    Notes
+    -----
+    Launching takes about as long as computing, so the host must be ahead of the card. It waits once
+    a step, for the loss: by then it has started the backward pass and the update, which the card
+    computes while the host prepares the next batch. So that a loss that is no number changes
+    nothing, the update looks at it, too.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: TrainableNetwork,
+        optimizer: Optimizer,
+        sample_rate: float,
+    ) -> None:
+        from ..backends._cuda.training import CudaTrainingBackend
+
+        super().__init__(config, network, optimizer, sample_rate)
+        backend = get_training_backend(network.backend)
+        assert isinstance(backend, CudaTrainingBackend)
+        self.backend = backend
+        self._magnitudes = DeviceMagnitudes(config.n_fft, config.n_hop, config.nb_channels, backend)
+
+    def magnitudes(self, audio: Any) -> Any:
+        """See `Steps`."""
+        return self._magnitudes(audio)
+
+    def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
+        """See `Steps`."""
+        device = self.backend.device
+        try:
+            with device.active():
+                return self._train(x, y, rng)
+        except device.out_of_memory as error:
+            raise DeviceError(
+                f"{device.name} has too little memory for a batch of {len(x)} ({error}); use a "
+                "smaller --batch-size or --seq-dur, or --resident no"
+            ) from error
+
+    def _train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
+        config, backend, network = self.config, self.backend, self.network
+        mixture, target = self._magnitudes(x), self._magnitudes(y)
+        estimate, cache = network.forward(mixture, training=True, rng=rng)
+        if config.loss == "log-mse":
+            loss = backend.log_squared_error(
+                estimate, target, mixture, small=SMALL_ERROR, out=estimate
+            )
+        else:
+            loss = backend.squared_error(estimate, target, out=estimate)
+        gradients = network.backward(estimate, cache)
+        assert isinstance(gradients, FlatTensors)
+        gradients.factor = loss.go
+        norm = None
+        if config.clip_grad_norm is not None:
+            norm = backend.clip(gradients, config.clip_grad_norm)
+        self.optimizer.step(gradients)
+        for what, reading in (("loss", loss.reading), ("gradient", norm)):
+            if reading is not None and not math.isfinite(reading.value()):
+                raise NotFiniteError(what, reading.value())
+        return loss.reading.value()
+
+    def evaluator(self) -> Evaluate:
+        """See `Steps`; the engine of training computes it, in single precision."""
+        return self._evaluate
+
+    def _evaluate(self, mixture: Any, target: Any) -> float:
+        y, _ = self.network.forward(mixture, training=False, keep=False)
+        if self.config.loss == "mse":
+            return self.backend.squared_error(y, target).reading.value()
+        found = self.backend.errors_of_parts(y, target, mixture, self._excerpt_frames)
+        return float(relative_error_db(*found).mean())
