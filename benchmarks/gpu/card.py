@@ -94,7 +94,7 @@ def _software(context: Context, recorder: Recorder) -> None:
         try:
             importlib.import_module(module)
         except Exception as error:
-            recorder.skip(what, f"{module} cannot be imported ({error}); {remedy}")
+            recorder.note(f"no {what}: {error}; {remedy}")
 
 
 def _card(context: Context, recorder: Recorder) -> None:

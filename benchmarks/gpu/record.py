@@ -84,6 +84,8 @@ class Recorder:
         ``name``, ``status``, ``reason`` and ``seconds`` of those that have ended.
     checks : list of dict
         ``case``, ``what``, ``value``, ``bound``, ``unit`` and ``passed``.
+    notes : list of str
+        From `note`.
     running : str or None
         The case that has begun and not ended.
     """
@@ -96,7 +98,7 @@ class Recorder:
         self.planned: list[str] = []
         self.cases: list[dict[str, Any]] = []
         self.checks: list[dict[str, Any]] = []
-        self.skipped: list[dict[str, str]] = []
+        self.notes: list[str] = []
         self.running: str | None = None
         self._begun = 0.0
 
@@ -163,9 +165,9 @@ class Recorder:
         )
         self._save()
 
-    def skip(self, what: str, reason: str) -> None:
-        """Record that something smaller than a case was left out."""
-        self.skipped.append({"what": what, "reason": without_paths(reason)})
+    def note(self, text: str) -> None:
+        """Record what the reader of the table should know and what is no failure."""
+        self.notes.append(without_paths(text))
         self._save()
 
     def row(self, figure: str, unit: str, ours: Timing | float, **options: Any) -> None:
@@ -184,8 +186,12 @@ class Recorder:
         unit: str,
         ceiling: float | None = None,
         chosen: bool = False,
+        brief: bool = True,
     ) -> None:
-        """Add a kernel and how fast it is; see `benchmarks.harness.results.Report.add_rung`."""
+        """Add a kernel and how fast it is; see `benchmarks.harness.results.Report.add_rung`.
+
+        The table at the end of a run has only those that are `brief`.
+        """
         self._report.add_rung(
             kernel,
             variant,
@@ -198,7 +204,7 @@ class Recorder:
             chosen=chosen,
         )
         # A card has no number of threads to choose.
-        self._report.ladder[-1]["threads"] = "-"
+        self._report.ladder[-1].update(threads="-", brief=brief)
         self._save()
 
     def timings(self, timings: Mapping[str, Timing], prefix: str = "") -> None:
@@ -220,7 +226,7 @@ class Recorder:
             "cases": self.cases,
             "running": self.running,
             "checks": self.checks,
-            "skipped": self.skipped,
+            "notes": self.notes,
             "rows": report.rows,
             "ladder": report.ladder,
             "timings": report.timings,

@@ -174,7 +174,7 @@ class Run:
                 "reason": outcome.reason,
                 "seconds": outcome.seconds,
                 "cases": found["cases"],
-                "skipped": found["skipped"],
+                "notes": found["notes"],
             }
         )
         self.document["environment"].update(found["environment"])

@@ -73,9 +73,10 @@ def table(document: Mapping[str, Any]) -> str:
     if document["rows"]:
         header = ["figure", "umx_np", "compared with", "", "ratio"]
         parts.append(format_table(header, [row_cells(row) for row in document["rows"]]))
-    if document["ladder"]:
+    rungs = [rung for rung in document["ladder"] if rung["brief"]]
+    if rungs:
         header = ["kernel", "variant", "time", "rate", "share of ceiling"]
-        cells = [rung_cells(rung) for rung in document["ladder"]]
+        cells = [rung_cells(rung) for rung in rungs]
         parts.append(format_table(header, [[*row[:2], *row[3:]] for row in cells]))
     parts.append(verdict(document))
     return "\n\n".join(parts)
@@ -123,10 +124,7 @@ def _failures(section: Mapping[str, Any]) -> list[str]:
         for case in section["cases"]
         if case["status"] != PASSED
     ]
-    lines += [
-        f"{section['name']}: left out: {row['what']}: {_cut(first_line(row['reason']))}"
-        for row in section["skipped"]
-    ]
+    lines += [f"{section['name']}: {_cut(first_line(note))}" for note in section["notes"]]
     if not lines and section["status"] != PASSED:
         reason = _cut(first_line(section["reason"]))
         lines.append(f"{section['name']}: {section['status']}: {reason}")

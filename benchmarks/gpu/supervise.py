@@ -27,7 +27,7 @@ from .record import BAD, DIED, ERROR, NOT_RUN, PASSED, SKIPPED, TIMEOUT, without
 # Seconds that a killed process is waited for: the driver has to stop what runs on the card.
 _GRACE = 10.0
 _SHOWN_LOG = 1500
-_LISTS = ("cases", "checks", "skipped", "rows", "ladder")
+_LISTS = ("cases", "checks", "notes", "rows", "ladder")
 _MAPPINGS = ("environment", "timings", "details")
 
 

@@ -89,6 +89,7 @@ def _rung(
         rate=work / per_frame if per_frame else 0.0,
         unit="TFLOP/s",
         chosen=chosen,
+        brief=chosen or hidden == _SIZES[0],
     )
 
 

@@ -375,7 +375,7 @@ def sample_document():
                     {"name": "c", "status": "failed", "reason": "bad: relative error 1"},
                     {"name": "d", "status": "skipped", "reason": "no clusters"},
                 ],
-                "skipped": [],
+                "notes": ["a note"],
             },
             {
                 "name": "times",
@@ -383,7 +383,7 @@ def sample_document():
                 "reason": "no time left",
                 "seconds": 0.0,
                 "cases": [],
-                "skipped": [],
+                "notes": [],
             },
         ],
         "checks": [
@@ -402,6 +402,7 @@ class TestSummary:
         assert lines[0] == "A card, driver 570.1, CUDA 12.9, cupy 13.6, torch 2.9"
         assert "check, c: failed: bad: relative error 1" in lines
         assert "check, d: skipped: no clusters" in lines
+        assert "check: a note" in lines
         assert "times: not run: no time left" in lines
         assert any(line.split()[:4] == ["check", "failed", "3", "s"] for line in lines)
         assert any("4.00" in line and "openunmix" in line for line in lines)

@@ -1,0 +1,199 @@
+"""The sections of the benchmark for a card, on the emulator: that they run, and that they notice."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from benchmarks.gpu import peers, record, summary
+from benchmarks.gpu.context import Context, Options
+from benchmarks.gpu.record import Recorder
+from umx_np.backends._cuda.network import NetworkStack
+from umx_np.backends._cuda.ops import Spectra, WienerFilter
+from umx_np.backends._cuda.recurrent import Scan
+
+from .conftest import emulated
+from .training_helpers import backend_on
+
+CHECKS = ["check_operations", "check_scans", "check_separation", "check_precision"]
+TIMES = ["ceilings", "time_scans", "time_separation", "time_stages"]
+
+
+@pytest.fixture
+def context() -> Context:
+    """A card that is emulated, and sizes for it."""
+    return Context(Options(seed=7, small=True, torch=False), emulated())
+
+
+def run(module: str, context: Context, only: str = "") -> Recorder:
+    """Run the cases of a section whose names begin like this, in this process."""
+    recorder = Recorder()
+    cases = importlib.import_module(f"benchmarks.gpu.{module}").cases(context)
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    for case in cases:
+        if case.name.startswith(only):
+            recorder.run(case)
+    assert recorder.cases
+    return recorder
+
+
+def statuses(recorder: Recorder) -> dict[str, str]:
+    """How the cases ended; reasons of those that did not pass are shown by the assertion."""
+    return {case["name"]: f"{case['status']} {case['reason']}".strip() for case in recorder.cases}
+
+
+@pytest.mark.parametrize("module", CHECKS)
+def test_all_checks_pass(module: str, context: Context) -> None:
+    recorder = run(module, context)
+    assert set(statuses(recorder).values()) == {"passed"}
+    names = [check["what"] for check in recorder.checks]
+    assert len(names) >= len(recorder.cases)
+    for check in recorder.checks:
+        # So far below the bound that a card that rounds otherwise will not fail.
+        assert check["value"] <= 0.5 * check["bound"], record.describe_check(check)
+
+
+def test_all_checks_of_training_pass(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend_on(context.device, monkeypatch)
+    recorder = run("check_training", context)
+    assert set(statuses(recorder).values()) == {"passed"}
+    assert {check["case"] for check in recorder.checks} == set(statuses(recorder))
+
+
+@pytest.mark.parametrize("module", TIMES)
+def test_everything_is_timed(module: str, context: Context) -> None:
+    recorder = run(module, context)
+    left_out = {name for name, status in statuses(recorder).items() if status != "passed"}
+    assert all(
+        status in ("passed", "skipped --skip-torch") for status in statuses(recorder).values()
+    )
+    assert len(left_out) < len(recorder.cases)
+    assert summary.table({**recorder.as_dict(), "sections": []})
+
+
+# -- what the checks must notice -------------------------------------------------------------------
+
+
+def wrong_by(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, change: Any) -> None:
+    """Let a method return something else."""
+    method = getattr(kind, name)
+    monkeypatch.setattr(kind, name, lambda *args, **options: change(method(*args, **options)))
+
+
+def one_nan(array: Any) -> Any:
+    array.reshape(-1)[-1] = np.nan
+    return array
+
+
+def a_little_more(array: Any) -> Any:
+    return (array * np.float32(1.0001)).astype(array.dtype)
+
+
+@pytest.mark.parametrize("change", [one_nan, a_little_more])
+@pytest.mark.parametrize(
+    ("kind", "method", "case"),
+    [
+        (Spectra, "frame", "frames"),
+        (Spectra, "magnitude", "frames"),
+        (WienerFilter, "windows", "Wiener filter"),
+        (WienerFilter, "apply", "Wiener filter over"),
+    ],
+)
+def test_wrong_operations_fail(
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type,
+    method: str,
+    case: str,
+    change: Any,
+) -> None:
+    wrong_by(monkeypatch, kind, method, change)
+    recorder = run("check_operations", context, case)
+    assert record.FAILED in {row["status"] for row in recorder.cases}
+
+
+def test_a_scan_that_forgets_its_direction_fails(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan = Scan.run
+    monkeypatch.setattr(
+        Scan,
+        "run",
+        lambda self, gates, state, out, reverse: scan(
+            self, gates, state, out, [False] * len(reverse)
+        ),
+    )
+    recorder = run("check_scans", context, "10 units: step")
+    assert {row["status"] for row in recorder.cases} == {record.FAILED}
+
+
+def test_a_separation_with_another_network_fails(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = NetworkStack.decode
+
+    def swapped(self: NetworkStack, z: Any, mags: Any, out: Any) -> None:
+        decode(self, z, mags, out)
+        out[...] = out[::-1].copy()
+
+    monkeypatch.setattr(NetworkStack, "decode", swapped)
+    recorder = run("check_separation", context, "umxhq, niter=1")
+    assert {row["status"] for row in recorder.cases} == {record.FAILED}
+
+
+# -- beside PyTorch, on the processor in place of a card -------------------------------------------
+
+
+class HostEvent:
+    """Stands for `torch.cuda.Event`."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        self.time = 0.0
+
+    def record(self) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        pass
+
+    def elapsed_time(self, other: HostEvent) -> float:
+        return 1e3 * (other.time - self.time)
+
+
+@pytest.fixture
+def torch_context(monkeypatch: pytest.MonkeyPatch) -> Context:
+    """Torch may be used, and takes the processor for the card."""
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("openunmix.model")
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("synchronize", "reset_peak_memory_stats", "empty_cache")
+    )
+    for name in nothing:
+        monkeypatch.setattr(torch.cuda, name, lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "Event", HostEvent)
+    monkeypatch.setattr(peers, "DEVICE", "cpu")
+    return Context(Options(seed=7, small=True), emulated())
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(
+    ("module", "case"), [("time_scans", "layer"), ("time_separation", "umxhq")]
+)
+def test_outputs_beside_torch_are_compared(module: str, case: str, torch_context: Context) -> None:
+    recorder = run(module, torch_context, case)
+    assert set(statuses(recorder).values()) == {"passed"}
+    assert recorder.checks
+    rows = recorder.as_dict()["rows"]
+    assert any(row["theirs"] for row in rows)
