@@ -1,4 +1,4 @@
-"""The sections of the benchmark for a card, on the emulator: that they run, and that they notice."""
+"""The sections of the benchmark for a card, on the emulator: they run, and they notice."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.upstream import Upstream
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
@@ -72,11 +73,9 @@ def test_all_checks_of_training_pass(context: Context, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("module", TIMES)
 def test_everything_is_timed(module: str, context: Context) -> None:
     recorder = run(module, context)
-    left_out = {name for name, status in statuses(recorder).items() if status != "passed"}
-    assert all(
-        status in ("passed", "skipped --skip-torch") for status in statuses(recorder).values()
-    )
-    assert len(left_out) < len(recorder.cases)
+    found = list(statuses(recorder).values())
+    assert set(found) <= {"passed", "skipped --skip-torch"}
+    assert "passed" in found
     assert summary.table({**recorder.as_dict(), "sections": []})
 
 
@@ -125,13 +124,11 @@ def test_a_scan_that_forgets_its_direction_fails(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scan = Scan.run
-    monkeypatch.setattr(
-        Scan,
-        "run",
-        lambda self, gates, state, out, reverse: scan(
-            self, gates, state, out, [False] * len(reverse)
-        ),
-    )
+
+    def forward_only(self: Scan, gates: Any, state: Any, out: Any, reverse: Any) -> None:
+        scan(self, gates, state, out, [False] * len(reverse))
+
+    monkeypatch.setattr(Scan, "run", forward_only)
     recorder = run("check_scans", context, "10 units: step")
     assert {row["status"] for row in recorder.cases} == {record.FAILED}
 
@@ -172,12 +169,11 @@ class HostEvent:
 @pytest.fixture
 def torch_context(monkeypatch: pytest.MonkeyPatch) -> Context:
     """Torch may be used, and takes the processor for the card."""
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("openunmix.model")
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("synchronize", "reset_peak_memory_stats", "empty_cache")
-    )
-    for name in nothing:
+    try:
+        torch = Upstream().torch
+    except ImportError as error:
+        pytest.skip(f"needs torch and openunmix ({error}); see CONTRIBUTING.md")
+    for name in ("synchronize", "reset_peak_memory_stats", "empty_cache"):
         monkeypatch.setattr(torch.cuda, name, lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
