@@ -63,10 +63,7 @@ def fetch(tensors: Mapping[str, Any], memory: TensorMemory) -> dict[str, np.ndar
     """Copy tensors to NumPy."""
     if isinstance(tensors, FlatTensors):
         return tensors.to_host()
-    return {
-        name: array.copy() if isinstance(array, np.generic) else memory.to_host(array)
-        for name, array in tensors.items()
-    }
+    return {name: memory.to_host(array) for name, array in tensors.items()}
 
 
 class Reading(Protocol):

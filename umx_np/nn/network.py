@@ -255,7 +255,9 @@ class TrainableNetwork:
 
     def state_dict(self) -> StateDict:
         """Copies of all tensors under PyTorch's names, in PyTorch's order."""
-        tensors = fetch(self.parameters, self._memory) | fetch(self.buffers, self._memory)
+        tensors = fetch(self.parameters, self._memory)
+        for name, array in self.buffers.items():
+            tensors[name] = self._memory_of(name).to_host(array)
         return {name: tensors[name] for name in expected_state(self.config)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
@@ -269,5 +271,8 @@ class TrainableNetwork:
         checked = check_state(state, self.config, dtype=self.dtype)
         for tensors in (self.parameters, self.buffers):
             for name, array in tensors.items():
-                memory = HostMemory() if name.endswith(_COUNT) else self._memory
-                memory.replace(array, checked[name])
+                self._memory_of(name).replace(array, checked[name])
+
+    def _memory_of(self, name: str) -> TensorMemory:
+        """Where a tensor is: the host counts the batches."""
+        return HostMemory() if name.endswith(_COUNT) else self._memory

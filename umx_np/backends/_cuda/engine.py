@@ -19,6 +19,7 @@ from ...config import ModelConfig
 from ..reference import BATCHNORM_EPS
 from ..tensors import FlatTensors
 from ..training import BatchStatistics, CounterMasks
+from .batch_recurrent import BatchScan, Saved
 from .training_kernels import TrainingKernels, spread, tiled
 
 if TYPE_CHECKING:
@@ -51,13 +52,13 @@ class Layer(NamedTuple):
         Input, after dropout.
     h : Array [shape=(R, D * H)]
         Outputs.
-    saved : object
-        Of `BatchScan.forward`.
+    saved : Saved
+        Gates and cells.
     """
 
     x: Array
     h: Array
-    saved: Any
+    saved: Saved
 
 
 class CudaEngine:
@@ -70,20 +71,19 @@ class CudaEngine:
     config : ModelConfig
         Architecture.
     math : {'float32', 'tf32', 'bf16'}
-        How matrix products round their operands.
+        How matrix products round their operands in training mode; otherwise not at all.
     """
 
     draws_masks = True
 
     def __init__(self, device: Device, config: ModelConfig, math: str = "float32") -> None:
-        from .batch_recurrent import BatchScan
-
         self.device = device
         self.config = config
-        self.math = math
+        self.math = self._math = math
         self._kernels = TrainingKernels(device, "training.cu")
         self._steps = TrainingKernels(device, "training_steps.cu")
-        self._scan = BatchScan(device, config.lstm_hidden_size, config.nb_directions)
+        sizes = config.lstm_hidden_size, config.nb_directions
+        self._scans = {m: BatchScan(device, *sizes, math=m) for m in {"float32", math}}
         self._names = [
             [f"l{layer}{suffix}" for suffix in ("", "_reverse")[: config.nb_directions]]
             for layer in range(config.nb_layers)
@@ -102,6 +102,7 @@ class CudaEngine:
         keep: bool,
     ) -> tuple[Array, dict[str, Any], dict[str, BatchStatistics]]:
         assert isinstance(parameters, FlatTensors)
+        self._math = self.math if training else "float32"
         with self.device.active():
             y, cache = self._forward(x, parameters, buffers, masks, training, keep)
         return y, cache if keep else {}, {}
@@ -190,14 +191,14 @@ class CudaEngine:
             a = self._empty(directions, rows, gates)
             self._gemm(x, self._stacked(p, "weight_ih", layer), a, trans_b=True)  # F1
             h = out if layer == config.nb_layers - 1 else self._empty(*x.shape)
-            saved = self._scan.forward(
+            saved = self._scans[self._math].forward(
                 a.reshape(directions, *shape, gates),
                 self._stacked(p, "weight_hh", layer),
                 h.reshape(*shape, -1),
                 keep=keep,
                 bias=biases[layer],
             )
-            if keep:
+            if saved is not None:
                 layers.append(Layer(x, h, saved))
             x = h
         return layers
@@ -245,6 +246,7 @@ class CudaEngine:
         input_gradient: bool,
     ) -> Mapping[str, Array]:
         assert isinstance(parameters, FlatTensors)
+        self._math = self.math if cache["norm1"].training else "float32"
         with self.device.active():
             gradients = parameters.like()
             d_z1 = self._backward(d_y, cache, parameters, gradients)
@@ -339,26 +341,20 @@ class CudaEngine:
         """
         layers, masks = cache["layers"], cache["masks"]
         shape = cache["x"].shape[:2]
-        rows, directions = len(d_h), self.config.nb_directions
-        gates = 4 * self.config.lstm_hidden_size
-        d_a = self._empty(directions, rows, gates)
+        sizes = self.config.nb_directions, len(d_h), 4 * self.config.lstm_hidden_size
         for layer in range(len(layers) - 1, -1, -1):
             x, h, saved = layers.pop()
-            self._scan.backward(  # B1 to B7
-                d_h.reshape(*shape, -1),
-                saved,
-                self._stacked(p, "weight_hh", layer),
-                d_a.reshape(directions, *shape, gates),
-            )
-            del saved
+            weight = self._stacked(p, "weight_hh", layer)
+            scan = self._scans[self._math]
+            d_a = scan.backward(d_h.reshape(*shape, -1), saved, weight).reshape(sizes)  # B1 to B7
             self._bias_gradients(d_a, g, layer)  # B8
             self._gemm(d_a, x, self._stacked(g, "weight_ih", layer), trans_a=True)  # B9
             self._recurrent_weight_gradient(d_a, h, shape[1], g, layer)  # B10
             last = layer == 0
             d_h = d_x if last else self._empty(*x.shape)
             for direction, name in enumerate(self._names[layer]):  # B11
-                weight, add = p[f"lstm.weight_ih_{name}"], last or direction > 0
-                self._gemm(d_a[direction], weight, d_h, accumulate=add)
+                weight = p[f"lstm.weight_ih_{name}"]
+                self._gemm(d_a[direction], weight, d_h, accumulate=last or direction > 0)
             if layer > 0 and masks:
                 self._drop(d_h, masks, layer - 1, d_h)
 
@@ -479,7 +475,7 @@ class CudaEngine:
         return tensors.together([f"lstm.{part}_{name}" for name in self._names[layer]])
 
     def _gemm(self, a: Array, b: Array, out: Array, **options: Any) -> None:
-        self.device.gemm(a, b, out, math=self.math, **options)
+        self.device.gemm(a, b, out, math=self._math, **options)
 
     def _empty(self, *shape: int) -> Array:
         return self.device.xp.empty(shape, np.float32)
