@@ -15,7 +15,7 @@ fits, then the samples are sent again for every pass, then the activations are k
 A call allocates what it works on and computes in the card's default stream, whatever stream the
 caller has made current, so that any number of calls, from any number of threads or in turns from
 one, share the weights and the card: their steps follow each other. Only copies to the host have a
-stream of their own, each call one.
+stream of their own, each call one. A call plans with the memory that is free when it begins.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .backends._cuda.activations import Activations, on_card, on_host, spans_of
 from .backends._cuda.layers import run_layers
 from .backends._cuda.memory import MemoryPlan, Work, plan_memory, smallest
 from .backends._cuda.network import CudaNetwork, stacks_of
-from .backends._cuda.ops import Array, Statistics, WienerFilter
+from .backends._cuda.ops import Array, Statistics, WienerFilter, default_stream
 from .backends._cuda.outlet import Outlet, Pace
 from .backends._cuda.transform import DeviceTransform, upload
 from .backends.cuda import CudaBackend
@@ -88,7 +88,7 @@ class Engine:
         self.filters_residual = separator.filters_residual
         networks = [n for n in separator.networks.values() if isinstance(n, CudaNetwork)]
         self.nb_targets = len(networks)
-        with self.on_card("the weights"):
+        with self.computing("the weights"):
             self.stacks = stacks_of(networks)
             matrices = None
             if self.config.filterbank == "asteroid":
@@ -100,10 +100,10 @@ class Engine:
             self.transform = DeviceTransform(self.device, self.geometry, matrices)
 
     @contextmanager
-    def on_card(self, what: str) -> Iterator[None]:
+    def computing(self, what: str) -> Iterator[None]:
         """Make the card and its default stream current, and explain a lack of memory."""
         try:
-            with self.device.active(), self.device.xp.cuda.Stream.null:
+            with default_stream(self.device):
                 yield
         except self.device.out_of_memory as error:
             raise DeviceError(
@@ -164,7 +164,7 @@ class Engine:
         nb_channels = max(2, self.config.nb_channels)
         if self.config.nb_channels == 1:
             nb_channels = min(nb_channels, source.nb_channels)
-        with self.on_card("this track"):
+        with self.computing("this track"):
             wiener = self.filter(nb_channels)
             plan = self.plan(self.work(nb_channels, source.nb_timesteps))
             track = _Track(self, source, plan, wiener, new_store, progress)
@@ -174,7 +174,7 @@ class Engine:
         try:
             while True:
                 # Between two blocks the caller's thread has its own card and stream.
-                with self.on_card("this track"):
+                with self.computing("this track"):
                     block = next(blocks, None)
                 if block is None:
                     return

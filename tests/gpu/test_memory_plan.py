@@ -26,27 +26,26 @@ def work(model: str = "umxhq", nb_timesteps: int = HOUR, **changes) -> Work:
             "nb_stems": 4,
             "iterations": 1,
             "window": 300,
-            "stacks": (StackSize(4, hidden, hidden // 2, 2, 1487),),
+            "stacks": (StackSize(4, hidden, hidden // 2, 2, 3, 1487),),
             **changes,
         }
     )
 
 
 def free(total: float, model: str) -> int:
-    """What is free on a card: without the weights, packed twice at most, and CUDA itself."""
+    """What is free on a card: without the weights, what a desktop shows, and CUDA itself."""
     weights = {"umxhq": 0.15, "umxl": 0.5}[model]
-    return int((total - 2 * weights - 0.6) * GB)
+    return int((total - weights - 0.8) * GB)
 
 
 @pytest.mark.parametrize("window", [300, None])
 @pytest.mark.parametrize("model", ["umxhq", "umxl"])
 def test_an_hour_fits_a_card_of_8_gb(model, window):
     plan = plan_memory(work(model, window=window), free(8, model))
-    assert plan.activations_on_card
+    assert (plan.audio_on_card, plan.activations_on_card) == (True, True)
     assert plan.nb_bytes <= free(8, model)
-    # A layer's outputs of four targets of umxl take 2.5 GB, twice.
-    assert plan.audio_on_card
-    assert plan.together == {"umxhq": 4, "umxl": 1}[model] or plan.together > 1
+    # Two layers' outputs of four targets of umxl would take 5 GB more.
+    assert plan.together == {"umxhq": 4, "umxl": 1}[model]
 
 
 def test_three_minutes_fit_a_card_of_4_gb_at_full_size():
@@ -92,7 +91,7 @@ def test_a_window_too_long_does_not_fit():
 
 
 def test_networks_of_several_kinds():
-    stacks = (StackSize(1, 1024, 512, 2, 1487), StackSize(3, 512, 512, 1, 2049))
+    stacks = (StackSize(1, 1024, 512, 2, 3, 1487), StackSize(3, 512, 512, 1, 3, 2049))
     one, two = (plan_memory(work(stacks=stacks[:count]), 100 * GB) for count in (1, 2))
     assert two.nb_bytes > one.nb_bytes
     assert two.together == 3

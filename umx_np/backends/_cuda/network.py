@@ -21,7 +21,7 @@ from .._folding import fold, gate_bias, suffix_of
 from .activations import Activations, on_card, spans_of
 from .layers import run_layers
 from .memory import StackSize
-from .ops import Array, grid_of
+from .ops import Array, default_stream, grid_of
 from .recurrent import Scan
 from .transform import upload
 
@@ -102,7 +102,12 @@ class NetworkStack:
         """Numbers for the memory plan."""
         c = self.config
         return StackSize(
-            self.nb_targets, c.hidden_size, c.lstm_hidden_size, c.nb_directions, self.nb_read
+            nb_targets=self.nb_targets,
+            hidden_size=c.hidden_size,
+            lstm_hidden_size=c.lstm_hidden_size,
+            nb_directions=c.nb_directions,
+            nb_layers=c.nb_layers,
+            nb_read=self.nb_read,
         )
 
     def _product(self, a: Array, b: Array, out: Array, *, accumulate: bool = False) -> None:
@@ -271,19 +276,19 @@ class CudaNetwork:
             return self._made
 
     def encode(self, mags: np.ndarray) -> np.ndarray:
-        with self._device.active():
+        with default_stream(self._device):
             out = self._empty(len(mags), self.config.hidden_size)
             self._stack.encode(upload(self._device, mags, np.float32), out)
             return out[0].get()
 
     def initial_state(self) -> Any:
-        with self._device.active():
+        with default_stream(self._device):
             return self._scan(0, 0).initial_state()
 
     def scan(
         self, layer: int, direction: int, parts: Sequence[np.ndarray], state: Any
     ) -> np.ndarray:
-        with self._device.active():
+        with default_stream(self._device):
             gates = self._stack.gates(
                 layer, slice(None), slice(direction, direction + 1), [self._joined(parts)]
             )
@@ -292,14 +297,14 @@ class CudaNetwork:
             return out[0].get()
 
     def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        with self._device.active():
+        with default_stream(self._device):
             encoded, layers = self._joined(parts[:1]), self._joined(parts[1:])
             out = self._empty(len(parts[0]), self.config.hidden_size)
             self._stack.combine(slice(None), encoded, layers, out)
             return out[0].get()
 
     def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        with self._device.active():
+        with default_stream(self._device):
             result = self._empty(*mags.shape)
             self._stack.decode(self._joined([z]), upload(self._device, mags, np.float32), result)
             host = result[0].get()
@@ -325,7 +330,7 @@ class CudaNetwork:
         def new_activations(nb_targets: int, nb_parts: int, width: int) -> Activations:
             return on_card(self._device, nb_targets, nb_frames, nb_parts, width)
 
-        with self._device.active():
+        with default_stream(self._device):
             store = new_activations(1, 1, self.config.hidden_size)
             spans = spans_of(nb_frames, _STEP_FRAMES)
             for start, stop in spans:

@@ -6,6 +6,8 @@ started on the current stream and nothing is waited for. Shapes are those of `um
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,16 @@ PIECE_FRAMES = 64
 _FILTER_ROWS = 8
 
 SCALE_FACTOR = 10.0
+
+
+@contextmanager
+def default_stream(device: Device) -> Iterator[None]:
+    """Make the card and its default stream current, whatever the caller's thread uses.
+
+    What is shared, such as weights, is then always used in the stream that it was made in.
+    """
+    with device.active(), device.xp.cuda.Stream.null:
+        yield
 
 
 def grid_of(width: int, rows: int) -> tuple[int, int]:
