@@ -281,6 +281,8 @@ class BatchScan:
         width = self.directions * self.hidden
         _check(name, array, (nb_frames, nb_samples, width), contiguous=False)
         of_frame, of_sample, of_column = (stride // FLOAT_BYTES for stride in array.strides)
+        if array.size == 0:
+            return width
         # Strides of axes of length 1 mean nothing.
         row = of_sample if nb_samples > 1 else of_frame if nb_frames > 1 else width
         if (

@@ -6,9 +6,16 @@
 
 #include "common.cuh"
 
+// Older cards compile the twins, so that every source compiles for every card.
+#if defined(UMX_EMULATED) || __CUDA_ARCH__ < 800
+#define UMX_MMA_TWIN 1
+#else
+#define UMX_MMA_TWIN 0
+#endif
+
 // Nearest number of TF32, ties away from zero.
 __device__ __forceinline__ float round_tf32(float x) {
-#ifdef UMX_EMULATED
+#if UMX_MMA_TWIN
     const unsigned bits = __float_as_uint(x);
     if ((bits & 0x7f800000u) == 0x7f800000u) return x;  // infinite, or not a number
     return __uint_as_float((bits + 0x1000u) & ~0x1fffu);
@@ -27,7 +34,7 @@ __device__ __forceinline__ float round_tf32(float x) {
 // Precision     TF32 operands, float32 sums; the order inside of the sum is the hardware's own
 // All 32 lanes must call it.
 __device__ __forceinline__ void mma_tf32(float4& sums, float4 a, float2 b) {
-#ifdef UMX_EMULATED
+#if UMX_MMA_TWIN
     const auto seen = [](float x) { return __uint_as_float(__float_as_uint(x) & ~0x1fffu); };
     const int lane = threadIdx.x % UMX_WARP, row = lane / 4, place = lane % 4;
     for (int depth = 0; depth < 8; ++depth) {
