@@ -35,7 +35,7 @@ from .backends._cuda.memory import MemoryPlan, Work, plan_memory, smallest
 from .backends._cuda.network import CudaNetwork, stacks_of
 from .backends._cuda.ops import Array, Statistics, WienerFilter, default_stream
 from .backends._cuda.outlet import Outlet, Pace
-from .backends._cuda.transform import DeviceTransform, upload
+from .backends._cuda.transform import DeviceTransform, make_tables, upload
 from .backends.cuda import CudaBackend
 from .bottleneck import StoreFactory
 from .dsp.stft import fourier_matrices
@@ -90,14 +90,9 @@ class Engine:
         self.nb_targets = len(networks)
         with self.computing("the weights"):
             self.stacks = stacks_of(networks)
-            matrices = None
-            if self.config.filterbank == "asteroid":
-                analysis, synthesis = fourier_matrices(self.geometry)
-                matrices = (
-                    upload(self.device, analysis, np.float32),
-                    upload(self.device, synthesis, np.float32),
-                )
-            self.transform = DeviceTransform(self.device, self.geometry, matrices)
+            asteroid = self.config.filterbank == "asteroid"
+            matrices = fourier_matrices(self.geometry) if asteroid else None
+            self.tables = make_tables(self.device, self.geometry, matrices)
 
     @contextmanager
     def computing(self, what: str) -> Iterator[None]:
@@ -203,7 +198,8 @@ class _Track:
     ) -> None:
         self.engine, self.source, self.plan, self.wiener = engine, source, plan, wiener
         self.device, self.config = engine.device, engine.config
-        self.geometry, self.transform = engine.geometry, engine.transform
+        self.geometry = engine.geometry
+        self.transform = DeviceTransform(engine.device, engine.geometry, engine.tables)
         self.nb_frames = engine.geometry.nb_frames(source.nb_timesteps)
         self.mono = engine.config.nb_channels == 1
         # With one window over the whole track its level has to be known before the third pass.

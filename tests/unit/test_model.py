@@ -202,15 +202,23 @@ class TestPrecision:
 
 
 class TestDevices:
-    def test_missing_device_says_why(self):
-        with pytest.raises(DeviceError, match="cuda"):
+    def test_missing_device_says_why(self, monkeypatch):
+        def get_device(index=0):
+            raise DeviceError("there is no card")
+
+        monkeypatch.setattr("umx_np.backends.cuda.get_device", get_device)
+        with pytest.raises(DeviceError, match="device='cuda:0' is not available: there is no card"):
             get_backend("cuda:0")
         with pytest.raises(ConfigError, match="device='tpu'"):
             get_backend("tpu")
         rows = {row["name"]: row for row in devices()}
         assert rows["cpu"]["available"]
         assert not rows["cuda"]["available"]
-        assert rows["cuda"]["reason"]
+        assert rows["cuda"]["reason"] == "there is no card"
+
+    def test_cuda_of_this_machine_is_there_or_says_why(self):
+        for row in devices():
+            assert row["available"] != bool(row["reason"])
 
     def test_threads_are_checked(self):
         with pytest.raises(ConfigError, match="threads=0"):

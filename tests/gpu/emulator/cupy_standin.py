@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cublas_standin, modules, streams
+from . import cublas_standin, cufft_standin, modules, streams
 from .arrays import (
     MemoryPool,
     OutOfMemoryError,
@@ -130,6 +130,7 @@ cuda = SimpleNamespace(
     alloc_pinned_memory=PinnedMemory,
     compiler=SimpleNamespace(CompileException=modules.CompileException),
     cublas=cublas_standin,
+    cufft=cufft_standin,
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     device=SimpleNamespace(get_cublas_handle=lambda: 1),
     driver=SimpleNamespace(

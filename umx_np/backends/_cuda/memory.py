@@ -20,8 +20,9 @@ _USABLE = 0.92
 # Memory for the buffers of a pass. Half a gigabyte is 700 frames of the usual model in the widest
 # pass; more does not make larger products any faster.
 _BUDGETS = tuple((512 << 20) >> step for step in range(6))
-# Frames of one step, at least and at most, where no filter window says how many.
-_FEWEST, _MOST = 16, 16384
+# Frames of one step, at least and at most, where no filter window says how many. The recurrence of
+# many frames is one launch, and Windows ends what occupies the card of a screen for two seconds.
+_FEWEST, _MOST = 16, 8192
 # More frames need more rows than a grid has when every frame is a window of its own.
 _MOST_DECODED = 4096
 
@@ -148,9 +149,9 @@ class Work:
         """Bytes of one frame in the third pass."""
         masks = (self.nb_targets + 1) * self.mag_channels * self.nb_bins
         written = self.nb_stems * self.nb_channels
-        # The estimates twice, as the inverse FFT works on a copy; frames and its workspace; samples
-        # of this block, and of the one before that is still on its way to the host.
-        estimates = written * (2 * COMPLEX * self.nb_bins + FLOAT * (2 * self.n_fft))
+        # Estimates, frames and the workspace of the inverse FFT; samples of this block, and of the
+        # one before that is still on its way to the host.
+        estimates = written * (COMPLEX * self.nb_bins + 2 * FLOAT * self.n_fft)
         samples = 2 * written * FLOAT * self.n_hop
         return self.spectrum_frame + self.encoded_frame + FLOAT * masks + estimates + samples
 
