@@ -185,10 +185,10 @@ class Optimizer:
                 raise ShapeError(
                     f"the gradient of {name!r} has shape={shape} instead of {parameter.shape}"
                 )
-        self.nb_steps += 1
         if isinstance(self.parameters, FlatTensors):
             self._step_on_device(self.parameters, grads)
             return
+        self.nb_steps += 1
         # Each tensor belongs to one thread; the large ones are dealt out first.
         names = sorted(self.parameters, key=lambda name: -self.parameters[name].size)
         errors = np.geterr()  # the caller's; each thread has its own
@@ -204,6 +204,7 @@ class Optimizer:
         """Change all parameters at once, as if they were one tensor."""
         if not isinstance(grads, FlatTensors) or grads.flat.shape != parameters.flat.shape:
             raise ShapeError("the gradients must be those that the network returned")
+        self.nb_steps += 1
         slots = [tensors.flat for tensors in self._state.values()]  # type: ignore[attr-defined]
         self._update(parameters.flat, grads.flat, *slots, factor=grads.factor)
 

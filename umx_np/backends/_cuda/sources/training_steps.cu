@@ -117,11 +117,14 @@ apply_mask(const float* x, const float* __restrict__ mask, float* out, int nb_ro
 // Rows of a piece of an excerpt.
 #define EXCERPT_ROWS 4
 
-// Factor of gradients that come from a number: 1 if it is finite, else NaN.
-__device__ __forceinline__ float go_on(double value) {
-    const double zero = value - value;
-    return (float)(1.0 + zero);
+// A sum of squares of float32 as such a number: infinite where it would be.
+__device__ __forceinline__ double single(double value) {
+    const float rounded = (float)value;
+    return rounded - rounded == 0.0f ? value : rounded;
 }
+
+// Factor of gradients that come from a number: 1 if it is finite, else NaN.
+__device__ __forceinline__ float go_on(double value) { return (float)(1.0 + (value - value)); }
 
 /* Computes      loss = sum (y - target)^2 / n,  d_y = 2 (y - target) / n
  * Arguments     y, target (n) IN, d_y (n) OUT or null
@@ -147,7 +150,7 @@ squared_error(const float* y, const float* __restrict__ target, float* d_y, doub
     }
     strip.put(sum, partials);
     if (!strip.is_last(counter)) return;
-    sum = strip.total(partials) / count;
+    sum = single(strip.total(partials) / count);
     if (threadIdx.x == 0) {
         *loss = sum;
         *go = go_on(sum);
@@ -189,8 +192,8 @@ excerpt_errors(const float* __restrict__ y, const float* __restrict__ target,
     energy = strip.total(own + gridDim.x);
     if (threadIdx.x == 0) {
         const double size = (double)there * nb_features;
-        errors[excerpt] = error / size;
-        energies[excerpt] = energy / size;
+        errors[excerpt] = single(error / size);
+        energies[excerpt] = single(energy / size);
     }
 }
 
@@ -247,7 +250,7 @@ gradient_norm(const float* __restrict__ x, const float* before, double* norm, fl
         sum += (double)x[first + i] * x[first + i];
     strip.put(sum, partials);
     if (!strip.is_last(counter)) return;
-    sum = strip.total(partials);
+    sum = single(strip.total(partials));
     if (threadIdx.x == 0) {
         const double factor = before ? *before : 1.0f;
         const double length = sqrt(sum) * factor, share = max_norm / (length + 1e-6);
