@@ -23,7 +23,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -33,7 +32,7 @@ from .backends._cuda.activations import Activations, on_card, on_host, spans_of
 from .backends._cuda.layers import run_layers
 from .backends._cuda.memory import MemoryPlan, Work, plan_memory, smallest
 from .backends._cuda.network import CudaNetwork, stacks_of
-from .backends._cuda.ops import Array, Statistics, WienerFilter, default_stream
+from .backends._cuda.ops import MEMORY_REMEDY, Array, Statistics, WienerFilter, computing
 from .backends._cuda.outlet import Outlet, Pace
 from .backends._cuda.transform import DeviceTransform, make_tables, upload
 from .backends.cuda import CudaBackend
@@ -88,22 +87,11 @@ class Engine:
         self.filters_residual = separator.filters_residual
         networks = [n for n in separator.networks.values() if isinstance(n, CudaNetwork)]
         self.nb_targets = len(networks)
-        with self.computing("the weights"):
+        with computing(self.device, "the weights"):
             self.stacks = stacks_of(networks)
             asteroid = self.config.filterbank == "asteroid"
             matrices = fourier_matrices(self.geometry) if asteroid else None
             self.tables = make_tables(self.device, self.geometry, matrices)
-
-    @contextmanager
-    def computing(self, what: str) -> Iterator[None]:
-        """Make the card and its default stream current, and explain a lack of memory."""
-        try:
-            with default_stream(self.device):
-                yield
-        except self.device.out_of_memory as error:
-            raise DeviceError(
-                f"{self.device.name} has too little memory for {what}: {error}; {_REMEDY}"
-            ) from error
 
     def filter(self, nb_channels: int) -> WienerFilter:
         """Return the filter for audio of so many channels."""
@@ -147,7 +135,8 @@ class Engine:
             window = "" if work.window is None else f" with filter windows of {work.window} frames"
             raise DeviceError(
                 f"{self.device.name} has {free / 1e6:.0f} MB of memory free, but the separation of "
-                f"{work.nb_frames} frames{window} needs {smallest(work) / 1e6:.0f} MB; {_REMEDY}"
+                f"{work.nb_frames} frames{window} needs {smallest(work) / 1e6:.0f} MB; "
+                + MEMORY_REMEDY
             )
         logger.debug("%s, %.0f MB free: %s", self.device.name, free / 1e6, plan)
         return plan
@@ -159,7 +148,7 @@ class Engine:
         nb_channels = max(2, self.config.nb_channels)
         if self.config.nb_channels == 1:
             nb_channels = min(nb_channels, source.nb_channels)
-        with self.computing("this track"):
+        with computing(self.device, "this track"):
             wiener = self.filter(nb_channels)
             plan = self.plan(self.work(nb_channels, source.nb_timesteps))
             track = _Track(self, source, plan, wiener, new_store, progress)
@@ -169,19 +158,13 @@ class Engine:
         try:
             while True:
                 # Between two blocks the caller's thread has its own card and stream.
-                with self.computing("this track"):
+                with computing(self.device, "this track"):
                     block = next(blocks, None)
                 if block is None:
                     return
                 yield block
         finally:
             track.close()
-
-
-_REMEDY = (
-    "use shorter filter windows (wiener_win_len), fewer targets, or device='cpu', and end what "
-    "else uses the card"
-)
 
 
 class _Track:

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..weights.bundle import StateDict
 from ._cuda.device import Device, get_device
 from ._cuda.network import CudaNetwork
-from ._cuda.ops import Array, Spectra, Statistics, WienerFilter, default_stream
+from ._cuda.ops import Array, Spectra, Statistics, WienerFilter, computing
 from ._cuda.plans import Card, choose
 from ._cuda.transform import upload
 from .base import Item, Network, Result
@@ -118,7 +118,7 @@ class CudaBackend:
         return [function(item) for item in items]
 
     def frame(self, x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
-        with default_stream(self.device):
+        with computing(self.device):
             used = x[:, : (nb_frames - 1) * n_hop + len(window)]
             return (
                 Spectra(self.device, x.dtype)
@@ -135,7 +135,7 @@ class CudaBackend:
         self, frames: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
     ) -> None:
         covered = out[:, : (frames.shape[1] - 1) * n_hop + len(window)]
-        with default_stream(self.device):
+        with computing(self.device):
             samples = self._upload(covered)
             Spectra(self.device, out.dtype).add_frames(
                 self._upload(frames, out.dtype),
@@ -148,7 +148,7 @@ class CudaBackend:
     def magnitude(
         self, spectrum: np.ndarray, *, nb_bins: int, mono: bool, out: np.ndarray | None = None
     ) -> np.ndarray:
-        with default_stream(self.device):
+        with computing(self.device):
             mags = (
                 Spectra(self.device, spectrum.real.dtype)
                 .magnitude(self._upload(spectrum), nb_bins=nb_bins, mono=mono)
@@ -159,7 +159,7 @@ class CudaBackend:
     def linear(self, x: np.ndarray, weight: Array) -> np.ndarray:
         if isinstance(weight, np.ndarray) and weight.dtype == np.float64:
             return x @ weight.T
-        with default_stream(self.device):
+        with computing(self.device):
             flat = self._upload(x.reshape(-1, x.shape[-1]), np.float32)
             out = self.device.xp.empty((len(flat), len(weight)), np.float32)
             self.device.gemm(flat, weight, out, trans_b=True, math="float32")
@@ -169,7 +169,7 @@ class CudaBackend:
         # The card multiplies in float32; float64 is there for analysis, not for speed.
         if weight.dtype == np.float64:
             return weight
-        with default_stream(self.device):
+        with computing(self.device):
             return self._upload(weight, np.float32)
 
     def wiener(
@@ -187,7 +187,7 @@ class CudaBackend:
         wiener = self._filter(mix, mags, softmask, residual, eps)
         if mix.size == 0:
             return _into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
-        with default_stream(self.device):
+        with computing(self.device):
             y = wiener.windows(
                 *self._uploaded(mix, mags, max_abs if iterations else 1.0),
                 window=mix.shape[1],
@@ -210,7 +210,7 @@ class CudaBackend:
         wiener = self._filter(mix, mags, softmask, residual, eps)
         if mix.size == 0:
             return
-        with default_stream(self.device):
+        with computing(self.device):
             known = self._statistics(wiener, statistics)
             wiener.accumulate(
                 *self._uploaded(mix, mags, max_abs), known, level=level, window=mix.shape[1]
@@ -232,7 +232,7 @@ class CudaBackend:
         wiener = self._filter(mix, mags, softmask, residual, eps)
         if mix.size == 0:
             return _into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
-        with default_stream(self.device):
+        with computing(self.device):
             y = wiener.apply(
                 *self._uploaded(mix, mags, max_abs),
                 self._statistics(wiener, statistics),

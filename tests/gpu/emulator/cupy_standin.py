@@ -12,61 +12,39 @@ from .arrays import (
     MemoryPool,
     OutOfMemoryError,
     PinnedMemory,
-    array,
     asarray,
     ascontiguousarray,
     asnumpy,
     empty,
     empty_like,
     forward,
-    full,
     ndarray,
     ones,
     pool,
     zeros,
-    zeros_like,
 )
 from .modules import RawModule
 
 __all__ = [
     "RawModule",
-    "array",
     "asarray",
     "ascontiguousarray",
     "asnumpy",
+    "concatenate",
+    "cuda",
     "empty",
     "empty_like",
-    "full",
+    "fft",
+    "get_default_memory_pool",
+    "lib",
     "ndarray",
     "ones",
+    "stack",
     "zeros",
-    "zeros_like",
 ]
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_FORWARDED = _words(
-    "abs absolute add angle arange argmax broadcast_to clip concatenate conj conjugate cos cumsum "
-    "divide dot einsum equal exp expand_dims fabs flip hypot imag isfinite isnan log log10 "
-    "logaddexp matmul maximum mean minimum moveaxis multiply negative pad power real reciprocal "
-    "repeat reshape roll rollaxis sign sin split sqrt square squeeze stack subtract sum "
-    "swapaxes take tanh tensordot tile transpose tril triu where count_nonzero array_equal "
-    "allclose ravel may_share_memory shares_memory any all max min"
-)
-_SAME = _words(
-    "float16 float32 float64 complex64 complex128 int8 int16 int32 int64 uint8 uint16 uint32 "
-    "uint64 bool_ dtype newaxis pi inf nan"
-)
-
-
 def __getattr__(name: str) -> Any:
-    if name in _FORWARDED:
-        return forward(getattr(np, name))
-    if name in _SAME:
-        return getattr(np, name)
     raise AttributeError(f"the stand-in for CuPy has no {name!r}; does the package need it?")
 
 
@@ -110,16 +88,12 @@ def get_default_memory_pool() -> MemoryPool:
     return pool
 
 
-def get_default_pinned_memory_pool() -> SimpleNamespace:
-    return SimpleNamespace(free_all_blocks=lambda: None)
-
-
+concatenate = forward(np.concatenate)
+stack = forward(np.stack)
 lib = SimpleNamespace(
     stride_tricks=SimpleNamespace(as_strided=forward(np.lib.stride_tricks.as_strided))
 )
-fft = SimpleNamespace(
-    **{name: forward(getattr(np.fft, name)) for name in ("rfft", "irfft", "fft", "ifft")}
-)
+fft = SimpleNamespace(**{name: forward(getattr(np.fft, name)) for name in ("rfft", "irfft")})
 cuda = SimpleNamespace(
     Device=_Current,
     Stream=streams.Stream,

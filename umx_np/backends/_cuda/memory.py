@@ -122,7 +122,7 @@ class Work:
         """Bytes of one frame in the first pass."""
         nb_read = max(stack.nb_read for stack in self.stacks)
         features = max(
-            stack.nb_targets * (self.mag_channels * stack.nb_read + stack.hidden_size)
+            stack.nb_targets * (self.mag_channels * (stack.nb_read + 3) + stack.hidden_size)
             for stack in self.stacks
         )
         return self.spectrum_frame + FLOAT * (self.mag_channels * nb_read + features + 1)

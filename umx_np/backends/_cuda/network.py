@@ -1,8 +1,8 @@
 """Networks on the card, side by side: every product and every scan computes all of them at once.
 
 Axes of the shapes: J targets of a stack, G targets of a group of them, D directions, F frames, C
-channels that the networks see, R bins that they read, B all bins, H units of the bottleneck, U
-units of one direction of a layer.
+channels that the networks see, R bins that they read, W the same rounded up, B all bins, H units of
+the bottleneck, U units of one direction of a layer.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .._folding import fold, gate_bias, suffix_of
 from .activations import Activations, on_card, spans_of
 from .layers import run_layers
 from .memory import StackSize
-from .ops import Array, default_stream, grid_of
+from .ops import Array, computing, grid_of
 from .recurrent import Scan
 from .transform import upload
 
@@ -55,6 +55,8 @@ class NetworkStack:
         self.config = config = networks[0][0]
         self.nb_targets = len(networks)
         self.nb_read = max(c.nb_input_bins for c, _ in networks)
+        # Rows of features begin at multiples of 16 bytes, which the fast products need.
+        self._width = -(-self.nb_read // 4) * 4
         self._states = [state for _, state in networks]
         self._lock = threading.Lock()
         self._scans: dict[tuple[int, int, int], Scan] = {}
@@ -71,7 +73,7 @@ class NetworkStack:
             self._gain = self._stack(map(self._widened, configs, (f.gain for f in folded)))
             self._scale = {name: self._stack(f.scale[name] for f in folded) for name in norms}
             self._bias = {name: self._stack(f.bias[name] for f in folded) for name in norms}
-            # (J, H, C * R), (J, H, H + D * U), (J, C * B, H)
+            # (J, H, C * W), (J, H, H + D * U), (J, C * B, H)
             self._fc1 = self._stack(
                 map(self._widened, configs, (state["fc1.weight"] for state in self._states))
             )
@@ -91,9 +93,9 @@ class NetworkStack:
         return upload(self.device, np.stack([np.asarray(a) for a in arrays]), np.float32)
 
     def _widened(self, config: ModelConfig, values: np.ndarray) -> np.ndarray:
-        """Fill values of the input features [shape=(..., C * bins)] up to R bins with zeros."""
+        """Fill values of the input features [shape=(..., C * bins)] up to W bins with zeros."""
         shape = (*values.shape[:-1], config.nb_channels)
-        out = np.zeros((*shape, self.nb_read), np.float32)
+        out = np.zeros((*shape, self._width), np.float32)
         out[..., : config.nb_input_bins] = values.reshape(*shape, config.nb_input_bins)
         return out.reshape(*values.shape[:-1], -1)
 
@@ -139,14 +141,14 @@ class NetworkStack:
             Batches and rows may lie apart.
         """
         xp, (nb_frames, nb_channels, nb_bins) = self.device.xp, mags.shape
-        width = nb_channels * self.nb_read
+        width = nb_channels * self._width
         features = xp.empty((self.nb_targets, nb_frames, width), np.float32)
         self.device.kernel("network.cu", "normalise")(
             grid_of(width, self.nb_targets * nb_frames),
             (_THREADS,),
             (
                 *(mags, self._shift, self._gain, features),
-                *map(np.int32, (self.nb_targets, nb_frames, nb_channels, nb_bins, self.nb_read)),
+                *map(np.int32, (self.nb_targets, nb_frames, nb_channels, nb_bins, self._width)),
             ),
         )
         x = xp.empty((self.nb_targets, nb_frames, self.config.hidden_size), np.float32)
@@ -276,19 +278,19 @@ class CudaNetwork:
             return self._made
 
     def encode(self, mags: np.ndarray) -> np.ndarray:
-        with default_stream(self._device):
+        with computing(self._device):
             out = self._empty(len(mags), self.config.hidden_size)
             self._stack.encode(upload(self._device, mags, np.float32), out)
             return out[0].get()
 
     def initial_state(self) -> Any:
-        with default_stream(self._device):
+        with computing(self._device):
             return self._scan(0, 0).initial_state()
 
     def scan(
         self, layer: int, direction: int, parts: Sequence[np.ndarray], state: Any
     ) -> np.ndarray:
-        with default_stream(self._device):
+        with computing(self._device):
             gates = self._stack.gates(
                 layer, slice(None), slice(direction, direction + 1), [self._joined(parts)]
             )
@@ -297,14 +299,14 @@ class CudaNetwork:
             return out[0].get()
 
     def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        with default_stream(self._device):
+        with computing(self._device):
             encoded, layers = self._joined(parts[:1]), self._joined(parts[1:])
             out = self._empty(len(parts[0]), self.config.hidden_size)
             self._stack.combine(slice(None), encoded, layers, out)
             return out[0].get()
 
     def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        with default_stream(self._device):
+        with computing(self._device):
             result = self._empty(*mags.shape)
             self._stack.decode(self._joined([z]), upload(self._device, mags, np.float32), result)
             host = result[0].get()
@@ -330,7 +332,7 @@ class CudaNetwork:
         def new_activations(nb_targets: int, nb_parts: int, width: int) -> Activations:
             return on_card(self._device, nb_targets, nb_frames, nb_parts, width)
 
-        with default_stream(self._device):
+        with computing(self._device):
             store = new_activations(1, 1, self.config.hidden_size)
             spans = spans_of(nb_frames, _STEP_FRAMES)
             for start, stop in spans:

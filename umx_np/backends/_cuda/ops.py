@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...errors import ShapeError
+from ...errors import DeviceError, ShapeError
 
 if TYPE_CHECKING:
     from .device import Device
@@ -28,14 +28,30 @@ _FILTER_ROWS = 8
 SCALE_FACTOR = 10.0
 
 
+MEMORY_REMEDY = (
+    "use shorter filter windows (wiener_win_len), fewer targets, or device='cpu', and end what "
+    "else uses the card"
+)
+
+
 @contextmanager
-def default_stream(device: Device) -> Iterator[None]:
+def computing(device: Device, what: str = "this operation") -> Iterator[None]:
     """Make the card and its default stream current, whatever the caller's thread uses.
 
     What is shared, such as weights, is then always used in the stream that it was made in.
+
+    Raises
+    ------
+    DeviceError
+        If the card has too little memory for `what`.
     """
-    with device.active(), device.xp.cuda.Stream.null:
-        yield
+    try:
+        with device.active(), device.xp.cuda.Stream.null:
+            yield
+    except device.out_of_memory as error:
+        raise DeviceError(
+            f"{device.name} has too little memory for {what}: {error}; {MEMORY_REMEDY}"
+        ) from error
 
 
 def grid_of(width: int, rows: int) -> tuple[int, int]:
