@@ -289,10 +289,10 @@ class _Track:
         for first, mix in self._spectra(self.plan.decode_frames):
             estimates = self._estimates(first, mix, statistics)
             start, signals = adder.add(first, self.transform.inverse(estimates))
-            self.pace.step(_SHARES[2] / nb_passes * mix.shape[1] / self.nb_frames)
             del estimates
             if signals.shape[1]:
                 self.outlet.send(start, signals.reshape(self.engine.nb_stems, -1, signals.shape[1]))
+            self.pace.step(_SHARES[2] / nb_passes * mix.shape[1] / self.nb_frames)
             # While the card computes this block, the caller gets the one before.
             if self.outlet.under_way > 1:
                 yield self.outlet.receive()
