@@ -299,11 +299,13 @@ class TestStreams:
         force(monkeypatch)
         model, audio = on_card(niter=1), music(2000)
         expected = model(audio)[0]
-        position = 0
+        position, before = 0, np.empty(0)
         for start, stems in separate_blocks(model, ArraySource(audio[0])):
             assert start == position
             position += stems.shape[2]
             np.testing.assert_array_equal(stems, expected[:, :, start:position])
+            assert not np.shares_memory(before, stems)
+            before = stems
         assert position == 2000
 
 
