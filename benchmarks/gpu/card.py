@@ -52,7 +52,7 @@ _PARTS = {
     "kernels for the processor": ("umx_np._kernels.cpu", "python -m pip install -e ."),
     "sound files": ("soundfile", "python -m pip install -e ."),
     "resampling, data sets": ("soxr", "python -m pip install -e ."),
-    "kernels of training": ("numba.cuda", "python -m pip install -e '.[cuda12]' (or cuda13)"),
+    "training": ("numba_cuda", "python -m pip install -e '.[cuda12]' (or cuda13)"),
 }
 
 

@@ -77,7 +77,7 @@ def _frames(context: Context, recorder: Recorder) -> None:
 
 
 def _transform(context: Context, recorder: Recorder) -> None:
-    from umx_np.backends._cuda.transform import DeviceTransform
+    from umx_np.backends._cuda.transform import DeviceTransform, make_tables
 
     ops, rng = backend_of(context), context.rng("transform")
     n_fft, n_hop = context.size((4096, 1024), (64, 16))
@@ -93,7 +93,9 @@ def _transform(context: Context, recorder: Recorder) -> None:
     )
     geometry = StftGeometry(n_fft, n_hop)
     nb_frames = geometry.nb_frames(x.shape[1])
-    on_card = DeviceTransform(context.device, geometry)
+    with context.device.active():
+        tables = make_tables(context.device, geometry, None)
+    on_card = DeviceTransform(context.device, geometry, tables)
     first = nb_frames // 3
     part = on_card.forward(context.xp.asarray(x), first=first, nb_frames=nb_frames - first)
     recorder.check(

@@ -4,21 +4,69 @@ from __future__ import annotations
 
 import re
 import time
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 from umx_np.backends._cuda.compiling import SOURCES, kernels, read_source
 
+from . import scans, training_scans
 from .context import Context
 from .record import Case, Recorder, Skip
 
+# Units of one direction of umxhq, umxl and umxm; targets times directions, and samples of a batch.
+_UNITS, _NB_SEQUENCES, _NB_SAMPLES = (256, 512, 128), 8, 16
+
+
+class Build(NamedTuple):
+    """A kernel to compile.
+
+    Attributes
+    ----------
+    name : str
+    defines : mapping
+        Values of macros.
+    """
+
+    name: str
+    defines: Mapping[str, Any]
+
 
 def cases(context: Context) -> list[Case]:
-    """One for each source, with all variants that its header names."""
+    """One for each source."""
     return [
         Case(path.name, partial(_compile, context, path.name), 120.0)
         for path in sorted(SOURCES.glob("*.cu"))
     ]
+
+
+def builds(context: Context, source: str) -> list[Build]:
+    """Kernels of a source as this card uses them: recurrent ones in the sizes of the models."""
+    if source.startswith(("scan_", "batch_scan_")):
+        return _recurrent(context).get(source, [])
+    names = kernels(read_source(source))
+    return [Build(name, defines) for defines in variants(source) for name in names]
+
+
+@lru_cache(maxsize=1)
+def _recurrent(context: Context) -> dict[str, list[Build]]:
+    """Kernels of all plans, by source."""
+    found: dict[str, list[Build]] = {}
+    for hidden in context.size(_UNITS, (16,)):
+        for variant in scans.variants(context, hidden, _NB_SEQUENCES):
+            plan = variant.plan
+            found.setdefault(plan.source, []).append(Build(plan.kernel, plan.defines))
+        for math in ("float32", "tf32"):
+            for trained in training_scans.variants(context, hidden, _NB_SAMPLES, math):
+                kind = trained.plan.kind
+                found.setdefault(f"batch_scan_{kind}.cu", []).extend(
+                    Build(f"batch_scan_{direction}_{kind}", trained.plan.defines)
+                    for direction in ("forward", "backward")
+                )
+    return {
+        source: list({str(build): build for build in listed}.values())
+        for source, listed in found.items()
+    }
 
 
 def variants(name: str) -> list[dict[str, str]]:
@@ -31,13 +79,6 @@ def variants(name: str) -> list[dict[str, str]]:
     return found or [{}]
 
 
-def first_architecture(name: str) -> int:
-    """Least compute capability that a source is for, times ten."""
-    text = (SOURCES / name).read_text(encoding="utf-8")
-    stated = re.search(r"^// from: sm_(\d+)\s*$", text, re.MULTILINE)
-    return max(int(stated[1]) if stated else 0, 90 if "__cluster_dims__" in text else 0)
-
-
 def may_spill(name: str) -> set[str]:
     """Kernels that the header of a source allows to spill registers."""
     text = (SOURCES / name).read_text(encoding="utf-8")
@@ -46,26 +87,24 @@ def may_spill(name: str) -> set[str]:
 
 
 def _compile(context: Context, source: str, recorder: Recorder) -> None:
-    device = context.device
-    major, minor = device.compute_capability
-    if first_architecture(source) > 10 * major + minor:
-        raise Skip(f"it is for compute capability {first_architecture(source) / 10:g} and later")
+    wanted = builds(context, source)
+    if not wanted:
+        raise Skip("this card does not use it for the sizes of the published models")
     rows: list[dict[str, Any]] = []
     begin = time.perf_counter()
-    for defines in variants(source):
-        for name in kernels(read_source(source)):
-            kernel = device.kernel(source, name, defines=defines)
-            rows.append(
-                {
-                    "kernel": name,
-                    "defines": defines,
-                    "registers": kernel.registers,
-                    "spilled_bytes": kernel.local_bytes,
-                    "static_shared": kernel.static_shared,
-                    "max_threads": kernel.max_threads,
-                    "cluster": kernel.cluster,
-                }
-            )
+    for name, defines in wanted:
+        kernel = context.device.kernel(source, name, defines=defines)
+        rows.append(
+            {
+                "kernel": name,
+                "defines": dict(defines),
+                "registers": kernel.registers,
+                "spilled_bytes": kernel.local_bytes,
+                "static_shared": kernel.static_shared,
+                "max_threads": kernel.max_threads,
+                "cluster": kernel.cluster,
+            }
+        )
     seconds = round(time.perf_counter() - begin, 2)
     recorder.detail(source, {"seconds": seconds, "kernels": rows})
     allowed = may_spill(source)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from umx_np.config import ModelConfig
@@ -92,11 +94,15 @@ def bundle(context: Context, name: str = "umxhq", targets: int | None = None) ->
     targets : int or None
         How many targets; None means all.
     """
-    seed = context.options.seed
     names = ("speech", "noise") if name == "umxse" else ("vocals", "drums", "bass", "other")
-    names = names[:targets]
-    if not context.options.small:
-        return random_bundle(name, seed, names)
+    return _bundle(name, names[:targets], context.options.seed, context.options.small)
+
+
+# Random numbers for a hundred million weights take seconds.
+@lru_cache(maxsize=2)
+def _bundle(name: str, targets: tuple[str, ...], seed: int, small: bool) -> ModelBundle:
+    if not small:
+        return random_bundle(name, seed, targets)
     nb_channels = 1 if name == "umxse" else 2
     config = ModelConfig(nb_bins=33, nb_channels=nb_channels, hidden_size=16, max_bin=25)
-    return random_bundle_of(config, names, seed=seed)
+    return random_bundle_of(config, targets, seed=seed)

@@ -58,6 +58,11 @@ def openunmix_on_card(context: Context, *modules: str) -> SimpleNamespace:
         raise Skip(str(error)) from error
 
 
+def mixed_precision(torch: Any, *, enabled: bool) -> Any:
+    """Context in which torch multiplies in bfloat16 where it thinks that right."""
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=enabled)
+
+
 def to_card(value: Any) -> Any:
     """Move a tensor or a module of torch to the card."""
     return value.to(DEVICE)

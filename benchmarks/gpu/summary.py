@@ -119,11 +119,16 @@ def _checks(document: Mapping[str, Any], section: Mapping[str, Any]) -> str:
 
 def _failures(section: Mapping[str, Any]) -> list[str]:
     """A line for everything that did not pass, and why."""
-    lines = [
-        f"{section['name']}, {case['name']}: {case['status']}: {_cut(first_line(case['reason']))}"
-        for case in section["cases"]
-        if case["status"] != PASSED
-    ]
+    # One reason may concern many.
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for case in section["cases"]:
+        if case["status"] != PASSED:
+            key = case["status"], _cut(first_line(case["reason"]))
+            reasons.setdefault(key, []).append(case["name"])
+    lines = []
+    for (status, reason), names in reasons.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        lines.append(f"{section['name']}, {names[0]}{more}: {status}: {reason}")
     lines += [f"{section['name']}: {_cut(first_line(note))}" for note in section["notes"]]
     if not lines and section["status"] != PASSED:
         reason = _cut(first_line(section["reason"]))

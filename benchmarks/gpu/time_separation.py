@@ -58,10 +58,9 @@ def _alone(context: Context, name: str, recorder: Recorder) -> None:
         timed = Timed(kind, partial(separator, song), host_clock(context.device.synchronize))
         timing = take_turns([timed], repeats=7, seconds=15.0)[kind]
         recorder.timings({f"{name}, {kind}, alone": timing})
-        recorder.row(f"separate {_LENGTHS[0]:g} s, {name}, {kind}", "s", timing)
-        recorder.row(
-            f"memory for {_LENGTHS[0]:g} s, {name}, {kind}", "MB", pool.total_bytes() / 1e6
-        )
+        figure = f"{song.shape[-1] / material.RATE:g} s, {name}, {kind}"
+        recorder.row(f"separate {figure}", "s", timing)
+        recorder.row(f"memory for {figure}", "MB", pool.total_bytes() / 1e6)
         del separator, timed
         gc.collect()
     recorder.detail(f"status_after_{name}", working_status(context))
@@ -78,7 +77,7 @@ def _beside(context: Context, name: str, kind: str, recorder: Recorder) -> None:
         return theirs(to_card(torch.from_numpy(song))).cpu().numpy()
 
     with torch.inference_mode(), arithmetic(torch, kind):
-        seconds, song, expected = _longest(context, name, torch, run_theirs)
+        song, expected = _longest(context, name, torch, run_theirs)
         actual = ours(song)
         bound = _AGREEMENT.get(kind, _AGREEMENT["TF32"])
         for k, stem in enumerate(ours.target_names):
@@ -93,7 +92,7 @@ def _beside(context: Context, name: str, kind: str, recorder: Recorder) -> None:
         ]
         # The comparison warmed both up.
         times = take_turns(cases, repeats=7, seconds=30.0, warmup=1)
-    peer = f"openunmix (torch, {kind})"
+    seconds, peer = song.shape[-1] / material.RATE, f"openunmix (torch, {kind})"
     recorder.timings(times, f"{name}, {kind}: ")
     recorder.row(
         f"separate {seconds:g} s, {name}, {'float32' if kind == 'defaults' else kind}",
@@ -112,14 +111,12 @@ def _beside(context: Context, name: str, kind: str, recorder: Recorder) -> None:
     )
 
 
-def _longest(
-    context: Context, name: str, torch: Any, run: Any
-) -> tuple[float, np.ndarray, np.ndarray]:
+def _longest(context: Context, name: str, torch: Any, run: Any) -> tuple[np.ndarray, np.ndarray]:
     """The longest song that PyTorch has memory for, and its stems."""
     for seconds in _LENGTHS:
         song = _song(context, name, seconds)
         try:
-            return seconds, song, run(song)
+            return song, run(song)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
     raise Skip(f"openunmix has too little memory for {_LENGTHS[-1]:g} s")

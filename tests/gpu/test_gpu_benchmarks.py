@@ -463,4 +463,3 @@ class TestCompiling:
     def test_every_source_is_compiled_in_its_variants(self):
         for path in compiling.SOURCES.glob("*.cu"):
             assert compiling.variants(path.name)
-            assert compiling.first_architecture(path.name) in (0, 75, 80, 90)
