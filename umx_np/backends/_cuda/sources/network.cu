@@ -12,7 +12,7 @@
 #endif
 
 /* Computes      out[n, t, c, b] = (mags[t, c, b] + shift[n, c, b]) * gain[n, c, b]
- * Arguments     mags (nb_rows, nb_channels, nb_bins) IN,
+ * Arguments     mags (nb_rows, nb_channels, nb_bins) IN, 0 beyond the last bin,
  *               shift, gain (nb_batches, nb_channels, nb_read) IN; a gain of 0 makes a bin that the
  *               network does not read 0,
  *               out (nb_batches, nb_rows, nb_channels, nb_read) OUT
@@ -27,10 +27,11 @@ extern "C" __global__ void normalise(const float* __restrict__ mags,
     const int width = nb_channels * nb_read;
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= width) return;
-    const int source = k / nb_read * nb_bins + k % nb_read;
+    const int b = k % nb_read;
+    const float* source = mags + k / nb_read * nb_bins + b;
     for (long long row = blockIdx.y; row < (long long)nb_batches * nb_rows; row += gridDim.y) {
         const long long n = row / nb_rows, t = row % nb_rows;
-        const float value = mags[t * nb_channels * nb_bins + source];
+        const float value = b < nb_bins ? source[t * nb_channels * nb_bins] : 0.0f;
         out[row * width + k] = (value + shift[n * width + k]) * gain[n * width + k];
     }
 }
