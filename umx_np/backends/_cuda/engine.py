@@ -395,14 +395,14 @@ class CudaEngine:
         hidden = self.config.hidden_size
         gradient = self._padded(hidden, nb_channels * read)
         self._gemm(d_z1, shifted, gradient, trans_a=True)
+        sums = None if norm.training else self._column_sums(d_z1)
         self._kernels.reduce(
             "input_gradients",
             tiled(read, hidden),
-            *(gradient, p["fc1.weight"], p["input_scale"]),
-            *(p["bn1.weight"], norm.variance, g["bn1.bias"]),
+            *(gradient, p["fc1.weight"], p["input_scale"], sums),
             *(g["fc1.weight"], g["input_scale"], g["input_mean"]),
             nb_sums=2 * read,
-            sizes=(hidden, nb_channels, read, _stride(gradient), _EPS, norm.training),
+            sizes=(hidden, nb_channels, read, _stride(gradient)),
         )
 
     def _input_gradient(self, d_z1: Array, x: Array, p: FlatTensors) -> Array:
@@ -452,6 +452,18 @@ class CudaEngine:
             nb_sums=directions * gates,
             sizes=(rows, gates, np.int64(distance)),
         )
+
+    def _column_sums(self, matrix: Array) -> Array:
+        rows, columns = matrix.shape
+        out = self._empty(2, columns)
+        self._steps.reduce(
+            "bias_gradients",
+            tiled(columns, rows),
+            *(self.device.xp.ascontiguousarray(matrix), out[0], out[1]),
+            nb_sums=columns,
+            sizes=(rows, columns, np.int64(0)),
+        )
+        return out[0]
 
     def _drop(
         self, x: Array, masks: Sequence[Array] | CounterMasks, layer: int, out: Array

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from .device import Device
 
 _THREADS = 256
-# Blocks of a multiprocessor: enough to hide that memory is slow.
-_BLOCKS = 8
+# Blocks of a multiprocessor: enough to hide that memory is slow. Numba warns of grids of fewer than
+# 128; a few that find nothing to do cost nothing.
+_BLOCKS, _FEWEST_BLOCKS = 8, 128
 
 
 def require_numba_cuda() -> None:
@@ -70,8 +71,9 @@ class Launcher:
         from numba import cuda
 
         device = self.device
-        blocks = min(-(-count // _THREADS), _BLOCKS * device.multiprocessors)
+        most = _BLOCKS * device.multiprocessors
+        blocks = max(min(-(-count // _THREADS), most), _FEWEST_BLOCKS)
         views = [self.view(a) if isinstance(a, device.xp.ndarray) else a for a in arguments]
         with device.active(), cuda.gpus[device.index]:
             stream = cuda.external_stream(device.xp.cuda.get_current_stream().ptr)
-            kernel[max(blocks, 1), _THREADS, stream](*views)
+            kernel[blocks, _THREADS, stream](*views)

@@ -11,6 +11,9 @@
 #define COLUMNS 32
 #define LANES 8
 #define THREADS (COLUMNS * LANES)
+// What the launch bounds of a kernel name besides THREADS: with more blocks of a multiprocessor in
+// mind, compilers spill registers of some kernels.
+#define BLOCKS 2
 // Rows of a piece, and elements of one where arrays are flat.
 #define PIECE 64
 #define FLAT_PIECE 4096
@@ -61,17 +64,17 @@ struct Tile {
           flag((unsigned*)(scratch + THREADS)) {}
 
     // Writes down the sum of this piece; `index` numbers all columns that there are.
-    __device__ void put(double value, double* partials, int index, int nb_sums) const {
+    __device__ __forceinline__ void put(double value, double* partials, int index, int nb_sums) const {
         value = sum_of_lanes(value, scratch);
         if (threadIdx.y == 0 && inside) partials[(size_t)blockIdx.y * nb_sums + index] = value;
     }
 
-    __device__ bool is_last(unsigned* counters) const {
+    __device__ __forceinline__ bool is_last(unsigned* counters) const {
         return is_last_block(counters + blockIdx.z * gridDim.x + blockIdx.x, gridDim.y, flag);
     }
 
     // Sum of all pieces, in lane 0 of the last block.
-    __device__ double total(const double* partials, int index, int nb_sums) const {
+    __device__ __forceinline__ double total(const double* partials, int index, int nb_sums) const {
         double value = 0.0;
         if (inside)
             for (int piece = threadIdx.y; piece < gridDim.y; piece += LANES)
@@ -79,7 +82,7 @@ struct Tile {
         return sum_of_lanes(value, scratch);
     }
 
-    __device__ bool writes() const { return threadIdx.y == 0 && inside; }
+    __device__ __forceinline__ bool writes() const { return threadIdx.y == 0 && inside; }
 };
 
 // A piece of a flat array, that a block of THREADS along x adds up.
@@ -91,7 +94,7 @@ struct Strip {
         : scratch((double*)memory), flag((unsigned*)(scratch + THREADS)) {}
 
     // Sum over the block, in thread 0.
-    __device__ double sum(double value) const {
+    __device__ __forceinline__ double sum(double value) const {
         value = warp_sum(value);
         if (threadIdx.x % UMX_WARP == 0) scratch[threadIdx.x / UMX_WARP] = value;
         __syncthreads();
@@ -102,17 +105,17 @@ struct Strip {
     }
 
     // Writes down the sum of this piece.
-    __device__ void put(double value, double* partials) const {
+    __device__ __forceinline__ void put(double value, double* partials) const {
         value = sum(value);
         if (threadIdx.x == 0) partials[blockIdx.x] = value;
     }
 
-    __device__ bool is_last(unsigned* counter) const {
+    __device__ __forceinline__ bool is_last(unsigned* counter) const {
         return is_last_block(counter, gridDim.x, flag);
     }
 
     // Sum of all pieces, in thread 0 of the last block.
-    __device__ double total(const double* partials) const {
+    __device__ __forceinline__ double total(const double* partials) const {
         double value = 0.0;
         for (int piece = threadIdx.x; piece < gridDim.x; piece += THREADS) value += partials[piece];
         return sum(value);

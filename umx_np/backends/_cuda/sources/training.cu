@@ -23,7 +23,7 @@ __device__ __forceinline__ float inverse_deviation(float variance, float eps) {
  * Parallel over bins (x) and rows (y, in strides)
  * Oracle        umx_np.nn.scaling.input_scaling_forward, without the scale: it goes to the weights
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 shift_input(const float* __restrict__ x, const float* __restrict__ mean, float* __restrict__ out,
             int nb_rows, int nb_channels, int nb_bins, int nb_read, int stride) {
     const int k = blockIdx.x * THREADS + threadIdx.x;
@@ -41,7 +41,7 @@ shift_input(const float* __restrict__ x, const float* __restrict__ mean, float* 
  * Parallel over bins (x) and rows (y, in strides)
  * Oracle        umx_np.nn.scaling.input_scaling_forward
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 scale_weight(const float* __restrict__ weight, const float* __restrict__ scale,
              float* __restrict__ out, int nb_rows, int nb_channels, int nb_read, int stride) {
     const int k = blockIdx.x * THREADS + threadIdx.x;
@@ -55,42 +55,39 @@ scale_weight(const float* __restrict__ weight, const float* __restrict__ scale,
 
 /* Computes      with W' = W scale, z1 = W' (x + mean) and G = d_z1^T (x + mean), the gradient of W':
  *               d_W = G scale,  d_scale[k] = sum over h and c of W G,
- *               d_mean[k] = scale[k] sum over h and c of W sums[h], where sums[h] = sum over rows of
- *               d_z1: 0 in training mode, since the batch norm takes any mean away, and otherwise
- *               what is left of the gradient of its bias
+ *               d_mean[k] = scale[k] sum over h and c of W sums[h]
  * Arguments     gradient (H, stride) IN G, weight (H, C, K) IN, scale (K) IN
- *               norm_weight, variance, d_norm_bias (H) IN  of bn1;  training
+ *               sums (H) IN  sums over the rows of d_z1, or null: in training mode they are 0, since
+ *               the batch norm takes any mean away
  *               d_weight (H, C, K), d_scale (K), d_mean (K) OUT
  *               partials (pieces, 2, K) scratch, counters (tiles) zero
  * Accumulates   =
  * Parallel over tiles of bins (x) and pieces of h (y)
  * Oracle        umx_np.nn.linear.linear_backward, umx_np.nn.scaling.input_scaling_backward
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 input_gradients(const float* __restrict__ gradient, const float* __restrict__ weight,
-                const float* __restrict__ scale, const float* __restrict__ norm_weight,
-                const float* __restrict__ variance, const float* __restrict__ d_norm_bias,
+                const float* __restrict__ scale, const float* __restrict__ sums,
                 float* __restrict__ d_weight, float* __restrict__ d_scale,
                 float* __restrict__ d_mean, double* partials, unsigned* counters, int hidden,
-                int nb_channels, int nb_read, int stride, float eps, int training) {
+                int nb_channels, int nb_read, int stride) {
     UMX_SHARED(memory);
     const Tile tile(memory, hidden, nb_read);
     const int k = tile.column;
     const float factor = tile.inside ? scale[k] : 0.0f;
     double scales = 0.0, means = 0.0;
     if (tile.inside)
-        for (int h = tile.first + threadIdx.y; h < tile.stop; h += LANES) {
-            const double sum =
-                training ? 0.0
-                         : norm_weight[h] * inverse_deviation(variance[h], eps) * d_norm_bias[h];
+        for (int h = tile.first + threadIdx.y; h < tile.stop; h += LANES)
             for (int c = 0; c < nb_channels; c++) {
-                const size_t place = ((size_t)h * nb_channels + c) * nb_read + k;
-                const float g = gradient[(size_t)h * stride + c * nb_read + k];
+                const int place = (h * nb_channels + c) * nb_read + k;
+                const float g = gradient[h * stride + c * nb_read + k];
                 d_weight[place] = g * factor;
                 scales += (double)weight[place] * g;
-                means += sum * weight[place];
             }
-        }
+    if (tile.inside && sums)
+        for (int h = tile.first + threadIdx.y; h < tile.stop; h += LANES)
+            for (int c = 0; c < nb_channels; c++)
+                means += (double)sums[h] * weight[(h * nb_channels + c) * nb_read + k];
     tile.put(scales, partials, k, 2 * nb_read);
     tile.put(means, partials, nb_read + k, 2 * nb_read);
     if (!tile.is_last(counters)) return;
@@ -113,7 +110,7 @@ input_gradients(const float* __restrict__ gradient, const float* __restrict__ we
  * Precision     sums of the distances from the first row, whose squares do not drown
  * Oracle        umx_np.nn.batchnorm.batch_statistics, update_running_statistics
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 batch_statistics(const float* __restrict__ z, float* __restrict__ mean,
                  float* __restrict__ variance, float* running_mean, float* running_variance,
                  double* partials, unsigned* counters, int nb_rows, int nb_features, int stride,
@@ -167,13 +164,13 @@ __device__ __forceinline__ void normalise(const float* __restrict__ z,
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 normalise_tanh(const float* z, const float* mean, const float* variance, const float* weight,
                const float* bias, float* out, int nb_rows, int nb_features, int stride, float eps) {
     normalise<false>(z, mean, variance, weight, bias, out, nb_rows, nb_features, stride, eps);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 normalise_relu(const float* z, const float* mean, const float* variance, const float* weight,
                const float* bias, float* out, int nb_rows, int nb_features, int stride, float eps) {
     normalise<true>(z, mean, variance, weight, bias, out, nb_rows, nb_features, stride, eps);
@@ -225,7 +222,7 @@ __device__ __forceinline__ void norm_sums(const float* d, const float* y, const 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 norm_sums_tanh(const float* d, const float* y, const float* z, const float* mean,
                const float* variance, float* d_weight, float* d_bias, double* partials,
                unsigned* counters, int nb_rows, int nb_features, int stride_d, int stride_y,
@@ -234,7 +231,7 @@ norm_sums_tanh(const float* d, const float* y, const float* z, const float* mean
                      nb_features, stride_d, stride_y, eps);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 norm_sums_relu(const float* d, const float* y, const float* z, const float* mean,
                const float* variance, float* d_weight, float* d_bias, double* partials,
                unsigned* counters, int nb_rows, int nb_features, int stride_d, int stride_y,
@@ -272,7 +269,7 @@ __device__ __forceinline__ void norm_backward(float* d, const float* y, const fl
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 norm_backward_tanh(float* d, const float* y, const float* z, const float* mean,
                    const float* variance, const float* weight, const float* d_weight,
                    const float* d_bias, int nb_rows, int nb_features, int stride_d, int stride_y,
@@ -281,7 +278,7 @@ norm_backward_tanh(float* d, const float* y, const float* z, const float* mean,
                          stride_d, stride_y, eps, training);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 norm_backward_relu(float* d, const float* y, const float* z, const float* mean,
                    const float* variance, const float* weight, const float* d_weight,
                    const float* d_bias, int nb_rows, int nb_features, int stride_d, int stride_y,
@@ -314,7 +311,7 @@ struct Output {
  * Parallel over tiles of features (x) and pieces of rows (y)
  * Oracle        umx_np.nn.scaling.output_scaling_forward, mask_forward
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 decode(const float* __restrict__ z, const float* __restrict__ x, const float* __restrict__ mean,
        const float* __restrict__ variance, const float* __restrict__ weight,
        const float* __restrict__ bias, const float* __restrict__ scale,
@@ -343,7 +340,7 @@ decode(const float* __restrict__ z, const float* __restrict__ x, const float* __
  * Parallel over tiles of bins (x), each with all channels, and pieces of rows (y)
  * Oracle        umx_np.nn.scaling.mask_backward, output_scaling_backward, umx_np.nn.batchnorm
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 decode_sums(const float* __restrict__ d_y, const float* __restrict__ x,
             const float* __restrict__ z, const float* __restrict__ mean,
             const float* __restrict__ variance, const float* __restrict__ weight,
@@ -399,7 +396,7 @@ decode_sums(const float* __restrict__ d_y, const float* __restrict__ x,
  * Parallel over tiles of features (x) and pieces of rows (y)
  * Oracle        umx_np.nn.scaling, umx_np.nn.batchnorm.batchnorm_backward
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 decode_backward(const float* __restrict__ d_y, const float* __restrict__ x, float* __restrict__ z,
                 const float* __restrict__ mean, const float* __restrict__ variance,
                 const float* __restrict__ weight, const float* __restrict__ bias,

@@ -12,7 +12,7 @@
  * Parallel over gates (x) and sequences (y)
  * Oracle        umx_np.nn.lstm.lstm_forward
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 add_biases(const float* __restrict__ bias_ih, const float* __restrict__ bias_hh,
            float* __restrict__ out, int nb_gates, long long distance) {
     const int j = blockIdx.x * THREADS + threadIdx.x, s = blockIdx.y;
@@ -27,7 +27,7 @@ add_biases(const float* __restrict__ bias_ih, const float* __restrict__ bias_hh,
  * Parallel over tiles of gates (x), pieces of rows (y), directions (z)
  * Oracle        umx_np.nn.lstm.lstm_backward, B8
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 bias_gradients(const float* __restrict__ d_gates, float* __restrict__ d_bias_ih,
                float* __restrict__ d_bias_hh, double* partials, unsigned* counters, int nb_rows,
                int nb_gates, long long distance) {
@@ -81,7 +81,7 @@ struct Philox {
  * Oracle        umx_np.nn.dropout.dropout_forward, dropout_backward; the mask depends on key,
  *               stream and n alone, and none is stored: the backward pass draws it again
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 dropout(const float* x, float* out, long long count, u64 key, unsigned stream, unsigned threshold,
         float scale) {
     const long long i = (long long)blockIdx.x * THREADS + threadIdx.x, quarter = (count + 3) / 4;
@@ -101,7 +101,7 @@ dropout(const float* x, float* out, long long count, u64 key, unsigned stream, u
  * Parallel over features (x) and rows (y, in strides)
  * Oracle        umx_np.nn.dropout.dropout_forward, dropout_backward
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 apply_mask(const float* x, const float* __restrict__ mask, float* out, int nb_rows,
            int nb_features) {
     const int f = blockIdx.x * THREADS + threadIdx.x;
@@ -135,7 +135,7 @@ __device__ __forceinline__ float go_on(double value) { return (float)(1.0 + (val
  * Parallel over elements
  * Oracle        umx_np.nn.loss.mse_loss
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 squared_error(const float* y, const float* __restrict__ target, float* d_y, double* loss, float* go,
               double* partials, unsigned* counter, long long count) {
     UMX_SHARED(memory);
@@ -165,7 +165,7 @@ squared_error(const float* y, const float* __restrict__ target, float* d_y, doub
  * Parallel over pieces of EXCERPT_ROWS rows (x) and excerpts (y)
  * Oracle        umx_np.nn.loss.log_mse_loss
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 excerpt_errors(const float* __restrict__ y, const float* __restrict__ target,
                const float* __restrict__ mixture, double* errors, double* energies,
                double* partials, unsigned* counters, int nb_rows, int row_stride,
@@ -206,7 +206,7 @@ excerpt_errors(const float* __restrict__ y, const float* __restrict__ target,
  * Parallel over pieces of EXCERPT_ROWS frames (x) and excerpts (y)
  * Oracle        umx_np.nn.loss.log_mse_loss
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 log_error_gradient(const float* y, const float* __restrict__ target,
                    const double* __restrict__ errors, const double* __restrict__ energies,
                    float* d_y, double* loss, float* go, int nb_frames, int nb_excerpts,
@@ -239,7 +239,7 @@ log_error_gradient(const float* y, const float* __restrict__ target,
  * Parallel over elements
  * Oracle        umx_np.optim.clip_grad_norm
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 gradient_norm(const float* __restrict__ x, const float* before, double* norm, float* go,
               double* partials, unsigned* counter, long long count, double max_norm) {
     UMX_SHARED(memory);
@@ -267,7 +267,7 @@ gradient_norm(const float* __restrict__ x, const float* before, double* norm, fl
  * Parallel over bins (x) and rows (y, in strides)
  * Oracle        numpy.mean(x, axis=1)
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 mean_of_channels(const float* __restrict__ x, float* __restrict__ out, int nb_rows,
                  int nb_channels, int nb_bins) {
     const int k = blockIdx.x * THREADS + threadIdx.x;
@@ -287,7 +287,7 @@ mean_of_channels(const float* __restrict__ x, float* __restrict__ out, int nb_ro
  * Parallel over elements (x) and items (y)
  * Oracle        umx_np.data.trackfolder.FixedSourcesTrackFolderDataset.sample
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 level_factors(const float* __restrict__ x, const double* __restrict__ levels,
               float* __restrict__ factors, double* partials, unsigned* counters, long long count,
               double faint) {
@@ -314,7 +314,7 @@ level_factors(const float* __restrict__ x, const double* __restrict__ levels,
  * Parallel over elements (x) and items (y)
  * Oracle        umx_np.data.trackfolder.FixedSourcesTrackFolderDataset.sample
  */
-extern "C" __global__ void __launch_bounds__(THREADS)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 scale_items(float* __restrict__ x, float* __restrict__ y, const float* __restrict__ factors,
             long long count) {
     const float factor = factors[blockIdx.y];
