@@ -89,7 +89,7 @@ def _rung(
     unit: str,
 ) -> None:
     timed = Timed(variant, run, cupy_events(context.xp))
-    timing = take_turns([timed], repeats=20, seconds=_SECONDS)[variant]
+    timing = take_turns([timed], repeats=context.size(20, 2), seconds=_SECONDS)[variant]
     recorder.timings({f"{kernel}, {variant}": timing})
     rate = work / timing.low if timing.low else 0.0
     recorder.rung(kernel, variant, 1e3 * timing.low, time_unit="ms", rate=rate, unit=unit)

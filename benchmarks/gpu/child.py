@@ -36,7 +36,8 @@ def main(arguments: list[str]) -> int:
         if case.name in skip:
             continue
         # A kernel that never ends may hold Python's lock; this thread does not need it.
-        faulthandler.dump_traceback_later(case.seconds, exit=True)
+        limit = case.seconds * context.options.patience
+        faulthandler.dump_traceback_later(limit, exit=True)
         status = recorder.run(case)
         faulthandler.cancel_dump_traceback_later()
         if status == ERROR and context.is_broken():

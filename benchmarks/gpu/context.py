@@ -34,6 +34,8 @@ class Options:
         Sizes that an emulator can compute.
     pool : bool
         Whether memory of the card is kept for the next allocation, as CuPy does.
+    patience : float
+        Factor for the time limits of cases, for tools that slow everything down.
     """
 
     device: int = 0
@@ -41,6 +43,7 @@ class Options:
     torch: bool = True
     small: bool = False
     pool: bool = True
+    patience: float = 1.0
 
 
 class Context:

@@ -16,8 +16,8 @@ from .context import Context
 from .record import Case, Recorder, Skip
 
 _TOOLS = ("memcheck", "racecheck")
-_CHECKED = ("check_operations", "check_scans", "check_training")
-_SECONDS = 100.0
+_CHECKED = ("check_scans", "check_training", "check_operations")
+_SECONDS = 75.0
 _SHOWN = 3000
 
 
@@ -35,7 +35,7 @@ def _run(context: Context, tool: str, name: str, recorder: Recorder) -> None:
     if program is None:
         raise Skip("compute-sanitizer is not on the PATH; it comes with the CUDA toolkit")
     # Arrays of their own, not parts of a pool: what is written beside them is then seen.
-    options = asdict(replace(context.options, small=True, torch=False, pool=False))
+    options = asdict(replace(context.options, small=True, torch=False, pool=False, patience=10.0))
     with tempfile.TemporaryDirectory() as folder:
         command = [program, "--tool", tool, "--print-limit", "20", "--error-exitcode", "99"]
         command += [sys.executable, "-m", "benchmarks.gpu.child", f"benchmarks.gpu.{name}"]

@@ -55,7 +55,7 @@ def _scan(context: Context, variant: Variant, recorder: Recorder) -> None:
         lambda: scan.run(on_card, state, out, reverse),
         cupy_events(context.xp),
     )
-    timing = take_turns([timed], repeats=9, seconds=4.0)[variant.name]
+    timing = take_turns([timed], repeats=context.size(9, 2), seconds=4.0)[variant.name]
     recorder.timings({f"{hidden} units, {variant.name}": timing})
     _rung(recorder, hidden, variant.name, timing, nb_frames, chosen=variant.chosen)
     if variant.chosen:
@@ -141,7 +141,7 @@ def _layer(context: Context, hidden: int, kind: str, recorder: Recorder) -> None
             Timed("umx_np", run_ours, cupy_events(xp)),
             Timed("cuDNN", run_theirs, torch_events(torch)),
         ]
-        times = take_turns(cases, repeats=9, seconds=12.0)
+        times = take_turns(cases, repeats=context.size(9, 2), seconds=12.0)
     recorder.timings(times, f"layer of {hidden} units, {kind}: ")
     recorder.row(
         f"layer, {_NB_TARGETS} targets, 2 x {hidden} units, {nb_frames} frames, {kind}",

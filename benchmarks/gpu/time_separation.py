@@ -56,7 +56,7 @@ def _alone(context: Context, name: str, recorder: Recorder) -> None:
         separator = _separator(context, name, precision)
         context.release()
         timed = Timed(kind, partial(separator, song), host_clock(context.device.synchronize))
-        timing = take_turns([timed], repeats=7, seconds=15.0)[kind]
+        timing = take_turns([timed], repeats=context.size(7, 2), seconds=15.0)[kind]
         recorder.timings({f"{name}, {kind}, alone": timing})
         figure = f"{song.shape[-1] / material.RATE:g} s, {name}, {kind}"
         recorder.row(f"separate {figure}", "s", timing)
@@ -91,7 +91,7 @@ def _beside(context: Context, name: str, kind: str, recorder: Recorder) -> None:
             Timed("openunmix", partial(run_theirs, song), host_clock(torch.cuda.synchronize)),
         ]
         # The comparison warmed both up.
-        times = take_turns(cases, repeats=7, seconds=30.0, warmup=1)
+        times = take_turns(cases, repeats=context.size(7, 2), seconds=30.0, warmup=1)
     seconds, peer = song.shape[-1] / material.RATE, f"openunmix (torch, {kind})"
     recorder.timings(times, f"{name}, {kind}: ")
     recorder.row(

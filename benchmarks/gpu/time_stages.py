@@ -145,7 +145,7 @@ def _profile(context: Context, name: str, precision: str, recorder: Recorder) ->
     separator(song)
     context.device.synchronize()
     runs = []
-    for _ in range(_REPEATS):
+    for _ in range(context.size(_REPEATS, 1)):
         profile = Profile(context.xp)
         with profile.attached():
             start = time.perf_counter()

@@ -153,7 +153,9 @@ def _alone(context: Context, kind: str, recorder: Recorder) -> None:
     step = our_step(context, kind)
     context.release()
     timed = Timed(kind, lambda: step(x, y), host_clock(context.device.synchronize))
-    timing = take_turns([timed], repeats=31, seconds=5.0, warmup=3)[kind]
+    timing = take_turns(
+        [timed], repeats=context.size(31, 2), seconds=5.0, warmup=context.size(3, 1)
+    )[kind]
     recorder.timings({f"alone, {kind}": timing})
     recorder.row(_figure(context, kind), "ms", timing)
     recorder.row(f"memory of training, {kind}", "MB", _pool_megabytes(context))
@@ -189,7 +191,9 @@ def _beside(context: Context, kind: str, recorder: Recorder) -> None:
             Timed("umx_np", lambda: mine(*ours), host_clock(context.device.synchronize)),
             Timed("torch", lambda: other(*theirs), host_clock(torch.cuda.synchronize)),
         ]
-        times = take_turns(cases, repeats=31, seconds=15.0, warmup=3)
+        times = take_turns(
+            cases, repeats=context.size(31, 2), seconds=15.0, warmup=context.size(3, 1)
+        )
     peer = f"openunmix (torch, {kind}, Adam fused=True)"
     recorder.timings(times, f"step, {kind}: ")
     recorder.row(
@@ -248,7 +252,7 @@ def _scan(context: Context, variant: Variant, nb_samples: int, recorder: Recorde
         Timed("forward", lambda: on_card.forward(scan), forward),
         Timed("backward", lambda: on_card.backward(scan, saved), backward),
     ]
-    for name, timing in take_turns(cases, repeats=15, seconds=6.0).items():
+    for name, timing in take_turns(cases, repeats=context.size(15, 2), seconds=6.0).items():
         recorder.timings({f"{variant.name}, {name}": timing})
         _rung(recorder, variant, name, timing, (nb_frames, nb_samples, hidden))
 

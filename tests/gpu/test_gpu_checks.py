@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ from helpers.upstream import Upstream
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from benchmarks.gpu import peers, record, summary
+from benchmarks.gpu import check_precision, compiling, peers, record, sanitize, summary
 from benchmarks.gpu.context import Context, Options
 from benchmarks.gpu.record import Recorder
 from umx_np.backends._cuda.network import NetworkStack
@@ -68,6 +69,28 @@ def test_all_checks_of_training_pass(context: Context, monkeypatch: pytest.Monke
     recorder = run("check_training", context)
     assert set(statuses(recorder).values()) == {"passed"}
     assert {check["case"] for check in recorder.checks} == set(statuses(recorder))
+
+
+def test_without_the_package_for_training_the_rest_is_checked(context: Context) -> None:
+    """No card is found under its name here, as if a package were missing."""
+    recorder = run("check_training", context)
+    assert {row["status"] for row in recorder.cases} == {record.PASSED, record.SKIPPED}
+
+
+def test_every_kernel_is_compiled(context: Context) -> None:
+    recorder = run("compiling", context)
+    assert set(statuses(recorder).values()) == {"passed"}
+    sources = {path.name for path in compiling.SOURCES.glob("*.cu")}
+    assert set(recorder.as_dict()["details"]) == sources
+
+
+@pytest.mark.parametrize("module", ["time_training", "time_data"])
+def test_training_is_timed(module: str, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend_on(context.device, monkeypatch)
+    recorder = run(module, context)
+    assert set(statuses(recorder).values()) <= {"passed", "skipped --skip-torch"}
+    assert all(check["passed"] for check in recorder.checks)
+    assert recorder.as_dict()["rows"]
 
 
 @pytest.mark.parametrize("module", TIMES)
@@ -147,6 +170,52 @@ def test_a_separation_with_another_network_fails(
     assert {row["status"] for row in recorder.cases} == {record.FAILED}
 
 
+def test_the_sdr_is_that_of_seconds_with_sound() -> None:
+    true = np.zeros((2, 3 * 44100))
+    true[:, :88200] = 1.0
+    estimate = true.copy()
+    estimate[:, :44100] += 0.1
+    estimate[:, 44100:] += 0.01
+    assert check_precision.sdr(true, estimate) == pytest.approx(30.0)
+    assert np.isnan(check_precision.sdr(0 * true, estimate))
+
+
+# -- under another program -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sanitizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in place of compute-sanitizer, first on the PATH."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path / "compute-sanitizer"
+
+
+@pytest.mark.parametrize(
+    ("summary_line", "status"),
+    [
+        ("========= ERROR SUMMARY: 0 errors", "passed"),
+        ("========= ERROR SUMMARY: 2 errors", "failed"),
+        ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)", "passed"),
+        ("========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)", "failed"),
+        ("no device", "error"),
+    ],
+)
+def test_what_compute_sanitizer_finds(
+    context: Context, sanitizer: Path, summary_line: str, status: str
+) -> None:
+    sanitizer.write_text(f"#!/bin/sh\necho '{summary_line}'\n")
+    sanitizer.chmod(0o755)
+    recorder = Recorder()
+    for case in sanitize.cases(context):
+        assert recorder.run(case) == status
+
+
+def test_without_compute_sanitizer(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sanitize.shutil, "which", lambda program: None)
+    recorder = run("sanitize", context)
+    assert {row["status"] for row in recorder.cases} == {record.SKIPPED}
+
+
 # -- beside PyTorch, on the processor in place of a card -------------------------------------------
 
 
@@ -185,9 +254,13 @@ def torch_context(monkeypatch: pytest.MonkeyPatch) -> Context:
 
 @pytest.mark.parity
 @pytest.mark.parametrize(
-    ("module", "case"), [("time_scans", "layer"), ("time_separation", "umxhq")]
+    ("module", "case"),
+    [("time_scans", "layer"), ("time_separation", "umxhq"), ("time_training", "beside")],
 )
-def test_outputs_beside_torch_are_compared(module: str, case: str, torch_context: Context) -> None:
+def test_outputs_beside_torch_are_compared(
+    module: str, case: str, torch_context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend_on(torch_context.device, monkeypatch)
     recorder = run(module, torch_context, case)
     assert set(statuses(recorder).values()) == {"passed"}
     assert recorder.checks
