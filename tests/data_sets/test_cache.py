@@ -57,6 +57,19 @@ def raw_file(store: CachedFiles) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", ["16.wav", "24.wav", "8.wav"])
+def test_whole_clips_in_as_few_bits_as_they_need(store: CachedFiles, name: str) -> None:
+    path = store.folder.parent / name
+    sf.write(path, noise(3000), 8000, subtype=FORMATS[name])
+    for files in (store, AudioFiles()):
+        samples = files.read_all(Clip(path))
+        if name in EXACT_IN_16_BITS:
+            assert samples.dtype == np.int16
+            samples = samples / np.float32(files_module.FULL_SCALE)
+        assert samples.dtype == np.float32
+        np.testing.assert_array_equal(samples, files.read(Clip(path)))
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_the_cache_changes_no_sample(tmp_path: Path, store: CachedFiles, name: str) -> None:
     path = tmp_path / name

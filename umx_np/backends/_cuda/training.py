@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Array = Any
 
 # Memory for the frames that are transformed at a time, and their spectra.
-_TRANSFORM_BYTES = 256 << 20
+_TRANSFORM_BYTES = 512 << 20
 
 
 class Reading:
