@@ -156,9 +156,9 @@ def test_order_of_threads_changes_nothing(plan: Plan) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_model_has_the_same_order_of_sums(emulated_device, plan: Plan) -> None:
-    if plan.kind == "step":
-        pytest.skip("the model is of persistent scans")
+@pytest.mark.parametrize("name", [name for name in PLANS if name != "step"])
+def test_model_has_the_same_order_of_sums(emulated_device, name: str) -> None:
+    plan = PLANS[name]
     case = Case(plan.hidden, 1, 5, plan.samples)
     case.bias[:] = 0.0
     run = Run(emulated_device, case, plan)
@@ -470,12 +470,13 @@ def test_mistakes_are_found(sources: Path, mistake: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("math", ["float32", "tf32"])
-def test_real_layer_on_the_emulator(math: str) -> None:
-    """512 threads in each of 8 blocks of each cluster."""
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize(("kind", "tiles"), [("cluster", 1), ("cooperative", 2)])
+def test_real_layer_on_the_emulator(kind: str, tiles: int, tensor: bool) -> None:
+    """256 or 512 threads in each of 8 blocks of a group."""
     case = Case(256, 1, 3, 4)
-    run = Run(emulated("shuffled", 1), case, Plan("cluster", 256, 8, 32, tensor=math == "tf32"))
-    run.check(case, BOUND[math == "tf32"])
+    plan = Plan(kind, 256, 8, 32, tiles=tiles, tensor=tensor)
+    Run(emulated("shuffled", 1), case, plan).check(case, BOUND[tensor])
 
 
 @pytest.mark.gpu

@@ -10,11 +10,10 @@ import pytest
 
 from umx_np.backends._cuda.batch_plan import (
     KINDS,
-    MOST_REGISTERS,
     OTHER_REGISTERS,
-    REGISTERS,
     Plan,
     choose,
+    registers_of,
 )
 from umx_np.errors import DeviceError
 from umx_np.nn.lstm import lstm_backward, lstm_forward
@@ -72,6 +71,12 @@ def test_choices(card: str, hidden: int, math: str) -> None:
     assert str(plan).startswith(plan.kind)
 
 
+def test_registers() -> None:
+    # 17 warps put five into one quarter of a multiprocessor.
+    threads = (32, 256, 320, 512, 544, 1024)
+    assert [registers_of(n) for n in threads] == [255, 255, 168, 128, 96, 64]
+
+
 @pytest.mark.parametrize("card", CARDS)
 @pytest.mark.parametrize("hidden", [1, 7, 64, 100, 128, 192, 256, 257, 384, 512, 768, 1024])
 def test_every_choice_fits_its_card(card: str, hidden: int) -> None:
@@ -106,8 +111,7 @@ def _check_fit(plan: Plan, card: Card) -> None:
         assert threads <= 1024
         if plan.kind != "step":
             assert shared < depth
-            held = (depth - shared) * step
-            assert held <= min(REGISTERS // threads, MOST_REGISTERS) - OTHER_REGISTERS
+            assert (depth - shared) * step <= registers_of(threads) - OTHER_REGISTERS
 
 
 def test_kinds_can_be_excluded() -> None:

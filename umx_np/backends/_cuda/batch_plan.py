@@ -30,11 +30,14 @@ STRETCH = 16
 TENSOR_COLUMNS = 32
 BANKS = 32
 
-# A multiprocessor has 64 Ki registers, a thread at most 255 and an even eighth of them; what a
-# scan needs besides weights was found by compiling it.
-REGISTERS = 65536
+# The warps of a block are spread over the quarters of a multiprocessor, each with registers of its
+# own, given in eights. What a scan needs besides weights was found by compiling it.
+QUARTERS = 4
+QUARTER_REGISTERS = 16384
 MOST_REGISTERS = 255
-OTHER_REGISTERS = 60
+OTHER_REGISTERS = 64
+TENSOR_FORWARD_REGISTERS = 92
+CROWDED_REGISTERS = 16  # more in blocks of more than the usual threads
 MOST_THREADS = 1024
 # Lanes share the depth of a product; with fewer weights each, exchanging sums costs more than it
 # brings, and with more threads than this there are too few registers.
@@ -61,8 +64,8 @@ CLUSTER_CLOCKS = 700
 COOPERATIVE_CLOCKS = 2200
 CLOCKS_PER_PART = 12  # to add up what one more part has sent
 SHARED_BYTES_PER_CLOCK = 128
-# A multiprocessor issues from four places; fewer warps leave some of them idle.
-BUSY_THREADS = 4 * WARP
+# Fewer warps leave some quarters idle.
+BUSY_THREADS = QUARTERS * WARP
 # Pieces that do not divide the layer check each weight for being there; not for a small gain.
 PADDING_PENALTY = 1.05
 
@@ -324,16 +327,29 @@ def _lanes(rows: int, depth: int, possible: Sequence[int]) -> int:
     return max(fitting, default=possible[0])
 
 
+def registers_of(threads: int) -> int:
+    """Most registers of a thread in a block of so many."""
+    warps = -(-threads // WARP)
+    each = QUARTER_REGISTERS // (-(-warps // QUARTERS) * WARP)
+    return min(each // 8 * 8, MOST_REGISTERS)
+
+
 def _split_weights(plan: Plan) -> Plan | None:
     """Weights that do not fit into registers go to shared memory; None if threads are too many."""
     shared = []
-    for threads, depth, step in (
-        (plan.forward_threads, plan.forward_depth, plan.forward_step),
-        (plan.backward_threads, plan.backward_depth, plan.backward_step),
+    for threads, depth, step, others in (
+        (
+            plan.forward_threads,
+            plan.forward_depth,
+            plan.forward_step,
+            TENSOR_FORWARD_REGISTERS if plan.tensor else OTHER_REGISTERS,
+        ),
+        (plan.backward_threads, plan.backward_depth, plan.backward_step, OTHER_REGISTERS),
     ):
         if threads > MOST_THREADS:
             return None
-        registers = min(REGISTERS // threads // 8 * 8, MOST_REGISTERS) - OTHER_REGISTERS
+        crowded = CROWDED_REGISTERS if threads > USUAL_THREADS else 0
+        registers = registers_of(threads) - others - crowded
         if registers < step:
             return None
         shared.append(max(0, depth - registers // step))

@@ -50,6 +50,9 @@
 #define BACKWARD_SHARED 0
 #endif
 
+// How many of them a thread reads ahead: reading all would take the registers that this saves.
+#define SHARED_AHEAD 2
+
 static_assert(UNITS % 4 == 0, "a vector of four units must belong to one part");
 static_assert(PARTS * UNITS >= HIDDEN, "every unit needs an owner");
 
@@ -87,11 +90,11 @@ class Weights {
 
 // One direction of the layer, in memory.
 struct Sequence {
-    float* gates;  // (T, B, 4H)
-    float* cells;  // (T, B, H), or null: nothing is kept for a backward pass
-    const float* bias;  // (4H,), or null
-    float* out;          // forward: h of a sample and frame, rows of `stride`
-    const float* d_out;  // backward: its gradient, rows of `stride`
+    float* gates;        // (T, B, 4H)
+    float* cells;        // (T, B, H), or null: nothing is kept for a backward pass
+    const float* bias;   // (4H,), or null
+    float* out;          // forward: h of a frame and sample, rows of `stride` floats
+    const float* d_out;  // backward: its gradient, as `out`
     int stride;
     int nb_frames, nb_samples;
     bool from_the_end;  // whether this pass walks from the last frame to the first
@@ -99,7 +102,9 @@ struct Sequence {
     __device__ int row(int step, int sample) const {
         return (from_the_end ? nb_frames - 1 - step : step) * nb_samples + sample;
     }
-    __device__ float* gates_at(int row) const { return gates + static_cast<size_t>(row) * (GATES * HIDDEN); }
+    __device__ float* gates_at(int row) const {
+        return gates + static_cast<size_t>(row) * (GATES * HIDDEN);
+    }
     __device__ float* cell_at(int row) const { return cells + static_cast<size_t>(row) * HIDDEN; }
 };
 
@@ -249,7 +254,8 @@ __device__ __forceinline__ BackwardInputs fetch_backward(const Sequence& sequenc
 // Computes      B1 to B7 of docs/lstm_backward.md for one group; step 0 is the last frame that the
 //               forward pass walked through
 // Arguments     exchange   begin(step) returns what the parts sent in the step before; send()
-//               sequence   gates IN activations, OUT gradients of the pre-activations; cells, d_out IN
+//               sequence   gates IN activations, OUT gradients of the pre-activations; cells IN,
+//                          d_out IN
 //               weight_hh  (4H, H)  IN
 //               first_sample  of the group's first tile
 //               scratch    BACKWARD_FLOATS of shared memory
@@ -273,7 +279,8 @@ __device__ __forceinline__ void scan_backward(Exchange& exchange, const Sequence
         items[k] = item_of(item, part, first_sample, sequence.nb_samples);
         next[k] = fetch_backward(sequence, 0, items[k]);
         c[k] = d_c_next[k] = 0.0f;
-        if (items[k].there) c[k] = sequence.cell_at(sequence.row(0, items[k].sample))[items[k].unit];
+        if (items[k].there)
+            c[k] = sequence.cell_at(sequence.row(0, items[k].sample))[items[k].unit];
     }
 
     for (int step = 0; step < sequence.nb_frames; ++step) {
@@ -287,7 +294,8 @@ __device__ __forceinline__ void scan_backward(Exchange& exchange, const Sequence
             float d_h = x.d_out;
             if (step > 0) {
 #pragma unroll
-                for (int from = 0; from < PARTS; ++from) d_h += received[from * ITEMS + item];  // B1
+                for (int from = 0; from < PARTS; ++from)  // always in this order
+                    d_h += received[from * ITEMS + item];  // B1
             }
             const float tanh_c = tanhf(c[k]);
             const float d_c = d_c_next[k] + d_h * x.o * (1.0f - tanh_c * tanh_c);  // B3

@@ -1,11 +1,14 @@
 // The recurrent scans of training on thread block clusters (compute capability 9.0 and later).
 //
 // A group of batch_scan.cuh is a cluster. Results go straight into the shared memory of the parts
-// that need them, and an mbarrier there counts the bytes: a step costs one trip from block to block,
-// and no barrier of the whole cluster.
+// that need them, and an mbarrier there counts the bytes: a step costs one trip from block to
+// block, and no barrier of the whole cluster.
+//
+// variants: HIDDEN=256,TENSOR=0; HIDDEN=256,TENSOR=1; HIDDEN=250,TENSOR=1
 #ifndef PARTS
 #define PARTS 8
 #endif
+
 #include "common.cuh"
 #include "cluster.cuh"
 #include "batch_scan.cuh"
@@ -13,6 +16,9 @@
 // BUFFER floats arrive at every part in every step, in all of STEP_BYTES.
 template <int BUFFER, int STEP_BYTES>
 class ClusterExchange {
+    // The hardware counts fewer than 2^20 bytes at a time.
+    static_assert(STEP_BYTES < 1 << 20, "a step fits the counter");
+
   public:
     // Of shared memory. Two counters of 8 bytes stand before the two buffers.
     static constexpr int FLOATS = 4 + 2 * BUFFER;
@@ -74,17 +80,20 @@ typedef ClusterExchange<BACKWARD_BUFFER, BACKWARD_BUFFER * 4> BackwardExchange;
 // nobody sends, and has waited for all bytes that were sent to it before.
 
 // Computes      F1 to F4 of docs/lstm_backward.md for all directions and samples
-// Arguments     gates (D, T, B, 4H) INOUT  in: pre-activations without the recurrent part; out, where
-//                 there are cells: activations
+// Arguments     gates (D, T, B, 4H) INOUT  in: pre-activations i, f, g, o without the recurrent
+//                 part; out, where there are cells: activations
 //               weight_hh  D times (4H, H), `weight_stride` floats apart  IN
 //               bias  (D, 4H), or null  IN  added to the pre-activations
 //               out   (T, B) rows of `out_stride` floats  OUT  h of direction d from column d H
 //               cells (D, T, B, H), or null  OUT  c of every frame
 //               nb_frames, nb_samples  T, B
-// Launch        PARTS times groups blocks of FORWARD threads; groups: D ceil(B / (TILES SAMPLES))
+// Aliasing      activations replace the pre-activations; nothing else overlaps
 // Accumulates   `=`
-// Precision     float32; products in TF32 with TENSOR
+// Parallel over directions, batch and hidden units: PARTS blocks of Forward::THREADS threads for
+//               each of D ceil(B / (TILES SAMPLES)) groups
+// Precision     float32, or products of TF32 operands with TENSOR; sums in one order always
 // Oracle        umx_np.nn.lstm.lstm_forward
+// Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __cluster_dims__(PARTS, 1, 1) __launch_bounds__(Forward::THREADS)
     batch_scan_forward_cluster(float* gates, const float* weight_hh, const float* bias, float* out,
                                float* cells, int nb_frames, int nb_samples, int out_stride,
@@ -105,10 +114,12 @@ extern "C" __global__ void __cluster_dims__(PARTS, 1, 1) __launch_bounds__(Forwa
 //               cells (D, T, B, H)  IN
 //               d_out (T, B) rows of `out_stride` floats  IN  gradient of h, from column d H
 //               nb_frames, nb_samples  T, B
-// Launch        as forward, with BACKWARD threads
+// Aliasing      gradients replace the activations; nothing else overlaps
 // Accumulates   `=`; gradients of parameters are products over the whole sequence, done elsewhere
-// Precision     float32; products in TF32 with TENSOR
+// Parallel over as forward, with Backward::THREADS threads
+// Precision     float32, or products of TF32 operands with TENSOR; sums in one order always
 // Oracle        umx_np.nn.lstm.lstm_backward
+// Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __cluster_dims__(PARTS, 1, 1) __launch_bounds__(Backward::THREADS)
     batch_scan_backward_cluster(float* gates, const float* weight_hh, float* cells,
                                 const float* d_out, int nb_frames, int nb_samples, int out_stride,

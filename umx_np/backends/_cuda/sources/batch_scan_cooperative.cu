@@ -1,10 +1,13 @@
 // The recurrent scans of training on cards without clusters, or where clusters cannot hold W_hh.
 //
 // A group of batch_scan.cuh is PARTS blocks that are resident at the same time (a cooperative
-// launch) and exchange through global memory, which the second-level cache holds. They wait for each
-// other once in a step; groups do not wait for each other.
+// launch) and exchange through global memory, which the second-level cache holds. They wait for
+// each other once in a step; groups do not wait for each other.
 //
-// variants: HIDDEN=256,PARTS=8,UNITS=32,TILES=1; HIDDEN=512,PARTS=32,UNITS=16,TILES=2,FORWARD_LANES=32,BACKWARD_LANES=4
+// variants: HIDDEN=256,PARTS=8,UNITS=32,TILES=2
+// variants: HIDDEN=256,PARTS=16,UNITS=16,TENSOR=1
+// variants: HIDDEN=512,PARTS=32,UNITS=16,TILES=2,FORWARD_LANES=32,BACKWARD_LANES=4
+// variants: HIDDEN=512,PARTS=32,UNITS=16,TENSOR=1,FORWARD_SHARED=12
 #include "common.cuh"
 #include "cooperative.cuh"
 #include "batch_scan.cuh"
@@ -56,16 +59,18 @@ typedef GlobalExchange<FORWARD_BUFFER, 0> ForwardExchange;
 typedef GlobalExchange<0, BACKWARD_BUFFER> BackwardExchange;
 
 // Computes      F1 to F4 of docs/lstm_backward.md for some groups
-// Arguments     gates, weight_hh, bias, out, cells, nb_frames, nb_samples, out_stride, weight_stride
-//                 as batch_scan_forward_cluster of batch_scan_cluster.cu has them
+// Arguments     as batch_scan_forward_cluster of batch_scan_cluster.cu, and
 //               exchange  for each group of the launch, 2 FORWARD_BUFFER floats; 0 before the first
 //                 launch, since what pads the depth of a product is never written
 //               counters  for each group of the launch, one; 0 before every launch
 //               first_group  of D ceil(B / (TILES SAMPLES))
-// Launch        cooperative, PARTS blocks of FORWARD threads for each group
+// Aliasing      activations replace the pre-activations; nothing else overlaps
 // Accumulates   `=`
-// Precision     float32; products in TF32 with TENSOR
+// Parallel over directions, batch and hidden units: PARTS blocks of Forward::THREADS threads for
+//               each group of a cooperative launch
+// Precision     float32, or products of TF32 operands with TENSOR; sums in one order always
 // Oracle        umx_np.nn.lstm.lstm_forward
+// Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(Forward::THREADS)
     batch_scan_forward_cooperative(float* gates, const float* weight_hh, const float* bias,
                                    float* out, float* cells, float* exchange, unsigned* counters,
@@ -82,14 +87,15 @@ extern "C" __global__ void __launch_bounds__(Forward::THREADS)
 }
 
 // Computes      B1 to B7 of docs/lstm_backward.md for some groups
-// Arguments     gates, weight_hh, cells, d_out, nb_frames, nb_samples, out_stride, weight_stride
-//                 as batch_scan_backward_cluster of batch_scan_cluster.cu has them
+// Arguments     as batch_scan_backward_cluster of batch_scan_cluster.cu, and
 //               exchange  for each group of the launch, 2 PARTS BACKWARD_BUFFER floats
 //               counters, first_group  as forward
-// Launch        cooperative, PARTS blocks of BACKWARD threads for each group
+// Aliasing      gradients replace the activations; nothing else overlaps
 // Accumulates   `=`; gradients of parameters are products over the whole sequence, done elsewhere
-// Precision     float32; products in TF32 with TENSOR
+// Parallel over as forward, with Backward::THREADS threads
+// Precision     float32, or products of TF32 operands with TENSOR; sums in one order always
 // Oracle        umx_np.nn.lstm.lstm_backward
+// Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(Backward::THREADS)
     batch_scan_backward_cooperative(float* gates, const float* weight_hh, float* cells,
                                     const float* d_out, float* exchange, unsigned* counters,

@@ -94,7 +94,7 @@ class Forward {
         const float4* units = reinterpret_cast<const float4*>(h) + lane_;
 #pragma unroll
         for (int i = 0; i < HELD; ++i) add_outer(sums.of, held_[i], units[i * LANES]);
-#pragma unroll
+#pragma unroll SHARED_AHEAD
         for (int i = 0; i < FORWARD_SHARED; ++i)
             add_outer(sums.of, shared_[i * THREADS], units[(HELD + i) * LANES]);
         // Distances 8 and 4 choose the gate, 2 and 1 the sample: as gate_ and sample_ have it.
@@ -162,11 +162,11 @@ class Forward {
     float4 held_[HELD];  // of the four gates
 };
 
-// The gradients of a part's gates lie as (unit, gate, sample). A thread belongs to four columns, and
-// to every LANES-th of the 4 UNITS rows; after the exchange, to one column and all samples.
+// The gradients of a part's gates lie as (unit, gate, sample). A thread belongs to four columns,
+// and to every LANES-th of the 4 UNITS rows; after the exchange, to one column and all samples.
 class Backward {
     static constexpr int LANES = BACKWARD_LANES;
-    static_assert(LANES == 4 || LANES == 8 || LANES == 16 || LANES == 32, "four columns, power of 2");
+    static_assert(LANES >= 4 && LANES <= 32 && (LANES & (LANES - 1)) == 0, "a power of 2");
     static constexpr int ROWS = GATES * UNITS;
     static_assert(ROWS % LANES == 0, "all lanes have as many rows");
     static constexpr int DEPTH = ROWS / LANES;
@@ -211,7 +211,7 @@ class Backward {
         const float4* rows = reinterpret_cast<const float4*>(operand) + lane_;
 #pragma unroll
         for (int i = 0; i < HELD; ++i) add_outer(sums.of, held_[i], rows[i * LANES]);
-#pragma unroll
+#pragma unroll SHARED_AHEAD
         for (int i = 0; i < BACKWARD_SHARED; ++i)
             add_outer(sums.of, shared_[i * THREADS], rows[(HELD + i) * LANES]);
         halve<16>(sums.of, lane_, LANES / 2);  // of four columns, two

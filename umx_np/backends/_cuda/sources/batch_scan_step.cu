@@ -38,20 +38,22 @@ constexpr int ROW = FORWARD_DEPTH + 1;  // threads with neighbouring rows meet i
 static_assert(FORWARD_ROWS * SAMPLES == 2 * THREADS, "two samples for each thread");
 
 // Computes      F1 to F4 of docs/lstm_backward.md for one frame
-// Arguments     gates (D, T, B, 4H) INOUT  in: pre-activations without the recurrent part; out, where
-//                 there are cells: activations
+// Arguments     gates (D, T, B, 4H) INOUT  in: pre-activations i, f, g, o without the recurrent
+//                 part; out, where there are cells: activations
 //               weight_hh  D times (4H, H), `weight_stride` elements apart  IN
 //               bias  (D, 4H), or null  IN  added to the pre-activations
-//               out   (T, B) rows of `out_stride` elements  INOUT  h of direction d from column d H; of
-//                 this step OUT, of the step before IN
+//               out   (T, B) rows of `out_stride` elements  INOUT  h of direction d from column
+//                 d H; of this step OUT, of the step before IN
 //               cells (D, T, B, H), or null  OUT  c of the frame
 //               state (D, B, H)  INOUT  c; not read in step 0
 //               step  0 ... T - 1; direction 1 walks through time backward
 //               nb_frames, nb_samples, hidden  T, B, H
-// Launch        (ceil(H / 8), ceil(B / 16), D) blocks of 256 threads; FORWARD_SHARED elements
+// Aliasing      activations replace the pre-activations; nothing else overlaps
 // Accumulates   `=`
+// Parallel over units, samples, directions: (ceil(H / 8), ceil(B / 16), D) blocks of 256 threads
 // Precision     that of the arrays
 // Oracle        umx_np.nn.lstm.lstm_forward
+// Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(256)
     batch_scan_forward_step(real* gates, const real* weight_hh, const real* bias, real* out,
                             real* cells, real* state, int step, int nb_frames, int nb_samples,
@@ -75,20 +77,16 @@ extern "C" __global__ void __launch_bounds__(256)
         for (int depth = 0; depth < hidden; depth += FORWARD_DEPTH) {
             for (int i = threadIdx.x; i < FORWARD_ROWS * FORWARD_DEPTH; i += THREADS) {
                 const int r = i / FORWARD_DEPTH, k = i % FORWARD_DEPTH;
-                const int unit = first_unit + r % UNITS;
-                weights[r * ROW + k] =
-                    unit < hidden && depth + k < hidden
-                        ? __ldg(weight_hh +
-                                (static_cast<size_t>(r / UNITS) * hidden + unit) * hidden + depth + k)
-                        : real(0);
+                const int gate = r / UNITS, unit = first_unit + r % UNITS;
+                const size_t at = (static_cast<size_t>(gate) * hidden + unit) * hidden + depth + k;
+                const bool there = unit < hidden && depth + k < hidden;
+                weights[r * ROW + k] = there ? __ldg(weight_hh + at) : real(0);
             }
             for (int i = threadIdx.x; i < SAMPLES * FORWARD_DEPTH; i += THREADS) {
                 const int n = i / FORWARD_DEPTH, k = i % FORWARD_DEPTH;
-                const int sample = first_sample + n;
-                h[k * SAMPLES + n] =
-                    sample < nb_samples && depth + k < hidden
-                        ? h_before[static_cast<size_t>(sample) * out_stride + depth + k]
-                        : real(0);
+                const size_t at = static_cast<size_t>(first_sample + n) * out_stride + depth + k;
+                const bool there = first_sample + n < nb_samples && depth + k < hidden;
+                h[k * SAMPLES + n] = there ? h_before[at] : real(0);
             }
             __syncthreads();
 #pragma unroll 8
@@ -144,10 +142,12 @@ static_assert(THREADS % TILE == 0 && BACKWARD_DEPTH % BACKWARD_PARTS == 0, "part
 //               d_out (T, B) rows of `out_stride` elements  IN  gradient of h, from column d H
 //               state (D, B, H)  INOUT  what the step before asks of c; not read in step 0
 //               step, nb_frames, nb_samples, hidden  as forward
-// Launch        as forward; BACKWARD_SHARED elements
+// Aliasing      gradients replace the activations; nothing else overlaps
 // Accumulates   `=`; gradients of parameters are products over the whole sequence, done elsewhere
+// Parallel over as forward
 // Precision     that of the arrays
 // Oracle        umx_np.nn.lstm.lstm_backward
+// Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(256)
     batch_scan_backward_step(real* gates, const real* weight_hh, const real* cells,
                              const real* d_out, real* state, int step, int nb_frames,
@@ -170,17 +170,17 @@ extern "C" __global__ void __launch_bounds__(256)
             gates + (first_row + static_cast<size_t>(after) * nb_samples) * GATES * hidden;
         for (int depth = 0; depth < GATES * hidden; depth += BACKWARD_DEPTH) {
             for (int i = threadIdx.x; i < BACKWARD_DEPTH * UNITS; i += THREADS) {
-                const int k = i / UNITS, column = first_unit + i % UNITS;
-                weights[i] = depth + k < GATES * hidden && column < hidden
-                                 ? __ldg(weight_hh + static_cast<size_t>(depth + k) * hidden + column)
-                                 : real(0);
+                const int row = depth + i / UNITS, column = first_unit + i % UNITS;
+                const size_t at = static_cast<size_t>(row) * hidden + column;
+                const bool there = row < GATES * hidden && column < hidden;
+                weights[i] = there ? __ldg(weight_hh + at) : real(0);
             }
             for (int i = threadIdx.x; i < SAMPLES * BACKWARD_DEPTH; i += THREADS) {
                 const int m = i / BACKWARD_DEPTH, k = i % BACKWARD_DEPTH;
-                d_gates[m * COLUMN + k] =
-                    first_sample + m < nb_samples && depth + k < GATES * hidden
-                        ? d_after[static_cast<size_t>(first_sample + m) * GATES * hidden + depth + k]
-                        : real(0);
+                const int row = first_sample + m;
+                const size_t at = static_cast<size_t>(row) * GATES * hidden + depth + k;
+                const bool there = row < nb_samples && depth + k < GATES * hidden;
+                d_gates[m * COLUMN + k] = there ? d_after[at] : real(0);
             }
             __syncthreads();
 #pragma unroll 8

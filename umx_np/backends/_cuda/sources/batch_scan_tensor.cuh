@@ -21,7 +21,8 @@ __host__ __device__ constexpr int sample_stride(int depth) {
     return depth % BANKS == STRETCH ? depth : depth + STRETCH;
 }
 
-// sums += the product of two times 16 x 8 by 8 x 8: `upper` and `lower` are of the rows r and r + 8.
+// Adds the products of one stretch, of its even and its odd half, for the rows r (`upper`) and
+// r + 8 (`lower`).
 __device__ __forceinline__ void mma_stretch(float4& even, float4& odd, const float4 upper,
                                             const float4 lower, const float4 samples) {
     mma_tf32(even, make_float4(upper.x, lower.x, upper.y, lower.y),
@@ -99,9 +100,9 @@ class Forward {
         for (int i = 0; i < HELD; ++i)
             mma_stretch(sums.of[2 * i % 4], sums.of[2 * i % 4 + 1], upper_[i], lower_[i],
                         samples(from, i));
-#pragma unroll
+#pragma unroll SHARED_AHEAD
         for (int i = 0; i < FORWARD_SHARED; ++i)
-            mma_stretch(sums.of[2 * i % 4], sums.of[2 * i % 4 + 1], shared_[2 * i * THREADS],
+            mma_stretch(sums.of[0], sums.of[1], shared_[2 * i * THREADS],
                         shared_[(2 * i + 1) * THREADS], samples(from, HELD + i));
     }
 
@@ -175,8 +176,8 @@ class Forward {
     float4 upper_[HELD], lower_[HELD];
 };
 
-// The gradients of a part's gates lie as (sample, unit, gate), rounded. A warp belongs to 32 columns,
-// of which a thread ends with four neighbours, each from another row of its two instructions.
+// The gradients of a part's gates lie as (sample, unit, gate), rounded. A warp belongs to 32
+// columns, of which a thread ends with four neighbours, each from another row of its instructions.
 class Backward {
     static constexpr int COLUMNS = 2 * MMA_ROWS;
     static constexpr int DEPTH = GATES * UNITS / STRETCH;
@@ -223,15 +224,13 @@ class Backward {
     __device__ void multiply(const float* operand, Sums& sums) const {
         const float* from = operand + row_ * STRIDE + 4 * place_;
 #pragma unroll
-        for (int i = 0; i < DEPTH; ++i) {
-            const float4 samples = *reinterpret_cast<const float4*>(from + i * STRETCH);
-            float4 column[4];
-#pragma unroll
-            for (int c = 0; c < 4; ++c)
-                column[c] = i < HELD ? held_[i < HELD ? i : 0][c]
-                                     : shared_[(4 * (i - HELD) + c) * THREADS];
-            mma_stretch(sums.first[0], sums.first[1], column[0], column[1], samples);
-            mma_stretch(sums.second[0], sums.second[1], column[2], column[3], samples);
+        for (int i = 0; i < HELD; ++i) multiply(held_[i], from + i * STRETCH, sums);
+#pragma unroll SHARED_AHEAD
+        for (int i = 0; i < BACKWARD_SHARED; ++i) {
+            const float4* shared = shared_ + 4 * i * THREADS;
+            const float4 columns[4] = {shared[0], shared[THREADS], shared[2 * THREADS],
+                                       shared[3 * THREADS]};
+            multiply(columns, from + (HELD + i) * STRETCH, sums);
         }
     }
 
@@ -247,6 +246,12 @@ class Backward {
     }
 
   private:
+    static __device__ void multiply(const float4 (&columns)[4], const float* operand, Sums& sums) {
+        const float4 samples = *reinterpret_cast<const float4*>(operand);
+        mma_stretch(sums.first[0], sums.first[1], columns[0], columns[1], samples);
+        mma_stretch(sums.second[0], sums.second[1], columns[2], columns[3], samples);
+    }
+
     // The weights of one stretch of the depth, the gates of a unit, in one column.
     __device__ float4 gates(const Weights& weights, int i, int column) const {
         const int at = 4 * i * HIDDEN + column;
