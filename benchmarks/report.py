@@ -35,7 +35,7 @@ BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 _ROW_HEADER = ["figure", "umx_np", "compared with", "its figure", "ratio"]
 _LADDER_HEADER = ["kernel", "variant", "threads", "time", "rate", "share of ceiling"]
 # Order of the tables; whatever else there is comes after these.
-_ORDER = ("separate_", "network_", "wiener", "train_step", "memory", "coldstart", "kernel_")
+_ORDER = ("separate_", "network_", "wiener", "train_step", "memory", "coldstart", "kernel_", "gpu")
 _SHOWN_VERSIONS = ("python", "numpy", "torch", "onnxruntime")
 
 
@@ -87,8 +87,10 @@ def describe_run(environment: Mapping[str, Any]) -> str:
         if name in environment["versions"]
     ]
     commit = (source["commit"] or "unknown")[:10] + (" with changes" if source["dirty"] else "")
+    card = environment.get("card")
+    on_card = f"{card['name']}, driver {card['driver']}, CUDA {card['cuda']}; " if card else ""
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {environment['threads']} threads, "
+        f"{on_card}{machine['cpu']}, {machine['cores']} cores, {environment['threads']} threads, "
         f"{environment['umx_np']['level']}; {machine['os'].split()[0]}, {', '.join(versions)}; "
         f"commit {commit}; {environment['date'][:10]}"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -120,9 +122,9 @@ class Recorder:
         except Skip as skip:
             status, reason = SKIPPED, str(skip)
         except Exception as error:
-            status, reason = ERROR, f"{type(error).__name__}: {error}"
-            print(f"\n{case.name}: {reason}", flush=True)
-            traceback.print_exc()
+            # The first line is what the table shows.
+            status = ERROR
+            reason = f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
         else:
             failed = [check for check in self.checks[first:] if not check["passed"]]
             if failed:
@@ -172,6 +174,8 @@ class Recorder:
 
     def row(self, figure: str, unit: str, ours: Timing | float, **options: Any) -> None:
         """Add a comparison; see `benchmarks.harness.results.Report.add_row`."""
+        # Only they belong in the short table of the project.
+        options.setdefault("brief", bool(options.get("headline")))
         self._report.add_row(figure, unit, ours, **options)
         self._save()
 
@@ -259,9 +263,13 @@ def finite(value: Any) -> Any:
 
 def without_paths(text: str) -> str:
     """Shorten a message and take the names of folders out of it, which are nobody's business."""
-    text = text.replace(str(ROOT), ".")
+    # Longer ones first: one may be inside of another.
+    folders = {str(ROOT): ".", sys.prefix: "<python>", sys.base_prefix: "<python>"}
+    folders[tempfile.gettempdir()] = "<temporary>"
     with suppress(RuntimeError):  # nobody's home is known
-        text = text.replace(str(Path.home()), "~")
+        folders[str(Path.home())] = "~"
+    for folder in sorted(folders, key=len, reverse=True):
+        text = text.replace(folder, folders[folder])
     if len(text) > _LONGEST_MESSAGE:
         half = _LONGEST_MESSAGE // 2
         text = f"{text[:half]}\n[...]\n{text[-half:]}"

@@ -175,6 +175,7 @@ class Run:
                 "seconds": outcome.seconds,
                 "cases": found["cases"],
                 "notes": found["notes"],
+                "log": outcome.log,
             }
         )
         self.document["environment"].update(found["environment"])

@@ -43,6 +43,8 @@ class Outcome:
         Why, unless it passed.
     seconds : float
         Wall-clock time of all its processes.
+    log : str
+        The end of what the last of them printed.
     found : dict
         Lists and mappings as in `record.Recorder.as_dict`, of all processes together.
     """
@@ -50,6 +52,7 @@ class Outcome:
     status: str = PASSED
     reason: str = ""
     seconds: float = 0.0
+    log: str = ""
     found: dict[str, Any] = field(
         default_factory=lambda: {
             **{name: [] for name in _LISTS},
@@ -90,7 +93,7 @@ def run_section(
         if left <= 0:
             break
         record, code, log = _run_process(module, {**options, "skip": done}, left, environment)
-        planned = record.get("planned") or planned
+        planned, outcome.log = record.get("planned") or planned, _tail(log)
         for name in _LISTS:
             outcome.found[name] += record.get(name, [])
         for name in _MAPPINGS:

@@ -14,6 +14,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
+from benchmarks import report
 from benchmarks.gpu import card, compiling, record, run, summary, supervise, timing
 from benchmarks.gpu.plan import SECTIONS, Section
 from benchmarks.gpu.record import Case, Recorder
@@ -71,10 +72,10 @@ class TestRecorder:
 
         assert recorder.run(Case("a", broken)) == record.ERROR
         assert recorder.run(Case("b", left_out)) == record.SKIPPED
-        assert [case["reason"] for case in recorder.cases] == [
-            "ValueError: no such thing in ./deep",
-            "no clusters",
-        ]
+        failed, skipped = (case["reason"] for case in recorder.cases)
+        assert failed.splitlines()[0] == "ValueError: no such thing in ./deep"
+        assert "in broken" in failed  # where it happened
+        assert skipped == "no clusters"
 
     def test_the_file_knows_what_runs(self, tmp_path):
         path = tmp_path / "record.json"
@@ -416,6 +417,29 @@ class TestSummary:
             [{"section": "s", "what": "w", "value": 0.0, "bound": 0.1, "unit": "relative error"}]
         )
         assert found["snr_db"] == 300.0
+
+
+def test_the_tables_of_the_project_take_the_document(tmp_path):
+    outcomes = {"environment": (1.0, outcome_of(**CARD))}
+    runs = Runs(tmp_path, outcomes)
+    runs.go()
+    document = {**runs.document, **{k: sample_document()[k] for k in ("rows", "ladder", "checks")}}
+    document["agreements"] = summary.agreements(document["checks"])
+    document["environment"] = {
+        "card": {"name": "A card", "driver": "570.1", "cuda": "12.9"},
+        "date": "2020-01-02T03:04:05+00:00",
+        "threads": 2,
+        "machine": {"cpu": "A processor", "cores": 2, "os": "Linux 1"},
+        "versions": {"python": "3.12.0"},
+        "umx_np": {"level": "x86-64-v3"},
+        "source": {"commit": "0123456789abcdef", "dirty": False},
+    }
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "gpu.json").write_text(json.dumps(document))
+    page = report.full_page(report.load(tmp_path / "results"))
+    assert "A card, driver 570.1, CUDA 12.9; A processor" in page
+    assert "| scan | cluster | - |" in page
+    assert "least agreement 120 dB" in page
 
 
 class TestTakeTurns:
