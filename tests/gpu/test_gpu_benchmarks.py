@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -345,6 +346,21 @@ class TestCommandLine:
         document = json.loads(path.read_text())
         assert document["environment"]["versions"]["numpy"] == np.__version__
         assert str(Path.home()) not in path.read_text()
+
+    @pytest.mark.parametrize(("missing", "fails"), [(0, 0), (1, 0), (1, 1)])
+    def test_the_kernels_of_the_processor_are_built_if_they_are_missing(
+        self, missing, fails, monkeypatch
+    ):
+        calls = []
+
+        def process(command, **options):
+            calls.append(command[1:])
+            code = missing if "-c" in command else fails
+            return subprocess.CompletedProcess(command, code, "no ", "compiler")
+
+        monkeypatch.setattr(run.subprocess, "run", process)
+        assert run.build() == ("no compiler" if fails else None)
+        assert calls[1:] == [["setup.py", "build_ext", "--inplace"]] * missing
 
     def test_sections_can_be_imported_and_have_cases(self):
         names = [section.name for section in SECTIONS]

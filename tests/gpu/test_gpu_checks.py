@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sys
 import time
@@ -16,7 +17,9 @@ from helpers.upstream import Upstream
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.gpu import check_precision, compiling, peers, record, sanitize, summary
+from benchmarks.gpu import run as command
 from benchmarks.gpu.context import Context, Options
+from benchmarks.gpu.plan import Section
 from benchmarks.gpu.record import Recorder
 from umx_np.backends._cuda.network import NetworkStack
 from umx_np.backends._cuda.ops import Spectra, WienerFilter
@@ -100,6 +103,47 @@ def test_everything_is_timed(module: str, context: Context) -> None:
     assert set(found) <= {"passed", "skipped --skip-torch"}
     assert "passed" in found
     assert summary.table({**recorder.as_dict(), "sections": []})
+
+
+EMULATED = """
+import dataclasses
+from benchmarks.gpu import card, ceilings, check_operations
+from tests.gpu.conftest import emulated
+
+def cases(context):
+    context.options = dataclasses.replace(context.options, small=True)
+    context.__dict__["device"] = emulated()
+    context.xp.cuda.runtime.deviceGetPCIBusId = lambda index: "0:0"
+    return {module}.cases(context)
+"""
+
+
+def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Processes, files and tables as on a card."""
+    emulated()  # or skip
+    sections = []
+    for name, module in (
+        ("environment", "card"),
+        ("operations", "check_operations"),
+        ("ceilings", "ceilings"),
+    ):
+        (tmp_path / f"emulated_{module}.py").write_text(EMULATED.replace("{module}", module))
+        sections.append(Section(name, f"emulated_{module}", name, 100.0))
+    out = tmp_path / "gpu.json"
+    args = command.options(["--out", str(out), "--skip-torch", "--seed", "5", "--minutes", "5"])
+    environment = command.child_environment(str(tmp_path / "cache"))
+    helpers = Path(__file__).resolve().parents[1]
+    environment["PYTHONPATH"] += f"{os.pathsep}{tmp_path}{os.pathsep}{helpers}"
+    assert command.Run(args, sections).go(environment) == 0, capsys.readouterr().out
+    document = json.loads(out.read_text())
+    assert document["environment"]["card"]["name"] == "emulator"
+    assert {row["status"] for row in document["sections"]} == {"passed"}
+    assert {check["section"] for check in document["checks"]} == {"operations"}
+    assert document["ladder"]
+    assert document["agreements"]
+    text = summary.table(document)
+    assert text.startswith("emulator, ")
+    assert text.endswith(f"{len(document['checks'])} checks, 0 failed")
 
 
 # -- what the checks must notice -------------------------------------------------------------------
