@@ -17,6 +17,7 @@ from .engine import CudaEngine
 from .launching import Launcher, require_numba_cuda
 from .ops import Spectra
 from .training_kernels import TrainingKernels, excerpts, flat, spread
+from .transform import RealFft
 
 if TYPE_CHECKING:
     from .device import Device
@@ -88,6 +89,7 @@ class CudaTrainingBackend:
         self.launcher = Launcher(device) if launcher is None else launcher
         self._kernels = TrainingKernels(device, "training_steps.cu")
         self._spectra = Spectra(device)
+        self._ffts: dict[int, RealFft] = {}
 
     def __repr__(self) -> str:
         return f"{self.name} ({self.device.name})"
@@ -333,7 +335,7 @@ class CudaTrainingBackend:
         for start in range(0, nb_frames, step):
             count = min(step, nb_frames - start)
             frames = self._spectra.frame(signals, window, n_hop=n_hop, nb_frames=count, first=start)
-            spectra = self.xp.fft.rfft(frames)
+            spectra = self._fft(n_fft).forward(frames)
             del frames
             mags = self._spectra.magnitude(spectra, nb_bins=nb_bins, mono=False)
             del spectra
@@ -346,6 +348,11 @@ class CudaTrainingBackend:
                 out = self.xp.empty((nb_frames, *shape), np.float32)
             out[start : start + count] = mags
         return out
+
+    def _fft(self, size: int) -> RealFft:
+        if size not in self._ffts:
+            self._ffts[size] = RealFft(self.device, size)
+        return self._ffts[size]
 
     def _mean_of_channels(self, mags: Array) -> Array:
         rows, nb_channels, nb_bins = mags.shape

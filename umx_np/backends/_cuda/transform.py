@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .device import Device
 
 
-class _Fft:
+class RealFft:
     """Real FFT of rows, with the plans that were used last.
 
     CuPy would keep the plans of all sizes ever met, each with a workspace as large as the data, and
@@ -108,7 +108,7 @@ class DeviceTransform:
         self.device, self.geometry = device, geometry
         self.spectra = Spectra(device)
         self._window, self._envelope, self._matrices = tables
-        self._fft = _Fft(device, geometry.n_fft)
+        self._fft = RealFft(device, geometry.n_fft)
 
     def forward(self, x: Array, *, first: int, nb_frames: int, padded: bool = False) -> Array:
         """Spectra of some frames of a signal.
