@@ -22,7 +22,7 @@ ORDERS = {"emulated": ("ascending", 0), "emulated-shuffled": ("shuffled", 1)}
 def emulated(order: str = "ascending", seed: int = 0) -> Device:
     """Return an emulated device; threads run in that order from now on."""
     if building.compiler() is None:
-        pytest.skip("the emulator needs g++")
+        pytest.skip("the emulator needs g++ and Linux")
     from .emulator import cupy_standin, launching, modules, streams
 
     streams.forget()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -141,3 +145,33 @@ def test_the_pool_has_a_limit() -> None:
     finally:
         pool.set_limit(size=0)
     assert device.free_memory() == before
+
+
+def public_names(value: Any, prefix: str = "") -> Iterator[str]:
+    """Names of a module of the stand-in and of what is in it."""
+    names = vars(value)
+    for name in sorted(names if isinstance(value, SimpleNamespace) else value.__all__):
+        yield prefix + name
+        if isinstance(names[name], SimpleNamespace):
+            yield from public_names(names[name], f"{prefix}{name}.")
+
+
+def test_cupy_has_what_the_stand_in_has() -> None:
+    cupy = pytest.importorskip("cupy", reason="needs CuPy, but no card")
+    # As `get_device` does; until then CuPy 13 does not have it.
+    pytest.importorskip("cupy.cuda.cufft", reason="needs the libraries of CUDA")
+    standin = emulated().xp
+    absent = []
+    for path in public_names(standin):
+        there: Any = cupy
+        for name in path.split("."):
+            there = getattr(there, name, None)
+        if there is None:
+            absent.append(path)
+    assert not absent
+    for name in ("Stream", "Event"):
+        real = set(dir(getattr(cupy.cuda, name)))
+        ours = {n for n in vars(getattr(standin.cuda, name)) if not n.startswith("_")}
+        assert ours - {"advance"} <= real
+    ours = {name for name in vars(standin.ndarray) if not name.startswith("_")}
+    assert ours <= set(dir(cupy.ndarray))

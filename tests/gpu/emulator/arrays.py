@@ -245,26 +245,20 @@ def empty(shape: int | Sequence[int], dtype: Any = np.float64) -> ndarray:
     return np.asarray(_Memory(_shape(shape), np.dtype(dtype))).view(ndarray)
 
 
-def full(shape: int | Sequence[int], value: Any, dtype: Any = np.float64) -> ndarray:
+def zeros(shape: int | Sequence[int], dtype: Any = np.float64) -> ndarray:
     made = empty(shape, dtype)
-    made.fill(value)
+    made.fill(0)
     return made
 
 
-def zeros(shape: int | Sequence[int], dtype: Any = np.float64) -> ndarray:
-    return full(shape, 0, dtype)
-
-
 def ones(shape: int | Sequence[int], dtype: Any = np.float64) -> ndarray:
-    return full(shape, 1, dtype)
+    made = empty(shape, dtype)
+    made.fill(1)
+    return made
 
 
 def empty_like(prototype: ndarray, dtype: Any = None) -> ndarray:
     return empty(prototype.shape, dtype or prototype.dtype)
-
-
-def zeros_like(prototype: ndarray, dtype: Any = None) -> ndarray:
-    return zeros(prototype.shape, dtype or prototype.dtype)
 
 
 def array(source: Any, dtype: Any = None, copy: bool = True) -> ndarray:

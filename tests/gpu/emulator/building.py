@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import mmap
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -31,7 +33,9 @@ class BuildError(Exception):
 
 
 def compiler() -> str | None:
-    """Path of g++, or None."""
+    """Path of g++, or None where the emulator cannot run: it counts on Linux and on small pages."""
+    if sys.platform != "linux" or mmap.PAGESIZE != 4096:
+        return None
     return shutil.which("g++")
 
 
@@ -40,7 +44,8 @@ def cache_folder() -> Path:
     """Folder of this user for compiled sources."""
     folder = Path(tempfile.gettempdir()) / f"umx_np_emulator_{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
+    # What lies there is loaded, so nobody else may have put it there.
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         folder = Path(tempfile.mkdtemp(prefix="umx_np_emulator_"))
     return folder
 

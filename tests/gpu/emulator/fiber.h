@@ -3,7 +3,8 @@
 
 #include <stddef.h>
 #include <sys/mman.h>
-#ifndef __x86_64__
+#if !defined(__x86_64__) || defined(UMX_PORTABLE_SWITCH)
+#define UMX_PORTABLE_SWITCH
 #include <ucontext.h>
 #endif
 
@@ -27,6 +28,7 @@ struct Stacks {
         for (size_t i = 0; i < count; ++i) mprotect(bottom(i), PAGE, PROT_NONE);
     }
     unsigned char* bottom(size_t i) const { return memory + i * STACK; }
+    unsigned char* top(size_t i) const { return bottom(i) + STACK; }
     bool overflowed_at(const unsigned char* address) const {
         return address >= memory && address < memory + count * STACK &&
                static_cast<size_t>(address - memory) % STACK < PAGE;
@@ -35,7 +37,7 @@ struct Stacks {
 
 }  // namespace
 
-#ifdef __x86_64__
+#ifndef UMX_PORTABLE_SWITCH
 
 // Saves what the calling convention has functions keep, by hand: swapcontext() would ask the kernel
 // for the signal mask every time, and a scan switches millions of times.
@@ -67,9 +69,9 @@ namespace {
 struct Machine {
     void* stack_pointer = nullptr;
 
-    void begin(void (*function)(), unsigned char* bottom) {
+    void begin(void (*function)(), const Stacks& stacks, size_t i) {
         // At its first instruction a function expects the stack 8 bytes off a multiple of 16.
-        void** top = reinterpret_cast<void**>(bottom + STACK) - 1;
+        void** top = reinterpret_cast<void**>(stacks.top(i)) - 1;
         *top = nullptr;
         *--top = reinterpret_cast<void*>(function);
         stack_pointer = top - 6;
@@ -86,10 +88,10 @@ namespace {
 struct Machine {
     ucontext_t context;
 
-    void begin(void (*function)(), unsigned char* bottom) {
+    void begin(void (*function)(), const Stacks& stacks, size_t i) {
         getcontext(&context);
-        context.uc_stack.ss_sp = bottom + PAGE;
-        context.uc_stack.ss_size = STACK - PAGE;
+        context.uc_stack.ss_sp = stacks.bottom(i) + PAGE;
+        context.uc_stack.ss_size = size_t(stacks.top(i) - stacks.bottom(i)) - PAGE;
         context.uc_link = nullptr;
         makecontext(&context, function, 0);
     }

@@ -132,7 +132,7 @@ void start_block(BlockState& block, size_t linear, size_t slot) {
         fiber.block = &block;
         fiber.warp = &warp;
         fiber.lane = i % 32;
-        fiber.machine.begin(fiber_main, stacks.bottom(fiber.number));
+        fiber.machine.begin(fiber_main, stacks, fiber.number);
         make_ready(&fiber);
     }
 }
@@ -152,7 +152,7 @@ void put_in_order(std::vector<size_t>& round) {
         for (size_t i = round.size(); i > 1; --i) std::swap(round[i - 1], round[random_below(i)]);
         return;
     }
-    std::sort(round.begin(), round.end());
+    if (!std::is_sorted(round.begin(), round.end())) std::sort(round.begin(), round.end());
     if (launch->order == DESCENDING) std::reverse(round.begin(), round.end());
 }
 
