@@ -18,6 +18,7 @@ from .tiling import WARP, Tiling
 # Most sequences of a launch: their directions are the bits of one word.
 MAX_SEQUENCES = 64
 _MAX_WARPS = 32
+_STEP_WARPS = 16  # of scan_step.cu, so that its loads ahead find registers
 _CLUSTER_SIZES = (2, 4, 8)  # 8 is the largest that every card with clusters can run
 
 METHODS = ("cluster", "cooperative", "resident", "step")
@@ -37,7 +38,7 @@ _MAX_REGISTERS = 255
 # What a thread needs beside weights and sums, from the compiler's reports; more where weights pass
 # through registers from shared memory.
 _OTHER_REGISTERS = 48
-_OTHER_REGISTERS_WITH_SHARED = 80
+_OTHER_REGISTERS_WITH_SHARED = 84
 
 # -- estimate, in clocks of a frame ----------------------------------------------------------------
 # Instructions of a warp apart from products and sums, and the latency of what depends on each other
@@ -52,7 +53,7 @@ _EXCHANGE = {"block": 40, "mbarrier": 300, "barrier": 500, "tagged": 900, "count
 _PER_BLOCK = 4  # more readers
 _SHARED_BYTES_PER_CLOCK = 128
 _L2_BYTES_PER_CLOCK = 64  # of one multiprocessor
-_COLUMN = 5  # of scan_step.cu: latency of the L1 cache, eight loads at a time
+_COLUMN = 9  # of scan_step.cu: latency of the L1 cache, four loads at a time
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ class Plan:
         """Threads of a block."""
         if self.tiling:
             return self.tiling.threads
-        return min(_MAX_WARPS, -(-self.hidden // WARP)) * WARP
+        return min(_STEP_WARPS, -(-self.hidden // WARP)) * WARP
 
     @property
     def shared_bytes(self) -> int:
@@ -199,6 +200,8 @@ def fit(hidden: int, blocks: int, warps: int, units_per_warp: int) -> Tiling:
     if tiling.slots * tiling.vector + _OTHER_REGISTERS <= free:
         return tiling
     slots = min(tiling.slots, max(0, free - _OTHER_REGISTERS_WITH_SHARED) // tiling.vector)
+    # Rounded down to numbers with which the compiler does not spill; found by compiling.
+    slots -= slots % (WARP // tiling.rows)
     return Tiling(hidden, blocks, warps, units_per_warp, slots)
 
 

@@ -13,6 +13,11 @@
 // Precision     float32; every sum in one fixed order, so results repeat to the bit
 // Oracle        umx_np.backends.reference.lstm_scan
 // Benchmark     benchmarks/gpu/run.py
+//
+// variants: HIDDEN=128,BLOCKS=8,WARPS=4,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=16,PREFETCH=4,EXCHANGE=0
+// variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
+// variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=1
+// variants: HIDDEN=256,BLOCKS=8,WARPS=16,UNITS_PER_WARP=2,VECTOR=4,REGISTER_SLOTS=16,PREFETCH=4,EXCHANGE=1
 #include "cluster.cuh"
 #include "scan_tile.cuh"
 

@@ -10,6 +10,16 @@
 // Precision     float32; every sum in one fixed order, so results repeat to the bit
 // Oracle        umx_np.backends.reference.lstm_scan
 // Benchmark     benchmarks/gpu/run.py
+//
+// variants: HIDDEN=128,BLOCKS=4,WARPS=4,UNITS_PER_WARP=8,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
+// variants: HIDDEN=256,BLOCKS=7,WARPS=10,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=16,PREFETCH=2,EXCHANGE=0
+// variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
+// variants: HIDDEN=256,BLOCKS=16,WARPS=4,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
+// variants: HIDDEN=512,BLOCKS=16,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=38,PREFETCH=2,EXCHANGE=0
+// variants: HIDDEN=512,BLOCKS=19,WARPS=7,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=38,PREFETCH=2,EXCHANGE=0
+// variants: HIDDEN=512,BLOCKS=22,WARPS=6,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=38,PREFETCH=2,EXCHANGE=0
+// variants: HIDDEN=512,BLOCKS=32,WARPS=8,UNITS_PER_WARP=2,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
+// variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=1
 #include "cooperative.cuh"
 #include "scan_tile.cuh"
 
@@ -32,44 +42,43 @@ constexpr int FETCHES = (UNITS + THREADS - 1) / THREADS;
 // of frame t + 2 only, and by then every block has read it (see scan_sequence), so that waiting for
 // equality of the tags is enough.
 struct Exchange {
-    u64* words;  // (2, UNITS) of this sequence
-    float* h_halves;
+    u64* own;    // word of the unit of this lane, in the first half
+    u64* first;  // first word that this thread fetches, likewise
+    float* first_h;  // where its value goes
 
-    __device__ __forceinline__ static u64 tagged(int frame, float h) {
-        return static_cast<u64>(frame + 1) << 32 | __float_as_uint(h);
+    // words: (2, UNITS) of this sequence
+    __device__ __forceinline__ Exchange(u64* words, float* h_halves, const Owner& owner)
+        : own(words + owner.unit), first(words + threadIdx.x), first_h(h_halves + threadIdx.x) {}
+
+    __device__ __forceinline__ static bool fetches(int k) {
+        return threadIdx.x + k * THREADS < UNITS;
     }
     __device__ __forceinline__ void start() { __syncthreads(); }
     __device__ __forceinline__ void publish(int half, int frame, const Owner& owner, float h) {
-        if (owner.sibling == 0) store_relaxed(words + half * UNITS + owner.unit, tagged(frame, h));
+        const u64 tagged = static_cast<u64>(frame + 1) << 32 | __float_as_uint(h);
+        if (owner.sibling == 0) store_relaxed(own + half * UNITS, tagged);
     }
     // One copy per block goes to shared memory: if every warp fetched h for itself, the traffic
     // from the L2 cache would take longer than the barrier here.
     __device__ __forceinline__ void await(int half, int frame) {
-        const u64* from = words + half * UNITS;
-        float* to = h_halves + half * H_LENGTH;
         u64 word[FETCHES];
         // All reads of a round are under way together.
-        bool complete;
         while (true) {
-            complete = true;
 #pragma unroll
-            for (int k = 0; k < FETCHES; ++k) {
-                const int i = threadIdx.x + k * THREADS;
-                if (i < UNITS) word[k] = load_relaxed(from + i);
-            }
+            for (int k = 0; k < FETCHES; ++k)
+                if (fetches(k)) word[k] = load_relaxed(first + (half * UNITS + k * THREADS));
+            bool complete = true;
 #pragma unroll
-            for (int k = 0; k < FETCHES; ++k) {
-                const int i = threadIdx.x + k * THREADS;
-                complete = complete && (i >= UNITS || static_cast<int>(word[k] >> 32) == frame + 1);
-            }
+            for (int k = 0; k < FETCHES; ++k)
+                complete = complete && (!fetches(k) || static_cast<int>(word[k] >> 32) == frame + 1);
             if (complete) break;
             spin_pause();
         }
 #pragma unroll
-        for (int k = 0; k < FETCHES; ++k) {
-            const int i = threadIdx.x + k * THREADS;
-            if (i < UNITS) to[i] = __uint_as_float(static_cast<unsigned>(word[k]));
-        }
+        for (int k = 0; k < FETCHES; ++k)
+            if (fetches(k))
+                first_h[half * H_LENGTH + k * THREADS] =
+                    __uint_as_float(static_cast<unsigned>(word[k]));
         __syncthreads();
     }
 };
@@ -112,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) scan_cooperative(
                       out_frame, first, nb_frames, backward, rank);
     u64* words = scratch + static_cast<long long>(first + blockIdx.x / BLOCKS) * SCRATCH_WORDS;
 #if EXCHANGE == EXCHANGE_TAGGED
-    Exchange exchange = {words, h_halves};
+    Exchange exchange(words, h_halves, Owner(rank));
 #else
     Exchange exchange = {words, h_halves, 0};
 #endif

@@ -14,6 +14,8 @@
 // Precision     float32; every sum in one fixed order, so results repeat to the bit
 // Oracle        umx_np.backends.reference.lstm_scan
 // Benchmark     benchmarks/gpu/run.py
+//
+// variants: HIDDEN=64,BLOCKS=1,WARPS=8,UNITS_PER_WARP=8,VECTOR=2,REGISTER_SLOTS=32,PREFETCH=4
 #ifndef BLOCKS
 #define BLOCKS 1
 #endif

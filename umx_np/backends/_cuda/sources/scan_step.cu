@@ -18,9 +18,10 @@
 // Benchmark     benchmarks/gpu/run.py
 #include "common.cuh"
 
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+// The quotient is 0 where the divisor is beyond 2^126.
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
 
-extern "C" __global__ void __launch_bounds__(1024) scan_step(
+extern "C" __global__ void __launch_bounds__(512) scan_step(
     const float* gates, long long gates_sequence, int gates_frame, const float4* weights,
     float* h, float* c, float* out, long long out_sequence, int out_frame, int first,
     int nb_frames, unsigned long long backward, int hidden) {
@@ -43,7 +44,7 @@ extern "C" __global__ void __launch_bounds__(1024) scan_step(
         for (int unit = threadIdx.x; unit < hidden; unit += blockDim.x) {
             float4 sum = make_float4(input[unit], input[hidden + unit], input[2 * hidden + unit],
                                      input[3 * hidden + unit]);
-#pragma unroll 8
+#pragma unroll 4
             for (int k = 0; k < hidden; ++k) {
                 const float4 w = __ldg(weights + static_cast<long long>(k) * hidden + unit);
                 sum.x = fmaf(w.x, h_old[k], sum.x);
