@@ -68,6 +68,9 @@ def test_whole_clips_in_as_few_bits_as_they_need(store: CachedFiles, name: str) 
             samples = samples / np.float32(files_module.FULL_SCALE)
         assert samples.dtype == np.float32
         np.testing.assert_array_equal(samples, files.read(Clip(path)))
+    raw_file(store).unlink()
+    again = store.read_all(Clip(path))
+    np.testing.assert_array_equal(again, AudioFiles().read_all(Clip(path)))
 
 
 @pytest.mark.parametrize("name", FORMATS)

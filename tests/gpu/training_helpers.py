@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import warnings
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from umx_np.backends._cuda import training
-from umx_np.backends._cuda.device import Device
+from umx_np.backends._cuda.device import Device, get_device
 from umx_np.backends._cuda.launching import Launcher
+from umx_np.errors import DeviceError
 
 
 class SimulatedLauncher(Launcher):
@@ -22,6 +23,8 @@ class SimulatedLauncher(Launcher):
         return array.view(np.ndarray)
 
     def __call__(self, kernel: Any, count: int, *arguments: Any) -> None:
+        if not _is_simulated():
+            pytest.skip("numba.cuda is for the card here; NUMBA_ENABLE_CUDASIM=1 simulates it")
         ndarray = self.device.xp.ndarray
         views = [self.view(a) if isinstance(a, ndarray) else a for a in arguments]
         with warnings.catch_warnings():
@@ -29,24 +32,27 @@ class SimulatedLauncher(Launcher):
             kernel[1, 4](*views)
 
 
-def is_emulated(device: Device) -> bool:
-    """Whether there is no card behind it."""
-    return device.xp.__name__ != "cupy"
+def _is_simulated() -> bool:
+    return os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 
-def simulate_numba() -> None:
-    """Let `numba.cuda` be its simulator, or skip the test if it is the real one already."""
-    if not numba.core.config.ENABLE_CUDASIM:
-        if "numba.cuda" in sys.modules:
-            pytest.skip("numba.cuda was imported for a card; NUMBA_ENABLE_CUDASIM=1 simulates it")
+def _simulate_without_a_card() -> None:
+    """Let `numba.cuda` be its simulator from its first import on, unless there is a card."""
+    try:
+        get_device(0)
+    except DeviceError:
+        # Numba has read the variable by now; the package numba-cuda has not.
+        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
         numba.core.config.ENABLE_CUDASIM = 1
 
 
 def backend_on(device: Device, monkeypatch: pytest.MonkeyPatch) -> training.CudaTrainingBackend:
     """Return the backend that 'cuda' means from now on."""
-    if not is_emulated(device):
+    if device.xp.__name__ == "cupy":
+        if _is_simulated():
+            pytest.skip("numba.cuda is simulated")
         return training.get_cuda_backend(device.index)
-    simulate_numba()
+    _simulate_without_a_card()
     backend = training.CudaTrainingBackend(device, SimulatedLauncher(device))
     monkeypatch.setattr(training, "get_cuda_backend", lambda index=0: backend)
     return backend
