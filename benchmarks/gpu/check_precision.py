@@ -39,7 +39,7 @@ def cases(context: Context) -> list[Case]:
 def _fast(context: Context, recorder: Recorder) -> None:
     bundle, stems, description = _model_and_music(context)
     recorder.detail("material", description)
-    mixture = np.sum(list(stems.values()), axis=0, dtype=np.float32)
+    mixture = np.stack(list(stems.values())).sum(axis=0, dtype=np.float32)
     estimates = {
         precision: Separator.from_bundle(bundle, device=backend_of(context, precision))(
             mixture[None]

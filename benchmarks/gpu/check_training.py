@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from umx_np.config import ModelConfig
 from umx_np.dsp.stft import StftGeometry, stft
 from umx_np.nn import TrainableNetwork, mse_loss
-from umx_np.optim import SGD, Adam
+from umx_np.optim import SGD, Adam, Optimizer
 from umx_np.testing import random_state
 from umx_np.training.spectra import DeviceMagnitudes
 
@@ -196,16 +196,17 @@ def _updates(context: Context, recorder: Recorder) -> None:
     config, rng = _config(context), context.rng("updates")
     state = random_state(config, context.options.seed)
     x, _ = _batch(context, rng, config)
-    for what, kind, options in (
-        ("Adam", Adam, {"lr": 1e-3, "weight_decay": 1e-2}),
-        ("AdamW", Adam, {"lr": 1e-3, "weight_decay": 1e-2, "decoupled": True}),
-        ("SGD", SGD, {"lr": 1e-2, "momentum": 0.9, "nesterov": True}),
-    ):
+    kinds: dict[str, Callable[..., Optimizer]] = {
+        "Adam": partial(Adam, lr=1e-3, weight_decay=1e-2),
+        "AdamW": partial(Adam, lr=1e-3, weight_decay=1e-2, decoupled=True),
+        "SGD": partial(SGD, lr=1e-2, momentum=0.9, nesterov=True),
+    }
+    for what, kind in kinds.items():
         network = TrainableNetwork(config, state, backend=backend_name(context), dropout=0.0)
         before = network.state_dict()
         exact = {name: wide(before[name]) for name in network.parameters}
-        ours = kind(network.parameters, backend=backend_name(context), **options)
-        theirs = kind(exact, **options)
+        ours = kind(network.parameters, backend=backend_name(context))
+        theirs = kind(exact)
         for _ in range(3):
             y, cache = network.forward(x)
             gradients = network.backward(y, cache)

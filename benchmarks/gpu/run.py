@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -237,6 +238,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cache = stack.enter_context(
             tempfile.TemporaryDirectory(prefix="umx_np-gpu-", ignore_cleanup_errors=True)
         )
+        # Whoever ends this process, as `timeout` does, also wants the section ended that runs.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        stack.callback(signal.signal, signal.SIGTERM, before)
         run = Run(args)
         try:
             status = run.go(child_environment(cache))

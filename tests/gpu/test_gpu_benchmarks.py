@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +349,17 @@ class TestCommandLine:
         assert document["environment"]["versions"]["numpy"] == np.__version__
         assert str(Path.home()) not in path.read_text()
 
+    def test_a_run_that_is_ended_keeps_what_it_has(self, tmp_path, monkeypatch, capsys):
+        def ended(*arguments):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+        monkeypatch.setattr(run.Run, "go", ended)
+        before = signal.getsignal(signal.SIGTERM)
+        assert run.main(["--out", str(tmp_path / "gpu.json")]) == run.INTERRUPTED
+        assert "interrupted" in capsys.readouterr().err
+        assert signal.getsignal(signal.SIGTERM) is before
+
     @pytest.mark.parametrize(("missing", "fails"), [(0, 0), (1, 0), (1, 1)])
     def test_the_kernels_of_the_processor_are_built_if_they_are_missing(
         self, missing, fails, monkeypatch
@@ -460,21 +473,21 @@ def test_the_tables_of_the_project_take_the_document(tmp_path):
 
 class TestTakeTurns:
     def test_in_turn_and_no_longer_than_it_should(self):
-        time, order = Time(), []
+        now, order = Time(), []
 
         def timed(name, seconds):
             def clock(run):
                 run()
-                time.now += seconds
+                now.now += seconds
                 return seconds
 
             return timing.Timed(name, lambda: order.append(name), clock)
 
         cases = [timed("a", 1.0), timed("b", 2.0)]
-        found = timing.take_turns(cases, repeats=9, least=2, seconds=7.0, warmup=1, now=time)
+        found = timing.take_turns(cases, repeats=9, least=2, seconds=7.0, warmup=1, now=now)
         assert order == ["a", "b"] * (1 + 3)
         assert found["b"].seconds == (2.0, 2.0, 2.0)
-        found = timing.take_turns(cases, repeats=9, least=2, seconds=0.0, warmup=0, now=time)
+        found = timing.take_turns(cases, repeats=9, least=2, seconds=0.0, warmup=0, now=now)
         assert len(found["a"].seconds) == 2
 
     def test_the_host_clock_waits_for_the_card(self):
