@@ -90,8 +90,10 @@ def _free(first: int, use: Use, stream: int) -> None:
 
 def use_at(address: int) -> Use | None:
     """The allocation that an address belongs to."""
-    for first, memory in list(_allocations.items()):
-        if first <= address < first + max(1, memory.use.nb_bytes):
+    # A list made at once: other threads allocate meanwhile.
+    for reference in _allocations.valuerefs():
+        memory = reference()
+        if memory is not None and 0 <= address - memory.first < max(1, memory.use.nb_bytes):
             return memory.use
     return None
 
