@@ -37,7 +37,8 @@ QUARTER_REGISTERS = 16384
 MOST_REGISTERS = 255
 OTHER_REGISTERS = 64
 TENSOR_FORWARD_REGISTERS = 92
-CROWDED_REGISTERS = 16  # more in blocks of more than the usual threads
+ITEM_REGISTERS = 12  # more for each further unit and sample of a thread, backward
+CROWDED_REGISTERS = 20  # more in blocks of more than the usual threads
 MOST_THREADS = 1024
 # Lanes share the depth of a product; with fewer weights each, exchanging sums costs more than it
 # brings, and with more threads than this there are too few registers.
@@ -271,8 +272,11 @@ def choose(
     for plan in _candidates(hidden, card, math, kinds):
         capacity = _capacity(plan, card)
         for tiles in range(1, MOST_TILES + 1):
-            tiled = replace(plan, tiles=tiles)
-            if max(tiled.forward_bytes, tiled.backward_bytes) > card.shared_memory_per_block:
+            tiled = _split_weights(replace(plan, tiles=tiles))
+            if (
+                tiled is None
+                or max(tiled.forward_bytes, tiled.backward_bytes) > card.shared_memory_per_block
+            ):
                 break
             rounds = -(-tiled.groups(batch, directions) // capacity)
             clocks = rounds * _clocks(tiled, card)
@@ -310,9 +314,8 @@ def _candidates(hidden: int, card: Card, math: str, kinds: Sequence[str]) -> Ite
                     forward_lanes=_lanes(units, plan.padded, (16, 32)),
                     backward_lanes=_lanes(plan.padded // VECTOR, GATES * units, (4, 8, 16, 32)),
                 )
-            split = _split_weights(plan)
-            if split is not None and _capacity(split, card) > 0:
-                yield split
+            if _capacity(plan, card) > 0:
+                yield plan
 
 
 def _lanes(rows: int, depth: int, possible: Sequence[int]) -> int:
@@ -336,6 +339,8 @@ def registers_of(threads: int) -> int:
 
 def _split_weights(plan: Plan) -> Plan | None:
     """Weights that do not fit into registers go to shared memory; None if threads are too many."""
+    items = plan.tiles * plan.units * plan.samples
+    further_items = -(-items // plan.backward_threads) - 1
     shared = []
     for threads, depth, step, others in (
         (
@@ -344,7 +349,12 @@ def _split_weights(plan: Plan) -> Plan | None:
             plan.forward_step,
             TENSOR_FORWARD_REGISTERS if plan.tensor else OTHER_REGISTERS,
         ),
-        (plan.backward_threads, plan.backward_depth, plan.backward_step, OTHER_REGISTERS),
+        (
+            plan.backward_threads,
+            plan.backward_depth,
+            plan.backward_step,
+            OTHER_REGISTERS + further_items * ITEM_REGISTERS,
+        ),
     ):
         if threads > MOST_THREADS:
             return None

@@ -73,6 +73,7 @@ class BatchScan:
         self.math = math
         self._given = plan
         self._plans: dict[tuple[int, str], Plan] = {}
+        self._resident: dict[tuple[Plan, bool], int] = {}
         self._scratch: dict[tuple[Any, ...], Any] = {}
 
     def plan(self, nb_samples: int) -> Plan:
@@ -107,12 +108,16 @@ class BatchScan:
         )
 
     def _resident_groups(self, plan: Plan, *, backward: bool) -> int:
-        kernel = self._kernel(plan, backward=backward)
-        threads = plan.backward_threads if backward else plan.forward_threads
-        shared = plan.backward_bytes if backward else plan.forward_bytes
-        if plan.kind == "cluster":
-            return kernel.max_active_clusters(threads, shared)
-        return kernel.max_active_blocks(threads, shared) // plan.parts
+        if (plan, backward) not in self._resident:
+            kernel = self._kernel(plan, backward=backward)
+            threads = plan.backward_threads if backward else plan.forward_threads
+            shared = plan.backward_bytes if backward else plan.forward_bytes
+            self._resident[plan, backward] = (
+                kernel.max_active_clusters(threads, shared)
+                if plan.kind == "cluster"
+                else kernel.max_active_blocks(threads, shared) // plan.parts
+            )
+        return self._resident[plan, backward]
 
     def forward(
         self,
@@ -256,17 +261,17 @@ class BatchScan:
                 kernel(grid, (threads,), arguments, shared=shared)
 
     def _exchange(self, plan: Plan, groups: int, *, backward: bool) -> tuple[Any, Any]:
-        # Two buffers for each group; forward they begin as zeros, which padding relies on.
+        # Two buffers for each group. Forward, what a plan never writes pads the depth of its
+        # product and must be zero: so each plan has its own.
         floats = plan.parts * plan.backward_exchange if backward else plan.forward_exchange
-        exchange = self._zeros("backward" if backward else "forward", (plan, groups, 2 * floats))
+        exchange = self._zeros((plan, backward), (groups, 2 * floats))
         return exchange, self._zeros("counters", (groups,), np.uint32)
 
-    def _zeros(self, purpose: str, shape: tuple[Any, ...], dtype: Any = np.float32) -> Any:
+    def _zeros(self, purpose: Any, shape: tuple[int, ...], dtype: Any = np.float32) -> Any:
         """Scratch memory, zero when it is made, kept for the next call of the same sizes."""
         key = purpose, shape
         if key not in self._scratch:
-            sizes = [size for size in shape if isinstance(size, int)]
-            self._scratch[key] = self.device.xp.zeros(sizes, dtype)
+            self._scratch[key] = self.device.xp.zeros(shape, dtype)
         return self._scratch[key]
 
     def _check_gates(self, name: str, gates: Any) -> tuple[int, int]:
