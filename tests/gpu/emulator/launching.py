@@ -42,8 +42,8 @@ class Parameter:
 
     def takes(self, given: Any) -> bool:
         """Whether an argument has this type."""
-        if given is None:
-            return self.pointer
+        if self.pointer and isinstance(given, np.uint64):
+            return not given  # a null pointer
         if self.pointer != isinstance(given, np.ndarray) or not hasattr(given, "dtype"):
             return False
         kind, nb_bytes = given.dtype.kind, given.dtype.itemsize
@@ -115,11 +115,10 @@ def launch(
         If the kernel does something that is not allowed.
     """
     cells = [
-        np.array([value.ctypes.data if isinstance(value, np.ndarray) else value or 0], dtype)
-        for value, dtype in (
-            (value, np.uint64 if value is None or isinstance(value, np.ndarray) else value.dtype)
-            for value in arguments
-        )
+        np.array([value.ctypes.data], np.uint64)
+        if isinstance(value, np.ndarray)
+        else np.array([value])
+        for value in arguments
     ]
     what = _Launch(
         call=ctypes.cast(library[f"umx_call_{name}"], ctypes.c_void_p).value,

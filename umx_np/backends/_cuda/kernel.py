@@ -13,6 +13,8 @@ from .compiling import Defines, cluster_size, options, read_source
 if TYPE_CHECKING:
     from .device import Device
 
+_NULL = np.uint64(0)
+
 
 class Kernel:
     """A compiled kernel; made by `Device.kernel`.
@@ -104,6 +106,8 @@ class Kernel:
                     f"kernel={self.name}: argument {index} is of type {type(value).__name__}; "
                     "pass arrays of the device and NumPy scalars"
                 )
+        # CuPy does not turn None into a null pointer, but into no argument at all.
+        values = tuple(_NULL if value is None else value for value in args)
         if cluster != self.cluster or grid[0] % cluster:
             raise DeviceError(
                 f"kernel={self.name}: grid={tuple(grid)} cluster={cluster}, but it is compiled for "
@@ -114,7 +118,7 @@ class Kernel:
                 self._function(
                     tuple(grid),
                     tuple(block),
-                    tuple(args),
+                    values,
                     shared_mem=shared,
                     enable_cooperative_groups=cooperative,
                 )
