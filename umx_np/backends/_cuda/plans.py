@@ -36,9 +36,10 @@ _REGISTERS_OF_QUARTER = 16384  # a multiprocessor has four quarters with registe
 _REGISTER_STEP = 8
 _MAX_REGISTERS = 255
 # What a thread needs beside weights and sums, from the compiler's reports; more where weights pass
-# through registers from shared memory.
+# through registers from shared memory. With the last number it just manages: taken where shared
+# memory would be too small otherwise.
 _OTHER_REGISTERS = 48
-_OTHER_REGISTERS_WITH_SHARED = 84
+_OTHER_REGISTERS_WITH_SHARED = (92, 84)
 
 # -- estimate, in clocks of a frame ----------------------------------------------------------------
 # Instructions of a warp apart from products and sums, and the latency of what depends on each other
@@ -193,16 +194,28 @@ def register_limit(warps: int) -> int:
     return min(_MAX_REGISTERS, per_thread // _REGISTER_STEP * _REGISTER_STEP)
 
 
-def fit(hidden: int, blocks: int, warps: int, units_per_warp: int) -> Tiling:
-    """Tiling with as many weights in registers as a thread can hold."""
+def fit(hidden: int, blocks: int, warps: int, units_per_warp: int, shared_bytes: int) -> Tiling:
+    """Tiling with as many weights in registers as a thread can hold.
+
+    Parameters
+    ----------
+    hidden, blocks, warps, units_per_warp : int
+        As in `Tiling`.
+    shared_bytes : int
+        Shared memory that a block may have. The result may need more, if nothing fits.
+    """
     tiling = Tiling(hidden, blocks, warps, units_per_warp)
     free = register_limit(warps) - tiling.rows
     if tiling.slots * tiling.vector + _OTHER_REGISTERS <= free:
         return tiling
-    slots = min(tiling.slots, max(0, free - _OTHER_REGISTERS_WITH_SHARED) // tiling.vector)
-    # Rounded down to numbers with which the compiler does not spill; found by compiling.
-    slots -= slots % (WARP // tiling.rows)
-    return Tiling(hidden, blocks, warps, units_per_warp, slots)
+    for others in _OTHER_REGISTERS_WITH_SHARED:
+        slots = min(tiling.slots, max(0, free - others) // tiling.vector)
+        # Rounded down to numbers with which the compiler does not spill; found by compiling.
+        slots -= slots % (WARP // tiling.rows)
+        parted = Tiling(hidden, blocks, warps, units_per_warp, slots)
+        if parted.shared_bytes <= shared_bytes:
+            break
+    return parted
 
 
 def clocks_per_frame(tiling: Tiling, exchange: str) -> int:
@@ -232,7 +245,7 @@ def _tilings(hidden: int, blocks: int, card: Card) -> Iterator[Tiling]:
         idle = (blocks - 1) * warps * units_per_warp >= hidden or (warps < 4 and blocks > 1)
         if warps > _MAX_WARPS or idle:
             continue
-        tiling = fit(hidden, blocks, warps, units_per_warp)
+        tiling = fit(hidden, blocks, warps, units_per_warp, card.shared_memory_per_block)
         if tiling.shared_bytes <= card.shared_memory_per_block:
             yield tiling
 

@@ -1,6 +1,6 @@
 // Computes      h, c and out of LSTM sequences side by side, a cluster of BLOCKS blocks for each.
-// Arguments     gates    IN     (sequences, nb_frames, 4 HIDDEN), i f g o; input projection and both
-//                               biases; the strides of the first two axes are given in floats
+// Arguments     gates    IN     (sequences, nb_frames, 4 HIDDEN), i f g o; input projection and
+//                               both biases; the strides of the first two axes are given in floats
 //               weights  IN     (sequences, BLOCKS, WARPS, SLOTS, 32, VECTOR): see tiling.py
 //               h, c     INOUT  (sequences, HIDDEN) state
 //               out      OUT    (sequences, nb_frames, HIDDEN); strides as for gates
@@ -127,7 +127,7 @@ scan_cluster(
     Exchange exchange(h_halves, reinterpret_cast<u64*>(h_halves + 2 * H_LENGTH), Owner(rank));
 #endif
     scan_sequence(sequence, rank, shared_weights, h_halves, exchange);
-    // By the promise of scan_sequence nobody needs this block any more. One barrier per launch keeps
+    // By the promise of scan_sequence nobody needs this block any more. A barrier per launch keeps
     // that true whatever becomes of the loop.
     cluster_sync();
 }

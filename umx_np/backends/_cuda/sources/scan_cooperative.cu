@@ -12,12 +12,11 @@
 // Benchmark     benchmarks/gpu/run.py
 //
 // variants: HIDDEN=128,BLOCKS=4,WARPS=4,UNITS_PER_WARP=8,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
-// variants: HIDDEN=256,BLOCKS=7,WARPS=10,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=16,PREFETCH=2,EXCHANGE=0
+// variants: HIDDEN=256,BLOCKS=7,WARPS=10,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=14,PREFETCH=2,EXCHANGE=0
 // variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
 // variants: HIDDEN=256,BLOCKS=16,WARPS=4,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
-// variants: HIDDEN=512,BLOCKS=16,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=38,PREFETCH=2,EXCHANGE=0
-// variants: HIDDEN=512,BLOCKS=19,WARPS=7,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=38,PREFETCH=2,EXCHANGE=0
-// variants: HIDDEN=512,BLOCKS=22,WARPS=6,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=38,PREFETCH=2,EXCHANGE=0
+// variants: HIDDEN=512,BLOCKS=16,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=36,PREFETCH=2,EXCHANGE=0
+// variants: HIDDEN=512,BLOCKS=22,WARPS=6,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=36,PREFETCH=2,EXCHANGE=0
 // variants: HIDDEN=512,BLOCKS=32,WARPS=8,UNITS_PER_WARP=2,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
 // variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=1
 #include "cooperative.cuh"
@@ -38,8 +37,8 @@ constexpr int FETCHES = (UNITS + THREADS - 1) / THREADS;
 #if EXCHANGE == EXCHANGE_TAGGED
 // The high half of a word is its frame plus one, the low half is h. A word is written and read in
 // one piece, so a reader that sees the tag has the value: neither fences nor a counter are needed,
-// and a frame costs one way to the L2 cache and one back. The word of frame t is overwritten by that
-// of frame t + 2 only, and by then every block has read it (see scan_sequence), so that waiting for
+// and a frame costs one way to the L2 cache and one back. The word of frame t is overwritten by none
+// but that of frame t + 2, and by then every block has read it (see scan_sequence), so that waiting for
 // equality of the tags is enough.
 struct Exchange {
     u64* own;    // word of the unit of this lane, in the first half
@@ -70,7 +69,7 @@ struct Exchange {
             bool complete = true;
 #pragma unroll
             for (int k = 0; k < FETCHES; ++k)
-                complete = complete && (!fetches(k) || static_cast<int>(word[k] >> 32) == frame + 1);
+                if (fetches(k)) complete = complete && static_cast<int>(word[k] >> 32) == frame + 1;
             if (complete) break;
             spin_pause();
         }

@@ -1,7 +1,7 @@
-// Computes      h, c and out of LSTM sequences side by side, one block for each, whose weights stay in
-//               its registers and shared memory.
-// Arguments     gates    IN     (sequences, nb_frames, 4 HIDDEN), i f g o; input projection and both
-//                               biases; the strides of the first two axes are given in floats
+// Computes      h, c and out of LSTM sequences side by side, one block for each, whose weights stay
+//               in its registers and shared memory.
+// Arguments     gates    IN     (sequences, nb_frames, 4 HIDDEN), i f g o; input projection and
+//                               both biases; the strides of the first two axes are given in floats
 //               weights  IN     (sequences, 1, WARPS, SLOTS, 32, VECTOR): see tiling.py
 //               h, c     INOUT  (sequences, HIDDEN) state
 //               out      OUT    (sequences, nb_frames, HIDDEN); strides as for gates
@@ -23,7 +23,7 @@
 
 static_assert(BLOCKS == 1, "nobody to exchange with");
 
-// The barrier of a frame also parts those who read a half, one frame ago, from those who write to it.
+// The barrier of a frame also parts those who read a half, a frame ago, from those who write to it.
 struct Exchange {
     float* h_halves;
 

@@ -1,10 +1,10 @@
-// Computes      h, c and out of LSTM sequences side by side, one block for each, in the plainest way:
-//               the weights are read anew in every frame, from whichever cache has them.
+// Computes      h, c and out of LSTM sequences side by side, one block for each, in the plainest
+//               way: the weights are read anew in every frame, from whichever cache has them.
 //               The fallback on every card, and the kernel to read first.
-// Arguments     gates    IN     (sequences, nb_frames, 4 hidden), i f g o; input projection and both
-//                               biases; the strides of the first two axes are given in floats
-//               weights  IN     (sequences, hidden columns, hidden units) of float4: the gates i f g
-//                               o of a unit, so that a warp reads neighbouring units in one piece
+// Arguments     gates    IN     (sequences, nb_frames, 4 hidden), i f g o; input projection and
+//                               both biases; the strides of the first two axes are given in floats
+//               weights  IN     (sequences, hidden columns, hidden units) of float4: the gates
+//                               i f g o of a unit, so that a warp reads whole lines
 //               h, c     INOUT  (sequences, hidden) state
 //               out      OUT    (sequences, nb_frames, hidden); strides as for gates
 //               first    first sequence of this launch; arrays start at sequence 0 all the same
@@ -13,7 +13,7 @@
 // Accumulates   = (nothing is added to)
 // Parallel over grid: sequences of the launch; threads of a block: units
 // Shared memory 2 * hidden floats
-// Precision     float32, sums in the order of the columns, starting at the input; repeats to the bit
+// Precision     float32, sums in the order of the columns, starting at the input; exact repeats
 // Oracle        umx_np.backends.reference.lstm_scan
 // Benchmark     benchmarks/gpu/run.py
 #include "common.cuh"

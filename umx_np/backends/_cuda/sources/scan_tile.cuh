@@ -1,23 +1,23 @@
 // The recurrence of an LSTM with its weights resident: what scan_resident.cu, scan_cluster.cu and
-// scan_cooperative.cu have in common. They differ in how the new h comes to all warps of a sequence.
+// scan_cooperative.cu have in common. They differ in how the new h gets to all warps of a sequence.
 //
 // A  One frame of one sequence is  gates = input + W_hh h,  then  c = s(f) c + s(i) tanh(g),
-//    h = s(o) tanh(c).  Frames depend on each other and the product has one column, so that the time
+//    h = s(o) tanh(c).  Frames depend on each other and the product has one column, so the time
 //    of a frame is latency: reading W_hh from anywhere but registers and shared memory, and every
 //    barrier, shows. Hence W_hh is read once per launch, and there is one exchange per frame.
 // B  BLOCKS blocks share the units of a sequence, WARPS warps those of a block, and a warp owns
 //    UNITS_PER_WARP units with all four gates and all columns. So the sums of a unit meet in one
 //    warp: shuffles add them up, and no barrier within the block is needed before c and h.
-// C  The columns of a row are dealt to the 32 lanes in vectors of VECTOR: vector number `group` of a
-//    lane starts at column (group * 32 + lane) * VECTOR, so a warp reads h without bank conflicts.
-//    Slot group * ROWS + row of a lane holds such a vector of weights; the first REGISTER_SLOTS stay
-//    in registers, the others in shared memory.
+// C  The columns of a row are dealt to the 32 lanes in vectors of VECTOR: vector `group` of a lane
+//    starts at column (group * 32 + lane) * VECTOR, so a warp reads h without bank conflicts.
+//    Slot group * ROWS + row of a lane holds such a vector of weights; the first REGISTER_SLOTS
+//    stay in registers, the others in shared memory.
 // D  After the shuffles the 32 / ROWS lanes of a row hold the same sum, and so the gate of the same
 //    input; the lanes of a unit exchange their four gates and all compute the same c and h.
 // E  A sum is added up by lane in the order of the columns, then over the lanes in the order 16, 8,
 //    4, 2, 1. Neither depends on BLOCKS, WARPS, UNITS_PER_WARP or REGISTER_SLOTS: every tiling of
 //    one HIDDEN gives the same bits.
-// F  Units and columns are filled up to whole tiles. Units too many have weights and inputs of zero,
+// F  Units and columns are filled up to whole tiles. Units too many have weights and inputs of 0,
 //    so their h stays zero; they take part in the exchange like the others, which therefore always
 //    has the same number of values. h has zeros where columns exceed the units.
 #pragma once
@@ -164,7 +164,7 @@ struct Weights {
 
     // Sum over all columns of the row that this lane stands for: see C, D, E.
     __device__ __forceinline__ float product(const float* h, int lane) const {
-        // Groups with at least one slot in registers; the loop over the others stays a loop, because
+        // Groups with at least one slot in registers; the loop over the others stays one, because
         // the compiler would load their weights far ahead and push those in registers out.
         constexpr int UNROLLED = (REGISTER_SLOTS + ROWS - 1) / ROWS;
         h += lane * VECTOR;
@@ -268,7 +268,7 @@ __device__ __forceinline__ float advance(float gate, const Owner& owner, float& 
 //   publish(half, frame, owner, h)    called by all threads; hands h of their unit to all blocks
 //   await(half, frame)                after it this block has all of h in that half
 // and promises that a half is complete only after every warp of every block has published. That is
-// what makes two halves enough: whoever publishes frame t + 1, into the half that frame t reads, has
+// what makes two halves enough: whoever publishes frame t + 1, into the half that frame t read, has
 // awaited frame t, so every warp has published frame t, and it had read its half by then.
 // For the same reason the state may be written at the end, although other blocks read it at the
 // start, and nobody writes to a block that has left.
