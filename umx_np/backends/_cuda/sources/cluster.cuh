@@ -47,6 +47,7 @@ __device__ __forceinline__ void cluster_sync() {
 #ifdef UMX_EMULATED
     umx_emulated::sync_cluster();
 #else
+    __syncwarp();  // `aligned` promises that the lanes of a warp come together
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
