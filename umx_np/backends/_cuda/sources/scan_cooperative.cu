@@ -37,9 +37,9 @@ constexpr int FETCHES = (UNITS + THREADS - 1) / THREADS;
 #if EXCHANGE == EXCHANGE_TAGGED
 // The high half of a word is its frame plus one, the low half is h. A word is written and read in
 // one piece, so a reader that sees the tag has the value: neither fences nor a counter are needed,
-// and a frame costs one way to the L2 cache and one back. The word of frame t is overwritten by none
-// but that of frame t + 2, and by then every block has read it (see scan_sequence), so that waiting for
-// equality of the tags is enough.
+// and a frame costs one way to the L2 cache and one back. Nothing but the word of frame t + 2
+// overwrites that of frame t, and by then every block has read it (see scan_sequence), so that
+// waiting for equality of the tags is enough.
 struct Exchange {
     u64* own;    // word of the unit of this lane, in the first half
     u64* first;  // first word that this thread fetches, likewise
