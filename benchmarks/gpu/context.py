@@ -67,6 +67,8 @@ class Context:
         from umx_np.backends._cuda.device import get_device
 
         device = get_device(self.options.device)
+        # Arrays that the cases make themselves belong there, too.
+        device.xp.cuda.Device(device.index).use()
         if not self.options.pool:
             device.xp.cuda.set_allocator(None)
         return device

@@ -210,7 +210,8 @@ class DeviceSteps(_Shared):
 
     def magnitudes(self, audio: Any) -> Any:
         """See `Steps`."""
-        return self._magnitudes(audio)
+        with self.backend.device.active():
+            return self._magnitudes(audio)
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         """See `Steps`."""
@@ -251,8 +252,9 @@ class DeviceSteps(_Shared):
         return self._evaluate
 
     def _evaluate(self, mixture: Any, target: Any) -> float:
-        y, _ = self.network.forward(mixture, training=False, keep=False)
-        if self.config.loss == "mse":
-            return self.backend.squared_error(y, target).reading.value()
-        found = self.backend.errors_of_parts(y, target, mixture, self._excerpt_frames)
-        return float(relative_error_db(*found).mean())
+        with self.backend.device.active():
+            y, _ = self.network.forward(mixture, training=False, keep=False)
+            if self.config.loss == "mse":
+                return self.backend.squared_error(y, target).reading.value()
+            found = self.backend.errors_of_parts(y, target, mixture, self._excerpt_frames)
+            return float(relative_error_db(*found).mean())

@@ -75,5 +75,7 @@ class Launcher:
         blocks = max(min(-(-count // _THREADS), most), _FEWEST_BLOCKS)
         views = [self.view(a) if isinstance(a, device.xp.ndarray) else a for a in arguments]
         with device.active(), cuda.gpus[device.index]:
-            stream = cuda.external_stream(device.xp.cuda.get_current_stream().ptr)
+            pointer = device.xp.cuda.get_current_stream().ptr
+            # Numba's versions differ in what they make of the default stream given as a pointer.
+            stream = cuda.external_stream(pointer) if pointer else 0
             kernel[blocks, _THREADS, stream](*views)
