@@ -73,8 +73,9 @@ class Launcher:
         device = self.device
         most = _BLOCKS * device.multiprocessors
         blocks = max(min(-(-count // _THREADS), most), _FEWEST_BLOCKS)
-        views = [self.view(a) if isinstance(a, device.xp.ndarray) else a for a in arguments]
         with device.active(), cuda.gpus[device.index]:
+            # Numba asks the current card for the memory of an array.
+            views = [self.view(a) if isinstance(a, device.xp.ndarray) else a for a in arguments]
             pointer = device.xp.cuda.get_current_stream().ptr
             # Numba's versions differ in what they make of the default stream given as a pointer.
             stream = cuda.external_stream(pointer) if pointer else 0
