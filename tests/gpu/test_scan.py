@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tolerances import TOL
 from umx_np.backends import reference
 from umx_np.backends._cuda import compiling
 from umx_np.backends._cuda.device import Device
+from umx_np.backends._cuda.kernel import Kernel
 from umx_np.backends._cuda.plans import EXCHANGES, Card, Plan, choose
 from umx_np.backends._cuda.recurrent import Scan, ScanState
 from umx_np.backends._cuda.tiling import Tiling
@@ -381,3 +383,13 @@ def test_mistakes_are_noticed(mistake, tmp_path, use_sources):
         if not all(np.allclose(a, e, atol=1e-5) for a, e in zip(actual, expected, strict=True)):
             return
     pytest.fail("the results are right in every order of threads")
+
+
+def test_clusters_that_the_card_cannot_hold_are_not_used(emulated_device, monkeypatch, caplog):
+    monkeypatch.setattr(Kernel, "max_active_clusters", lambda *args: 0)
+    weights = np.zeros((8, 4 * 128, 128), np.float32)
+    assert choose(128, 8, Card.of(emulated_device)).method == "cluster"
+    with caplog.at_level(logging.WARNING):
+        scan = Scan(emulated_device, weights)
+    assert scan.plan.method != "cluster"
+    assert "cannot hold a cluster" in caplog.text

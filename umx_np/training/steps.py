@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -210,19 +211,25 @@ class DeviceSteps(_Shared):
 
     def magnitudes(self, audio: Any) -> Any:
         """See `Steps`."""
-        with self.backend.device.active():
+        with self._computing("the spectra of a track of validation"):
             return self._magnitudes(audio)
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         """See `Steps`."""
+        with self._computing(f"a batch of {len(x)}"):
+            return self._train(x, y, rng)
+
+    @contextmanager
+    def _computing(self, what: str) -> Iterator[None]:
+        """Compute on the card; its lack of memory is explained."""
         device = self.backend.device
         try:
             with device.active():
-                return self._train(x, y, rng)
+                yield
         except device.out_of_memory as error:
             raise DeviceError(
-                f"{device.name} has too little memory for a batch of {len(x)} ({error}); use a "
-                "smaller --batch-size or --seq-dur, or --resident no"
+                f"{device.name} has too little memory for {what} ({error}); use a smaller "
+                "--batch-size or --seq-dur, or --resident no"
             ) from error
 
     def _train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
@@ -252,7 +259,7 @@ class DeviceSteps(_Shared):
         return self._evaluate
 
     def _evaluate(self, mixture: Any, target: Any) -> float:
-        with self.backend.device.active():
+        with self._computing("a track of validation"):
             y, _ = self.network.forward(mixture, training=False, keep=False)
             if self.config.loss == "mse":
                 return self.backend.squared_error(y, target).reading.value()

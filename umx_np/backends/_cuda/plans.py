@@ -301,6 +301,7 @@ def choose(
     method: str | None = None,
     exchange: str | None = None,
     blocks: int | None = None,
+    without: tuple[str, ...] = (),
 ) -> Plan:
     """Choose the kernel for some sequences.
 
@@ -316,6 +317,8 @@ def choose(
         of a method.
     blocks : int or None
         Force the number of blocks per sequence.
+    without : tuple of str
+        Methods that the card turned out not to run.
 
     Returns
     -------
@@ -342,7 +345,9 @@ def choose(
         if plan.method not in best or plan.clocks < best[plan.method].clocks:
             best[plan.method] = plan
     reasons = tuple(_reason(name, best.get(name), card) for name in METHODS)
-    candidates = [plan for name, plan in best.items() if method in (None, name)]
+    candidates = [
+        plan for name, plan in best.items() if method in (None, name) and name not in without
+    ]
     if not candidates:
         asked = f"method={method!r} exchange={exchange!r} blocks={blocks}"
         raise DeviceError(
