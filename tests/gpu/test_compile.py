@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,8 +36,13 @@ def test_compiles_without_spills(name: str, architecture: int, compiler: nvrtc.N
     if architecture not in compiler.architectures():
         pytest.skip("not known to this NVRTC")
     source = read_source(name)
-    for variant in header.variants:
-        usage = compiler.compile(source, architecture, options(variant))
+
+    def compiled(variant: dict[str, str]) -> dict[str, nvrtc.Usage]:
+        return compiler.compile(source, architecture, options(variant))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        usages = list(pool.map(compiled, header.variants))
+    for variant, usage in zip(header.variants, usages, strict=True):
         assert sorted(usage) == sorted(kernels(source))
         spilled = {
             kernel: used
