@@ -20,6 +20,7 @@ from ._cuda.ops import Array, Spectra, Statistics, WienerFilter, computing
 from ._cuda.plans import Card, choose
 from ._cuda.transform import upload
 from .base import Item, Network, Result
+from .reference import into
 
 # Units of one direction of a layer of published models, and sequences that run side by side: both
 # directions of four targets.
@@ -154,7 +155,7 @@ class CudaBackend:
                 .magnitude(self._upload(spectrum), nb_bins=nb_bins, mono=mono)
                 .get()
             )
-        return _into(out, mags)
+        return into(out, mags)
 
     def linear(self, x: np.ndarray, weight: Array) -> np.ndarray:
         if isinstance(weight, np.ndarray) and weight.dtype == np.float64:
@@ -186,14 +187,14 @@ class CudaBackend:
     ) -> np.ndarray:
         wiener = self._filter(mix, mags, softmask, residual, eps)
         if mix.size == 0:
-            return _into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
+            return into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
         with computing(self.device):
             y = wiener.windows(
                 *self._uploaded(mix, mags, max_abs if iterations else 1.0),
                 window=mix.shape[1],
                 iterations=iterations,
             ).get()
-        return _into(out, y)
+        return into(out, y)
 
     def wiener_accumulate(
         self,
@@ -231,14 +232,14 @@ class CudaBackend:
     ) -> np.ndarray:
         wiener = self._filter(mix, mags, softmask, residual, eps)
         if mix.size == 0:
-            return _into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
+            return into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
         with computing(self.device):
             y = wiener.apply(
                 *self._uploaded(mix, mags, max_abs),
                 self._statistics(wiener, statistics),
                 window=mix.shape[1],
             ).get()
-        return _into(out, y)
+        return into(out, y)
 
     def _filter(
         self, mix: np.ndarray, mags: np.ndarray, softmask: bool, residual: bool, eps: float
@@ -270,11 +271,3 @@ class CudaBackend:
 
     def _upload(self, array: np.ndarray, dtype: Any = None) -> Array:
         return upload(self.device, array, dtype)
-
-
-def _into(out: np.ndarray | None, result: np.ndarray) -> np.ndarray:
-    """Put a result where the caller wants it."""
-    if out is None:
-        return result
-    out[...] = result
-    return out

@@ -203,7 +203,7 @@ def _refine(
 # -- network -----------------------------------------------------------------------------------
 
 
-def _into(out: np.ndarray | None, result: np.ndarray) -> np.ndarray:
+def into(out: np.ndarray | None, result: np.ndarray) -> np.ndarray:
     """Put a result where the caller wants it."""
     if out is None:
         return result
@@ -269,7 +269,7 @@ class ReferenceNetwork:
         x = batchnorm(linear(z, self._state["fc3.weight"]), self._state, "bn3")
         x = x.reshape(mags.shape)
         x = x * self._state["output_scale"] + self._state["output_mean"]
-        return _into(out, np.maximum(x, 0) * mags)
+        return into(out, np.maximum(x, 0) * mags)
 
     def state_dict(self) -> StateDict:
         return {name: value.copy() for name, value in self._original.items()}
@@ -302,7 +302,7 @@ class ReferenceBackend:
     def magnitude(
         self, spectrum: np.ndarray, *, nb_bins: int, mono: bool, out: np.ndarray | None = None
     ) -> np.ndarray:
-        return _into(out, magnitude(spectrum, nb_bins=nb_bins, mono=mono))
+        return into(out, magnitude(spectrum, nb_bins=nb_bins, mono=mono))
 
     def linear(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         return linear(x, weight)
@@ -331,7 +331,7 @@ class ReferenceBackend:
             max_abs=max_abs,
             eps=eps,
         )
-        return _into(out, y)
+        return into(out, y)
 
     def wiener_accumulate(
         self,
@@ -373,4 +373,4 @@ class ReferenceBackend:
             mix, mags, softmask=softmask, residual=residual, max_abs=max_abs, eps=eps
         )
         y = _refine(y, x, statistics, len(statistics), eps=eps) * max_abs
-        return _into(out, np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype))
+        return into(out, np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype))
