@@ -24,18 +24,39 @@ FOLDER = "with_instrumentals"
 _SECTOID = "games/fretsonfire/data/songs/sectoid"
 _ROCK = ("Escape from chaosland", "Feelings", "Metal madness", "War of freedom")
 _ELECTRONIC = ("1.Hydrogen", "3.Sodium", "4.Potassium", "5.Rubidium", "6.Caesium")
+# Kenta Cho's instrumental music: techno and rock with lead synthesisers.
+_GAMES = tuple(
+    f"games/{path}.ogg"
+    for path in (
+        *(f"a7xpg/sounds/bgm{n}" for n in (1, 2, 3)),
+        *(f"gunroar/sounds/musics/gr{n}" for n in (0, 1, 2, 3)),
+        *(f"mu-cade/sounds/musics/mcd{n}" for n in (1, 2, 3, 4)),
+        *(f"noiz2sa/sounds/stg{n}" for n in ("0", "00", "1", "2", "3", "4", "5")),
+        *(f"parsec47/sounds/ptn{n}" for n in (0, 1, 2, 3)),
+        *(f"rrootage/sounds/stg_{n}" for n in ("a", "b", "c")),
+        *(f"titanion/sounds/musics/ttn{n}" for n in (1, 2, 3)),
+        *(f"torus-trooper/sounds/musics/tt{n}" for n in (1, 2, 3, 4)),
+        "tumiki-fighters/sounds/here_comes_a_gigantic_toy",
+        "tumiki-fighters/sounds/just_over_the_horizon",
+        "tumiki-fighters/sounds/we_are_tumiki_fighters",
+    )
+)
 _SECONDS = 36.0
 _SEED = 20_000_000  # apart from those of the songs
 
 
 def production(number: int, library: Library) -> list[np.ndarray]:
-    """Stems of a production, int16 [shape=(2, n)] each, whose sum is an instrumental mix."""
-    if number % 2:
-        song = _ELECTRONIC[number // 2 % len(_ELECTRONIC)]
+    """Stems of a production, int16 [shape=(1 or 2, n)] each, whose sum is an instrumental mix."""
+    kind, index = number % 4, number // 4
+    if kind == 0:
+        folder = library.installed(f"{_SECTOID}/{_ROCK[index % len(_ROCK)]}/song.ogg").parent
+        return [library.stored(folder / f"{name}.ogg") for name in ("song", "guitar")]
+    if kind == 1:
+        song = _ELECTRONIC[index % len(_ELECTRONIC)]
         paths = library.files(f"everythingisfree/{song}/*.ogg")
         return [library.stored(path) for path in paths if not path.name.startswith("vocals")]
-    folder = library.installed(f"{_SECTOID}/{_ROCK[number // 2 % len(_ROCK)]}/song.ogg").parent
-    return [library.stored(folder / f"{name}.ogg") for name in ("song", "guitar")]
+    path = _GAMES[(2 * index + kind) % len(_GAMES)]
+    return [library.stored(library.installed(path))]
 
 
 def excerpt(number: int, library: Library) -> np.ndarray:
@@ -58,6 +79,10 @@ def excerpt(number: int, library: Library) -> np.ndarray:
         piece = stem[:, place : place + count].astype(np.float32) / np.float32(32767.0)
         mix[:, : piece.shape[-1]] += piece * np.float32(effects.decibels(rng.uniform(-3.0, 3.0)))
     mix = effects.random_eq(effects.respeed(mix, factor), rng, depth=3.0)
+    if all(len(stem) == 1 for stem in stems):
+        # A wide mix is what is heard; one from a single point has to get its width from a room.
+        room = effects.room(rng, seconds=rng.uniform(0.3, 1.2))
+        mix = effects.reverb(mix, room, rng.uniform(-20.0, -8.0))
     mix = effects.width(mix, rng.uniform(0.7, 1.2))
     mix = effects.normalise(mix, rng.uniform(-20.0, -12.0))
     peak = float(np.abs(mix).max())
@@ -72,7 +97,7 @@ def main() -> None:
     parser.add_argument("--audio", required=True, help="folder of the sources, see README.md")
     parser.add_argument("--songs", required=True, help="folder of rendered songs")
     parser.add_argument("--cache", help="folder for decoded sounds (default: SONGS/.cache)")
-    parser.add_argument("--excerpts", type=int, default=60)
+    parser.add_argument("--excerpts", type=int, default=160)
     options = parser.parse_args()
     songs = Path(options.songs)
     library = Library(options.audio, options.cache or songs / ".cache")

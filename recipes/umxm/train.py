@@ -23,7 +23,8 @@ _NETWORK = ("--hidden-size", "256", "--bandwidth", "14000")
 # Songs are loud and soft, wide and narrow, coherent and thrown together.
 _DATA = (
     *("--random-track-mix", "--coherent-share", "0.4"),
-    *("--source-augmentations", "gain", "channelswap", "--mix-level", "-20", "-12"),
+    *("--source-augmentations", "gain", "channelswap", "polarity", "width", "tilt"),
+    *("--mix-level", "-20", "-12"),
     # Voices that are softer than guitars are what a network has to learn to tell from them.
     *("--loss", "log-mse"),
 )

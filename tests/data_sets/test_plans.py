@@ -21,7 +21,7 @@ from umx_np.data.plans import PlannedItem, PlanningDataset
 from .conftest import RATE, Tree
 
 FILES = ("vocals.wav", "bass.wav", "drums.wav")
-AUGMENTED = aug_from_str(["gain", "channelswap"])
+AUGMENTED = aug_from_str(["gain", "channelswap", "polarity", "width"])
 
 
 def carried_out(dataset: PlanningDataset, item: PlannedItem) -> tuple[np.ndarray, np.ndarray]:
@@ -116,6 +116,8 @@ def test_why_not(tree: Tree) -> None:
     own = made(seq_duration=1.0, source_augmentations=lambda audio, rng: audio[::-1])
     assert own.why_no_plans == "it has augmentations of its own"
     assert made(seq_duration=1.0, source_augmentations=gain).why_no_plans == ""
+    filtered = made(seq_duration=1.0, source_augmentations=aug_from_str(["gain", "tilt"]))
+    assert filtered.why_no_plans == "its sources are filtered (tilt)"
     assert not isinstance(
         VariableSourcesTrackFolderDataset(tree.root, seq_duration=1.0), PlanningDataset
     )

@@ -65,7 +65,7 @@ def dataset_in(root: Path, **settings: Any) -> FixedSourcesTrackFolderDataset:
     )
 
 
-AUGMENTED = {"source_augmentations": aug_from_str(["gain", "channelswap"])}
+AUGMENTED = {"source_augmentations": aug_from_str(["gain", "channelswap", "polarity", "width"])}
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
     "augmented": AUGMENTED,

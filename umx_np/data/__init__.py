@@ -10,7 +10,16 @@
 """
 
 from .aligned import AlignedDataset
-from .augmentations import Compose, aug_from_str, channelswap, force_stereo, gain
+from .augmentations import (
+    Compose,
+    aug_from_str,
+    channelswap,
+    force_stereo,
+    gain,
+    polarity,
+    tilt,
+    width,
+)
 from .base import DataError, UnmixDataset, item_rng
 from .loader import Loader
 from .musdb18 import MUSDBDataset
@@ -39,4 +48,7 @@ __all__ = [
     "item_rng",
     "load_datasets",
     "parse_dataset_options",
+    "polarity",
+    "tilt",
+    "width",
 ]

@@ -6,8 +6,11 @@ functions of a module, and `Compose` holds a tuple of them: they can be sent to 
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -57,6 +60,106 @@ def channelswap(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return audio
 
 
+def polarity(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Turn the waveform upside down with a probability of one half.
+
+    Parameters
+    ----------
+    audio : ndarray [shape=(nb_channels, nb_timesteps)]
+        Waveform, not modified.
+    rng : Generator
+        Source of the decision.
+
+    Returns
+    -------
+    ndarray [shape=(nb_channels, nb_timesteps)]
+        `audio` or its negative.
+    """
+    return -audio if rng.random() < 0.5 else audio
+
+
+def width(
+    audio: np.ndarray, rng: np.random.Generator, low: float = 0.0, high: float = 1.5
+) -> np.ndarray:
+    """Multiply the difference of left and right by a random factor, and leave their sum alone.
+
+    Parameters
+    ----------
+    audio : ndarray [shape=(nb_channels, nb_timesteps)]
+        Waveform, not modified. If it is not stereo, it is returned as it is.
+    rng : Generator
+        Source of the factor.
+    low, high : float
+        The factor is drawn uniformly from here to there; 0 makes mono, 1 changes nothing.
+
+    Returns
+    -------
+    ndarray [shape=(nb_channels, nb_timesteps)]
+    """
+    factor = audio.dtype.type(rng.uniform(low, high))
+    if len(audio) != 2:
+        return audio
+    middle = audio.mean(axis=0)
+    return middle + factor * (audio - middle)
+
+
+def tilt(
+    audio: np.ndarray,
+    rng: np.random.Generator,
+    depth: float = 6.0,
+    low: float = 0.002,
+    high: float = 0.1,
+) -> np.ndarray:
+    """Make it darker or brighter: a random filter of first order, in half of the cases.
+
+    Far below its corner frequency the filter amplifies by some decibels, and far above it
+    attenuates by as many; or the other way round.
+
+    Parameters
+    ----------
+    audio : ndarray [shape=(nb_channels, nb_timesteps)]
+        Waveform, not modified.
+    rng : Generator
+        Source of the decision, of the corner frequency and of the gain.
+    depth : float
+        Low frequencies get a gain that is drawn uniformly from ``-depth`` to ``depth`` dB, and high
+        ones the opposite.
+    low, high : float
+        The corner frequency is drawn log-uniformly from here to there, in cycles per sample; by
+        default from 88 to 4410 Hz at 44.1 kHz.
+
+    Returns
+    -------
+    ndarray [shape=(nb_channels, nb_timesteps)]
+
+    Raises
+    ------
+    ConfigError
+        If SciPy is missing.
+    """
+    if rng.random() < 0.5:
+        return audio
+    root = 10.0 ** (rng.uniform(-depth, depth) / 20.0)
+    corner = math.tan(math.pi * math.exp(rng.uniform(math.log(low), math.log(high))))
+    # H(s) = (s / root + corner) / (s + corner / root), by the bilinear transform.
+    b = np.array([1.0 / root + corner, corner - 1.0 / root])
+    a = np.array([1.0 + corner / root, corner / root - 1.0])
+    dtype = audio.dtype
+    b, a = (b / a[0]).astype(dtype), (a / a[0]).astype(dtype)
+    filtered: np.ndarray = _scipy_signal().lfilter(b, a, audio, axis=-1)
+    return filtered
+
+
+def _scipy_signal() -> ModuleType:
+    try:
+        return importlib.import_module("scipy.signal")
+    except ImportError as error:
+        raise ConfigError(
+            "the augmentation 'tilt' needs the package scipy: "
+            f'pip install "umx-np[train]" ({error})'
+        ) from error
+
+
 def force_stereo(audio: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
     """Duplicate mono, and keep the first two of more channels.
 
@@ -79,8 +182,13 @@ def force_stereo(audio: np.ndarray, rng: np.random.Generator | None = None) -> n
 AUGMENTATIONS: dict[str, Augmentation] = {
     "gain": gain,
     "channelswap": channelswap,
+    "polarity": polarity,
+    "width": width,
+    "tilt": tilt,
     "force_stereo": force_stereo,
 }
+# These do more than multiply and rearrange channels.
+FILTERS = frozenset({tilt})
 
 
 @dataclass(frozen=True)
@@ -119,7 +227,8 @@ def aug_from_str(names: Iterable[str] | None) -> Compose:
     Parameters
     ----------
     names : iterable of str or None
-        Some of ``gain``, ``channelswap`` and ``force_stereo``, in the order to apply them.
+        Some of ``gain``, ``channelswap``, ``polarity``, ``width``, ``tilt`` and ``force_stereo``,
+        in the order to apply them.
 
     Returns
     -------
@@ -143,4 +252,6 @@ def aug_from_str(names: Iterable[str] | None) -> Compose:
             raise ConfigError(
                 f"source_augmentations={name!r} is not known; there are {', '.join(AUGMENTATIONS)}"
             )
+    if "tilt" in names:
+        _scipy_signal()  # what is missing is said before anything begins
     return Compose(tuple(AUGMENTATIONS[name] for name in names))

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
-from .augmentations import AUGMENTATIONS, Augmentation, Compose
+from .augmentations import AUGMENTATIONS, FILTERS, Augmentation, Compose
 from .base import UnmixDataset
 from .files import AudioFiles, CachedFiles, Clip
 from .plans import PlannedSource
@@ -241,8 +241,10 @@ class FileDataset(UnmixDataset):
             return "its items are whole tracks"
         augmentations = self.source_augmentations
         used = augmentations.transforms if isinstance(augmentations, Compose) else (augmentations,)
-        known = set(used) <= set(AUGMENTATIONS.values())
-        return "" if known else "it has augmentations of its own"
+        if not set(used) <= set(AUGMENTATIONS.values()):
+            return "it has augmentations of its own"
+        filters = ", ".join(sorted(transform.__name__ for transform in FILTERS.intersection(used)))
+        return f"its sources are filtered ({filters})" if filters else ""
 
     def for_statistics(self) -> UnmixDataset:
         """Copy of the dataset of whole tracks, without augmentation and mixing of tracks."""
