@@ -38,7 +38,6 @@ from .backends._cuda.transform import DeviceTransform, make_tables, upload
 from .backends.cuda import CudaBackend
 from .bottleneck import StoreFactory
 from .dsp.stft import fourier_matrices
-from .dsp.wiener import DEFAULT_EPS
 from .errors import DeviceError
 from .progress import Progress
 from .streaming import Source, check_length, fit_channels, segments
@@ -84,7 +83,7 @@ class Engine:
         self.device = separator.ops.device
         self.config, self.geometry = separator.config, separator.geometry
         self.nb_stems = len(separator.stem_names)
-        self.filters_residual = separator.filters_residual
+        self.options = separator.wiener_options
         networks = [n for n in separator.networks.values() if isinstance(n, CudaNetwork)]
         self.nb_targets = len(networks)
         with computing(self.device, "the weights"):
@@ -97,12 +96,10 @@ class Engine:
         """Return the filter for audio of so many channels."""
         return WienerFilter(
             self.device,
+            self.options,
             nb_targets=self.nb_targets,
             nb_channels=nb_channels,
             mag_channels=1 if self.config.nb_channels == 1 else nb_channels,
-            softmask=self.config.softmask,
-            residual=self.filters_residual,
-            eps=DEFAULT_EPS,
         )
 
     def work(self, nb_channels: int, nb_timesteps: int) -> Work:
@@ -114,7 +111,7 @@ class Engine:
             mag_channels=1 if self.config.nb_channels == 1 else nb_channels,
             n_fft=self.geometry.n_fft,
             n_hop=self.geometry.n_hop,
-            nb_sources=self.nb_targets + self.filters_residual,
+            nb_sources=self.nb_targets + self.options.residual,
             nb_stems=self.nb_stems,
             iterations=self.config.niter,
             window=self.config.wiener_win_len,

@@ -6,12 +6,12 @@ Needs unidirectional networks, whose output at a frame depends on no later frame
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .dsp.blocks import Framer, OverlapAdder
-from .dsp.wiener import DEFAULT_EPS, scale_of
+from .dsp.wiener import scale_of
 from .errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class Stream:
             for name, network in separator.networks.items()
         }
         config = separator.config
-        nb_sources = len(separator.networks) + separator.filters_residual
+        self._options = separator.wiener_options
+        nb_sources = len(separator.networks) + self._options.residual
         self._statistics = np.zeros((config.niter, nb_sources, 4, geometry.nb_bins))
         # The level of what is to come is not known: scaled as for a signal of full scale.
         self._max_abs = scale_of(float(self._transform.window.sum()))
@@ -164,23 +165,20 @@ class Stream:
 
     def _filter(self, mix: np.ndarray, mags: np.ndarray) -> np.ndarray:
         config, ops = self._separator.config, self._separator.ops
-        options: dict[str, Any] = {
-            "softmask": config.softmask,
-            "residual": self._separator.filters_residual,
-            "eps": DEFAULT_EPS,
-        }
+        options, statistics, max_abs = self._options, self._statistics, self._max_abs
         if config.niter == 0:
-            return ops.wiener(mix, mags, iterations=0, max_abs=1.0, **options)
+            return ops.wiener(mix, mags, options, iterations=0, max_abs=1.0)
         # Frame by frame, so that the result does not depend on the size of the blocks.
-        options["max_abs"] = self._max_abs
         window = config.wiener_win_len
         decay = 1.0 if window is None else math.exp(-1.0 / window)
         parts = []
         for t in range(mix.shape[1]):
             one_mix = np.ascontiguousarray(mix[:, t : t + 1])
             one_mags = np.ascontiguousarray(mags[:, t : t + 1])
-            self._statistics *= decay
+            statistics *= decay
             for level in range(config.niter):
-                ops.wiener_accumulate(one_mix, one_mags, self._statistics, level=level, **options)
-            parts.append(ops.wiener_filter(one_mix, one_mags, self._statistics, **options))
+                ops.wiener_accumulate(
+                    one_mix, one_mags, statistics, options, level=level, max_abs=max_abs
+                )
+            parts.append(ops.wiener_filter(one_mix, one_mags, statistics, options, max_abs=max_abs))
         return np.concatenate(parts, axis=2)

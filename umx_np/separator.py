@@ -11,7 +11,7 @@ import numpy as np
 
 from .backends import get_backend, on_cuda
 from .backends._pool import available_cores, parallel_map
-from .backends.base import Backend, Network
+from .backends.base import Backend, Network, WienerOptions
 from .backends.reference import ReferenceNetwork
 from .config import SeparatorConfig, check_aggregate
 from .dsp.stft import StftGeometry, Transform, istft, stft
@@ -197,6 +197,11 @@ class Separator:
     def filters_residual(self) -> bool:
         """Whether the residual takes part in the filter, be it returned or not."""
         return self.config.residual or (len(self.networks) == 1 and self.config.niter > 0)
+
+    @property
+    def wiener_options(self) -> WienerOptions:
+        """How the backend filters for this separator."""
+        return WienerOptions(self.config.softmask, self.filters_residual)
 
     def transform(self, dtype: np.dtype | type = np.float32) -> Transform:
         """Return the STFT of this separator."""

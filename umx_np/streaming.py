@@ -31,7 +31,7 @@ from .bottleneck import (
 from .config import check_aggregate
 from .dsp.blocks import SLICE_FRAMES, Framer, OverlapAdder, Segment
 from .dsp.stft import StftGeometry
-from .dsp.wiener import DEFAULT_EPS, scale_of
+from .dsp.wiener import scale_of
 from .errors import ConfigError, ShapeError
 from .progress import Progress
 
@@ -141,6 +141,8 @@ class _Track:
         self.transform = separator.transform(np.float32)
         self.nb_frames = self.geometry.nb_frames(source.nb_timesteps)
         self.mono = self.config.nb_channels == 1
+        self.options = separator.wiener_options
+        self.nb_sources = len(separator.networks) + self.options.residual
         self.stores: dict[str, FrameStore] = {}
         self.peak = 0.0  # of all bins, for a filter over the whole track
         self._memory: dict[str, np.ndarray] = {}
@@ -212,19 +214,9 @@ class _Track:
             return
         window = self.config.wiener_win_len if self.config.niter > 0 else _DECODE_FRAMES
         assert window is not None
-        options = self._filter_options()
-        yield from self._synthesise(
-            (self._window(job, options) for job in self._segments(window)), tick
-        )
+        yield from self._synthesise((self._window(job) for job in self._segments(window)), tick)
 
-    def _filter_options(self) -> dict[str, Any]:
-        return {
-            "softmask": self.config.softmask,
-            "residual": self.separator.filters_residual,
-            "eps": DEFAULT_EPS,
-        }
-
-    def _window(self, job: Segment, options: dict[str, Any]) -> tuple[int, np.ndarray]:
+    def _window(self, job: Segment) -> tuple[int, np.ndarray]:
         """Filter one window by itself."""
         first, _, _ = job
         mix, mix_mags, mags = self._estimate(job)
@@ -232,16 +224,15 @@ class _Track:
         estimates = self.ops.wiener(
             mix,
             mags,
+            self.options,
             iterations=self.config.niter,
             max_abs=scale_of(peak),
             out=self._estimates(mix),
-            **options,
         )
         return first, estimates
 
     def _estimates(self, mix: np.ndarray) -> np.ndarray:
-        nb_sources = len(self.separator.networks) + self.separator.filters_residual
-        return self._scratch("estimates", (nb_sources, *mix.shape), np.complex64)
+        return self._scratch("estimates", (self.nb_sources, *mix.shape), np.complex64)
 
     def _estimate(self, job: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Spectra of the mixture, its magnitudes, and the magnitudes of the targets."""
@@ -273,22 +264,24 @@ class _Track:
         self, tick: Callable[[float], None]
     ) -> Iterator[tuple[int, np.ndarray]]:
         """One pass for the statistics of each iteration, and one that filters."""
-        options = {**self._filter_options(), "max_abs": scale_of(self.peak)}
-        nb_sources = len(self.separator.networks) + self.separator.filters_residual
-        niter = self.config.niter
-        statistics = np.zeros((niter, nb_sources, 4, self.geometry.nb_bins))
+        options, max_abs, niter = self.options, scale_of(self.peak), self.config.niter
+        statistics = np.zeros((niter, self.nb_sources, 4, self.geometry.nb_bins))
         share = 1 / (niter + 1)
         for level in range(niter):
             for job in self._segments(_DECODE_FRAMES):
                 mix, _, mags = self._estimate(job)
-                self.ops.wiener_accumulate(mix, mags, statistics, level=level, **options)
+                self.ops.wiener_accumulate(
+                    mix, mags, statistics, options, level=level, max_abs=max_abs
+                )
                 tick(share * job[1] / self.nb_frames)
 
         def filtered() -> Iterator[tuple[int, np.ndarray]]:
             for job in self._segments(_DECODE_FRAMES):
                 mix, _, mags = self._estimate(job)
-                out = self._estimates(mix)
-                yield job[0], self.ops.wiener_filter(mix, mags, statistics, out=out, **options)
+                estimates = self.ops.wiener_filter(
+                    mix, mags, statistics, options, max_abs=max_abs, out=self._estimates(mix)
+                )
+                yield job[0], estimates
 
         yield from self._synthesise(filtered(), lambda part: tick(share * part))
 

@@ -58,7 +58,8 @@ def main() -> None:
     args = options()
     import umx_np
     from umx_np.backends import get_backend
-    from umx_np.dsp.wiener import DEFAULT_EPS, scale_of
+    from umx_np.backends.base import DEFAULT_EPS, WienerOptions
+    from umx_np.dsp.wiener import scale_of
 
     up = upstream.load("filtering")
     torch = up.torch
@@ -99,11 +100,9 @@ def main() -> None:
         return ops.wiener(
             mix,
             mags,
+            WienerOptions(),
             iterations=args.niter,
-            softmask=False,
-            residual=False,
             max_abs=scale_of(float(mix_mags.max())),
-            eps=DEFAULT_EPS,
             out=estimates,
         )
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from umx_np.backends.base import WienerOptions
 from umx_np.backends.reference import ReferenceBackend, ReferenceNetwork
 from umx_np.dsp.stft import StftGeometry, istft, stft
-from umx_np.dsp.wiener import DEFAULT_EPS, scale_of
+from umx_np.dsp.wiener import scale_of
 from umx_np.errors import DeviceError
 
 from . import material
@@ -152,16 +153,17 @@ def _wiener(context: Context, recorder: Recorder) -> None:
         mix, mags = material.spectra(
             rng, targets, channels, nb_frames, nb_bins, mag_channels=mag_channels, side=side
         )
-        options: dict[str, Any] = {"iterations": iterations, "softmask": softmask}
-        options.update(residual=residual, eps=DEFAULT_EPS)
-        options["max_abs"] = scale_of(float(np.abs(mix).max())) if iterations else 1.0
+        options = WienerOptions(softmask, residual)
+        max_abs = scale_of(float(np.abs(mix).max())) if iterations else 1.0
         shape = (targets + residual, *mix.shape)
         out = np.full(shape, np.nan, np.complex64)
-        ops.wiener(mix, mags, out=out, **options)
+        ops.wiener(mix, mags, options, iterations=iterations, max_abs=max_abs, out=out)
         recorder.check(
             f"{targets} targets, {channels} channels, {mag_channels} of the magnitudes, "
             f"{iterations} iterations, softmask={softmask}, residual={residual}, side {side:g}",
-            _REFERENCE.wiener(wide(mix), wide(mags), **options),
+            _REFERENCE.wiener(
+                wide(mix), wide(mags), options, iterations=iterations, max_abs=max_abs
+            ),
             out,
             bound=_WIENER,
         )
@@ -171,8 +173,7 @@ def _wiener_whole(context: Context, recorder: Recorder) -> None:
     ops, rng = backend_of(context), context.rng("whole track")
     nb_frames, nb_bins = context.size((431, 257), (11, 33))
     mix, mags = material.spectra(rng, 4, 2, nb_frames, nb_bins)
-    options: dict[str, Any] = {"softmask": False, "residual": True, "eps": DEFAULT_EPS}
-    options["max_abs"] = scale_of(float(np.abs(mix).max()))
+    options, max_abs = WienerOptions(residual=True), scale_of(float(np.abs(mix).max()))
     half = nb_frames // 2
 
     def filtered(backend: Any, x: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -180,8 +181,8 @@ def _wiener_whole(context: Context, recorder: Recorder) -> None:
         for level in range(len(statistics)):
             for part in (slice(0, half), slice(half, None)):
                 some = np.ascontiguousarray(x[:, part]), np.ascontiguousarray(m[:, part])
-                backend.wiener_accumulate(*some, statistics, level=level, **options)
-        return statistics, backend.wiener_filter(x, m, statistics, **options)
+                backend.wiener_accumulate(*some, statistics, options, level=level, max_abs=max_abs)
+        return statistics, backend.wiener_filter(x, m, statistics, options, max_abs=max_abs)
 
     expected = filtered(_REFERENCE, wide(mix), wide(mags))
     actual = filtered(ops, mix, mags)

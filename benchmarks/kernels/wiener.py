@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ def main() -> None:
     args = options()
     from umx_np._kernels import cpu
     from umx_np.backends import get_backend, reference
-    from umx_np.dsp.wiener import DEFAULT_EPS, scale_of
+    from umx_np.backends.base import WienerOptions
+    from umx_np.dsp.wiener import scale_of
 
     mix, mags, description = window(args.frames)
     nb_bins = mix.shape[2]
@@ -60,13 +62,15 @@ def main() -> None:
             "audio": description,
         },
     )
-    common = {"max_abs": scale_of(float(np.abs(mix).max())), "eps": DEFAULT_EPS}
-    common |= {"softmask": False, "residual": False}
+    plain, max_abs = WienerOptions(), scale_of(float(np.abs(mix).max()))
+    common = {"max_abs": max_abs, **asdict(plain)}
     checked = slice(0, args.checked_bins)
     # The oracle returns the precision that it is given.
     oracle_mix = mix[..., checked].astype(np.complex128)
     expected = {
-        niter: reference.wiener(oracle_mix, mags[..., checked], iterations=niter, **common)
+        niter: reference.wiener(
+            oracle_mix, mags[..., checked], plain, iterations=niter, max_abs=max_abs
+        )
         for niter in args.niter
     }
     names = ladder.levels(args.levels)

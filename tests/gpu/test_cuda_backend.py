@@ -14,6 +14,7 @@ from tolerances import TOL
 import umx_np
 from umx_np.backends import base, cuda, devices, get_backend, on_cuda
 from umx_np.backends._cuda import network as cuda_network
+from umx_np.backends.base import WienerOptions
 from umx_np.backends.cpu import CpuBackend, CpuNetwork
 from umx_np.backends.cuda import CudaBackend
 from umx_np.backends.reference import ReferenceBackend, ReferenceNetwork
@@ -177,7 +178,7 @@ def test_public_wiener(ops, nb_channels, iterations):
 
 def test_statistics_of_a_track(ops):
     """As a separator without windows calls it, with arrays of the host."""
-    options = {"softmask": False, "residual": True, "max_abs": 1.5, "eps": 1e-10}
+    options = WienerOptions(residual=True)
     mix = signals.spectra(30, 17, 2).transpose(2, 0, 1).astype(np.complex64)
     mags = np.abs(mix)[None].transpose(0, 2, 1, 3) * np.float32([[[[0.3]]], [[[0.5]]]])
     mix, mags = np.ascontiguousarray(mix), np.ascontiguousarray(mags.astype(np.float32))
@@ -191,14 +192,15 @@ def test_statistics_of_a_track(ops):
                     np.ascontiguousarray(mix[:, part]),
                     np.ascontiguousarray(mags[:, part]),
                     statistics,
+                    options,
                     level=level,
-                    **options,
+                    max_abs=1.5,
                 )
-        results.append(backend.wiener_filter(mix, mags, statistics, **options))
+        results.append(backend.wiener_filter(mix, mags, statistics, options, max_abs=1.5))
     np.testing.assert_allclose(both[0], both[1], rtol=1e-12, atol=1e-12)
     assert_close(*results, TOL["wiener"]["float32"], dtype=np.complex64)
     out = np.empty_like(results[0])
-    assert ops.wiener_filter(mix, mags, both[0], out=out, **options) is out
+    assert ops.wiener_filter(mix, mags, both[0], options, max_abs=1.5, out=out) is out
     np.testing.assert_array_equal(out, results[0])
 
 

@@ -9,10 +9,11 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 from umx_np.backends._cuda.ops import PIECE_FRAMES, WienerFilter
+from umx_np.backends.base import WienerOptions
 from umx_np.backends.reference import ReferenceBackend
 from umx_np.errors import ShapeError
 
-EPS = 1e-10
+PLAIN, WITH_RESIDUAL = WienerOptions(), WienerOptions(residual=True)
 REFERENCE = ReferenceBackend()
 
 
@@ -38,10 +39,9 @@ def on_card(device, mix, mags, scales):
     )
 
 
-def filter_for(device, mix, mags, **options) -> WienerFilter:
-    options = {"softmask": False, "residual": False, "eps": EPS, **options}
+def filter_for(device, mix, mags, options=PLAIN) -> WienerFilter:
     return WienerFilter(
-        device, nb_targets=len(mags), nb_channels=len(mix), mag_channels=mags.shape[2], **options
+        device, options, nb_targets=len(mags), nb_channels=len(mix), mag_channels=mags.shape[2]
     )
 
 
@@ -54,20 +54,13 @@ def test_one_window(
     emulated_device, softmask, residual, nb_channels, mag_channels, nb_targets, iterations
 ):
     mix, mags = spectra(nb_channels, 11, 35, nb_targets, mag_channels=mag_channels)
-    wiener = filter_for(emulated_device, mix, mags, softmask=softmask, residual=residual)
+    options = WienerOptions(softmask, residual)
+    wiener = filter_for(emulated_device, mix, mags, options)
     scale = 1.7 if iterations else 1.0
     y = wiener.windows(
         *on_card(emulated_device, mix, mags, [scale]), window=11, iterations=iterations
     )
-    expected = REFERENCE.wiener(
-        mix,
-        mags,
-        iterations=iterations,
-        softmask=softmask,
-        residual=residual,
-        max_abs=scale,
-        eps=EPS,
-    )
+    expected = REFERENCE.wiener(mix, mags, options, iterations=iterations, max_abs=scale)
     assert_close(y.get(), expected, TOL["wiener"]["float32"], dtype=np.complex64)
 
 
@@ -76,17 +69,16 @@ def test_one_window(
 def test_faint_and_loud(any_device, level, iterations):
     mix, mags = spectra(2, 9, 33, 2, level=level)
     scale = max(1.0, float(np.abs(mix).max()) / 10) if iterations else 1.0
-    options = {"softmask": False, "residual": True, "eps": EPS}
-    y = filter_for(any_device, mix, mags, residual=True).windows(
+    y = filter_for(any_device, mix, mags, WITH_RESIDUAL).windows(
         *on_card(any_device, mix, mags, [scale]), window=9, iterations=iterations
     )
-    expected = REFERENCE.wiener(mix, mags, iterations=iterations, max_abs=scale, **options)
+    expected = REFERENCE.wiener(mix, mags, WITH_RESIDUAL, iterations=iterations, max_abs=scale)
     assert_close(y.get(), expected, TOL["wiener"]["float32"], dtype=np.complex64)
 
 
 def test_silence(any_device):
     mix, mags = np.zeros((2, 5, 9), np.complex64), np.zeros((2, 5, 2, 9), np.float32)
-    y = filter_for(any_device, mix, mags, residual=True).windows(
+    y = filter_for(any_device, mix, mags, WITH_RESIDUAL).windows(
         *on_card(any_device, mix, mags, [1.0]), window=5, iterations=2
     )
     np.testing.assert_array_equal(y.get(), np.zeros((3, 2, 5, 9)))
@@ -100,9 +92,7 @@ def test_near_mono(any_device):
     y = filter_for(any_device, mix, mags).windows(
         *on_card(any_device, mix, mags, [1.0]), window=20, iterations=2
     )
-    expected = REFERENCE.wiener(
-        mix, mags, iterations=2, softmask=False, residual=False, max_abs=1.0, eps=EPS
-    )
+    expected = REFERENCE.wiener(mix, mags, PLAIN, iterations=2, max_abs=1.0)
     assert_close(y.get(), expected, TOL["wiener_near_mono"]["float32"], dtype=np.complex64)
 
 
@@ -113,18 +103,16 @@ def test_windows_side_by_side(any_device, window):
     mix, mags = spectra(2, nb_frames, 33, 2)
     nb_windows = -(-nb_frames // window)
     scales = np.linspace(1.0, 2.0, nb_windows)
-    y = filter_for(any_device, mix, mags, residual=True).windows(
+    y = filter_for(any_device, mix, mags, WITH_RESIDUAL).windows(
         *on_card(any_device, mix, mags, scales), window=window, iterations=1, nb_written=2
     )
     expected = [
         REFERENCE.wiener(
             mix[:, i * window : (i + 1) * window],
             mags[:, i * window : (i + 1) * window],
+            WITH_RESIDUAL,
             iterations=1,
-            softmask=False,
-            residual=True,
             max_abs=scale,
-            eps=EPS,
         )[:2]
         for i, scale in enumerate(scales)
     ]
@@ -158,9 +146,7 @@ def test_a_track_in_blocks(any_device, group):
         wiener.apply(*on_card(any_device, *part, [1.5]), statistics, window=part[0].shape[1])
         for part in parts
     ]
-    expected = REFERENCE.wiener(
-        mix, mags, iterations=iterations, softmask=False, residual=False, max_abs=1.5, eps=EPS
-    )
+    expected = REFERENCE.wiener(mix, mags, PLAIN, iterations=iterations, max_abs=1.5)
     result = np.concatenate([part.get() for part in y], axis=2)
     assert_close(result, expected, TOL["wiener"]["float32"], dtype=np.complex64)
 

@@ -13,6 +13,7 @@ from tolerances import TOL
 
 import umx_np
 from umx_np.backends import reference
+from umx_np.backends.base import WienerOptions
 from umx_np.dsp.gradients import filter as backward
 from umx_np.dsp.gradients import wiener_backward
 from umx_np.errors import ShapeError
@@ -95,9 +96,9 @@ def check_wiener(mix, mags, **options):
 def test_first_estimates_are_those_of_the_filter(softmask, residual, mono):
     mix, mags = case(mono=mono)
     mix[2, 1] = 0.0
-    options = {"softmask": softmask, "residual": residual, "eps": EPS}
-    desired = reference.first_estimates(mags, mix, **options)
-    actual = backward.first_estimates(bins_first(mix), bins_first(mags), **options)
+    options = WienerOptions(softmask, residual)
+    desired = reference.first_estimates(mags, mix, options)
+    actual = backward.first_estimates(bins_first(mix), bins_first(mags), options)
     assert_close(actual, bins_first(desired), EXACT, dtype=np.complex128)
 
 
@@ -122,16 +123,12 @@ def test_em_step_is_the_iteration_of_the_filter(nb_channels, nb_frames):
 @pytest.mark.parametrize("nb_channels", [1, 2, 3])
 def test_first_estimates(nb_channels, softmask, residual, mono):
     x, m = map(bins_first, case(nb_channels, mono=mono))
-    options = {"softmask": softmask, "residual": residual, "eps": EPS}
-    assert (
-        backward.first_estimates_backward(
-            backward.first_estimates(x, m, **options), x, m, **options
-        )[0].shape
-        == m.shape
-    )
+    options = WienerOptions(softmask, residual)
+    y = backward.first_estimates(x, m, options)
+    assert backward.first_estimates_backward(y, x, m, options)[0].shape == m.shape
     check(
-        lambda m, x: backward.first_estimates(x, m, **options),
-        lambda d_y, m, x: backward.first_estimates_backward(d_y, x, m, **options),
+        lambda m, x: backward.first_estimates(x, m, options),
+        lambda d_y, m, x: backward.first_estimates_backward(d_y, x, m, options),
         m=m,
         x=x,
     )
@@ -424,8 +421,8 @@ def test_a_missing_divisor_is_found(monkeypatch):
 def test_missing_first_estimates_are_found(monkeypatch, part, softmask):
     original = backward.first_estimates_backward
 
-    def wrong(*arguments, **options):
-        parts = list(original(*arguments, **options))
+    def wrong(*arguments):
+        parts = list(original(*arguments))
         parts[part] = np.zeros_like(parts[part])
         return tuple(parts)
 

@@ -8,6 +8,7 @@ activations are frame-major, ``(nb_frames, features)``, because matrix products 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -17,6 +18,25 @@ from ..weights.bundle import StateDict
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+DEFAULT_EPS = 1e-10
+
+
+@dataclass(frozen=True)
+class WienerOptions:
+    """How the Wiener filter works, whatever it is given.
+
+    Attributes
+    ----------
+    softmask, residual : bool
+        As in `umx_np.wiener`.
+    eps : float
+        As in `umx_np.wiener`.
+    """
+
+    softmask: bool = False
+    residual: bool = False
+    eps: float = DEFAULT_EPS
 
 
 class Network(Protocol):
@@ -151,12 +171,10 @@ class Backend(Protocol):
         self,
         mix: np.ndarray,
         mags: np.ndarray,
+        options: WienerOptions,
         *,
         iterations: int,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Filter the frames given as one window.
@@ -167,7 +185,9 @@ class Backend(Protocol):
             STFT of the mixture.
         mags : ndarray [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)]
             Magnitudes of the targets.
-        iterations, softmask, residual, eps
+        options : WienerOptions
+            How to filter.
+        iterations : int
             As in `umx_np.wiener`.
         max_abs : float
             The mixture and the estimates are divided by it during the iterations.
@@ -185,12 +205,10 @@ class Backend(Protocol):
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
+        options: WienerOptions,
         *,
         level: int,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
     ) -> None:
         """Add the sums of y y^H after `level` iterations to ``statistics[level]``.
 
@@ -204,11 +222,9 @@ class Backend(Protocol):
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
+        options: WienerOptions,
         *,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Estimates after all iterations, from statistics of a whole track."""

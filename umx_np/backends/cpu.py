@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ..errors import ConfigError, DeviceError, ShapeError
 from ..weights.bundle import StateDict
 from ._folding import fold, gate_bias, suffix_of
 from ._pool import parallel_map, resolve_threads
-from .base import Item, Network, Result
+from .base import Item, Network, Result, WienerOptions
 
 try:
     from .._kernels import cpu as _cpu
@@ -270,25 +271,15 @@ class CpuBackend:
         self,
         mix: np.ndarray,
         mags: np.ndarray,
+        options: WienerOptions,
         *,
         iterations: int,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        y = self._estimates(mix, mags, residual, out)
-        self._wiener_bins(
-            mix,
-            mags,
-            y,
-            iterations=iterations,
-            softmask=softmask,
-            residual=residual,
-            max_abs=max_abs if iterations else 1.0,
-            eps=eps,
-        )
+        y = self._estimates(mix, mags, options, out)
+        max_abs = max_abs if iterations else 1.0
+        self._wiener_bins(mix, mags, y, options, iterations=iterations, max_abs=max_abs)
         return y
 
     def wiener_accumulate(
@@ -296,24 +287,20 @@ class CpuBackend:
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
+        options: WienerOptions,
         *,
         level: int,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
     ) -> None:
         self._wiener_bins(
             mix,
             mags,
             None,
+            options,
             r=statistics,
             level=level,
             iterations=len(statistics),
-            softmask=softmask,
-            residual=residual,
             max_abs=max_abs,
-            eps=eps,
         )
 
     def wiener_filter(
@@ -321,29 +308,19 @@ class CpuBackend:
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
+        options: WienerOptions,
         *,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        y = self._estimates(mix, mags, residual, out)
+        y = self._estimates(mix, mags, options, out)
         self._wiener_bins(
-            mix,
-            mags,
-            y,
-            r=statistics,
-            iterations=len(statistics),
-            softmask=softmask,
-            residual=residual,
-            max_abs=max_abs,
-            eps=eps,
+            mix, mags, y, options, r=statistics, iterations=len(statistics), max_abs=max_abs
         )
         return y
 
     def _estimates(
-        self, mix: np.ndarray, mags: np.ndarray, residual: bool, out: np.ndarray | None
+        self, mix: np.ndarray, mags: np.ndarray, options: WienerOptions, out: np.ndarray | None
     ) -> np.ndarray:
         if len(mix) > 2:
             raise ShapeError(
@@ -352,15 +329,21 @@ class CpuBackend:
             )
         if out is not None:
             return out
-        return np.empty((len(mags) + residual, *mix.shape), np.complex64)
+        return np.empty((len(mags) + options.residual, *mix.shape), np.complex64)
 
     def _wiener_bins(
-        self, mix: np.ndarray, mags: np.ndarray, y: np.ndarray | None, **options: Any
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        y: np.ndarray | None,
+        options: WienerOptions,
+        **step: Any,
     ) -> None:
         nb_bins = mix.shape[-1]
+        arguments = {**asdict(options), **step}
 
         def some_bins(start: int) -> None:
             stop = min(start + _WIENER_BINS, nb_bins)
-            self._kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, **options)
+            self._kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, **arguments)
 
         self.map(some_bins, range(0, nb_bins, _WIENER_BINS))

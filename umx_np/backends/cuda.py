@@ -19,7 +19,7 @@ from ._cuda.network import CudaNetwork
 from ._cuda.ops import Array, Spectra, Statistics, WienerFilter, computing
 from ._cuda.plans import Card, choose
 from ._cuda.transform import upload
-from .base import Item, Network, Result
+from .base import Item, Network, Result, WienerOptions
 from .reference import into
 
 # Units of one direction of a layer of published models, and sequences that run side by side: both
@@ -177,15 +177,13 @@ class CudaBackend:
         self,
         mix: np.ndarray,
         mags: np.ndarray,
+        options: WienerOptions,
         *,
         iterations: int,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        wiener = self._filter(mix, mags, softmask, residual, eps)
+        wiener = self._filter(mix, mags, options)
         if mix.size == 0:
             return into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
         with computing(self.device):
@@ -201,14 +199,12 @@ class CudaBackend:
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
+        options: WienerOptions,
         *,
         level: int,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
     ) -> None:
-        wiener = self._filter(mix, mags, softmask, residual, eps)
+        wiener = self._filter(mix, mags, options)
         if mix.size == 0:
             return
         with computing(self.device):
@@ -223,14 +219,12 @@ class CudaBackend:
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
+        options: WienerOptions,
         *,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        wiener = self._filter(mix, mags, softmask, residual, eps)
+        wiener = self._filter(mix, mags, options)
         if mix.size == 0:
             return into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
         with computing(self.device):
@@ -241,17 +235,13 @@ class CudaBackend:
             ).get()
         return into(out, y)
 
-    def _filter(
-        self, mix: np.ndarray, mags: np.ndarray, softmask: bool, residual: bool, eps: float
-    ) -> WienerFilter:
+    def _filter(self, mix: np.ndarray, mags: np.ndarray, options: WienerOptions) -> WienerFilter:
         return WienerFilter(
             self.device,
+            options,
             nb_targets=len(mags),
             nb_channels=len(mix),
             mag_channels=mags.shape[2],
-            softmask=softmask,
-            residual=residual,
-            eps=eps,
         )
 
     def _uploaded(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import ModelConfig
 from ..weights.bundle import StateDict
-from .base import Item, Network, Result
+from .base import Item, Network, Result, WienerOptions
 
 BATCHNORM_EPS = 1e-5
 
@@ -85,9 +85,7 @@ def magnitude(spectrum: np.ndarray, *, nb_bins: int, mono: bool) -> np.ndarray:
 # x mixture (F, B, C) and y estimates (F, B, C, J) are complex; v power (F, B, J); R (B, C, C, J).
 
 
-def first_estimates(
-    mags: np.ndarray, mix: np.ndarray, *, softmask: bool, residual: bool, eps: float
-) -> np.ndarray:
+def first_estimates(mags: np.ndarray, mix: np.ndarray, options: WienerOptions) -> np.ndarray:
     """Estimates before any iteration.
 
     Parameters
@@ -96,25 +94,22 @@ def first_estimates(
         Magnitudes of the targets.
     mix : complex ndarray [shape=(nb_frames, nb_bins, nb_channels)]
         STFT of the mixture.
-    softmask : bool
-        Ratio of the magnitudes times the mixture, instead of the magnitude with its phase.
-    residual : bool
-        Append the mixture minus the targets.
-    eps : float
-        Added to the sum of the magnitudes (sic, not of the powers) when `softmask`.
+    options : WienerOptions
+        As in `umx_np.wiener`; for a soft mask the eps is added to the sum of the magnitudes (sic,
+        not of the powers).
 
     Returns
     -------
     complex ndarray [shape=(nb_frames, nb_bins, nb_channels, nb_sources)]
     """
     x = mix[..., None]
-    if softmask:
-        y = x * (mags / (eps + mags.sum(axis=-1, keepdims=True)))
+    if options.softmask:
+        y = x * (mags / (options.eps + mags.sum(axis=-1, keepdims=True)))
     else:
         # The phase of a silent bin is 0, as atan2(0, 0) is.
         silent = x == 0
         y = mags * np.where(silent, 1.0, x / np.where(silent, 1.0, np.abs(x))).astype(mix.dtype)
-    if residual:
+    if options.residual:
         y = np.concatenate([y, x - y.sum(axis=-1, keepdims=True)], axis=-1)
     return y
 
@@ -141,43 +136,31 @@ def em_filter(
 def wiener(
     mix: np.ndarray,
     mags: np.ndarray,
+    options: WienerOptions,
     *,
     iterations: int,
-    softmask: bool,
-    residual: bool,
     max_abs: float,
-    eps: float,
 ) -> np.ndarray:
     """`Backend.wiener`, computed in double precision throughout."""
-    x = mix.transpose(1, 2, 0).astype(np.complex128)
-    y = first_estimates(
-        mags.transpose(1, 3, 2, 0).astype(np.float64),
-        x,
-        softmask=softmask,
-        residual=residual,
-        eps=eps,
-    )
-    if iterations:
-        x, y = x / max_abs, y / max_abs
-        for _ in range(iterations):
-            y, _, _ = em_iteration(y, x, eps=eps)
-        y = y * max_abs
+    max_abs = max_abs if iterations else 1.0
+    y, x = _scaled_estimates(mix, mags, options, max_abs)
+    for _ in range(iterations):
+        y, _, _ = em_iteration(y, x, eps=options.eps)
+    return _sources(y * max_abs, mix)
+
+
+def _sources(y: np.ndarray, mix: np.ndarray) -> np.ndarray:
+    """Estimates (F, B, C, J) in the layout of a backend and the dtype of its mixture."""
     return np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype)
 
 
 def _scaled_estimates(
-    mix: np.ndarray,
-    mags: np.ndarray,
-    *,
-    softmask: bool,
-    residual: bool,
-    max_abs: float,
-    eps: float,
+    mix: np.ndarray, mags: np.ndarray, options: WienerOptions, max_abs: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """First estimates y (F, B, C, J) and mixture x (F, B, C) in float64, divided by max_abs."""
     x = mix.transpose(1, 2, 0).astype(np.complex128)
     m = mags.transpose(1, 3, 2, 0).astype(np.float64)
-    y = first_estimates(m, x, softmask=softmask, residual=residual, eps=eps)
+    y = first_estimates(m, x, options)
     return y / max_abs, x / max_abs
 
 
@@ -314,41 +297,26 @@ class ReferenceBackend:
         self,
         mix: np.ndarray,
         mags: np.ndarray,
+        options: WienerOptions,
         *,
         iterations: int,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        y = wiener(
-            mix,
-            mags,
-            iterations=iterations,
-            softmask=softmask,
-            residual=residual,
-            max_abs=max_abs,
-            eps=eps,
-        )
-        return into(out, y)
+        return into(out, wiener(mix, mags, options, iterations=iterations, max_abs=max_abs))
 
     def wiener_accumulate(
         self,
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
+        options: WienerOptions,
         *,
         level: int,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
     ) -> None:
-        y, x = _scaled_estimates(
-            mix, mags, softmask=softmask, residual=residual, max_abs=max_abs, eps=eps
-        )
-        y = _refine(y, x, statistics, level, eps=eps)
+        y, x = _scaled_estimates(mix, mags, options, max_abs)
+        y = _refine(y, x, statistics, level, eps=options.eps)
         sums = statistics[level].transpose(1, 2, 0)
         sums[0] += (np.abs(y[:, :, 0]) ** 2).sum(axis=0)
         if x.shape[-1] == 2:
@@ -362,15 +330,11 @@ class ReferenceBackend:
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
+        options: WienerOptions,
         *,
-        softmask: bool,
-        residual: bool,
         max_abs: float,
-        eps: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        y, x = _scaled_estimates(
-            mix, mags, softmask=softmask, residual=residual, max_abs=max_abs, eps=eps
-        )
-        y = _refine(y, x, statistics, len(statistics), eps=eps) * max_abs
-        return into(out, np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype))
+        y, x = _scaled_estimates(mix, mags, options, max_abs)
+        y = _refine(y, x, statistics, len(statistics), eps=options.eps)
+        return into(out, _sources(y * max_abs, mix))

@@ -13,12 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import get_backend
-from ..backends.base import Backend
+from ..backends.base import DEFAULT_EPS, Backend, WienerOptions
 from ..backends.reference import em_iteration
 from ..config import check_int
 from ..errors import ConfigError, ShapeError
 
-DEFAULT_EPS = 1e-10
 SCALE_FACTOR = 10.0
 
 
@@ -124,15 +123,12 @@ def wiener(
     if ops.name != "reference":
         mix = mix.astype(np.complex64, copy=False)
         mags = mags.astype(np.float32, copy=False)
-    max_abs = scale_of(np.abs(mix).max(initial=0.0), scale_factor)
     y = ops.wiener(
         np.ascontiguousarray(mix.transpose(2, 0, 1)),
         np.ascontiguousarray(mags.transpose(3, 0, 2, 1)),
+        WienerOptions(bool(softmask), bool(residual), float(eps)),
         iterations=iterations,
-        softmask=bool(softmask),
-        residual=bool(residual),
-        max_abs=max_abs,
-        eps=float(eps),
+        max_abs=scale_of(np.abs(mix).max(initial=0.0), scale_factor),
     )
     y = y.transpose(2, 3, 1, 0)
     return _parts(y, axis=3) if was_real else y

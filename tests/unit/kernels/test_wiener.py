@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,12 +11,13 @@ from helpers.asserts import assert_close, assert_finite
 from tolerances import TOL
 
 from umx_np.backends import reference
+from umx_np.backends.base import WienerOptions
 from umx_np.backends.reference import ReferenceBackend
 from umx_np.dsp.wiener import scale_of
 
 BOUND = TOL["wiener"]["float32"]
 NEAR_MONO = TOL["wiener_near_mono"]["float32"]
-EPS = 1e-10
+PLAIN, WITH_RESIDUAL = WienerOptions(), WienerOptions(residual=True)
 
 
 def material(channels=2, frames=9, bins=45, targets=3, *, level=5.0, side=1.0, mags=None, seed=0):
@@ -34,12 +36,12 @@ def material(channels=2, frames=9, bins=45, targets=3, *, level=5.0, side=1.0, m
     return mix.astype(np.complex64), (shares * magnitude).astype(np.float32)
 
 
-def filtered(kernels, mix, mags, **options):
-    y = np.full((len(mags) + options.get("residual", False), *mix.shape), np.nan, np.complex64)
+def filtered(kernels, mix, mags, options=PLAIN, **window):
+    y = np.full((len(mags) + options.residual, *mix.shape), np.nan, np.complex64)
     # In pieces that fit neither the lanes nor the blocks of the kernel.
     cuts = [0, 1, 30, mix.shape[-1]] if mix.shape[-1] > 30 else [0, mix.shape[-1]]
     for start, stop in itertools.pairwise(cuts):
-        kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, eps=EPS, **options)
+        kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, **asdict(options), **window)
     return y
 
 
@@ -49,14 +51,14 @@ def filtered(kernels, mix, mags, **options):
 @pytest.mark.parametrize("residual", [False, True])
 def test_options(kernels, channels, iterations, softmask, residual):
     mix, mags = material(channels)
-    options = {
+    options = WienerOptions(softmask, residual)
+    window = {
         "iterations": iterations,
-        "softmask": softmask,
-        "residual": residual,
         "max_abs": scale_of(np.abs(mix).max()) if iterations else 1.0,
     }
-    expected = reference.wiener(mix.astype(np.complex128), mags, eps=EPS, **options)
-    assert_close(filtered(kernels, mix, mags, **options), expected, BOUND, dtype=np.complex64)
+    expected = reference.wiener(mix.astype(np.complex128), mags, options, **window)
+    actual = filtered(kernels, mix, mags, options, **window)
+    assert_close(actual, expected, BOUND, dtype=np.complex64)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +67,9 @@ def test_options(kernels, channels, iterations, softmask, residual):
 @pytest.mark.parametrize("mags", [1, None])
 def test_sizes(kernels, frames, bins, targets, mags):
     mix, magnitudes = material(2, frames, bins, targets, mags=mags)
-    options = {"iterations": 1, "softmask": False, "residual": True, "max_abs": 2.0}
-    expected = reference.wiener(mix.astype(np.complex128), magnitudes, eps=EPS, **options)
-    actual = filtered(kernels, mix, magnitudes, **options)
+    window = {"iterations": 1, "max_abs": 2.0}
+    expected = reference.wiener(mix.astype(np.complex128), magnitudes, WITH_RESIDUAL, **window)
+    actual = filtered(kernels, mix, magnitudes, WITH_RESIDUAL, **window)
     assert_close(actual, expected, NEAR_MONO, dtype=np.complex64)
 
 
@@ -77,27 +79,17 @@ def test_near_mono(kernels, side, gain):
     """Where float32 arithmetic loses everything or returns NaN."""
     mix, mags = material(2, 40, 50, 4, level=50.0, side=side)
     mags *= np.float32(gain)
-    options = {
-        "iterations": 2,
-        "softmask": False,
-        "residual": False,
-        "max_abs": scale_of(np.abs(mix).max()),
-    }
-    expected = reference.wiener(mix.astype(np.complex128), mags, eps=EPS, **options)
-    assert_close(filtered(kernels, mix, mags, **options), expected, NEAR_MONO, dtype=np.complex64)
+    window = {"iterations": 2, "max_abs": scale_of(np.abs(mix).max())}
+    expected = reference.wiener(mix.astype(np.complex128), mags, PLAIN, **window)
+    assert_close(filtered(kernels, mix, mags, **window), expected, NEAR_MONO, dtype=np.complex64)
 
 
 @pytest.mark.parametrize("level", [0.0, 1e-38, 1e-20, 1e-6, 1e6, 1e18])
 @pytest.mark.parametrize("channels", [1, 2])
 def test_amplitudes_stay_finite(kernels, level, channels):
     mix, mags = material(channels, level=level)
-    options = {
-        "iterations": 2,
-        "softmask": False,
-        "residual": True,
-        "max_abs": scale_of(np.abs(mix).max()),
-    }
-    y = filtered(kernels, mix, mags, **options)
+    max_abs = scale_of(np.abs(mix).max())
+    y = filtered(kernels, mix, mags, WITH_RESIDUAL, iterations=2, max_abs=max_abs)
     assert_finite(y, shape=y.shape, dtype=np.complex64)
     if level == 0.0:
         assert not y.any()
@@ -125,7 +117,7 @@ def test_arguments_are_not_changed(kernels):
     kept = mix.copy(), mags.copy()
     for array in (mix, mags):
         array.flags.writeable = False
-    filtered(kernels, mix, mags, iterations=2, max_abs=3.0, residual=True)
+    filtered(kernels, mix, mags, WITH_RESIDUAL, iterations=2, max_abs=3.0)
     np.testing.assert_array_equal(mix, kept[0])
     np.testing.assert_array_equal(mags, kept[1])
 
@@ -136,42 +128,40 @@ def test_arguments_are_not_changed(kernels):
 def test_blocks_of_a_track(kernels, channels, residual, softmask):
     """Statistics summed over blocks, then the filter, equal the filter of the whole track."""
     mix, mags = material(channels, frames=20)
-    niter = 3
-    options = {
-        "iterations": niter,
-        "softmask": softmask,
-        "residual": residual,
-        "max_abs": scale_of(np.abs(mix).max()),
-    }
-    nb_bins = mix.shape[-1]
+    niter, nb_bins, max_abs = 3, mix.shape[-1], scale_of(np.abs(mix).max())
+    options = WienerOptions(softmask, residual)
     spans = [slice(0, 1), slice(1, 14), slice(14, 20)]
     blocks = [
         (np.ascontiguousarray(mix[:, span]), np.ascontiguousarray(mags[:, span])) for span in spans
     ]
     statistics = np.zeros((niter, len(mags) + residual, 4, nb_bins))
     oracle = np.zeros_like(statistics)
-    common = {"bin_start": 0, "bin_stop": nb_bins, "eps": EPS, **options}
-    shared = {key: value for key, value in options.items() if key != "iterations"}
+    common = {"bin_start": 0, "bin_stop": nb_bins, "iterations": niter, "max_abs": max_abs}
+    common |= asdict(options)
     for level in range(niter):
         for block in blocks:
             kernels.wiener(*block, None, r=statistics, level=level, **common)
-            ReferenceBackend().wiener_accumulate(*block, oracle, level=level, eps=EPS, **shared)
+            ReferenceBackend().wiener_accumulate(
+                *block, oracle, options, level=level, max_abs=max_abs
+            )
     assert_close(statistics, oracle, TOL["wiener"]["float64"], dtype=np.float64)
     parts = []
     for block in blocks:
         y = np.empty((len(mags) + residual, *block[0].shape), np.complex64)
         kernels.wiener(*block, y, r=statistics, **common)
-        expected = ReferenceBackend().wiener_filter(*block, oracle, eps=EPS, **shared)
+        expected = ReferenceBackend().wiener_filter(*block, oracle, options, max_abs=max_abs)
         assert_close(y, expected, BOUND, dtype=np.complex64)
         parts.append(y)
-    whole = reference.wiener(mix.astype(np.complex128), mags, eps=EPS, **options)
+    whole = reference.wiener(
+        mix.astype(np.complex128), mags, options, iterations=niter, max_abs=max_abs
+    )
     assert_close(np.concatenate(parts, axis=2), whole, BOUND, dtype=np.complex64)
 
 
 def test_wrong_shapes_are_refused(kernels):
     mix, mags = material()
     y = np.empty((3, *mix.shape), np.complex64)
-    common = {"bin_start": 0, "bin_stop": 45, "iterations": 1, "max_abs": 1.0, "eps": EPS}
+    common = {"bin_start": 0, "bin_stop": 45, "iterations": 1, "max_abs": 1.0, "eps": PLAIN.eps}
     with pytest.raises(ValueError, match="y has"):
         kernels.wiener(mix, mags, y[:2].copy(), **common)
     with pytest.raises(ValueError, match="bins"):

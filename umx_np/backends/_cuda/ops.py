@@ -15,6 +15,7 @@ import numpy as np
 from ...errors import DeviceError, ShapeError
 
 if TYPE_CHECKING:
+    from ..base import WienerOptions
     from .device import Device
 
 Array = Any
@@ -277,14 +278,12 @@ class WienerFilter:
     ----------
     device : Device
         The card.
+    options : WienerOptions
+        How to filter.
     nb_targets : int
         Targets with magnitudes.
     nb_channels, mag_channels : int
         Channels of the mixture, 1 or 2, and of the magnitudes, the same or 1.
-    softmask, residual : bool
-        As in `umx_np.wiener`.
-    eps : float
-        As in `umx_np.wiener`.
 
     Raises
     ------
@@ -295,13 +294,11 @@ class WienerFilter:
     def __init__(
         self,
         device: Device,
+        options: WienerOptions,
         *,
         nb_targets: int,
         nb_channels: int,
         mag_channels: int,
-        softmask: bool,
-        residual: bool,
-        eps: float,
     ) -> None:
         if nb_channels > 2:
             raise ShapeError(
@@ -309,14 +306,14 @@ class WienerFilter:
                 "use device='reference' for more"
             )
         self.device = device
-        self.nb_sources = nb_targets + residual
-        self._eps = np.float64(eps)
+        self.nb_sources = nb_targets + options.residual
+        self._eps = np.float64(options.eps)
         self._defines = {
             "NB_TARGETS": nb_targets,
             "NB_CHANNELS": nb_channels,
             "MAG_CHANNELS": mag_channels,
-            "SOFTMASK": int(softmask),
-            "RESIDUAL": int(residual),
+            "SOFTMASK": int(options.softmask),
+            "RESIDUAL": int(options.residual),
             "PIECE": PIECE_FRAMES,
             "ROWS": _FILTER_ROWS,
         }

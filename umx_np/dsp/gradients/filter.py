@@ -7,14 +7,14 @@ bin: mixture x (B, C, F), magnitudes m (B, J, C or 1, F), estimates y (B, J, C, 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ...backends import get_backend
-from ...backends.base import Backend
+from ...backends.base import DEFAULT_EPS, Backend, WienerOptions
 from ...errors import ShapeError
-from ..wiener import DEFAULT_EPS, SCALE_FACTOR, scale_of
+from ..wiener import SCALE_FACTOR, scale_of
 
 # Elements of one array of estimates while a block of bins is filtered: 1 MB in complex128. The
 # filter treats bins independently, so that it needs about ten such arrays whatever the track.
@@ -41,27 +41,28 @@ class EmStep(NamedTuple):
     eps: float
 
 
-def first_estimates(
-    x: np.ndarray, m: np.ndarray, *, softmask: bool, residual: bool, eps: float
-) -> np.ndarray:
+def first_estimates(x: np.ndarray, m: np.ndarray, options: WienerOptions) -> np.ndarray:
     """Estimates [shape=(B, J, C, F)] before any iteration (6), (8), (10)."""
     mix = x[:, None]
-    y = mix * (m / (eps + m.sum(axis=1, keepdims=True))) if softmask else m * _polar(mix)[1]
-    if residual:
+    if options.softmask:
+        y = mix * (m / (options.eps + m.sum(axis=1, keepdims=True)))
+    else:
+        y = m * _polar(mix)[1]
+    if options.residual:
         y = np.concatenate([y, mix - y.sum(axis=1, keepdims=True)], axis=1)
     return y
 
 
 def first_estimates_backward(
-    d_y: np.ndarray, x: np.ndarray, m: np.ndarray, *, softmask: bool, residual: bool, eps: float
+    d_y: np.ndarray, x: np.ndarray, m: np.ndarray, options: WienerOptions
 ) -> tuple[np.ndarray, np.ndarray]:
     """Gradients of the magnitudes and of the mixture (7), (9), (11)."""
     mix, d_x = x[:, None], np.zeros_like(x)
-    if residual:
+    if options.residual:
         d_x += d_y[:, -1]
         d_y = d_y[:, :-1] - d_y[:, -1:]
-    if softmask:
-        total = eps + m.sum(axis=1, keepdims=True)
+    if options.softmask:
+        total = options.eps + m.sum(axis=1, keepdims=True)
         d_mask = _sum_to_channels((mix.conj() * d_y).real, m)
         shared = (d_mask * m).sum(axis=1, keepdims=True) / total
         d_x += (d_y * (m / total)).sum(axis=1)
@@ -259,7 +260,7 @@ def wiener_backward(
             f"d_y with shape={d_y.shape}, targets_spectrograms with shape={mags.shape} and "
             f"mix_stft with shape={mix.shape}, dtype={mix.dtype} do not fit residual={residual}"
         )
-    options: dict[str, Any] = {"softmask": softmask, "residual": bool(residual), "eps": eps}
+    options = WienerOptions(bool(softmask), bool(residual), float(eps))
     loudness = np.abs(mix)
     peak = float(loudness.max(initial=0.0))
     scale = scale_of(peak, scale_factor)
@@ -271,9 +272,9 @@ def wiener_backward(
         d = np.ascontiguousarray(d_y[:, bins].transpose(1, 3, 2, 0), dtype=np.complex128)
         d_x, d_scale = np.zeros_like(x), 0.0
         if iterations:
-            y = first_estimates(x, m, **options)
+            y = first_estimates(x, m, options)
             d, d_x, d_scale = _iterations_backward(d, y, x, iterations, scale, eps)
-        d_m, d_first = first_estimates_backward(d, x, m, **options)
+        d_m, d_first = first_estimates_backward(d, x, m, options)
         d_mags[:, bins] = d_m.transpose(3, 0, 2, 1)
         d_mix[:, bins] = (d_first + d_x).transpose(2, 0, 1)
         return d_scale
