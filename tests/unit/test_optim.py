@@ -61,7 +61,7 @@ def test_adam(backend, decoupled, weight_decay):
 
 @pytest.mark.parametrize(
     ("momentum", "nesterov", "dampening"),
-    [(0.0, False, 0.0), (0.9, False, 0.0), (0.9, False, 0.5), (0.9, True, 0.0)],
+    [(0.0, False, 0.0), (0.0, False, 0.5), (0.9, False, 0.0), (0.9, False, 0.5), (0.9, True, 0.0)],
 )
 def test_sgd(backend, momentum, nesterov, dampening):
     ours = parameters()

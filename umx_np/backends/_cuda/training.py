@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from ...config import ModelConfig
 from ...errors import ConfigError
+from .._updates import adam_scalars, sgd_scalars
 from ..tensors import FlatTensors
 from .device import get_device
 from .engine import CudaEngine
@@ -250,14 +250,8 @@ class CudaTrainingBackend:
         first: Array,
         second: Array,
         *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        decoupled: bool,
-        step: int,
         factor: Array | None = None,
+        **step: Any,
     ) -> None:
         from .updates import adam
 
@@ -265,16 +259,7 @@ class CudaTrainingBackend:
             adam,
             parameter.size,
             *(parameter, gradient, first, second, self._one if factor is None else factor),
-            *_floats(
-                1.0 - lr * weight_decay if decoupled else 1.0,
-                0.0 if decoupled else weight_decay,
-                1.0 - beta1,
-                beta2,
-                1.0 - beta2,
-                lr / (1.0 - beta1**step),
-                math.sqrt(1.0 - beta2**step),
-                eps,
-            ),
+            *map(np.float32, adam_scalars(**step)),
         )
 
     def sgd_update(
@@ -283,13 +268,9 @@ class CudaTrainingBackend:
         gradient: Array,
         velocity: Array | None,
         *,
-        lr: float,
-        momentum: float,
         nesterov: bool,
-        weight_decay: float,
-        dampening: float,
-        first_step: bool,
         factor: Array | None = None,
+        **step: Any,
     ) -> None:
         from .updates import sgd
 
@@ -298,13 +279,7 @@ class CudaTrainingBackend:
             parameter.size,
             *(parameter, gradient, gradient if velocity is None else velocity),
             self._one if factor is None else factor,
-            *_floats(
-                lr,
-                momentum,
-                0.0 if first_step else momentum,
-                1.0 if first_step else 1.0 - dampening,
-                weight_decay,
-            ),
+            *map(np.float32, sgd_scalars(**step)),
             np.bool_(nesterov),
         )
 
@@ -360,10 +335,6 @@ class CudaTrainingBackend:
         sizes = (rows, nb_channels, nb_bins)
         self._kernels.launch("mean_of_channels", spread(nb_bins, rows), mags, out, *sizes)
         return out
-
-
-def _floats(*values: float) -> list[np.float32]:
-    return [np.float32(value) for value in values]
 
 
 def get_cuda_backend(index: int = 0) -> CudaTrainingBackend:

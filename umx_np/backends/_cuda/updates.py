@@ -10,8 +10,7 @@ from numba import cuda
 # Computes      one step of Adam; see umx_np.optim.adam_update
 # Arguments     p, m, v (n,) INOUT, g (n,) IN
 #               go (1,) IN  what to multiply the gradient with: if it is NaN nothing is changed
-#               keep = 1 - lr * decay if decoupled, else 1; decay if not decoupled, else 0;
-#               complements of the betas; rate = lr / (1 - beta1^t); root = sqrt(1 - beta2^t); eps
+#               the rest: see umx_np.backends._updates.AdamScalars
 # Aliasing      none
 # Accumulates   `=`
 # Parallel over elements
@@ -36,7 +35,7 @@ def adam(p, g, m, v, go, keep, decay, rest1, beta2, rest2, rate, root, eps):
 
 # Computes      one step of stochastic gradient descent; see umx_np.optim.sgd_update
 # Arguments     p (n,) INOUT, g (n,) IN, u (n,) INOUT velocity, go (1,) IN as for Adam
-#               keep = momentum, or 0 at the first step; take = 1 - dampening, or 1 at it
+#               the rest: see umx_np.backends._updates.SgdScalars
 # Aliasing      u may be g if there is no momentum: it is not written then
 # Accumulates   `=`
 # Parallel over elements

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from ...config import ModelConfig
 from ...errors import ConfigError, DeviceError
 from .._pool import parallel_map, resolve_threads
+from .._updates import adam_scalars, sgd_scalars
 from ..tensors import HostMemory
 from .engine import NumbaEngine
 from .gemm import has_pairs
@@ -104,25 +104,10 @@ class NumbaBackend:
         gradient: np.ndarray,
         first: np.ndarray,
         second: np.ndarray,
-        *,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        weight_decay: float,
-        decoupled: bool,
-        step: int,
+        **step: Any,
     ) -> None:
         update_kernels(parameter.dtype).adam(
-            *_flat(parameter, gradient, first, second),
-            1.0 - lr * weight_decay if decoupled else 1.0,
-            0.0 if decoupled else weight_decay,
-            1.0 - beta1,
-            beta2,
-            1.0 - beta2,
-            lr / (1.0 - beta1**step),
-            math.sqrt(1.0 - beta2**step),
-            eps,
+            *_flat(parameter, gradient, first, second), *adam_scalars(**step)
         )
 
     def sgd_update(
@@ -131,24 +116,13 @@ class NumbaBackend:
         gradient: np.ndarray,
         velocity: np.ndarray | None,
         *,
-        lr: float,
-        momentum: float,
         nesterov: bool,
-        weight_decay: float,
-        dampening: float,
-        first_step: bool,
+        **step: Any,
     ) -> None:
-        fresh = velocity is None or first_step
         # Without momentum there is no velocity to keep; the kernel writes it somewhere.
         kept = np.zeros_like(parameter) if velocity is None else velocity
         update_kernels(parameter.dtype).sgd(
-            *_flat(parameter, gradient, kept),
-            lr,
-            momentum,
-            0.0 if fresh else momentum,
-            1.0 if fresh else 1.0 - dampening,
-            weight_decay,
-            nesterov,
+            *_flat(parameter, gradient, kept), *sgd_scalars(**step), nesterov
         )
 
 

@@ -11,9 +11,7 @@ from .compiling import compiled, once
 
 
 # Computes      one step of Adam; see umx_np.optim.adam_update
-# Arguments     p, m, v (n,) INOUT, g (n,) IN; keep = 1 - lr * decay if decoupled, else 1;
-#               decay if not decoupled, else 0; complements of the betas; rate = lr / (1 - beta1^t);
-#               root = sqrt(1 - beta2^t); eps
+# Arguments     p, m, v (n,) INOUT, g (n,) IN; the rest: see umx_np.backends._updates.AdamScalars
 # Aliasing      none
 # Accumulates   `=`
 # Parallel over elements, by the caller
@@ -32,8 +30,8 @@ def _adam(p, g, m, v, keep, decay, rest1, beta2, rest2, rate, root, eps):
 
 
 # Computes      one step of stochastic gradient descent; see umx_np.optim.sgd_update
-# Arguments     p (n,) INOUT, g (n,) IN, u (n,) INOUT momentum; keep = momentum, or 0 at the first
-#               step; take = 1 - dampening, or 1 at the first step
+# Arguments     p (n,) INOUT, g (n,) IN, u (n,) INOUT momentum; the rest: see
+#               umx_np.backends._updates.SgdScalars
 # Aliasing      none
 # Accumulates   `=`
 # Parallel over elements, by the caller
