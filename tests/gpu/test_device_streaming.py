@@ -5,13 +5,21 @@ from __future__ import annotations
 import gc
 import itertools
 import logging
-import threading
 import weakref
 
 import numpy as np
 import pytest
 from helpers import signals
 from helpers.asserts import assert_close
+from helpers.streaming import (
+    OPTIONS,
+    ListSink,
+    ListSource,
+    assert_shared_by_threads,
+    music,
+    streamed,
+    tiny_bundle,
+)
 from tolerances import TOL
 
 import umx_np
@@ -20,30 +28,14 @@ from umx_np.backends._cuda import memory
 from umx_np.backends._cuda.device import get_device
 from umx_np.backends._cuda.memory import MemoryPlan
 from umx_np.backends.cuda import CudaBackend
-from umx_np.config import ModelConfig
 from umx_np.device_streaming import Engine, engine_of
 from umx_np.errors import DeviceError, ShapeError
 from umx_np.streaming import ArraySource, separate_blocks, separate_stream
-from umx_np.testing import random_bundle, random_state
-from umx_np.weights.bundle import ModelBundle, TargetWeights
+from umx_np.testing import random_bundle
 
 from .conftest import emulated
 
 SAME = TOL["separator"]["float32"]
-
-
-def tiny_bundle(*, nb_channels=2, targets=("a", "b", "c"), hidden=(8, 8, 8), **config):
-    """Networks for n_fft=64 that differ from target to target in what they read."""
-    weights = {}
-    for i, name in enumerate(targets):
-        options = {"hidden_size": hidden[i], "max_bin": 20 + i, "nb_layers": 2, **config}
-        c = ModelConfig(nb_bins=33, nb_channels=nb_channels, **options)
-        weights[name] = TargetWeights(c, random_state(c, seed=i))
-    return ModelBundle("tiny", weights, 8000.0, 64, 16, nb_channels)
-
-
-def music(nb_timesteps, **options):
-    return signals.music(nb_timesteps, **options).astype(np.float32)
 
 
 @pytest.fixture(params=["emulated-shuffled", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -84,52 +76,11 @@ def force(monkeypatch, *, audio=True, activations=True, together=3, frames=(50, 
     monkeypatch.setattr(Engine, "plan", plan)
 
 
-class ListSink:
-    def __init__(self):
-        self.parts = []
-
-    def write(self, block):
-        self.parts.append(block.copy())
-
-    @property
-    def audio(self):
-        return np.concatenate(self.parts, axis=1)
-
-
-class ListSource:
-    """A source that delivers the blocks it is given, whatever is asked for, and counts readings."""
-
-    def __init__(self, blocks, nb_timesteps=None):
-        self._blocks, self.readings = blocks, 0
-        self.nb_channels = len(blocks[0])
-        self.nb_timesteps = nb_timesteps or sum(block.shape[1] for block in blocks)
-
-    def blocks(self, size):
-        self.readings += 1
-        return iter(self._blocks)
-
-
-def streamed(separator, source, **options):
-    sinks = {name: ListSink() for name in separator.stem_names}
-    separate_stream(separator, source, sinks, **options)
-    return np.stack([sink.audio for sink in sinks.values()])
-
-
 def tolerance_for(options):
     single = options.get("wiener_win_len") == 1
     return TOL["separator_single_frames" if single else "separator"]["float32"]
 
 
-OPTIONS = [
-    {"niter": 0},
-    {"niter": 1},
-    {"niter": 2, "wiener_win_len": 7},
-    {"niter": 1, "wiener_win_len": 1},
-    {"niter": 2, "wiener_win_len": None},
-    {"niter": 1, "wiener_win_len": None, "softmask": True, "residual": True},
-    {"niter": 0, "softmask": True, "residual": True},
-    {"niter": 1, "filterbank": "asteroid"},
-]
 CONFIGS = [
     {},
     {"unidirectional": True},
@@ -344,21 +295,7 @@ class TestProgress:
 
 class TestSharing:
     def test_calls_from_several_threads(self, on_card):
-        model = on_card(niter=1)
-        tracks = [music(900, seed=seed) for seed in range(4)]
-        expected = [model(track) for track in tracks]
-        results: dict[int, np.ndarray] = {}
-
-        def work(i):
-            results[i] = model(tracks[i])
-
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for i in range(4):
-            np.testing.assert_array_equal(results[i], expected[i])
+        assert_shared_by_threads(on_card(niter=1), 900)
 
     def test_two_tracks_in_turns_of_one_thread(self, on_card, monkeypatch):
         force(monkeypatch)

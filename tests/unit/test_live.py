@@ -6,21 +6,15 @@ import numpy as np
 import pytest
 from helpers import signals
 from helpers.asserts import assert_close, assert_finite, relative_l2
+from helpers.streaming import tiny_bundle
 from tolerances import TOL
 
 import umx_np
-from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, ShapeError
-from umx_np.testing import random_state
-from umx_np.weights.bundle import ModelBundle, TargetWeights
 
 
 def separator_of(*, nb_channels=2, unidirectional=True, targets="ab", **options):
-    weights = {}
-    for i, name in enumerate(targets):
-        config = ModelConfig(33, nb_channels, 8, 2, unidirectional, 20 + i)
-        weights[name] = TargetWeights(config, random_state(config, seed=i))
-    bundle = ModelBundle("tiny", weights, 8000.0, 64, 16, nb_channels)
+    bundle = tiny_bundle(nb_channels=nb_channels, targets=targets, unidirectional=unidirectional)
     return umx_np.Separator.from_bundle(bundle, device="cpu", **options)
 
 

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 
 import numpy as np
 import pytest
-from helpers import signals
 from helpers.asserts import assert_close
+from helpers.streaming import (
+    OPTIONS,
+    ListSink,
+    ListSource,
+    assert_shared_by_threads,
+    music,
+    streamed,
+    tiny_bundle,
+)
 from tolerances import TOL
 
 import umx_np
 from umx_np.bottleneck import DiskStore, MemoryStore
-from umx_np.config import ModelConfig
 from umx_np.dsp.stft import StftGeometry
 from umx_np.errors import AudioError, ConfigError, ShapeError
 from umx_np.streaming import ArraySource, segments, separate_blocks, separate_stream
-from umx_np.testing import random_state
-from umx_np.weights.bundle import ModelBundle, TargetWeights
-
-
-def tiny_bundle(*, nb_channels=2, targets=("a", "b", "c"), **config) -> ModelBundle:
-    """Networks for n_fft=64 that differ from target to target in what they read."""
-    weights = {}
-    for i, name in enumerate(targets):
-        options = {"hidden_size": 8, "max_bin": 20 + i, "nb_layers": 2, **config}
-        c = ModelConfig(nb_bins=33, nb_channels=nb_channels, **options)
-        weights[name] = TargetWeights(c, random_state(c, seed=i))
-    return ModelBundle("tiny", weights, 8000.0, 64, 16, nb_channels)
 
 
 def pair(bundle, **options):
@@ -37,30 +31,6 @@ def pair(bundle, **options):
         umx_np.Separator.from_bundle(bundle, device="cpu", threads=2, **options),
         umx_np.Separator.from_bundle(bundle, device="reference", **options),
     )
-
-
-class ListSource:
-    """A source that delivers the blocks it is given, whatever is asked for."""
-
-    def __init__(self, blocks, nb_timesteps=None):
-        self._blocks = blocks
-        self.nb_channels = len(blocks[0])
-        self.nb_timesteps = nb_timesteps or sum(block.shape[1] for block in blocks)
-
-    def blocks(self, size):
-        return iter(self._blocks)
-
-
-class ListSink:
-    def __init__(self):
-        self.parts = []
-
-    def write(self, block):
-        self.parts.append(block.copy())
-
-    @property
-    def audio(self):
-        return np.concatenate(self.parts, axis=1)
 
 
 @pytest.mark.parametrize("center", [False, True])
@@ -87,24 +57,11 @@ def test_segments_are_those_of_the_padded_signal(center, n_fft, n_hop, length, b
     assert next_frame == geometry.nb_frames(length)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"niter": 0},
-        {"niter": 1},
-        {"niter": 2, "wiener_win_len": 7},
-        {"niter": 1, "wiener_win_len": 1},
-        {"niter": 2, "wiener_win_len": None},
-        {"niter": 1, "wiener_win_len": None, "softmask": True, "residual": True},
-        {"niter": 0, "softmask": True, "residual": True},
-        {"niter": 1, "filterbank": "asteroid"},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("config", [{}, {"unidirectional": True}, {"nb_channels": 1}], ids=str)
 def test_equals_the_whole_track(options, config):
     engine, definition = pair(tiny_bundle(**config), **options)
-    audio = signals.music(16 * 150 + 5, nb_samples=2).astype(np.float32)
+    audio = music(16 * 150 + 5, nb_samples=2)
     assert_close(
         engine(audio),
         definition(audio.astype(np.float64)),
@@ -117,7 +74,7 @@ def test_equals_the_whole_track(options, config):
 def test_lengths(length):
     """One sample, less than half a window, and around the filter windows of 300 frames."""
     engine, definition = pair(tiny_bundle(), niter=1)
-    audio = signals.music(length).astype(np.float32)
+    audio = music(length)
     expected = definition(audio.astype(np.float64))
     assert_close(engine(audio), expected, TOL["separator"]["float32"], dtype=np.float32)
 
@@ -125,27 +82,21 @@ def test_lengths(length):
 @pytest.mark.parametrize("sizes", [[1] * 200, [7, 500, 1, 2000], [4000]])
 def test_block_sizes_do_not_matter(sizes):
     engine, _ = pair(tiny_bundle(), niter=1, residual="rest")
-    audio = signals.music(sum(sizes))[0].astype(np.float32)
+    audio = music(sum(sizes))[0]
     whole = engine(audio[None])[0]
-    sinks = {name: ListSink() for name in engine.stem_names}
-    separate_stream(engine, ListSource(np.split(audio, np.cumsum(sizes)[:-1], axis=1)), sinks)
-    stacked = np.stack([sink.audio for sink in sinks.values()])
-    assert_close(stacked, whole, TOL["blockwise"]["float32"], dtype=np.float32)
+    stems = streamed(engine, ListSource(np.split(audio, np.cumsum(sizes)[:-1], axis=1)))
+    assert_close(stems, whole, TOL["blockwise"]["float32"], dtype=np.float32)
 
 
 def test_activations_on_disk_change_nothing():
     engine, _ = pair(tiny_bundle(), niter=1)
-    audio = signals.music(16 * 400)[0].astype(np.float32)
-    results = []
-    for max_memory in (None, 1000):
-        sinks = {name: ListSink() for name in engine.stem_names}
-        separate_stream(engine, ArraySource(audio), sinks, max_memory=max_memory)
-        results.append(np.stack([sink.audio for sink in sinks.values()]))
+    audio = music(16 * 400)[0]
+    results = [streamed(engine, ArraySource(audio), max_memory=most) for most in (None, 1000)]
     np.testing.assert_array_equal(*results)
 
 
 def test_thread_counts_give_the_same_samples():
-    audio = signals.music(16 * 400).astype(np.float32)
+    audio = music(16 * 400)
     results = [
         umx_np.Separator.from_bundle(tiny_bundle(), niter=1, threads=threads)(audio)
         for threads in (1, 2, 5)
@@ -156,20 +107,7 @@ def test_thread_counts_give_the_same_samples():
 
 def test_calls_from_several_threads():
     engine, _ = pair(tiny_bundle(), niter=1)
-    tracks = [signals.music(2000, seed=seed).astype(np.float32) for seed in range(4)]
-    expected = [engine(track) for track in tracks]
-    results: dict[int, np.ndarray] = {}
-
-    def work(i):
-        results[i] = engine(tracks[i])
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for i in range(4):
-        np.testing.assert_array_equal(results[i], expected[i])
+    assert_shared_by_threads(engine, 2000)
 
 
 @pytest.mark.parametrize("nb_channels", [1, 2, 3])
@@ -179,18 +117,16 @@ def test_channels_in_and_out(nb_channels, model_channels, device):
     """One or two channels come back as they were; of more, the first two."""
     bundle = tiny_bundle(nb_channels=model_channels)
     engine = umx_np.Separator.from_bundle(bundle, niter=1, device=device)
-    audio = signals.music(1000, nb_channels=nb_channels)[0].astype(np.float32)
-    sinks = {name: ListSink() for name in engine.stem_names}
-    separate_stream(engine, ArraySource(audio), sinks)
-    for sink in sinks.values():
-        assert sink.audio.shape == (min(nb_channels, 2), 1000)
+    audio = music(1000, nb_channels=nb_channels)[0]
+    stems = streamed(engine, ArraySource(audio))
+    assert stems.shape == (3, min(nb_channels, 2), 1000)
 
 
 def test_one_target_is_refined_against_a_residual():
     bundle = tiny_bundle(targets=("a",))
     engine, definition = pair(bundle, niter=1)
     both, _ = pair(bundle, niter=1, residual=True)
-    audio = signals.music(3000).astype(np.float32)
+    audio = music(3000)
     out = engine(audio)
     assert out.shape == (1, 1, 2, 3000)
     np.testing.assert_array_equal(out[:, 0], both(audio)[:, 0])
@@ -200,7 +136,7 @@ def test_one_target_is_refined_against_a_residual():
 
 def test_aggregate_sums_stems():
     engine, _ = pair(tiny_bundle(), niter=1, residual="rest")
-    audio = signals.music(2000)[0].astype(np.float32)
+    audio = music(2000)[0]
     stems = engine.to_dict(engine(audio[None]))
     sinks = {"a": ListSink(), "others": ListSink()}
     parts = {"a": ["a"], "others": ["b", "c", "rest"]}
@@ -214,7 +150,7 @@ def test_aggregate_sums_stems():
 def test_progress_rises_to_one(wiener_win_len):
     engine, _ = pair(tiny_bundle(), niter=2, wiener_win_len=wiener_win_len)
     seen = []
-    engine(signals.music(16 * 700, nb_samples=2).astype(np.float32), progress=seen.append)
+    engine(music(16 * 700, nb_samples=2), progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
     assert len(seen) > 6
@@ -227,12 +163,12 @@ def test_an_error_of_the_progress_callback_ends_the_work():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine(signals.music(5000).astype(np.float32), progress=stop)
+        engine(music(5000), progress=stop)
 
 
 def test_a_source_of_another_length_is_refused():
     engine, _ = pair(tiny_bundle())
-    audio = signals.music(500)[0].astype(np.float32)
+    audio = music(500)[0]
     for announced in (499, 501):
         with pytest.raises(ShapeError, match=f"nb_timesteps={announced}"):
             list(separate_blocks(engine, ListSource([audio], announced)))
@@ -240,7 +176,7 @@ def test_a_source_of_another_length_is_refused():
 
 def test_writers_must_be_the_stems():
     engine, _ = pair(tiny_bundle())
-    source = ArraySource(signals.music(500)[0].astype(np.float32))
+    source = ArraySource(music(500)[0])
     with pytest.raises(ConfigError, match="writers"):
         separate_stream(engine, source, {"a": ListSink()})
     with pytest.raises(ConfigError, match="'nobody'"):
