@@ -16,7 +16,7 @@ from umx_np.backends import reference
 from umx_np.backends.base import WienerOptions
 from umx_np.dsp.gradients import filter as backward
 from umx_np.dsp.gradients import wiener_backward
-from umx_np.errors import ShapeError
+from umx_np.errors import ConfigError, ShapeError
 from umx_np.testing import GradientError, gradcheck
 
 OPTIONS = [
@@ -431,3 +431,11 @@ def test_missing_first_estimates_are_found(monkeypatch, part, softmask):
     options = {"iterations": 1, "residual": True, "softmask": softmask}
     with pytest.raises(GradientError, match="WRONG"):
         check_wiener(mix, mags, **options)
+
+
+@pytest.mark.parametrize("name", ["scale_factor", "eps"])
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_what_must_be_positive(name, value):
+    mix, mags = case()
+    with pytest.raises(ConfigError, match=f"{name}={value} must be positive"):
+        wiener_backward(np.zeros((*mix.shape, mags.shape[-1])), mags, mix, **{name: value})

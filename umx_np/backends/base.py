@@ -20,6 +20,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 DEFAULT_EPS = 1e-10
+# The loudest bin of a mixture during the EM; louder mixtures are divided.
+SCALE_FACTOR = 10.0
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,22 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import get_backend
-from ..backends.base import DEFAULT_EPS, Backend, WienerOptions
+from ..backends.base import DEFAULT_EPS, SCALE_FACTOR, Backend, WienerOptions
 from ..backends.reference import em_iteration
 from ..config import check_int
 from ..errors import ConfigError, ShapeError
-
-SCALE_FACTOR = 10.0
 
 
 def scale_of(peak: float, scale_factor: float = SCALE_FACTOR) -> float:
     """Divisor that keeps the EM in a comfortable range: ``max(1, peak / scale_factor)``."""
     return max(1.0, float(peak) / scale_factor)
+
+
+def check_positive(**values: float) -> None:
+    """Raise `ConfigError` for what is not positive, NaN included."""
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f"{name}={value} must be positive")
 
 
 def _as_complex(x: np.ndarray, name: str) -> np.ndarray:
@@ -110,10 +115,7 @@ def wiener(
             f"shape={mags.shape}"
         )
     iterations = check_int("iterations", iterations, 0)
-    if not scale_factor > 0:
-        raise ConfigError(f"scale_factor={scale_factor} must be positive")
-    if not eps > 0:
-        raise ConfigError(f"eps={eps} must be positive")
+    check_positive(scale_factor=scale_factor, eps=eps)
     if mags.shape[3] == 0:
         raise ShapeError("targets_spectrograms holds no target")
     single = mix.dtype == np.complex64 and mags.dtype != np.float64
@@ -177,8 +179,7 @@ def expectation_maximization(
     if y.ndim != 4 or x.shape != y.shape[:3]:
         raise ShapeError(f"x with shape={x.shape} does not fit y with shape={y.shape}")
     iterations = check_int("iterations", iterations, 1)
-    if not eps > 0:
-        raise ConfigError(f"eps={eps} must be positive")
+    check_positive(eps=eps)
     dtype = y.dtype
     new, mix = y.astype(np.complex128), x.astype(np.complex128)
     for _ in range(iterations):

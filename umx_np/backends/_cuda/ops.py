@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ...errors import DeviceError, ShapeError
+from ..base import SCALE_FACTOR
 
 if TYPE_CHECKING:
     from ..base import WienerOptions
@@ -25,8 +26,6 @@ _MOST_ROWS = 65535  # of a grid along y
 # Frames of a piece of the filter's sums: PIECE and ROWS of wiener.cu.
 PIECE_FRAMES = 64
 _FILTER_ROWS = 8
-
-SCALE_FACTOR = 10.0
 
 
 MEMORY_REMEDY = (

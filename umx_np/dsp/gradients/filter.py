@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from ...backends import get_backend
-from ...backends.base import DEFAULT_EPS, Backend, WienerOptions
+from ...backends.base import DEFAULT_EPS, SCALE_FACTOR, Backend, WienerOptions
 from ...errors import ShapeError
-from ..wiener import SCALE_FACTOR, scale_of
+from ..wiener import check_positive, scale_of
 
 # Elements of one array of estimates while a block of bins is filtered: 1 MB in complex128. The
 # filter treats bins independently, so that it needs about ten such arrays whatever the track.
@@ -236,6 +236,8 @@ def wiener_backward(
     ------
     ShapeError
         If the shapes do not fit.
+    ConfigError
+        If `scale_factor` or `eps` is not positive.
 
     Notes
     -----
@@ -260,6 +262,7 @@ def wiener_backward(
             f"d_y with shape={d_y.shape}, targets_spectrograms with shape={mags.shape} and "
             f"mix_stft with shape={mix.shape}, dtype={mix.dtype} do not fit residual={residual}"
         )
+    check_positive(scale_factor=scale_factor, eps=eps)
     options = WienerOptions(bool(softmask), bool(residual), float(eps))
     loudness = np.abs(mix)
     peak = float(loudness.max(initial=0.0))
