@@ -1,28 +1,37 @@
-"""The example of the README, made once, and a small model."""
+"""The example of the README, and a small model."""
 
 from __future__ import annotations
 
 import runpy
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from umx_np import audio
 from umx_np.config import ModelConfig
 from umx_np.testing import random_bundle_of
 from umx_np.weights import save_folder
 from umx_np.weights.bundle import ModelBundle
 
 ROOT = Path(__file__).resolve().parents[2]
+STEMS = ("vocals", "drums", "bass", "other")
 
 
 @pytest.fixture(scope="session")
 def example(tmp_path_factory) -> SimpleNamespace:
-    """Make ``example/`` as examples/make_example.py writes it, and keep the true stems."""
+    """Copy ``examples/`` to a folder that may be written to, and read the true stems.
+
+    Beside it is ``example/``, as examples/make_example.py writes it.
+    """
     script = runpy.run_path(str(ROOT / "examples" / "make_example.py"))
-    folder = tmp_path_factory.mktemp("example_of_readme")
+    folder = tmp_path_factory.mktemp("readme")
     script["main"](["--outdir", str(folder / "example")])
-    return SimpleNamespace(folder=folder, stems=script["render"](), rate=script["RATE"])
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    paths = {name: folder / "examples" / "song" / f"{name}.ogg" for name in STEMS}
+    stems = {name: audio.read(path)[0] for name, path in paths.items()}
+    return SimpleNamespace(folder=folder, stems=stems, rate=44100)
 
 
 @pytest.fixture(scope="session")
