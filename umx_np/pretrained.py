@@ -480,9 +480,12 @@ def _addresses(file: PublishedFile, base_url: str | None) -> list[str]:
 
 def _advice(info: ModelInfo, file: PublishedFile) -> str:
     kind = "is" if len(file.sha256) == 64 else "begins with"
+    # Models for the same stems that are here in any case.
+    here = [name for name, other in BUNDLED.items() if set(other.targets) >= set(info.targets)]
+    instead = f". model={here[0]!r} comes with the package, and separates less well" if here else ""
     return (
         f"Get it from {file.url} (its SHA-256 {kind} {file.sha256}) and put it at "
-        f"{_cached_path(info, file)}"
+        f"{_cached_path(info, file)}{instead}"
     )
 
 

@@ -319,6 +319,7 @@ def test_wrong_hash(model: ModelInfo, server: Server, tmp_path: Path) -> None:
     file = model.files["vocals"]
     assert f"sha256={hashlib.sha256(bytes(SIZE)).hexdigest()} instead of {file.sha256}" in message
     assert f"Get it from {file.url}" in message
+    assert "model='umxm' comes with the package" in message
     assert len(server.requests) == 1
     assert not part_of(tmp_path).exists()
     assert not (tmp_path / "home" / "tiny" / NAME).exists()
