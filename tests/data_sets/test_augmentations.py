@@ -181,7 +181,7 @@ def test_no_augmentation_changes_nothing(names: list[str] | None, stereo: np.nda
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'reverb' is not known; there are gain, chan"):
+    with pytest.raises(ConfigError, match=r"'reverb' is not known; there are gain, channelswap"):
         aug_from_str(["gain", "reverb"])
 
 

@@ -87,6 +87,7 @@ def test_first_command_separates_the_example(example):
             for other, stem in example.stems.items()
         }
         assert max(likeness, key=likeness.get) == name, likeness
+        assert likeness[name] > 0.6, likeness
     assert (example.folder / "song.png").stat().st_size > 100_000
     scores = scores_in(done.stdout)
     noted = scores_in((ROOT / "examples" / "README.md").read_text(encoding="utf-8"))

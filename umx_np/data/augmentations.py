@@ -187,7 +187,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "tilt": tilt,
     "force_stereo": force_stereo,
 }
-# These do more than multiply and rearrange channels.
+# These do more than multiply and rearrange channels, and need SciPy.
 FILTERS = frozenset({tilt})
 
 
@@ -252,6 +252,7 @@ def aug_from_str(names: Iterable[str] | None) -> Compose:
             raise ConfigError(
                 f"source_augmentations={name!r} is not known; there are {', '.join(AUGMENTATIONS)}"
             )
-    if "tilt" in names:
+    transforms = tuple(AUGMENTATIONS[name] for name in names)
+    if FILTERS.intersection(transforms):
         _scipy_signal()  # what is missing is said before anything begins
-    return Compose(tuple(AUGMENTATIONS[name] for name in names))
+    return Compose(transforms)
