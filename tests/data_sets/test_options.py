@@ -61,6 +61,7 @@ DEFAULTS = {
         "coherent_share": 0.0,
         "samples_per_track": 1,
         "mix_level": None,
+        "speed": None,
         "source_augmentations": None,
         "target": "voice",
     },
@@ -131,7 +132,7 @@ def test_loading_a_namespace(parser: argparse.ArgumentParser, tree: Tree, tmp_pa
     tree.tracks(["train", "valid"], ["1", "2"], ["voice.wav", "bass.wav"])
     line = f"--dataset trackfolder_fix --root {tree.root} --seq-dur 1 --cache {tmp_path / 'c'}"
     line += " --target-file voice.wav --interferer-files bass.wav --random-track-mix"
-    line += " --coherent-share 0.25 --samples-per-track 3 --mix-level -20 -12"
+    line += " --coherent-share 0.25 --samples-per-track 3 --mix-level -20 -12 --speed 0.8 1.25"
     line += " --source-augmentations gain force_stereo"
     train, valid = load_datasets(parse_dataset_options(parser, line.split()))
     assert isinstance(train, FixedSourcesTrackFolderDataset)
@@ -141,6 +142,7 @@ def test_loading_a_namespace(parser: argparse.ArgumentParser, tree: Tree, tmp_pa
     assert (train.random_track_mix, valid.random_track_mix) == (True, False)
     assert (train.coherent_share, train.samples_per_track, len(valid)) == (0.25, 3, 2)
     assert (train.mix_level, valid.mix_level) == ((-20.0, -12.0), None)
+    assert (train.speed, valid.speed) == ((0.8, 1.25), None)
     assert train.source_augmentations == aug_from_str(["gain", "force_stereo"])
     assert valid.source_augmentations == aug_from_str(["force_stereo"])
     assert train.target == valid.target == "voice"

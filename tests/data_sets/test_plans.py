@@ -118,6 +118,7 @@ def test_why_not(tree: Tree) -> None:
     assert made(seq_duration=1.0, source_augmentations=gain).why_no_plans == ""
     filtered = made(seq_duration=1.0, source_augmentations=aug_from_str(["gain", "tilt"]))
     assert filtered.why_no_plans == "its sources are filtered (tilt)"
+    assert made(seq_duration=1.0, speed=(0.9, 1.1)).why_no_plans == "its tracks change their speed"
     assert not isinstance(
         VariableSourcesTrackFolderDataset(tree.root, seq_duration=1.0), PlanningDataset
     )

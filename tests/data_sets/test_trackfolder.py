@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from umx_np.audio.resampling import resample_to
 from umx_np.data import (
     FixedSourcesTrackFolderDataset,
     VariableSourcesTrackFolderDataset,
@@ -122,6 +123,56 @@ class TestFixed:
     def test_levels_are_two_in_order(self, tracks: Tree, level: tuple[float, ...]) -> None:
         with pytest.raises(ConfigError, match="mix_level="):
             FixedSourcesTrackFolderDataset(tracks.root, mix_level=level)
+
+    def test_a_track_has_one_speed(self, tracks: Tree, reads: list[Read]) -> None:
+        dataset = FixedSourcesTrackFolderDataset(
+            tracks.root, seq_duration=1.0, random_chunks=True, speed=(0.8, 1.25)
+        )
+        lengths = []
+        for seed in range(60):
+            reads.clear()
+            x, y = dataset.sample(1, np.random.default_rng(seed))
+            assert len({read[1:] for read in reads}) == 1
+            played = [resample_to(tracks.samples(*read), 1000) for read in reads]
+            np.testing.assert_array_equal(y, played[0])
+            np.testing.assert_allclose(x, sum(played), atol=1e-6)
+            lengths.append(reads[0][2])
+        assert 800 <= min(lengths) < 820
+        assert 1220 < max(lengths) <= 1250
+        assert dataset.for_statistics().speed is None
+
+    def test_tracks_thrown_together_have_their_own_speeds(
+        self, tracks: Tree, reads: list[Read]
+    ) -> None:
+        dataset = FixedSourcesTrackFolderDataset(
+            *(tracks.root, "train"),
+            seq_duration=1.0,
+            random_chunks=True,
+            random_track_mix=True,
+            speed=(0.5, 2.0),
+        )
+        nb_available = tracks.samples("train/1/bass.wav", 0, 10**6).shape[1]
+        lengths = []
+        for seed in range(60):
+            reads.clear()
+            x, _ = dataset.sample(0, np.random.default_rng(seed))
+            assert x.shape == (2, 1000)
+            assert all(0 <= first <= nb_available - count for _, first, count in reads)
+            lengths.append([count for _, _, count in reads])
+        assert 500 <= np.min(lengths) < 520
+        # Where a track is too short for a speed, all of it is used.
+        clipped = np.array(lengths) == nb_available
+        assert 0.1 < clipped.mean() < 0.4
+        assert all(len(set(row)) == 3 for row in lengths if nb_available not in row)
+
+    @pytest.mark.parametrize("speed", [(1.2, 0.8), (0.0, 1.0), (1.0, float("inf")), (1.0,)])
+    def test_speeds_are_two_in_order(self, tracks: Tree, speed: tuple[float, ...]) -> None:
+        with pytest.raises(ConfigError, match="two positive factors"):
+            FixedSourcesTrackFolderDataset(tracks.root, seq_duration=1.0, speed=speed)
+
+    def test_whole_tracks_keep_their_speed(self, tracks: Tree) -> None:
+        with pytest.raises(ConfigError, match="set seq_duration"):
+            FixedSourcesTrackFolderDataset(tracks.root, speed=(0.9, 1.1))
 
     def test_each_source_has_its_own_gain(self, tracks: Tree, reads: list[Read]) -> None:
         dataset = FixedSourcesTrackFolderDataset(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umx_np.audio import StreamResampler, nb_resampled, resample
+from umx_np.audio.resampling import resample_to
 from umx_np.errors import ConfigError, ShapeError
 
 RATES = [(44100, 48000), (48000, 44100), (16000, 44100), (96000, 44100), (44100, 8000)]
@@ -100,3 +101,25 @@ def test_blocks_give_the_whole(rates, sizes, nb_channels):
     expected = resample(audio, *rates)
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, atol=4e-6)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 3))
+def test_any_length_becomes_any_other(nb_in, nb_timesteps, nb_channels):
+    played = resample_to(noise(nb_channels, nb_in), nb_timesteps)
+    assert played.shape == (nb_channels, nb_timesteps)
+    assert played.dtype == np.float32
+    assert np.isfinite(played).all()
+
+
+@pytest.mark.parametrize("speed", [0.87, 1.0, 1.1, 1.4])
+def test_faster_is_higher(speed):
+    count, nb_timesteps = round(8820 * speed), 8820
+    cycles = np.array([0.01, 0.13])[:, None]
+    audio = np.sin(2 * np.pi * cycles * np.arange(count)).astype(np.float32)
+    audio.flags.writeable = False
+    played = resample_to(audio, nb_timesteps)
+    ratio = count / nb_timesteps
+    expected = np.sin(2 * np.pi * cycles * ratio * np.arange(nb_timesteps))
+    # Inside: at the ends the filter has no neighbours.
+    np.testing.assert_allclose(played[:, 400:-400], expected[:, 400:-400], atol=2e-4)

@@ -113,6 +113,31 @@ class StreamResampler:
         return ready[: nb_resampled(self._nb_in, *self._rates) - self._nb_out]
 
 
+def resample_to(audio: np.ndarray, nb_timesteps: int) -> np.ndarray:
+    """Play a signal faster or slower, so that it has a given length.
+
+    Parameters
+    ----------
+    audio : ndarray [shape=(nb_channels, nb_in)], float32
+        Signals along the last axis; not modified.
+    nb_timesteps : int
+        Wanted length, at least 1.
+
+    Returns
+    -------
+    ndarray [shape=(nb_channels, nb_timesteps)], float32
+        `audio` itself where it has this length.
+    """
+    nb_in = audio.shape[-1]
+    if nb_in == nb_timesteps:
+        return audio
+    # libsoxr's own count may differ by one, as it rounds the ratio.
+    played = soxr.resample(np.ascontiguousarray(audio.T), nb_in, nb_timesteps, quality="HQ")
+    out = np.zeros((len(audio), nb_timesteps), audio.dtype)
+    out[:, : len(played)] = played[:nb_timesteps].T
+    return out
+
+
 def resample(audio: np.ndarray, rate_in: float, rate_out: float) -> np.ndarray:
     """Change the sample rate of a whole array.
 

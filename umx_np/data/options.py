@@ -47,6 +47,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
         "coherent_share": 0.0,
         "samples_per_track": 1,
         "mix_level": None,
+        "speed": None,
         "source_augmentations": None,
     },
 }
@@ -135,6 +136,14 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
         "--mix-level",
         "scale each mixture, and the target with it, to a random level between these, in dB of its "
         "root mean square (not in Open-Unmix)",
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        type=float,
+    )
+    add(
+        "--speed",
+        "play each track at a random speed between these, as a tape: pitch and tempo change alike "
+        "(not in Open-Unmix)",
         nargs=2,
         metavar=("LOW", "HIGH"),
         type=float,
@@ -259,6 +268,7 @@ def load_datasets(
             random_track_mix=values["random_track_mix"],
             coherent_share=values["coherent_share"],
             mix_level=values["mix_level"],
+            speed=values["speed"],
             samples_per_track=values["samples_per_track"],
             source_augmentations=augmentations,
             **files,

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ..audio.resampling import resample_to
 from ..config import check_int
 from ..errors import AudioError, ConfigError
 from ..progress import Progress
@@ -114,6 +115,9 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         Scale each mixture, and the target with it, to a level drawn between these, in dB of its
         root mean square relative to full scale. The squared error counts an excerpt that is 20 dB
         louder a hundred times as much: so all of them count. Not in upstream.
+    speed : pair of float or None
+        Play each track at a speed drawn log-uniformly between these, as a tape: 1.1 is 10 % faster
+        and 1.65 semitones higher. Needs `seq_duration`. Not in upstream.
     cache, progress
         See `FileDataset`.
     """
@@ -134,6 +138,7 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         samples_per_track: int = 1,
         coherent_share: float = 0.0,
         mix_level: Sequence[float] | None = None,
+        speed: Sequence[float] | None = None,
         cache: str | os.PathLike[str] | None = None,
         progress: bool | Progress | None = None,
     ) -> None:
@@ -153,12 +158,17 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
             len(mix_level) == 2 and -math.inf < mix_level[0] <= mix_level[1] < math.inf
         ):
             raise ConfigError(f"mix_level={mix_level!r} must be two levels in dB, the lower first")
+        if speed is not None and not (len(speed) == 2 and 0.0 < speed[0] <= speed[1] < math.inf):
+            raise ConfigError(f"speed={speed!r} must be two positive factors, the lower first")
+        if speed is not None and self.seq_duration is None:
+            raise ConfigError(f"speed={speed!r} needs excerpts: set seq_duration")
         self.target_file = target_file
         self.interferer_files = list(interferer_files)
         self.random_track_mix = random_track_mix
         self.samples_per_track = check_int("samples_per_track", samples_per_track, 1)
         self.coherent_share = float(coherent_share)
         self.mix_level = None if mix_level is None else (float(mix_level[0]), float(mix_level[1]))
+        self.speed = None if speed is None else (float(speed[0]), float(speed[1]))
         self.target = Path(target_file).stem
         self.tracks = self._measured(self._find_tracks())
         if not self.tracks:
@@ -233,12 +243,35 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
             sources.append(load(track.interferers[position], first, count, rng))
         return sources
 
+    def place(self, nb_available: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Choose an excerpt, longer or shorter than `nb_timesteps` where `speed` is set."""
+        if self.speed is None:
+            return super().place(nb_available, rng)
+        factor = math.exp(rng.uniform(*np.log(self.speed)))
+        count = min(round(factor * (self.nb_timesteps or 0)), nb_available)
+        if not self.random_chunks:
+            return 0, count
+        return int(rng.integers(0, nb_available - count, endpoint=True)), count
+
+    def load(self, clip: Clip, first: int, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Read an excerpt, play it at the speed that makes it `nb_timesteps` long, augment it."""
+        if self.speed is None:
+            return super().load(clip, first, count, rng)
+        audio = resample_to(self.files.read(clip, first, count), self.nb_timesteps or count)
+        return self.source_augmentations(audio, rng)
+
+    @property
+    def why_no_plans(self) -> str:
+        """Why items cannot be planned; see `umx_np.data.plans.PlanningDataset`."""
+        return super().why_no_plans or ("its tracks change their speed" if self.speed else "")
+
     def for_statistics(self) -> UnmixDataset:
         """Copy of whole tracks, each once."""
         plain = super().for_statistics()
         assert isinstance(plain, FixedSourcesTrackFolderDataset)
         plain.samples_per_track = 1
         plain.mix_level = None
+        plain.speed = None
         return plain
 
 
