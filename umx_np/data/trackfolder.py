@@ -199,17 +199,37 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Mix the target with interferers; see `UnmixDataset.sample`."""
+        x, sources = self.mixture(index, rng)
+        return x, sources[0]
+
+    def mixture(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Make an item whose sources are all wanted.
+
+        Parameters
+        ----------
+        index : int
+            Number of the item, from 0.
+        rng : Generator
+            The only source of random numbers.
+
+        Returns
+        -------
+        ndarray [shape=(nb_channels, nb_timesteps)], float32
+            What `sample` returns as the mixture for the same random numbers.
+        list of ndarray [shape=(nb_channels, nb_timesteps)], float32
+            What it is the sum of: the target, then the interferers.
+        """
         sources = self._sources(index, rng, self.load)
         x = mix(sources)
-        y = sources[0][:, : x.shape[1]]
+        sources = [source[:, : x.shape[1]] for source in sources]
         if self.mix_level is not None:
             level = rng.uniform(*self.mix_level)
             power = float(np.mean(np.square(x, dtype=np.float32)))
             # A faint mixture stays as it is: raising it would raise noise.
             if power > FAINT:
                 factor = x.dtype.type(10.0 ** (level / 20.0) / math.sqrt(power))
-                x, y = x * factor, y * factor
-        return x, y
+                x, sources = x * factor, [source * factor for source in sources]
+        return x, sources
 
     def plan(self, index: int, rng: np.random.Generator) -> PlannedItem:
         """Draw what `sample` would draw; see `umx_np.data.plans.PlanningDataset`."""

@@ -1,0 +1,263 @@
+"""Train the four networks together: ``python -m recipes.umxm.joint --songs SONGS --model RUN``.
+
+Alone, a network learns magnitudes, and never meets the others. What people hear are stems that the
+Wiener filter has made of the magnitudes of all four, so in the last steps the loss is that of the
+waveforms behind it (`umx_np.training.WaveformSeparator`).
+
+The command can be stopped at any time and given again: it goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import umx_np
+from umx_np.data import FixedSourcesTrackFolderDataset, Loader, UnmixDataset, aug_from_str
+from umx_np.optim import Adam, clip_grad_norm, cosine_rate
+from umx_np.training import WaveformSeparator
+from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
+from umx_np.training.records import source_commit
+from umx_np.weights import ModelBundle, TargetWeights, save_folder
+
+from .plan import STEMS
+from .train import AUGMENTATIONS, COHERENT_SHARE, MIX_LEVEL, SPEED
+
+# Errors this far below the mixture hardly count any more, in dB.
+FLOOR = -25.0
+_MAX_NORM = 1.0
+_STEPS_PER_SAVE = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told.
+
+    Attributes
+    ----------
+    steps : int
+        Steps of the optimisers.
+    batch_size : int
+        Excerpts of a step.
+    seq_dur : float
+        Seconds of an excerpt.
+    lr : float
+        Learning rate of the first step; it falls along a cosine.
+    niter : int
+        EM iterations of the filter.
+    amp : bool
+        Products of the networks in bfloat16.
+    threads : int or None
+        None takes all cores.
+    seed : int
+        Where all random numbers come from.
+    """
+
+    steps: int = 1200
+    batch_size: int = 8
+    seq_dur: float = 3.0
+    lr: float = 2e-4
+    niter: int = 1
+    amp: bool = False
+    threads: int | None = None
+    seed: int = 42
+
+
+class Stems(UnmixDataset):
+    """Excerpts with all their stems, stacked as if they were channels.
+
+    Parameters
+    ----------
+    songs : Path
+        Folder with the folder ``train``.
+    targets : sequence of str
+        Stems, in the order in which they are wanted.
+    seq_dur : float
+        Seconds of an excerpt.
+    """
+
+    def __init__(self, songs: Path, targets: list[str], seq_dur: float) -> None:
+        self._mixtures = FixedSourcesTrackFolderDataset(
+            songs,
+            target_file=f"{targets[0]}.wav",
+            interferer_files=[f"{name}.wav" for name in targets[1:]],
+            seq_duration=seq_dur,
+            random_chunks=True,
+            random_track_mix=True,
+            source_augmentations=aug_from_str(AUGMENTATIONS),
+            coherent_share=COHERENT_SHARE,
+            mix_level=MIX_LEVEL,
+            speed=SPEED,
+        )
+
+    def __len__(self) -> int:
+        return len(self._mixtures)
+
+    def describe(self, index: int) -> str:
+        """Folder of the song."""
+        return self._mixtures.describe(index)
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Stems of an excerpt, twice, since an item has two parts."""
+        _, sources = self._mixtures.mixture(index, rng)
+        stacked = np.concatenate(sources)
+        return stacked, stacked
+
+
+def waveform_loss(stems: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+    """Error of stems relative to their mixture, in dB, on average over stems and excerpts.
+
+    Parameters
+    ----------
+    stems, truth : ndarray [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]
+        Estimates and what they should be.
+
+    Returns
+    -------
+    float
+        The loss: as in the signal to distortion ratio, a soft stem counts as much as a loud one,
+        but for errors near `FLOOR`.
+    ndarray
+        Its gradient with respect to `stems`.
+    """
+    error = stems - truth
+    size = error.shape[2] * error.shape[3]
+    power = np.mean(np.square(truth.sum(axis=1), dtype=np.float64), axis=(1, 2))[:, None]
+    relative = np.mean(np.square(error, dtype=np.float64), axis=(2, 3))
+    # Silence is as it should be, whatever divides it.
+    relative = relative + 10.0 ** (FLOOR / 10.0) * power + 1e-12
+    scale = 20.0 / np.log(10.0) / (size * relative.size) / relative
+    loss = float(np.mean(10.0 * np.log10(relative / (power + 1e-12))))
+    return loss, error * scale[..., None, None].astype(error.dtype)
+
+
+class Run:
+    """The networks, their optimisers, and how far they are.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+        Weights to begin with.
+    songs : Path
+        Folder of rendered songs.
+    settings : Settings
+    """
+
+    def __init__(self, bundle: ModelBundle, songs: Path, settings: Settings) -> None:
+        self.settings = settings
+        self._bundle = bundle
+        self.separator = WaveformSeparator.from_bundle(
+            bundle, niter=settings.niter, threads=settings.threads, amp=settings.amp
+        )
+        networks = self.separator.networks
+        self._optimizers = {name: Adam(net.parameters) for name, net in networks.items()}
+        dataset = Stems(songs, list(networks), settings.seq_dur)
+        self._loader = Loader(
+            *(dataset, min(settings.batch_size, len(dataset))),
+            seed=settings.seed,
+            shuffle=True,
+            drop_last=True,
+            workers=1,
+        )
+        self.losses: list[float] = []
+
+    def train(self, save: Path | None = None) -> Iterator[float]:
+        """Make the steps that are left, and yield the loss before each."""
+        settings, networks = self.settings, self.separator.networks
+        while len(self.losses) < settings.steps:
+            epoch, batch = divmod(len(self.losses), len(self._loader))
+            for stacked, _ in self._loader.epoch(epoch, start_batch=batch):
+                done = len(self.losses)
+                rng = np.random.default_rng([settings.seed, done])
+                shape = (len(stacked), len(networks), -1, stacked.shape[-1])
+                truth = stacked.reshape(shape)
+                stems, cache = self.separator.forward(truth.sum(axis=1), rng=rng)
+                loss, d_stems = waveform_loss(stems, truth)
+                for name, gradients in self.separator.backward(d_stems, cache).items():
+                    norm = clip_grad_norm(gradients, _MAX_NORM)
+                    if not np.isfinite(norm):
+                        raise FloatingPointError(f"step {done + 1}: gradient of {name} is {norm}")
+                    self._optimizers[name].lr = cosine_rate(settings.lr, done / settings.steps)
+                    self._optimizers[name].step(gradients)
+                self.losses.append(loss)
+                if save is not None and len(self.losses) % _STEPS_PER_SAVE == 0:
+                    write_checkpoint(save, self.state())
+                yield loss
+                if len(self.losses) == settings.steps:
+                    return
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `resume` needs."""
+        return {
+            "settings": asdict(self.settings),
+            "losses": self.losses,
+            "networks": {n: net.state_dict() for n, net in self.separator.networks.items()},
+            "optimizers": {name: adam.state_dict() for name, adam in self._optimizers.items()},
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        if state["settings"] != asdict(self.settings):
+            raise ValueError(f"the run was begun with {state['settings']}")
+        self.losses = list(state["losses"])
+        for name, network in self.separator.networks.items():
+            network.load_state_dict(state["networks"][name])
+            self._optimizers[name].load_state_dict(state["optimizers"][name])
+
+    def bundle(self) -> ModelBundle:
+        """The weights of now."""
+        targets = {
+            name: TargetWeights(network.config, network.state_dict())
+            for name, network in self.separator.networks.items()
+        }
+        return replace(self._bundle, targets=targets)
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.umxm.joint", description=__doc__)
+    parser.add_argument("--songs", type=Path, required=True, help="folder of rendered songs")
+    parser.add_argument("--model", type=Path, required=True, help="folder of the trained networks")
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights and checkpoint")
+    parser.add_argument("--amp", action="store_true", help="products of the networks in bfloat16")
+    for name, default in asdict(Settings()).items():
+        if name != "amp":
+            kind = int if default is None else type(default)
+            option = "--" + name.replace("_", "-")
+            parser.add_argument(option, type=kind, default=default, help=f"default: {default}")
+    options = vars(parser.parse_args())
+    songs, model, out = (options.pop(name) for name in ("songs", "model", "out"))
+    run = Run(umx_np.load_model(str(model), targets=list(STEMS)), songs, Settings(**options))
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint = out / "joint.chkpnt"
+    if checkpoint.exists():
+        run.resume(read_checkpoint(checkpoint))
+    with tqdm(run.train(checkpoint), initial=len(run.losses), total=run.settings.steps) as bar:
+        for loss in bar:
+            bar.set_postfix(loss=f"{loss:.2f} dB", last_50=f"{np.mean(run.losses[-50:]):.2f} dB")
+    write(run, out)
+
+
+def write(run: Run, out: Path) -> list[Path]:
+    """Write the model's folder, with settings, losses and commit in each target's JSON."""
+    count = _STEPS_PER_SAVE
+    means = [float(np.mean(run.losses[k : k + count])) for k in range(0, len(run.losses), count)]
+    description = {
+        "args": {**asdict(run.settings), "targets": "together"},
+        "commit": source_commit(),
+        "train_loss_history": means,
+    }
+    names = run.separator.networks
+    return save_folder(
+        run.bundle(), out, "safetensors", descriptions=dict.fromkeys(names, description)
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The four networks trained together on what the Wiener filter makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from recipes.umxm.joint import FLOOR, Run, Settings, Stems, waveform_loss, write
+from umx_np.config import ModelConfig
+from umx_np.data import item_rng
+from umx_np.testing import random_bundle_of
+from umx_np.weights import load_folder
+
+STEMS = ["vocals", "drums", "bass", "other"]
+SETTINGS = Settings(steps=4, batch_size=2, seq_dur=0.4, lr=1e-3, threads=1)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    """Three songs of tones, each stem in an octave of its own."""
+    root = tmp_path_factory.mktemp("songs")
+    time = np.arange(44100) / 44100
+    for song in range(3):
+        folder = root / "train" / f"{song:05d}"
+        folder.mkdir(parents=True)
+        for place, name in enumerate(STEMS):
+            tone = 0.2 * np.sin(2 * np.pi * 110.0 * 4**place * (1 + 0.1 * song) * time)
+            sf.write(folder / f"{name}.wav", np.stack([tone, 0.5 * tone], axis=1), 44100)
+    return root
+
+
+@pytest.fixture
+def bundle():
+    return random_bundle_of(ModelConfig(nb_bins=2049, hidden_size=8, max_bin=600), STEMS)
+
+
+def test_loss_against_finite_differences():
+    rng = np.random.default_rng(0)
+    truth = rng.standard_normal((2, 3, 2, 50))
+    truth[0, 1] = 0.0
+    stems = truth + 0.3 * rng.standard_normal(truth.shape)
+    loss, gradient = waveform_loss(stems, truth)
+    power = np.mean(truth.sum(axis=1) ** 2, axis=(1, 2))[:, None]
+    error = np.mean((stems - truth) ** 2, axis=(2, 3))
+    expected = 10.0 * np.log10(error / power + 10.0 ** (FLOOR / 10.0))
+    assert loss == pytest.approx(expected.mean(), abs=1e-6)
+    for index in [(0, 0, 0, 0), (0, 1, 1, 7), (1, 2, 1, 49)]:
+        step = np.zeros_like(stems)
+        step[index] = 1e-6
+        above, below = (waveform_loss(stems + h, truth)[0] for h in (step, -step))
+        assert gradient[index] == pytest.approx((above - below) / 2e-6, rel=1e-5)
+
+
+def test_silence_and_perfection_have_no_gradient():
+    truth = np.zeros((2, 4, 2, 50), np.float32)
+    truth[1] = 0.1
+    loss, gradient = waveform_loss(truth, truth)
+    assert np.isfinite(loss)
+    assert gradient.dtype == np.float32
+    assert not gradient.any()
+
+
+def test_stems_add_up_to_what_the_trainer_mixes(songs):
+    stems = Stems(songs, STEMS, 0.4)
+    for index in range(3):
+        stacked, same = stems.sample(index, item_rng(7, 0, index))
+        assert same is stacked
+        x, y = stems._mixtures.sample(index, item_rng(7, 0, index))
+        np.testing.assert_allclose(stacked.reshape(4, 2, -1).sum(axis=0), x, atol=1e-6)
+        np.testing.assert_array_equal(stacked[:2], y)
+        assert stems.describe(index).endswith(f"{index:05d}")
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(songs, bundle):
+    whole = Run(bundle, songs, SETTINGS)
+    losses = list(whole.train())
+    assert len(losses) == 4
+    first = Run(bundle, songs, SETTINGS)
+    for _ in zip(range(2), first.train(), strict=False):
+        pass
+    second = Run(bundle, songs, SETTINGS)
+    second.resume(first.state())
+    assert list(second.train()) == losses[2:]
+    for name, network in whole.separator.networks.items():
+        for key, array in network.state_dict().items():
+            other = second.separator.networks[name].state_dict()[key]
+            np.testing.assert_array_equal(array, other)
+    with pytest.raises(ValueError, match="begun with"):
+        Run(bundle, songs, replace(SETTINGS, steps=5)).resume(first.state())
+
+
+def test_training_helps_and_is_written(songs, bundle, tmp_path):
+    run = Run(bundle, songs, replace(SETTINGS, steps=25, batch_size=3, lr=1e-2))
+    losses = list(run.train(tmp_path / "joint.chkpnt"))
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 1.0
+    write(run, tmp_path / "joint")
+    loaded = load_folder(tmp_path / "joint")
+    assert list(loaded.targets) == STEMS
+    for name, weights in loaded.targets.items():
+        trained = run.separator.networks[name].state_dict()
+        assert all(np.array_equal(trained[key], weights.state[key]) for key in trained)
