@@ -13,8 +13,9 @@ import numpy as np
 
 from .errors import ConfigError
 
-# Open-Unmix's default, umxl, may not be used commercially; it has to be asked for by name.
-DEFAULT_MODEL = "umxhq"
+# It comes with the package, so that everything works at once and offline. Better ones have to be
+# asked for by name; Open-Unmix's default, umxl, may not be used commercially.
+DEFAULT_MODEL = "umxm"
 
 
 def check_int(name: str, value: object, minimum: int) -> int:
@@ -146,6 +147,13 @@ class SeparatorConfig:
             object.__setattr__(self, "wiener_win_len", length or None)
         if self.filterbank not in ("torch", "asteroid"):
             raise ConfigError(f"filterbank={self.filterbank!r} must be 'torch' or 'asteroid'")
+
+    def filters_residual(self, nb_targets: int) -> bool:
+        """Whether the residual takes part in the filter, be it returned or not.
+
+        A single target has nothing else to share the mixture with.
+        """
+        return self.residual or (nb_targets == 1 and self.niter > 0)
 
     def with_(self, **changes: object) -> SeparatorConfig:
         """Return a copy with some fields replaced (and checked again)."""

@@ -70,7 +70,7 @@ def separate_file(
     outdir : str or path-like or None
         Folder for the results, made if needed; None is the working directory.
     model : str or path-like or None
-        Name of a pretrained model or folder of a trained one; None is ``"umxhq"``. With a
+        Name of a pretrained model or folder of a trained one; None is ``"umxm"``. With a
         `separator`, only the ``{model}`` of `filename`.
     targets : sequence of str or None
         Stems to estimate; None takes all the model has. Only their networks are loaded and run.

@@ -196,7 +196,7 @@ class Separator:
     @property
     def filters_residual(self) -> bool:
         """Whether the residual takes part in the filter, be it returned or not."""
-        return self.config.residual or (len(self.networks) == 1 and self.config.niter > 0)
+        return self.config.filters_residual(len(self.networks))
 
     @property
     def wiener_options(self) -> WienerOptions:
@@ -454,7 +454,8 @@ def separate(
     rate : float or None
         Sample rate of `audio` in Hz; None means the rate of the model.
     model : str, Path or None
-        Published model or model folder; None means ``'umxhq'``.
+        Published model or model folder; None means ``'umxm'``, which comes with the
+        package.
     targets : sequence of str or None
         Targets to estimate; only their networks run. None takes all.
     niter, softmask, residual, wiener_win_len, filterbank, device, threads, precision

@@ -16,7 +16,7 @@ import umx_np
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_COMMAND = (
     'python -m pip install ".[plot]" && '
-    "umx-np separate examples/song.ogg --model umxm --reference examples/song --plot song.png"
+    "umx-np separate examples/song.ogg --reference examples/song --plot song.png"
 )
 TEST_COMMAND = 'python -m pip install -e ".[test]" && python -m pytest'
 

@@ -115,13 +115,7 @@ def test_package_data_takes_the_folder(installed):
         assert any(fnmatch(name, pattern) for pattern in patterns), name
 
 
-@pytest.fixture
-def is_default(monkeypatch):
-    """Make umxm the model that is used where none is named."""
-    monkeypatch.setattr(pretrained, "DEFAULT_MODEL", "umxm")
-
-
-def test_a_default_that_comes_along_is_announced(installed, is_default, caplog):
+def test_a_default_that_comes_along_is_announced(installed, caplog):
     noise = np.random.default_rng(0).standard_normal((2, 9000)).astype(np.float32)
     with caplog.at_level(logging.INFO, logger="umx_np"):
         stems = umx_np.separate(noise, 44100, targets=["bass"], niter=0)
@@ -134,9 +128,8 @@ def test_a_default_that_comes_along_is_announced(installed, is_default, caplog):
     assert "using umxm" not in caplog.text
 
 
-def test_the_command_announces_it_once(installed, is_default, tmp_path, monkeypatch, capsys):
+def test_the_command_announces_it_once(installed, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("umx_np.config.DEFAULT_MODEL", "umxm")
     for name in ("a.wav", "b.wav"):
         umx_np.audio.write(name, np.zeros((2, 9000)), 44100)
     arguments = ["separate", "a.wav", "b.wav", "--targets", "drums", "--niter", "0"]

@@ -62,8 +62,8 @@ def add_parser(commands: Commands) -> None:
         "--model",
         default=None,
         metavar="NAME|FOLDER",
-        help="pretrained model or folder of a trained one (default: umxhq; Open-Unmix's own "
-        "default, umxl, is for non-commercial use only)",
+        help="pretrained model or folder of a trained one (default: umxm, which comes along; "
+        "umxhq and umxl separate better and are downloaded, see `umx-np models`)",
     )
     model.add_argument(
         "--targets", nargs="+", metavar="STEM", help="stems to estimate (default: all)"

@@ -89,8 +89,8 @@ def _add_model(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--model",
         metavar="NAME|FOLDER",
-        help=f"pretrained model or folder of a trained one (default: {DEFAULT_MODEL}; Open-Unmix's "
-        "own default, umxl, is for non-commercial use only)",
+        help=f"pretrained model or folder of a trained one (default: {DEFAULT_MODEL}, which comes "
+        "along; Open-Unmix's own default is umxl, for non-commercial use only)",
     )
     group.add_argument("--no-cuda", action="store_true", help="do not use a GPU")
     group.add_argument(

@@ -153,7 +153,7 @@ class WaveformSeparator:
     @property
     def filters_residual(self) -> bool:
         """Whether the residual takes part in the filter, be it returned or not."""
-        return self.config.residual or (len(self.networks) == 1 and self.config.niter > 0)
+        return self.config.filters_residual(len(self.networks))
 
     def forward(
         self,

@@ -28,14 +28,14 @@ def test_defaults_are_those_of_the_reference(engine, song, run, folder):
     audio = song()
     result = run("separate", "song.wav")
     assert result.status == 0, result.err
-    assert engine.loaded == [("umxhq", None, False)]
+    assert engine.loaded == [("umxm", None, False)]
     assert engine.separators == [DEFAULTS]
-    assert files(folder) == ["song.wav", *sorted(f"song_umxhq/{stem}.wav" for stem in STEMS)]
-    info = sf.info("song_umxhq/vocals.wav")
+    assert files(folder) == ["song.wav", *sorted(f"song_umxm/{stem}.wav" for stem in STEMS)]
+    info = sf.info("song_umxm/vocals.wav")
     assert (info.samplerate, info.channels, info.frames) == (8000, 2, 4000)
     assert info.subtype == "PCM_16"
     # Through 44.1 kHz and back, noise loses only the top of its band.
-    vocals = sf.read("song_umxhq/vocals.wav")[0].T
+    vocals = sf.read("song_umxm/vocals.wav")[0].T
     assert np.corrcoef(vocals.ravel(), audio.ravel())[0, 1] > 0.9
 
 
@@ -103,7 +103,7 @@ def test_outdir_ext_and_bits(engine, song, run, folder):
 def test_excerpts_and_rates(engine, song, run, options, rate, frames):
     song()
     assert run("separate", "song.wav", "--targets", "vocals", *options).status == 0
-    info = sf.info("song_umxhq/vocals.wav")
+    info = sf.info("song_umxm/vocals.wav")
     assert (info.samplerate, info.frames) == (rate, frames)
 
 
@@ -112,7 +112,7 @@ def test_excerpt_is_the_right_one(engine, song, run):
     audio = song()
     options = ["--start", 0.25, "--duration", 0.125, "--bits", "float", "--targets", "vocals"]
     assert run("separate", "song.wav", *options).status == 0
-    np.testing.assert_array_equal(sf.read("song_umxhq/vocals.wav")[0].T, audio[:, 2000:3000] / 2)
+    np.testing.assert_array_equal(sf.read("song_umxm/vocals.wav")[0].T, audio[:, 2000:3000] / 2)
 
 
 @pytest.mark.parametrize(("nb_channels", "written"), [(1, 1), (2, 2), (5, 2)])
@@ -120,7 +120,7 @@ def test_channels(engine, song, run, nb_channels, written):
     song(nb_channels=nb_channels)
     result = run("separate", "song.wav")
     assert result.status == 0
-    assert sf.info("song_umxhq/vocals.wav").channels == written
+    assert sf.info("song_umxm/vocals.wav").channels == written
     assert ("only the first 2 of 5 channels" in result.err) == (nb_channels == 5)
 
 
@@ -130,9 +130,9 @@ def test_aggregate(engine, song, run, folder):
     aggregate = '{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}'
     result = run("separate", "song.wav", "--bits", "float", "--aggregate", aggregate)
     assert result.status == 0, result.err
-    assert files(folder / "song_umxhq") == ["accompaniment.wav", "vocals.wav"]
+    assert files(folder / "song_umxm") == ["accompaniment.wav", "vocals.wav"]
     expected = audio * np.float32(1 / 4 + 1 / 8 + 1 / 16)
-    np.testing.assert_array_equal(sf.read("song_umxhq/accompaniment.wav")[0].T, expected)
+    np.testing.assert_array_equal(sf.read("song_umxm/accompaniment.wav")[0].T, expected)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_clip_modes(engine, song, run):
     options = ["--targets", "vocals", "--bits", "float", "--clip-mode"]
     result = run("separate", "song.wav", *options, "clamp")
     assert "beyond full scale" in result.err
-    np.testing.assert_array_equal(sf.read("song_umxhq/vocals.wav")[0].T, (audio / 2).clip(-1, 1))
+    np.testing.assert_array_equal(sf.read("song_umxm/vocals.wav")[0].T, (audio / 2).clip(-1, 1))
     run("separate", "song.wav", *options, "none")
-    np.testing.assert_array_equal(sf.read("song_umxhq/vocals.wav")[0].T, audio / 2)
+    np.testing.assert_array_equal(sf.read("song_umxm/vocals.wav")[0].T, audio / 2)
     run("separate", "song.wav", *options, "rescale")
-    rescaled = sf.read("song_umxhq/vocals.wav")[0].T
+    rescaled = sf.read("song_umxm/vocals.wav")[0].T
     np.testing.assert_allclose(rescaled, audio / np.abs(audio).max(), atol=1e-6)
 
 
@@ -175,7 +175,7 @@ def test_template(engine, song, run, folder):
     result = run("separate", "album/one.wav", "--targets", "vocals", "--filename", template)
     assert result.status == 0
     assert files(folder)[0] == "album/one.wav"
-    assert (folder / "album" / "umxhq-one-one.wav-vocals.wav").exists()
+    assert (folder / "album" / "umxm-one-one.wav-vocals.wav").exists()
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_batch_with_a_bad_file(engine, song, run, folder):
 
 def test_names_that_are_too_long_do_not_stop_the_batch(engine, song, run, folder):
     song("a.wav")
-    long = "x" * 250 + ".wav"  # a file may be called so, but no folder with "_umxhq" behind
+    long = "x" * 251 + ".wav"  # a file may be called so, but no folder with "_umxm" behind
     (folder / long).write_bytes((folder / "a.wav").read_bytes())
     result = run("separate", "y" * 300, long, "a.wav")
     assert result.status == 1
@@ -249,7 +249,7 @@ def test_unexpected_errors_do_not_stop_the_batch_either(engine, song, run, folde
     assert result.status == 1
     assert "MemoryError: too long" in result.err
     assert engine.separated == ["b.wav"]
-    assert not (folder / "a_umxhq").exists()
+    assert not (folder / "a_umxm").exists()
 
 
 def test_fail_fast(engine, song, run):
@@ -318,14 +318,14 @@ def test_skip_existing(engine, song, run, folder):
     song("a.wav")
     song("b.wav")
     assert run("separate", "a.wav").status == 0
-    (folder / "b_umxhq").mkdir()
-    (folder / "b_umxhq" / "vocals.wav").touch()
+    (folder / "b_umxm").mkdir()
+    (folder / "b_umxm" / "vocals.wav").touch()
     result = run("separate", "a.wav", "b.wav", "--skip-existing")
     assert result.status == 0
     assert "1 separated, 1 skipped of 2 files" in result.err
     # An incomplete set is made anew.
     assert engine.separated == ["a.wav", "b.wav"]
-    assert sf.info("b_umxhq/vocals.wav").frames == 4000
+    assert sf.info("b_umxm/vocals.wav").frames == 4000
 
 
 def test_no_model_is_loaded_when_there_is_nothing_to_do(engine, run, folder):
@@ -349,10 +349,10 @@ def test_how_much_is_said(engine, song, run):
     song("b.wav")
     assert run("separate", "a.wav", "b.wav", "--quiet").err == ""
     said = run("separate", "a.wav", "b.wav")
-    assert "[1/2] a.wav -> a_umxhq" in said.err
+    assert "[1/2] a.wav -> a_umxm" in said.err
     assert said.out == ""
     assert "a.wav: wrote" not in said.err
-    assert "b_umxhq" in run("separate", "b.wav", "--verbose").err
+    assert "b_umxm" in run("separate", "b.wav", "--verbose").err
     loud = song("loud.wav", level=4.0)
     assert np.abs(loud).max() > 2
     assert run("separate", "loud.wav", "--quiet").err == ""
@@ -387,4 +387,4 @@ def test_unwritable_format_fails_before_separation(engine, song, run, folder):
     assert "'.m4a' cannot be written" in result.err
     assert engine.separated == []
     assert files(folder) == ["song.wav"]
-    assert not (folder / "song_umxhq").exists()
+    assert not (folder / "song_umxm").exists()

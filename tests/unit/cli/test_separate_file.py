@@ -19,7 +19,7 @@ def test_returns_the_paths(engine, song, folder):
     paths = separate_file("song.wav", "out")
     assert paths == {stem: Path("out/song") / f"{stem}.wav" for stem in STEMS}
     assert all(path.is_file() for path in paths.values())
-    assert engine.loaded == [("umxhq", None, False)]
+    assert engine.loaded == [("umxm", None, False)]
     assert engine.separators[0]["wiener_win_len"] == 300
 
 
