@@ -36,6 +36,7 @@ extensions = [
                 "bf16_body",
                 "lstm_body",
                 "wiener_body",
+                "wiener_gradient_body",
                 "level_body",
             )
         ],

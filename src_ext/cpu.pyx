@@ -5,6 +5,7 @@
 # is here too, so that only this file and the kernels know the packed layouts.
 
 import numpy as np
+from libc.string cimport memset
 
 cdef extern from "kernels.h" nogil:
     ctypedef struct umx_gemm_args:
@@ -40,6 +41,10 @@ cdef extern from "kernels.h" nogil:
         float *y
         double *r
         int stage, level
+    ctypedef struct umx_wiener_gradient_args:
+        umx_wiener_args filter
+        const float *d_y
+        float *d_mags
     ctypedef struct umx_kernels:
         const char *name
         int lanes, gemm_nr
@@ -48,6 +53,7 @@ cdef extern from "kernels.h" nogil:
         int (*gemm_bf16)(const umx_gemm_args *) noexcept nogil
         int (*lstm_scan_bf16)(const umx_scan_args *) noexcept nogil
         int (*wiener)(const umx_wiener_args *) noexcept nogil
+        int (*wiener_gradient)(const umx_wiener_gradient_args *) noexcept nogil
     int umx_nb_levels()
     const umx_kernels *umx_level(int)
     const char *umx_level_name(int)
@@ -83,6 +89,32 @@ cdef int _check(bint good, str message) except -1:
     if not good:
         raise ValueError(message)
     return 0
+
+
+cdef int _describe_window(
+    umx_wiener_args *g, mix, const float[:, :, :, ::1] mags, Py_ssize_t first, Py_ssize_t stop
+) except -1:
+    # Arrays and sizes of a window, all else 0; returns 0 where there is nothing to do.
+    cdef const float[:, :, ::1] mix_view = mix.view(np.float32)
+    _check(mix.dtype == np.complex64, "mix must be complex64")
+    memset(g, 0, sizeof(umx_wiener_args))
+    g.nb_channels = mix_view.shape[0]
+    g.nb_frames = mix_view.shape[1]
+    g.nb_bins = mix_view.shape[2] // 2
+    g.nb_targets = mags.shape[0]
+    g.mag_channels = mags.shape[2]
+    if g.nb_frames == 0 or first == stop:
+        return 0
+    _check(g.nb_channels in (1, 2), f"nb_channels={g.nb_channels} must be 1 or 2")
+    _check(g.mag_channels in (1, g.nb_channels), f"mag_channels={g.mag_channels}")
+    _check(g.nb_targets > 0, "at least one target")
+    _check(mags.shape[1] == g.nb_frames and mags.shape[3] == g.nb_bins,
+           "mags and mix differ in frames or bins")
+    _check(0 <= first < stop <= g.nb_bins, f"bins [{first}, {stop})")
+    g.bin_start, g.bin_stop = first, stop
+    g.mix = &mix_view[0, 0, 0]
+    g.mags = &mags[0, 0, 0, 0]
+    return 1
 
 
 cdef class Kernels:
@@ -331,31 +363,12 @@ cdef class Kernels:
         """
         cdef umx_wiener_args g
         cdef int failed
-        cdef const float[:, :, ::1] mix_view = mix.view(np.float32)
         cdef float[:, :, :, ::1] y_view
-        _check(mix.dtype == np.complex64, "mix must be complex64")
-        g.nb_channels = mix_view.shape[0]
-        g.nb_frames = mix_view.shape[1]
-        g.nb_bins = mix_view.shape[2] // 2
-        g.nb_targets = mags.shape[0]
-        g.mag_channels = mags.shape[2]
-        if g.nb_frames == 0 or bin_start == bin_stop:
+        if _describe_window(&g, mix, mags, bin_start, bin_stop) == 0:
             return
-        _check(g.nb_channels in (1, 2), f"nb_channels={g.nb_channels} must be 1 or 2")
-        _check(g.mag_channels in (1, g.nb_channels), f"mag_channels={g.mag_channels}")
-        _check(g.nb_targets > 0, "at least one target")
-        _check(mags.shape[1] == g.nb_frames and mags.shape[3] == g.nb_bins,
-               "mags and mix differ in frames or bins")
-        _check(0 <= bin_start < bin_stop <= g.nb_bins, f"bins [{bin_start}, {bin_stop})")
         _check(iterations >= 0 and max_abs > 0 and eps >= 0, "iterations, max_abs, eps")
-        g.bin_start, g.bin_stop = bin_start, bin_stop
         g.residual, g.softmask, g.iterations = residual, softmask, iterations
         g.eps, g.max_abs = eps, max_abs
-        g.mix = &mix_view[0, 0, 0]
-        g.mags = &mags[0, 0, 0, 0]
-        g.y = NULL
-        g.r = NULL
-        g.level = 0
         if r is not None:
             _check(r.shape[0] == iterations and r.shape[1] == g.nb_targets + g.residual
                    and r.shape[2] == 4 and r.shape[3] == g.nb_bins, "r has the wrong shape")
@@ -375,3 +388,42 @@ cdef class Kernels:
             failed = self.table.wiener(&g)
         if failed:
             raise MemoryError("no scratch memory for the Wiener filter")
+
+    def wiener_gradient(
+        self,
+        mix,
+        const float[:, :, :, ::1] mags,
+        d_y,
+        float[:, :, :, ::1] d_mags,
+        *,
+        Py_ssize_t bin_start,
+        Py_ssize_t bin_stop,
+        double max_abs,
+        double eps,
+    ):
+        """Gradient of the magnitudes in bins [bin_start, bin_stop) through one iteration.
+
+        See src_ext/kernels/wiener_gradient_body.h. `mix` and `mags` as for `wiener`, `d_y`
+        complex64 [shape=(nb_targets, nb_channels, nb_frames, nb_bins)], `d_mags` [shape as `mags`].
+        """
+        cdef umx_wiener_gradient_args g
+        cdef int failed
+        cdef const float[:, :, :, ::1] d_y_view = d_y.view(np.float32)
+        if _describe_window(&g.filter, mix, mags, bin_start, bin_stop) == 0:
+            return
+        _check(max_abs > 0 and eps >= 0, "max_abs, eps")
+        _check(d_y.dtype == np.complex64 and d_y_view.shape[0] == g.filter.nb_targets
+               and d_y_view.shape[1] == g.filter.nb_channels
+               and d_y_view.shape[2] == g.filter.nb_frames
+               and d_y_view.shape[3] == 2 * g.filter.nb_bins, "d_y has the wrong shape or dtype")
+        _check(d_mags.shape[0] == mags.shape[0] and d_mags.shape[1] == mags.shape[1]
+               and d_mags.shape[2] == mags.shape[2] and d_mags.shape[3] == mags.shape[3],
+               "d_mags and mags differ in shape")
+        g.filter.iterations = 1
+        g.filter.eps, g.filter.max_abs = eps, max_abs
+        g.d_y = &d_y_view[0, 0, 0, 0]
+        g.d_mags = &d_mags[0, 0, 0, 0]
+        with nogil:
+            failed = self.table.wiener_gradient(&g)
+        if failed:
+            raise MemoryError("no scratch memory for the gradient of the Wiener filter")

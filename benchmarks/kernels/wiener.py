@@ -1,7 +1,8 @@
-"""The fused Wiener filter on one window of 300 frames, on every level.
+"""The fused Wiener filter and its gradient on one window of 300 frames, on every level.
 
 GB/s counts the least that must move: mixture and magnitudes in and estimates out once, 112 bytes a
-bin for four sources in stereo. The ceiling is the rate of a plain copy.
+bin for four sources in stereo; for the gradient of the magnitudes those of the estimates come in,
+and it goes out, 144 bytes. The ceiling is the rate of a plain copy.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def main() -> None:
         )
         for niter in args.niter
     }
+    d_y, d_mags, expected_gradient = gradient_case(mix, mags, checked)
     names = ladder.levels(args.levels)
     for threads in ladder.thread_counts(args.threads):
         ops = get_backend("cpu", threads)
@@ -111,7 +113,61 @@ def main() -> None:
                     ceiling=ceiling,
                     chosen=level == report.environment["umx_np"]["level"],
                 )
+        runs = {}
+        for level in names:
+            kernels = cpu.Kernels(level)
+
+            def gradient_of_bins(start: int, kernels: cpu.Kernels = kernels) -> None:
+                window = {"bin_start": start, "bin_stop": min(start + _TASK_BINS, nb_bins)}
+                kernels.wiener_gradient(
+                    mix, mags, d_y, d_mags, max_abs=max_abs, eps=plain.eps, **window
+                )
+
+            runs[level] = lambda ops=ops, one=gradient_of_bins: ops.map(
+                one, range(0, nb_bins, _TASK_BINS)
+            )
+            d_mags[...] = np.nan
+            runs[level]()
+            what = f"gradient, {level}, {threads} threads, against NumPy in float64"
+            actual = d_mags[..., checked]
+            report.agreements.append(
+                require(what, expected_gradient, actual, at_least_db=_AT_LEAST_DB)
+            )
+            require(what, d_mags, d_mags, at_least_db=_AT_LEAST_DB)
+        for level, seconds in ladder.fastest(runs, args.repeats).items():
+            report.add_rung(
+                f"gradient of a window of {args.frames} frames, niter=1",
+                level,
+                threads,
+                1e3 * seconds,
+                rate=(moved + d_mags.nbytes) / seconds / 1e9,
+                unit="GB/s",
+                ceiling=ceiling,
+                chosen=level == report.environment["umx_np"]["level"],
+            )
     report.finish(args.json)
+
+
+def gradient_case(
+    mix: np.ndarray, mags: np.ndarray, checked: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Gradient of the estimates, room for that of the magnitudes, and what belongs there."""
+    from umx_np.dsp.gradients import wiener_backward
+    from umx_np.dsp.wiener import scale_of
+
+    rng = np.random.default_rng(0)
+    parts = rng.standard_normal((2, len(mags), *mix.shape), np.float32)
+    d_y = (parts[0] + 1j * parts[1]).astype(np.complex64)
+    # The oracle wants frames first and computes in the precision that it is given. What divides the
+    # mixture is its peak: with these bins alone it would be another one.
+    factor = np.abs(mix[..., checked]).max() / scale_of(float(np.abs(mix).max()))
+    expected, _ = wiener_backward(
+        d_y[..., checked].transpose(2, 3, 1, 0).astype(np.complex128),
+        mags[..., checked].transpose(1, 3, 2, 0).astype(np.float64),
+        mix[..., checked].transpose(1, 2, 0).astype(np.complex128),
+        scale_factor=max(float(factor), 1e-300),
+    )
+    return d_y, np.empty_like(mags), expected.transpose(3, 0, 2, 1)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ _NETWORK = ("--hidden-size", "256", "--bandwidth", "14000")
 AUGMENTATIONS = ("gain", "channelswap", "polarity", "width", "tilt")
 COHERENT_SHARE = 0.4
 MIX_LEVEL = (-20.0, -12.0)
-# More upwards: half of the rendered songs are sung below 173 Hz, most real ones about 220 Hz.
+# More upwards: rendered voices are some semitones below those of real productions.
 SPEED = (0.87, 1.4)
 _DATA = (
     *("--random-track-mix", "--coherent-share", str(COHERENT_SHARE)),

@@ -80,6 +80,14 @@ enum {
     UMX_WIENER_FILTER = 2      /* y = estimates after `iterations` iterations, from r */
 };
 
+/* wiener_gradient: bins [bin_start, bin_stop) of one window, see wiener_gradient_body.h */
+typedef struct {
+    umx_wiener_args filter; /* one iteration, no residual, no softmask; y, r and stage are not used */
+    const float *d_y;       /* IN  gradient of y, (nb_targets, nb_channels, nb_frames, nb_bins)
+                                   complex64 */
+    float *d_mags;          /* OUT gradient of the magnitudes, shaped as they are */
+} umx_wiener_gradient_args;
+
 typedef struct {
     const char *name;
     int lanes;   /* float32 lanes of a vector register */
@@ -89,6 +97,7 @@ typedef struct {
     int (*gemm_bf16)(const umx_gemm_args *); /* or NULL where the processor has no such product */
     int (*lstm_scan_bf16)(const umx_scan_args *);
     int (*wiener)(const umx_wiener_args *);  /* 0, or -1 when memory is short */
+    int (*wiener_gradient)(const umx_wiener_gradient_args *); /* 0, or -1 when memory is short */
 } umx_kernels;
 
 /* Number of levels compiled in, best last. */

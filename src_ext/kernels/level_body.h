@@ -12,10 +12,12 @@
 #endif
 #include "lstm_body.h"
 #include "wiener_body.h"
+#include "wiener_gradient_body.h"
 
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
 
 const umx_kernels JOIN(umx_kernels_, LEVEL) = {
     LEVEL_NAME, VL, 2 * VL, gemm, lstm_scan, GEMM_BF16, lstm_scan_bf16, wiener,
+    wiener_gradient,
 };

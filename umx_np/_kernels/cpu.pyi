@@ -58,3 +58,15 @@ class Kernels:
         r: np.ndarray | None = ...,
         level: int | None = ...,
     ) -> Any: ...
+    def wiener_gradient(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        d_y: np.ndarray,
+        d_mags: np.ndarray,
+        *,
+        bin_start: int,
+        bin_stop: int,
+        max_abs: float,
+        eps: float,
+    ) -> None: ...

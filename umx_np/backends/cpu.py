@@ -319,6 +319,35 @@ class CpuBackend:
         )
         return y
 
+    def wiener_gradient(
+        self, mix: np.ndarray, mags: np.ndarray, d_y: np.ndarray, *, max_abs: float, eps: float
+    ) -> np.ndarray:
+        """Gradient of the magnitudes through one plain iteration of `wiener`.
+
+        Parameters
+        ----------
+        mix, mags
+            As for `wiener`.
+        d_y : ndarray [shape=(nb_targets, nb_channels, nb_frames, nb_bins)], complex64
+            Gradient of its result.
+        max_abs, eps
+            As they were for it.
+
+        Returns
+        -------
+        ndarray [shape as `mags`], float32
+        """
+        d_mags, nb_bins = np.empty_like(mags), mix.shape[-1]
+
+        def some_bins(start: int) -> None:
+            window = {"bin_start": start, "bin_stop": min(start + _WIENER_BINS, nb_bins)}
+            self._kernels.wiener_gradient(
+                mix, mags, d_y, d_mags, max_abs=max_abs, eps=eps, **window
+            )
+
+        self.map(some_bins, range(0, nb_bins, _WIENER_BINS))
+        return d_mags
+
     def _estimates(
         self, mix: np.ndarray, mags: np.ndarray, options: WienerOptions, out: np.ndarray | None
     ) -> np.ndarray:

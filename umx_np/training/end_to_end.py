@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +10,12 @@ import numpy as np
 from ..backends import get_backend
 from ..backends.base import Backend
 from ..config import SeparatorConfig
-from ..dsp.gradients import istft_backward, stft_backward, wiener_backward
+from ..dsp.gradients import (
+    istft_backward,
+    stft_backward,
+    wiener_backward,
+    wiener_magnitudes_backward,
+)
 from ..dsp.stft import StftGeometry, istft, stft
 from ..dsp.wiener import wiener
 from ..errors import ConfigError, ShapeError
@@ -239,7 +244,13 @@ class WaveformSeparator:
         ConfigError
             If `cache` was used before.
         """
-        d_targets, _ = self._filter_backward(d_stems, cache)
+        d_targets = [np.empty_like(y) for y in cache.targets]
+        for sample, window, arguments in self._windows_backward(d_stems, cache):
+            d_mags = wiener_magnitudes_backward(
+                *arguments, **self._filter_options(), device=self._ops
+            )
+            for j, d_target in enumerate(d_targets):
+                d_target[window, sample] = d_mags[..., j].transpose(0, 2, 1)
         return {
             name: dict(network.backward(d_targets[j], cache.networks[j]))
             for j, (name, network) in enumerate(self.networks.items())
@@ -262,10 +273,14 @@ class WaveformSeparator:
         The networks see the magnitudes of the mixture as constants, as in Open-Unmix; so this is
         what PyTorch's autograd returns for it, but not what a small change of the audio does.
         """
-        _, d_mix = self._filter_backward(d_stems, cache)
-        geometry = self.geometry
+        geometry, audio = self.geometry, cache.audio
+        shape = (*audio.shape[:2], geometry.nb_bins, len(cache.targets[0]))
+        d_mix = np.empty(shape, np.result_type(self.dtype, np.complex64))
+        for sample, window, arguments in self._windows_backward(d_stems, cache):
+            _, d_part = wiener_backward(*arguments, **self._filter_options(), device=self._ops)
+            d_mix[sample, ..., window] = d_part.transpose(2, 1, 0)
         return stft_backward(
-            d_mix, cache.audio.shape[-1], geometry.n_fft, geometry.n_hop, device=self._ops
+            d_mix, audio.shape[-1], geometry.n_fft, geometry.n_hop, device=self._ops
         )
 
     def separator(self, *, device: str | Backend = "auto", threads: int | None = None) -> Separator:
@@ -343,40 +358,27 @@ class WaveformSeparator:
             device=self._ops,
         )
 
-    def _filter_backward(
+    def _windows_backward(
         self, d_stems: np.ndarray, cache: SeparatorCache
-    ) -> tuple[list[np.ndarray], np.ndarray]:
-        """Gradients of the targets, laid out as they are, and of the mixture's spectra."""
+    ) -> Iterator[tuple[int, slice, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+        """For each sample and window the gradient of the filter's result, and its arguments."""
         audio, targets = cache.audio, cache.targets
         d_stems = np.asarray(d_stems, dtype=self.dtype)
         wanted = (len(audio), self.nb_stems, *audio.shape[1:])
         if d_stems.shape != wanted:
             raise ShapeError(f"d_stems has shape={d_stems.shape}; the stems have shape={wanted}")
         geometry, nb_frames = self.geometry, len(targets[0])
-        nb_sources = len(targets) + self.filters_residual
-        d_targets = [np.empty_like(y) for y in targets]
-        shape = (*audio.shape[:2], geometry.nb_bins, nb_frames)
-        d_mix = np.empty(shape, np.result_type(self.dtype, np.complex64))
         for sample in range(len(audio)):
             mix = self._stft(audio[sample]).transpose(2, 1, 0)
             d_spectra = istft_backward(
                 d_stems[sample], nb_frames, geometry.n_fft, geometry.n_hop, device=self._ops
             ).transpose(3, 2, 1, 0)
-            if nb_sources > self.nb_stems:
+            if len(targets) + self.filters_residual > self.nb_stems:
                 # The residual is dropped after the filter.
                 d_spectra = np.concatenate([d_spectra, np.zeros_like(d_spectra[..., :1])], axis=-1)
             for window in self._windows(nb_frames):
-                d_mags, d_part = wiener_backward(
-                    d_spectra[window],
-                    _magnitudes(targets, window, sample),
-                    mix[window],
-                    **self._filter_options(),
-                    device=self._ops,
-                )
-                d_mix[sample, ..., window] = d_part.transpose(2, 1, 0)
-                for j, d_target in enumerate(d_targets):
-                    d_target[window, sample] = d_mags[..., j].transpose(0, 2, 1)
-        return d_targets, d_mix
+                mags = _magnitudes(targets, window, sample)
+                yield sample, window, (d_spectra[window], mags, mix[window])
 
 
 def _magnitudes(targets: list[np.ndarray], window: slice, sample: int) -> np.ndarray:

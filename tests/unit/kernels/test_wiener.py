@@ -15,25 +15,11 @@ from umx_np.backends.base import WienerOptions
 from umx_np.backends.reference import ReferenceBackend
 from umx_np.dsp.wiener import scale_of
 
+from .conftest import material
+
 BOUND = TOL["wiener"]["float32"]
 NEAR_MONO = TOL["wiener_near_mono"]["float32"]
 PLAIN, WITH_RESIDUAL = WienerOptions(), WienerOptions(residual=True)
-
-
-def material(channels=2, frames=9, bins=45, targets=3, *, level=5.0, side=1.0, mags=None, seed=0):
-    """Mixture (C, F, B) complex64 and magnitudes (J, F, M, B) float32 of about its size."""
-    rng = np.random.default_rng(seed)
-    parts = rng.standard_normal((2, channels, frames, bins))
-    mix = level * (parts[0] + 1j * parts[1])
-    if channels == 2:
-        mix[1] = mix[0] + side * (mix[1] - mix[0])
-    shares = rng.uniform(0.0, 1.0, (targets, frames, channels if mags is None else mags, bins))
-    if channels == 2 and mags is None:
-        shares[:, :, 1] = shares[:, :, 0] + side * (shares[:, :, 1] - shares[:, :, 0])
-    magnitude = np.abs(mix).transpose(1, 0, 2)
-    if mags == 1:
-        magnitude = magnitude.mean(axis=1, keepdims=True)
-    return mix.astype(np.complex64), (shares * magnitude).astype(np.float32)
 
 
 def filtered(kernels, mix, mags, options=PLAIN, **window):

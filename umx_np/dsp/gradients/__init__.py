@@ -8,7 +8,13 @@ number z is kept as ``dL/dRe(z) + i dL/dIm(z)``, as PyTorch keeps it, so that
 
 from __future__ import annotations
 
-from .filter import wiener_backward
+from .filter import wiener_backward, wiener_magnitudes_backward
 from .transforms import istft_backward, magnitude_backward, stft_backward
 
-__all__ = ["istft_backward", "magnitude_backward", "stft_backward", "wiener_backward"]
+__all__ = [
+    "istft_backward",
+    "magnitude_backward",
+    "stft_backward",
+    "wiener_backward",
+    "wiener_magnitudes_backward",
+]
