@@ -411,11 +411,12 @@ cdef class Kernels:
         cdef const float[:, :, :, ::1] d_y_view = d_y.view(np.float32)
         if _describe_window(&g.filter, mix, mags, bin_start, bin_stop) == 0:
             return
-        _check(max_abs > 0 and eps >= 0, "max_abs, eps")
+        _check(max_abs > 0 and eps > 0, f"max_abs={max_abs} and eps={eps} must be positive")
         _check(d_y.dtype == np.complex64 and d_y_view.shape[0] == g.filter.nb_targets
                and d_y_view.shape[1] == g.filter.nb_channels
                and d_y_view.shape[2] == g.filter.nb_frames
-               and d_y_view.shape[3] == 2 * g.filter.nb_bins, "d_y has the wrong shape or dtype")
+               and d_y_view.shape[3] == 2 * g.filter.nb_bins,
+               f"d_y has the wrong shape={d_y.shape} or dtype={d_y.dtype}")
         _check(d_mags.shape[0] == mags.shape[0] and d_mags.shape[1] == mags.shape[1]
                and d_mags.shape[2] == mags.shape[2] and d_mags.shape[3] == mags.shape[3],
                "d_mags and mags differ in shape")

@@ -148,10 +148,17 @@ class SeparatorConfig:
         if self.filterbank not in ("torch", "asteroid"):
             raise ConfigError(f"filterbank={self.filterbank!r} must be 'torch' or 'asteroid'")
 
-    def filters_residual(self, nb_targets: int) -> bool:
+    def residual_takes_part(self, nb_targets: int) -> bool:
         """Whether the residual takes part in the filter, be it returned or not.
 
-        A single target has nothing else to share the mixture with.
+        Parameters
+        ----------
+        nb_targets : int
+            A single target has nothing but the residual to share the mixture with.
+
+        Returns
+        -------
+        bool
         """
         return self.residual or (nb_targets == 1 and self.niter > 0)
 

@@ -196,7 +196,7 @@ class Separator:
     @property
     def filters_residual(self) -> bool:
         """Whether the residual takes part in the filter, be it returned or not."""
-        return self.config.filters_residual(len(self.networks))
+        return self.config.residual_takes_part(len(self.networks))
 
     @property
     def wiener_options(self) -> WienerOptions:

@@ -4,13 +4,16 @@ Alone, a network learns magnitudes, and never meets the others. What people hear
 Wiener filter has made of the magnitudes of all four, so in the last steps the loss is that of the
 waveforms behind it (`umx_np.training.WaveformSeparator`).
 
-The command can be stopped at any time and given again: it goes on from the last checkpoint.
+The command can be stopped at any time and given again: it goes on from the last checkpoint. There
+is no validation: the weights are those after the last step, when the learning rate has come to
+zero.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 import umx_np
+from umx_np.config import check_int
 from umx_np.data import FixedSourcesTrackFolderDataset, Loader, UnmixDataset, aug_from_str
+from umx_np.errors import ConfigError, UmxError
 from umx_np.optim import Adam, clip_grad_norm, cosine_rate
 from umx_np.training import WaveformSeparator
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
@@ -31,6 +36,8 @@ from .train import AUGMENTATIONS, COHERENT_SHARE, MIX_LEVEL, SPEED
 
 # Errors this far below the mixture hardly count any more, in dB.
 FLOOR = -25.0
+# Mean square that keeps silent excerpts from being divided by zero.
+_SILENCE = 1e-12
 _MAX_NORM = 1.0
 _STEPS_PER_SAVE = 50
 
@@ -68,6 +75,15 @@ class Settings:
     threads: int | None = None
     seed: int = 42
 
+    def __post_init__(self) -> None:
+        for name, minimum in (("steps", 1), ("batch_size", 1), ("niter", 0), ("seed", 0)):
+            check_int(name, getattr(self, name), minimum)
+        if self.threads is not None:
+            check_int("threads", self.threads, 1)
+        for name in ("seq_dur", "lr"):
+            if not 0.0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name}={getattr(self, name)!r} must be a positive number")
+
 
 class Stems(UnmixDataset):
     """Excerpts with all their stems, stacked as if they were channels.
@@ -95,6 +111,7 @@ class Stems(UnmixDataset):
             mix_level=MIX_LEVEL,
             speed=SPEED,
         )
+        self.sample_rate = self._mixtures.sample_rate
 
     def __len__(self) -> int:
         return len(self._mixtures)
@@ -108,6 +125,10 @@ class Stems(UnmixDataset):
         _, sources = self._mixtures.mixture(index, rng)
         stacked = np.concatenate(sources)
         return stacked, stacked
+
+    def song_names(self) -> list[str]:
+        """Names of the songs' folders."""
+        return [track.folder.name for track in self._mixtures.tracks]
 
 
 def waveform_loss(stems: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
@@ -130,10 +151,9 @@ def waveform_loss(stems: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarr
     size = error.shape[2] * error.shape[3]
     power = np.mean(np.square(truth.sum(axis=1), dtype=np.float64), axis=(1, 2))[:, None]
     relative = np.mean(np.square(error, dtype=np.float64), axis=(2, 3))
-    # Silence is as it should be, whatever divides it.
-    relative = relative + 10.0 ** (FLOOR / 10.0) * power + 1e-12
+    relative = relative + 10.0 ** (FLOOR / 10.0) * power + _SILENCE
     scale = 20.0 / np.log(10.0) / (size * relative.size) / relative
-    loss = float(np.mean(10.0 * np.log10(relative / (power + 1e-12))))
+    loss = float(np.mean(10.0 * np.log10(relative / (power + _SILENCE))))
     return loss, error * scale[..., None, None].astype(error.dtype)
 
 
@@ -147,6 +167,11 @@ class Run:
     songs : Path
         Folder of rendered songs.
     settings : Settings
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer songs than a batch needs, or they have another rate than the model.
     """
 
     def __init__(self, bundle: ModelBundle, songs: Path, settings: Settings) -> None:
@@ -158,8 +183,25 @@ class Run:
         networks = self.separator.networks
         self._optimizers = {name: Adam(net.parameters) for name, net in networks.items()}
         dataset = Stems(songs, list(networks), settings.seq_dur)
+        if len(dataset) < settings.batch_size:
+            raise ConfigError(
+                f"batch_size={settings.batch_size} needs more than {len(dataset)} songs"
+            )
+        if dataset.sample_rate != bundle.sample_rate:
+            raise ConfigError(
+                f"the songs have rate={dataset.sample_rate:g}, the model {bundle.sample_rate:g}"
+            )
+        self._told = {
+            **asdict(settings),
+            "model": _digest(bundle),
+            "songs": hashlib.sha256("/".join(dataset.song_names()).encode()).hexdigest(),
+            "mixing": [list(AUGMENTATIONS), COHERENT_SHARE, list(MIX_LEVEL), list(SPEED)],
+            "floor": FLOOR,
+        }
+        # The number of threads changes nothing but the time.
+        del self._told["threads"]
         self._loader = Loader(
-            *(dataset, min(settings.batch_size, len(dataset))),
+            *(dataset, settings.batch_size),
             seed=settings.seed,
             shuffle=True,
             drop_last=True,
@@ -195,16 +237,27 @@ class Run:
     def state(self) -> dict[str, Any]:
         """Everything that `resume` needs."""
         return {
-            "settings": asdict(self.settings),
+            "told": self._told,
             "losses": self.losses,
             "networks": {n: net.state_dict() for n, net in self.separator.networks.items()},
             "optimizers": {name: adam.state_dict() for name, adam in self._optimizers.items()},
         }
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        if state["settings"] != asdict(self.settings):
-            raise ValueError(f"the run was begun with {state['settings']}")
+        """Go on from what `state` returned.
+
+        Raises
+        ------
+        ConfigError
+            If that run was told something else.
+        """
+        before, now = state["told"], self._told
+        other = [key for key in now if before.get(key) != now[key]]
+        if other:
+            found = ", ".join(f"{key}={before.get(key)!r}, not {now[key]!r}" for key in other)
+            raise ConfigError(
+                f"the run to go on with had {found}; name another folder for a new one"
+            )
         self.losses = list(state["losses"])
         for name, network in self.separator.networks.items():
             network.load_state_dict(state["networks"][name])
@@ -219,7 +272,16 @@ class Run:
         return replace(self._bundle, targets=targets)
 
 
-def main() -> None:
+def _digest(bundle: ModelBundle) -> str:
+    """Hash of all weights of a model."""
+    found = hashlib.sha256()
+    for weights in bundle.targets.values():
+        for name in sorted(weights.state):
+            found.update(np.ascontiguousarray(weights.state[name]).tobytes())
+    return found.hexdigest()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and train."""
     parser = argparse.ArgumentParser(prog="python -m recipes.umxm.joint", description=__doc__)
     parser.add_argument("--songs", type=Path, required=True, help="folder of rendered songs")
@@ -231,13 +293,16 @@ def main() -> None:
             kind = int if default is None else type(default)
             option = "--" + name.replace("_", "-")
             parser.add_argument(option, type=kind, default=default, help=f"default: {default}")
-    options = vars(parser.parse_args())
+    options = vars(parser.parse_args(argv))
     songs, model, out = (options.pop(name) for name in ("songs", "model", "out"))
-    run = Run(umx_np.load_model(str(model), targets=list(STEMS)), songs, Settings(**options))
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "joint.chkpnt"
-    if checkpoint.exists():
-        run.resume(read_checkpoint(checkpoint))
+    try:
+        run = Run(umx_np.load_model(str(model), targets=list(STEMS)), songs, Settings(**options))
+        if checkpoint.exists():
+            run.resume(read_checkpoint(checkpoint))
+    except UmxError as error:
+        parser.error(str(error))
     with tqdm(run.train(checkpoint), initial=len(run.losses), total=run.settings.steps) as bar:
         for loss in bar:
             bar.set_postfix(loss=f"{loss:.2f} dB", last_50=f"{np.mean(run.losses[-50:]):.2f} dB")

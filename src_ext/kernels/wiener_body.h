@@ -220,10 +220,10 @@ static void wiener_power_plain(const wiener_block *b, ptrdiff_t t) {
     }
 }
 
-static void wiener_accumulate_plain(const wiener_block *b, ptrdiff_t t) {
+/* e_0 e_1*, the difference of the channels' phases. */
+static void wiener_phases(const wiener_block *b, ptrdiff_t t, double *VEC_RESTRICT pr,
+                          double *VEC_RESTRICT pi) {
     const float *VEC_RESTRICT mix = wiener_row(b, wiener_mix(b, t, 0), 2);
-    double *VEC_RESTRICT pr = b->er, *VEC_RESTRICT pi = b->ei; /* e_0 e_1* */
-    const double square = b->inv * b->inv;
     for (int l = 0; l < LANES; l++) {
         double re = mix[2 * l], im = mix[2 * l + 1];
         pr[l] = re * re + im * im > 0.0 ? re : 1.0; /* the phase of a silent bin is 0 */
@@ -237,6 +237,12 @@ static void wiener_accumulate_plain(const wiener_block *b, ptrdiff_t t) {
         pr[l] = (r0 * r1 + i0 * i1) * unit;
         pi[l] = (i0 * r1 - r0 * i1) * unit;
     }
+}
+
+static void wiener_accumulate_plain(const wiener_block *b, ptrdiff_t t) {
+    double *VEC_RESTRICT pr = b->er, *VEC_RESTRICT pi = b->ei;
+    const double square = b->inv * b->inv;
+    wiener_phases(b, t, pr, pi);
     for (int j = 0; j < b->sources; j++) {
         const float *VEC_RESTRICT left = wiener_row(b, wiener_mags(b, j, t, 0), 1);
         double *VEC_RESTRICT sum = AT(b->sum, j, 0, 4), *VEC_RESTRICT m0 = b->v;

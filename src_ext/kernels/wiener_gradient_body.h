@@ -12,13 +12,14 @@
  * Aliasing      none of the arrays overlap.
  * Accumulates   d_mags with `=`
  * Parallel over nothing: callers give each thread its own bins.
- * Precision     float64 throughout, float32 in and out.
+ * Precision     float64 throughout, float32 in and out: 3e-8 of the largest, 1e-6 where the gradient
+ *               itself is what is left of cancelling terms.
  * Oracle        umx_np.dsp.gradients.wiener_backward
  * Benchmark     benchmarks/kernels/wiener.py
  *
  * dS + dS^H is Hermitian, and of the phases of an estimate only their difference between the channels
- * reaches d_m: so of dR four real numbers a source are kept, as of R. Bins are taken LANES at a time,
- * the missing ones of the last block are silent. Between the second and the third pass over the frames
+ * reaches d_m: so of dR four real numbers a source are kept, as of R. Bins are taken LANES at a time;
+ * what the missing ones of the last block come to is not stored. Between the second and the third pass over the frames
  * dv is kept, frames * sources * LANES numbers.
  */
 #define LANES 32
@@ -27,7 +28,8 @@
 typedef struct {
     const umx_wiener_gradient_args *g;
     wiener_block filter;  /* mixture, powers and R, one block of bins */
-    double *weight;       /* (sources, LANES) 1 / w_j */
+    double *inverse;      /* (sources, LANES) 1 / w_j */
+    double *shared;       /* (sources, LANES) Re<dS_j, R_j>, which dv of every frame loses */
     double *dr;           /* (sources, 4, LANES) of dR + dR^H: 00 / 2, 11 / 2, Re and Im of 01 */
     double *dv;           /* (frames, sources, LANES) */
     double *gr, *gi;      /* (sources, channels, LANES) d_y of one frame */
@@ -163,38 +165,19 @@ static void gradient_filter_stereo(const gradient_block *b, ptrdiff_t t) {
     }
 }
 
-/* dR to dS, and Re<dS, R>, which every dv loses, over weight. */
+/* dR to dS, and what all frames lose by the weight. */
 static void gradient_model(const gradient_block *b) {
     const int count = b->g->filter.nb_channels == 1 ? 1 : 4;
     for (int j = 0; j < b->filter.sources; j++) {
         const double *VEC_RESTRICT r = AT(b->filter.r, j, 0, 4);
-        double *VEC_RESTRICT dr = AT(b->dr, j, 0, 4), *VEC_RESTRICT weight = AT(b->weight, j, 0, 1);
-        double loss[LANES];
-        for (int l = 0; l < LANES; l++) loss[l] = 0.0;
+        const double *VEC_RESTRICT inverse = AT(b->inverse, j, 0, 1);
+        double *VEC_RESTRICT dr = AT(b->dr, j, 0, 4), *VEC_RESTRICT shared = AT(b->shared, j, 0, 1);
+        for (int l = 0; l < LANES; l++) shared[l] = 0.0;
         for (int i = 0; i < count; i++)
             for (int l = 0; l < LANES; l++) {
-                dr[i * LANES + l] *= weight[l];
-                loss[l] += dr[i * LANES + l] * r[i * LANES + l];
+                dr[i * LANES + l] *= inverse[l];
+                shared[l] += dr[i * LANES + l] * r[i * LANES + l];
             }
-        for (int l = 0; l < LANES; l++) weight[l] = loss[l];
-    }
-}
-
-/* Real and imaginary part of e_0 e_1*, the difference of the channels' phases. */
-static void gradient_phases(const gradient_block *b, ptrdiff_t t, double *pr, double *pi) {
-    const float *VEC_RESTRICT mix = wiener_row(&b->filter, wiener_mix(&b->filter, t, 0), 2);
-    for (int l = 0; l < LANES; l++) {
-        double re = mix[2 * l], im = mix[2 * l + 1];
-        pr[l] = re * re + im * im > 0.0 ? re : 1.0; /* the phase of a silent bin is 0 */
-        pi[l] = im;
-    }
-    mix = wiener_row(&b->filter, wiener_mix(&b->filter, t, 1), 2);
-    for (int l = 0; l < LANES; l++) {
-        double r0 = pr[l], i0 = pi[l], r1 = mix[2 * l], i1 = mix[2 * l + 1];
-        r1 = r1 * r1 + i1 * i1 > 0.0 ? r1 : 1.0;
-        double unit = 1.0 / sqrt((r0 * r0 + i0 * i0) * (r1 * r1 + i1 * i1));
-        pr[l] = (r0 * r1 + i0 * i1) * unit;
-        pi[l] = (i0 * r1 - r0 * i1) * unit;
     }
 }
 
@@ -204,19 +187,19 @@ static void gradient_write(const gradient_block *b, ptrdiff_t t) {
     /* Once for the estimates and once for the magnitudes of the mixture's size. */
     const double square = f->inv * f->inv;
     double pr[LANES], pi[LANES], m0[LANES], out[2][LANES];
-    if (g->nb_channels == 2) gradient_phases(b, t, pr, pi);
+    if (g->nb_channels == 2) wiener_phases(f, t, pr, pi);
     for (int j = 0; j < f->sources; j++) {
         const double *VEC_RESTRICT dv = AT(b->dv, t, j, f->sources);
-        const double *VEC_RESTRICT dr = AT(b->dr, j, 0, 4), *VEC_RESTRICT lost = AT(b->weight, j, 0, 1);
+        const double *VEC_RESTRICT dr = AT(b->dr, j, 0, 4), *VEC_RESTRICT shared = AT(b->shared, j, 0, 1);
         const float *VEC_RESTRICT left = wiener_row(f, wiener_mags(f, j, t, 0), 1);
         for (int l = 0; l < LANES; l++) m0[l] = left[l];
         if (g->nb_channels == 1) {
             for (int l = 0; l < LANES; l++)
-                out[0][l] = 2.0 * square * (dr[l] + dv[l] - lost[l]) * m0[l];
+                out[0][l] = 2.0 * square * (dr[l] + dv[l] - shared[l]) * m0[l];
         } else {
             const float *VEC_RESTRICT right = wiener_row(f, wiener_mags(f, j, t, 1), 1);
             for (int l = 0; l < LANES; l++) {
-                double m1 = right[l], power = dv[l] - lost[l];
+                double m1 = right[l], power = dv[l] - shared[l];
                 double cross = dr[2 * LANES + l] * pr[l] + dr[3 * LANES + l] * pi[l];
                 out[0][l] = square * ((2.0 * dr[l] + power) * m0[l] + cross * m1);
                 out[1][l] = square * ((2.0 * dr[LANES + l] + power) * m1 + cross * m0[l]);
@@ -242,10 +225,10 @@ static void gradient_of_block(gradient_block *b) {
     wiener_normalise(f, 0, f->sum, LANES);
     for (int j = 0; j < f->sources; j++) {
         const double *VEC_RESTRICT sum = AT(f->sum, j, 0, 4);
-        double *VEC_RESTRICT weight = AT(b->weight, j, 0, 1);
+        double *VEC_RESTRICT inverse = AT(b->inverse, j, 0, 1);
         for (int l = 0; l < LANES; l++) {
             double power = stereo ? 0.5 * (sum[l] + sum[LANES + l]) : sum[l];
-            weight[l] = 1.0 / (g->eps + power);
+            inverse[l] = 1.0 / (g->eps + power);
         }
     }
     for (ptrdiff_t t = 0; t < g->nb_frames; t++) {
@@ -274,18 +257,19 @@ static int wiener_gradient(const umx_wiener_gradient_args *args) {
     b.filter.reg = sqrt(g->eps);
     const ptrdiff_t sizes[] = {2 * LANES,      2 * LANES,      2 * LANES,      2 * LANES,
                                2 * per_source, 2 * per_source, per_source,     4 * per_source,
-                               4 * per_source, per_source,     4 * per_source, g->nb_frames * per_source,
-                               2 * per_source, 2 * per_source};
+                               4 * per_source, per_source,     per_source,     4 * per_source,
+                               g->nb_frames * per_source,      2 * per_source, 2 * per_source};
     double **parts[] = {&b.filter.xr, &b.filter.xi, &b.filter.er,  &b.filter.ei, &b.filter.yr,
-                        &b.filter.yi, &b.filter.v,  &b.filter.r,   &b.filter.sum, &b.weight,
-                        &b.dr,        &b.dv,        &b.gr,         &b.gi};
+                        &b.filter.yi, &b.filter.v,  &b.filter.r,   &b.filter.sum, &b.inverse,
+                        &b.shared,    &b.dr,        &b.dv,         &b.gr,        &b.gi};
+    const int count = sizeof sizes / sizeof *sizes;
     ptrdiff_t total = 0;
-    for (int i = 0; i < 14; i++) total += sizes[i];
+    for (int i = 0; i < count; i++) total += sizes[i];
     double *memory = (double *)scratch_alloc(sizeof(double) * total);
     if (!memory) return -1;
     memset(memory, 0, sizeof(double) * total); /* the lanes of missing bins are read, too */
     double *next = memory;
-    for (int i = 0; i < 14; i++) {
+    for (int i = 0; i < count; i++) {
         *parts[i] = next;
         next += sizes[i];
     }

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from recipes.umxm import joint
 from recipes.umxm.joint import FLOOR, Run, Settings, Stems, waveform_loss, write
 from umx_np.config import ModelConfig
 from umx_np.data import item_rng
+from umx_np.errors import ConfigError
 from umx_np.testing import random_bundle_of
-from umx_np.weights import load_folder
+from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
+from umx_np.weights import load_folder, save_folder
 
 STEMS = ["vocals", "drums", "bass", "other"]
 SETTINGS = Settings(steps=4, batch_size=2, seq_dur=0.4, lr=1e-3, threads=1)
@@ -47,7 +50,7 @@ def test_loss_against_finite_differences():
     error = np.mean((stems - truth) ** 2, axis=(2, 3))
     expected = 10.0 * np.log10(error / power + 10.0 ** (FLOOR / 10.0))
     assert loss == pytest.approx(expected.mean(), abs=1e-6)
-    for index in [(0, 0, 0, 0), (0, 1, 1, 7), (1, 2, 1, 49)]:
+    for index in [(0, 0, 0, 0), (0, 1, 1, 7), (0, 1, 0, 3), (1, 2, 1, 49)]:
         step = np.zeros_like(stems)
         step[index] = 1e-6
         above, below = (waveform_loss(stems + h, truth)[0] for h in (step, -step))
@@ -74,27 +77,68 @@ def test_stems_add_up_to_what_the_trainer_mixes(songs):
         assert stems.describe(index).endswith(f"{index:05d}")
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(songs, bundle):
+def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(songs, bundle, tmp_path):
     whole = Run(bundle, songs, SETTINGS)
     losses = list(whole.train())
     assert len(losses) == 4
     first = Run(bundle, songs, SETTINGS)
     for _ in zip(range(2), first.train(), strict=False):
         pass
-    second = Run(bundle, songs, SETTINGS)
-    second.resume(first.state())
+    write_checkpoint(tmp_path / "a", first.state())
+    second = Run(bundle, songs, replace(SETTINGS, threads=2))
+    second.resume(read_checkpoint(tmp_path / "a"))
     assert list(second.train()) == losses[2:]
     for name, network in whole.separator.networks.items():
         for key, array in network.state_dict().items():
             other = second.separator.networks[name].state_dict()[key]
             np.testing.assert_array_equal(array, other)
-    with pytest.raises(ValueError, match="begun with"):
+    with pytest.raises(ConfigError, match="steps=4, not 5; name another folder"):
         Run(bundle, songs, replace(SETTINGS, steps=5)).resume(first.state())
+    other = random_bundle_of(bundle.targets["bass"].config, STEMS, seed=9)
+    with pytest.raises(ConfigError, match="had model="):
+        Run(other, songs, SETTINGS).resume(first.state())
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"batch_size": 0}, {"lr": -1.0}, {"seq_dur": 0.0}, {"threads": 0}]
+)
+def test_settings_are_checked(wrong):
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))}="):
+        replace(SETTINGS, **wrong)
+
+
+def test_songs_must_fit(songs, bundle):
+    with pytest.raises(ConfigError, match="batch_size=4 needs more than 3 songs"):
+        Run(bundle, songs, replace(SETTINGS, batch_size=4))
+    with pytest.raises(ConfigError, match="the songs have rate=44100, the model 48000"):
+        Run(replace(bundle, sample_rate=48000.0), songs, SETTINGS)
+
+
+def test_the_command_goes_on_and_refuses_another_run(songs, bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(joint, "_STEPS_PER_SAVE", 2)
+    save_folder(bundle, tmp_path / "model")
+    arguments = ["--songs", str(songs), "--model", str(tmp_path / "model")]
+    arguments += ["--out", str(tmp_path / "out"), "--batch-size", "2", "--seq-dur", "0.4"]
+    arguments += ["--steps", "3", "--threads", "1"]
+    joint.main(arguments)
+    first = load_folder(tmp_path / "out")
+    # The checkpoint is that of the second step: the last one is made again.
+    joint.main(arguments)
+    again = load_folder(tmp_path / "out")
+    for name, weights in first.targets.items():
+        for key, array in weights.state.items():
+            np.testing.assert_array_equal(array, again.targets[name].state[key])
+        assert not np.array_equal(
+            weights.state["fc1.weight"], bundle.targets[name].state["fc1.weight"]
+        )
+    with pytest.raises(SystemExit):
+        joint.main([*arguments, "--lr", "0.1"])
+    assert "lr=0.0002, not 0.1" in capsys.readouterr().err
 
 
 def test_training_helps_and_is_written(songs, bundle, tmp_path):
     run = Run(bundle, songs, replace(SETTINGS, steps=25, batch_size=3, lr=1e-2))
-    losses = list(run.train(tmp_path / "joint.chkpnt"))
+    losses = list(run.train())
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 1.0
     write(run, tmp_path / "joint")
     loaded = load_folder(tmp_path / "joint")

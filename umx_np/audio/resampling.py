@@ -127,8 +127,15 @@ def resample_to(audio: np.ndarray, nb_timesteps: int) -> np.ndarray:
     -------
     ndarray [shape=(nb_channels, nb_timesteps)], float32
         `audio` itself where it has this length.
+
+    Raises
+    ------
+    ShapeError
+        If one of the lengths is 0.
     """
     nb_in = audio.shape[-1]
+    if nb_in < 1 or nb_timesteps < 1:
+        raise ShapeError(f"nb_timesteps={nb_timesteps} of shape={audio.shape} must be at least 1")
     if nb_in == nb_timesteps:
         return audio
     # libsoxr's own count may differ by one, as it rounds the ratio.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -230,4 +230,29 @@ class Backend(Protocol):
         out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Estimates after all iterations, from statistics of a whole track."""
+        ...
+
+
+@runtime_checkable
+class WienerGradientBackend(Protocol):
+    """A backend with a kernel for the gradient of the Wiener filter."""
+
+    def wiener_gradient(
+        self, mix: np.ndarray, mags: np.ndarray, d_y: np.ndarray, *, max_abs: float, eps: float
+    ) -> np.ndarray:
+        """Gradient of the magnitudes through one iteration without softmask and residual.
+
+        Parameters
+        ----------
+        mix, mags
+            As for `Backend.wiener`; complex64 and float32, one or two channels.
+        d_y : ndarray [shape=(nb_targets, nb_channels, nb_frames, nb_bins)], complex64
+            Gradient of its result.
+        max_abs, eps
+            As they were for it.
+
+        Returns
+        -------
+        ndarray [shape as `mags`], float32
+        """
         ...

@@ -322,21 +322,6 @@ class CpuBackend:
     def wiener_gradient(
         self, mix: np.ndarray, mags: np.ndarray, d_y: np.ndarray, *, max_abs: float, eps: float
     ) -> np.ndarray:
-        """Gradient of the magnitudes through one plain iteration of `wiener`.
-
-        Parameters
-        ----------
-        mix, mags
-            As for `wiener`.
-        d_y : ndarray [shape=(nb_targets, nb_channels, nb_frames, nb_bins)], complex64
-            Gradient of its result.
-        max_abs, eps
-            As they were for it.
-
-        Returns
-        -------
-        ndarray [shape as `mags`], float32
-        """
         d_mags, nb_bins = np.empty_like(mags), mix.shape[-1]
 
         def some_bins(start: int) -> None:

@@ -117,7 +117,8 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         louder a hundred times as much: so all of them count. Not in upstream.
     speed : pair of float or None
         Play each track at a speed drawn log-uniformly between these, as a tape: 1.1 is 10 % faster
-        and 1.65 semitones higher. Needs `seq_duration`. Not in upstream.
+        and 1.65 semitones higher. A track too short for a speed is used whole, at the greatest one
+        that it is long enough for. Needs `seq_duration`. Not in upstream.
     cache, progress
         See `FileDataset`.
     """
@@ -199,8 +200,8 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Mix the target with interferers; see `UnmixDataset.sample`."""
-        x, sources = self.mixture(index, rng)
-        return x, sources[0]
+        x, sources, factor = self._mixed(index, rng)
+        return x, sources[0] * factor if factor is not None else sources[0]
 
     def mixture(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
         """Make an item whose sources are all wanted.
@@ -219,6 +220,13 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         list of ndarray [shape=(nb_channels, nb_timesteps)], float32
             What it is the sum of: the target, then the interferers.
         """
+        x, sources, factor = self._mixed(index, rng)
+        return x, [source * factor for source in sources] if factor is not None else sources
+
+    def _mixed(
+        self, index: int, rng: np.random.Generator
+    ) -> tuple[np.ndarray, list[np.ndarray], np.floating | None]:
+        """Mixture at its level, sources before it, and the factor that takes them there."""
         sources = self._sources(index, rng, self.load)
         x = mix(sources)
         sources = [source[:, : x.shape[1]] for source in sources]
@@ -228,8 +236,8 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
             # A faint mixture stays as it is: raising it would raise noise.
             if power > FAINT:
                 factor = x.dtype.type(10.0 ** (level / 20.0) / math.sqrt(power))
-                x, sources = x * factor, [source * factor for source in sources]
-        return x, sources
+                return x * factor, sources, factor
+        return x, sources, None
 
     def plan(self, index: int, rng: np.random.Generator) -> PlannedItem:
         """Draw what `sample` would draw; see `umx_np.data.plans.PlanningDataset`."""
@@ -267,8 +275,9 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         """Choose an excerpt, longer or shorter than `nb_timesteps` where `speed` is set."""
         if self.speed is None:
             return super().place(nb_available, rng)
+        assert self.nb_timesteps is not None, "the constructor sees to it"
         factor = math.exp(rng.uniform(*np.log(self.speed)))
-        count = min(round(factor * (self.nb_timesteps or 0)), nb_available)
+        count = max(1, min(round(factor * self.nb_timesteps), nb_available))
         if not self.random_chunks:
             return 0, count
         return int(rng.integers(0, nb_available - count, endpoint=True)), count
@@ -277,7 +286,8 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         """Read an excerpt, play it at the speed that makes it `nb_timesteps` long, augment it."""
         if self.speed is None:
             return super().load(clip, first, count, rng)
-        audio = resample_to(self.files.read(clip, first, count), self.nb_timesteps or count)
+        assert self.nb_timesteps is not None, "the constructor sees to it"
+        audio = resample_to(self.files.read(clip, first, count), self.nb_timesteps)
         return self.source_augmentations(audio, rng)
 
     @property

@@ -17,7 +17,7 @@ options are those of Open-Unmix's evaluation; what it does not have stands under
 
 _EPILOG = """\
 examples:
-  python -m umx_np.evaluate --root MUSDB18 --evaldir scores/umxhq
+  python -m umx_np.evaluate --root MUSDB18 --model umxhq --evaldir scores/umxhq
   python -m umx_np.evaluate --dataset folder --root songs --model my-model --evaldir scores/mine
   python -m umx_np.evaluate --root MUSDB18 --estimates stems --evaldir scores/stems
 

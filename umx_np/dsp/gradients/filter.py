@@ -12,8 +12,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ...backends import get_backend
-from ...backends.base import DEFAULT_EPS, SCALE_FACTOR, Backend, WienerOptions
-from ...backends.cpu import CpuBackend
+from ...backends.base import (
+    DEFAULT_EPS,
+    SCALE_FACTOR,
+    Backend,
+    WienerGradientBackend,
+    WienerOptions,
+)
+from ...config import check_int
 from ...errors import ShapeError
 from ..wiener import check_positive, scale_of
 
@@ -238,7 +244,7 @@ def wiener_backward(
     ShapeError
         If the shapes do not fit.
     ConfigError
-        If `scale_factor` or `eps` is not positive.
+        If `scale_factor` or `eps` is not positive, or `iterations` is negative.
 
     Notes
     -----
@@ -251,6 +257,7 @@ def wiener_backward(
     """
     d_y, mags, mix = np.asarray(d_y), np.asarray(targets_spectrograms), np.asarray(mix_stft)
     nb_sources = _check_shapes(d_y, mags, mix, residual)
+    iterations = check_int("iterations", iterations, 0)
     check_positive(scale_factor=scale_factor, eps=eps)
     options = WienerOptions(bool(softmask), bool(residual), float(eps))
     loudness = np.abs(mix)
@@ -314,22 +321,22 @@ def wiener_magnitudes_backward(
     Notes
     -----
     The usual case, one iteration on one or two channels in single precision without softmask and
-    residual, runs in a compiled kernel, also in double precision inside; all else is the first
-    result of `wiener_backward`.
+    residual, runs in the kernel of a backend that has one, also in double precision inside; all
+    else is the first result of `wiener_backward`.
     """
     ops = get_backend(device)
     d_y, mags, mix = np.asarray(d_y), np.asarray(targets_spectrograms), np.asarray(mix_stft)
     _check_shapes(d_y, mags, mix, residual)
     check_positive(scale_factor=scale_factor, eps=eps)
-    single = mix.dtype == np.complex64 and mags.dtype == np.float32
-    plain = iterations == 1 and not softmask and not residual and mix.shape[2] <= 2
-    if not (isinstance(ops, CpuBackend) and single and plain):
+    single = mix.dtype == d_y.dtype == np.complex64 and mags.dtype == np.float32
+    plain = iterations == 1 and not softmask and not residual and mix.shape[2] <= 2 and d_y.size
+    if not (isinstance(ops, WienerGradientBackend) and single and plain):
         options = (iterations, softmask, residual, scale_factor, eps)
         return wiener_backward(d_y, mags, mix, *options, device=ops)[0]
     d_mags = ops.wiener_gradient(
         np.ascontiguousarray(mix.transpose(2, 0, 1)),
         np.ascontiguousarray(mags.transpose(3, 0, 2, 1)),
-        np.ascontiguousarray(d_y.transpose(3, 2, 0, 1), dtype=np.complex64),
+        np.ascontiguousarray(d_y.transpose(3, 2, 0, 1)),
         max_abs=scale_of(float(np.abs(mix).max(initial=0.0)), scale_factor),
         eps=float(eps),
     )
