@@ -1,4 +1,4 @@
-"""Put a trained model into the package: ``python -m recipes.umxm.package RUN/refine``.
+"""Put a trained model into the package: ``python -m recipes.umxm.package RUN/together``.
 
 The weights are stored in half precision. What the run has been told stays with them, without the
 names of folders, which mean nothing elsewhere. Beside them goes ATTRIBUTION.md. The losses of all
@@ -30,7 +30,7 @@ def package(run: Path, destination: Path = ASSETS) -> list[Path]:
     Parameters
     ----------
     run : Path
-        Folder of a run of the trainer, with all four targets.
+        Folder of the last stage, with all four targets.
     destination : Path
         Folder to write; files of the same names are replaced.
 
