@@ -55,5 +55,5 @@ def test_every_option_of_a_dataset_is_explained() -> None:
         for action in parser._actions
         if action.default is argparse.SUPPRESS and action.dest != "help"
     }
-    assert len(flags) == 17
+    assert len(flags) == 18
     assert {flag for flag in flags if flag not in text} == set()
