@@ -200,6 +200,10 @@ class FileDataset(UnmixDataset):
 
     # Making items -------------------------------------------------------------------------------
 
+    def excerpt_length(self, rng: np.random.Generator) -> int | None:
+        """Samples to read for an excerpt; None for whole tracks."""
+        return self.nb_timesteps
+
     def place(self, nb_available: int, rng: np.random.Generator) -> tuple[int, int]:
         """Choose an excerpt of a track.
 
@@ -215,11 +219,12 @@ class FileDataset(UnmixDataset):
         first, count : int
             First sample and number of samples.
         """
-        count = self.nb_timesteps
-        if count is None:
+        wanted = self.excerpt_length(rng)
+        if wanted is None:
             return 0, nb_available
+        count = min(wanted, nb_available)
         if not self.random_chunks:
-            return 0, min(count, nb_available)
+            return 0, count
         return int(rng.integers(0, nb_available - count, endpoint=True)), count
 
     def load(self, clip: Clip, first: int, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -271,16 +271,13 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
             sources.append(load(track.interferers[position], first, count, rng))
         return sources
 
-    def place(self, nb_available: int, rng: np.random.Generator) -> tuple[int, int]:
-        """Choose an excerpt, longer or shorter than `nb_timesteps` where `speed` is set."""
+    def excerpt_length(self, rng: np.random.Generator) -> int | None:
+        """Samples that become `nb_timesteps` at a random speed, where `speed` is set."""
         if self.speed is None:
-            return super().place(nb_available, rng)
+            return super().excerpt_length(rng)
         assert self.nb_timesteps is not None, "the constructor sees to it"
         factor = math.exp(rng.uniform(*np.log(self.speed)))
-        count = max(1, min(round(factor * self.nb_timesteps), nb_available))
-        if not self.random_chunks:
-            return 0, count
-        return int(rng.integers(0, nb_available - count, endpoint=True)), count
+        return max(1, round(factor * self.nb_timesteps))
 
     def load(self, clip: Clip, first: int, count: int, rng: np.random.Generator) -> np.ndarray:
         """Read an excerpt, play it at the speed that makes it `nb_timesteps` long, augment it."""
