@@ -15,6 +15,7 @@ import argparse
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ FLOOR = -25.0
 _SILENCE = 1e-12
 _MAX_NORM = 1.0
 _STEPS_PER_SAVE = 50
+# Probability of an excerpt as it was rendered: music is in time, in tune and in balance. The others
+# are varied like those of the networks alone.
+AS_RENDERED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -99,36 +103,41 @@ class Stems(UnmixDataset):
     """
 
     def __init__(self, songs: Path, targets: list[str], seq_dur: float) -> None:
-        self._mixtures = FixedSourcesTrackFolderDataset(
+        mixtures = partial(
+            FixedSourcesTrackFolderDataset,
             songs,
             target_file=f"{targets[0]}.wav",
             interferer_files=[f"{name}.wav" for name in targets[1:]],
             seq_duration=seq_dur,
             random_chunks=True,
+        )
+        self._as_rendered = mixtures()
+        self._varied = mixtures(
             random_track_mix=True,
             source_augmentations=aug_from_str(AUGMENTATIONS),
             coherent_share=COHERENT_SHARE,
             mix_level=MIX_LEVEL,
             speed=SPEED,
         )
-        self.sample_rate = self._mixtures.sample_rate
+        self.sample_rate = self._varied.sample_rate
 
     def __len__(self) -> int:
-        return len(self._mixtures)
+        return len(self._varied)
 
     def describe(self, index: int) -> str:
         """Folder of the song."""
-        return self._mixtures.describe(index)
+        return self._varied.describe(index)
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Stems of an excerpt, twice, since an item has two parts."""
-        _, sources = self._mixtures.mixture(index, rng)
+        songs = self._as_rendered if rng.random() < AS_RENDERED_SHARE else self._varied
+        _, sources = songs.mixture(index, rng)
         stacked = np.concatenate(sources)
         return stacked, stacked
 
     def song_names(self) -> list[str]:
         """Names of the songs' folders."""
-        return [track.folder.name for track in self._mixtures.tracks]
+        return [track.folder.name for track in self._varied.tracks]
 
 
 def waveform_loss(stems: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
@@ -196,6 +205,7 @@ class Run:
             "model": _digest(bundle),
             "songs": hashlib.sha256("/".join(dataset.song_names()).encode()).hexdigest(),
             "mixing": [list(AUGMENTATIONS), COHERENT_SHARE, list(MIX_LEVEL), list(SPEED)],
+            "as_rendered_share": AS_RENDERED_SHARE,
             "floor": FLOOR,
         }
         # The number of threads changes nothing but the time.

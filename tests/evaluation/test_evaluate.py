@@ -27,6 +27,7 @@ from umx_np.evaluation import (
     work,
 )
 from umx_np.evaluation.bss import METRICS
+from umx_np.evaluation.settings import is_marked, marked
 from umx_np.evaluation.tracks import TrackAudio, find_tracks
 
 from .conftest import RATE, STEMS, imperfect, sources, write_track
@@ -324,6 +325,41 @@ def test_stems_are_written_though_scores_are_there(
     (tmp_path / "stems/test/one/bass.wav").unlink()
     evaluate(songs, outdir=tmp_path / "stems", **options)
     assert attempts == [*2 * SONGS, "one"]
+
+
+def test_stems_made_with_other_settings_are_replaced(
+    songs: Path, model: Path, tmp_path: Path, attempts: list[str]
+) -> None:
+    options = {"dataset": "folder", "model": model, "outdir": tmp_path / "stems"}
+    evaluate(songs, niter=0, evaldir=tmp_path / "before", **options)
+    stem = tmp_path / "stems/test/one/vocals.wav"
+    before = stem.read_bytes()
+    # The scores are there, and so are files with the names of the stems.
+    evaluate(songs, niter=1, evaldir=tmp_path / "now", dataset="folder", model=model)
+    evaluate(songs, niter=1, evaldir=tmp_path / "now", **options)
+    assert attempts == 3 * SONGS
+    assert stem.read_bytes() != before
+    # Now they are those of the scores, but for what an interruption left.
+    evaluate(songs, niter=1, evaldir=tmp_path / "now", **options)
+    assert attempts == 3 * SONGS
+    (tmp_path / "stems/test/one_settings.json").unlink()
+    evaluate(songs, niter=1, evaldir=tmp_path / "now", **options)
+    assert attempts == [*3 * SONGS, "one"]
+    with pytest.raises(ConfigError, match="made with other settings"):
+        evaluate(songs, niter=0, evaldir=tmp_path / "now", **options)
+
+
+def test_stems_are_marked_when_all_are_written(tmp_path: Path) -> None:
+    with marked(tmp_path / "one", {"niter": 1}):
+        assert not is_marked(tmp_path / "one", {"niter": 1})
+    assert is_marked(tmp_path / "one", {"niter": 1, "model": "called otherwise"})
+    assert not is_marked(tmp_path / "one", {"niter": 0})
+    with (
+        pytest.raises(KeyboardInterrupt),
+        marked(tmp_path / "one", {"niter": 1}),
+    ):
+        raise KeyboardInterrupt
+    assert not is_marked(tmp_path / "one", {"niter": 1})
 
 
 def test_true_stems_are_never_replaced(songs: Path, model: Path, tmp_path: Path) -> None:

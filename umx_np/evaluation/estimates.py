@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 class Estimates(Protocol):
     """Where estimates come from."""
 
+    settings: dict[str, Any]
+    """What the estimates depend on; can be written as JSON."""
+
     def names(self, track: Track) -> list[str]:
         """Names of the stems there are for a track."""
         ...

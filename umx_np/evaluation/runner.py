@@ -123,7 +123,8 @@ def evaluate(
         Score the files ``<estimates>/<subset>/<track>/<stem>.wav``, or the same without the subset;
         nothing is separated then.
     outdir : str, path-like or None
-        Write the stems to ``<outdir>/<subset>/<track>/<stem>.wav``.
+        Write the stems to ``<outdir>/<subset>/<track>/<stem>.wav``, and what they were
+        made with to ``<outdir>/<subset>/<track>_settings.json``.
     bits : {'16', '24', 'float'}
         Format of these files.
     evaldir : str, path-like or None
@@ -309,7 +310,8 @@ def _left_to_do(
         except (UmxError, OSError) as error:
             logger.warning("%s; it is made anew", error)
             scores = None
-        if scores is None or not _stems_are_written(task, job, source):
+        stems_lack = job.outdir is not None and not job.has_written_stems(task.track, source)
+        if scores is None or stems_lack:
             left.append(task)
         else:
             result.scores[task.track.name] = scores
@@ -317,13 +319,6 @@ def _left_to_do(
     if result.reused:
         logger.info("%d tracks have scores already", len(result.reused))
     return left
-
-
-def _stems_are_written(task: Task, job: Job, source: Estimates) -> bool:
-    if job.outdir is None:
-        return True
-    folder = job.outdir / task.track.subset / task.track.name
-    return all((folder / f"{name}.wav").exists() for name in source.names(task.track))
 
 
 def _run(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,7 @@ def claim_folder(
             )
         different = [
             f"{key}: {_shown(stored.get(key))} there, {_shown(settings.get(key))} now"
-            for key in sorted({*stored, *settings} - {*_NOT_COMPARED})
-            if stored.get(key) != settings.get(key)
+            for key in _different(stored, settings)
         ]
         if different:
             raise ConfigError(
@@ -83,12 +83,52 @@ def claim_folder(
         for scores in renewed:
             scores.unlink(missing_ok=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(json.dumps({**settings, "umx_np": __version__}, indent=2).encode())
+        _write(path, settings)
     except OSError as error:
         raise ConfigError(
             f"evaldir={str(evaldir)!r} cannot be written to: {error.strerror or error}"
         ) from error
+
+
+@contextmanager
+def marked(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
+    """Write the settings of stems beside their folder, after all of them.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the stems of a track are written within the ``with`` statement; made if needed.
+    settings : mapping
+        What the stems depend on; must be JSON.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = _marker(folder)
+    # At first: an interrupted run would leave some of the old stems beside the new ones.
+    path.unlink(missing_ok=True)
+    yield
+    _write(path, settings)
+
+
+def is_marked(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Tell whether all stems in a folder were made with these settings."""
+    stored = _read(_marker(folder))
+    return stored is not None and not _different(stored, settings)
+
+
+def _marker(folder: Path) -> Path:
+    """Not in the folder, in which every file is a stem."""
+    return folder.with_name(f"{folder.name}_settings.json")
+
+
+def _different(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Names of what differs and matters."""
+    names = sorted({*stored, *settings} - {*_NOT_COMPARED})
+    return [name for name in names if stored.get(name) != settings.get(name)]
+
+
+def _write(path: Path, settings: Mapping[str, Any]) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps({**settings, "umx_np": __version__}, indent=2).encode())
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -14,13 +14,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .. import audio
 from ..backends._pool import resolve_threads
 from ..errors import UmxError
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
 from .scores import TrackScores, score_track
-from .settings import scores_path
+from .settings import is_marked, marked, scores_path
 from .tracks import Track, TrackAudio
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,22 @@ class Job:
             return SeparatedEstimates(self.separation, threads)
         assert self.folder is not None
         return self.folder
+
+    def stems_folder(self, track: Track) -> Path:
+        """Where the estimates of a track are written."""
+        assert self.outdir is not None
+        return self.outdir / track.subset / track.name
+
+    def stems_settings(self, estimates: Estimates) -> dict[str, Any]:
+        """What the files there depend on."""
+        return {**estimates.settings, "bits": self.bits}
+
+    def has_written_stems(self, track: Track, estimates: Estimates) -> bool:
+        """Tell whether the estimates of a track are where they should be, and are these."""
+        folder = self.stems_folder(track)
+        files = [folder / f"{name}.wav" for name in estimates.names(track)]
+        settings = self.stems_settings(estimates)
+        return all(file.exists() for file in files) and is_marked(folder, settings)
 
 
 @dataclass(frozen=True)
@@ -112,13 +129,15 @@ def evaluate_track(job: Job, estimates: Estimates, task: Task) -> TrackScores:
     """
     track = task.track
     sound = TrackAudio(track)
-    folder = None if job.outdir is None else job.outdir / track.subset / track.name
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)  # what forbids it should come up at once
-    stems = estimates.of(track, sound, task.targets if folder is None else None)
-    if folder is not None:
-        for name, stem in stems.items():
-            audio.write(folder / f"{name}.wav", stem, sound.rate, bits=job.bits)
+    if job.outdir is None:
+        stems = estimates.of(track, sound, task.targets)
+    else:
+        folder = job.stems_folder(track)
+        # Around all of it: what forbids to write there should come up at once.
+        with marked(folder, job.stems_settings(estimates)):
+            stems = estimates.of(track, sound, None)
+            for name, stem in stems.items():
+                audio.write(folder / f"{name}.wav", stem, sound.rate, bits=job.bits)
     scores = score_track(
         track.name,
         {target: sound.target(target) for target in task.targets},

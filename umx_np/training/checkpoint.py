@@ -120,7 +120,7 @@ def not_written(path: Path, error: OSError) -> TrainingError:
     """Describe a file that could not be written."""
     return TrainingError(
         f"{path} cannot be written: {error.strerror or error}. What was saved before is still "
-        "there; continue with --checkpoint once there is room"
+        "there, and the run can go on from it once there is room"
     )
 
 
