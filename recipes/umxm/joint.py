@@ -41,9 +41,9 @@ FLOOR = -25.0
 _SILENCE = 1e-12
 _MAX_NORM = 1.0
 _STEPS_PER_SAVE = 50
-# Probability of an excerpt as it was rendered: music is in time, in tune and in balance. The others
-# are varied like those of the networks alone.
-AS_RENDERED_SHARE = 0.5
+# Probability of an excerpt as it was mixed, but for its speed: music is in time, in tune and in
+# balance. The others are varied like those of the networks alone.
+AS_MIXED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,14 @@ class Stems(UnmixDataset):
             interferer_files=[f"{name}.wav" for name in targets[1:]],
             seq_duration=seq_dur,
             random_chunks=True,
+            speed=SPEED,
         )
-        self._as_rendered = mixtures()
+        self._as_mixed = mixtures()
         self._varied = mixtures(
             random_track_mix=True,
             source_augmentations=aug_from_str(AUGMENTATIONS),
             coherent_share=COHERENT_SHARE,
             mix_level=MIX_LEVEL,
-            speed=SPEED,
         )
         self.sample_rate = self._varied.sample_rate
 
@@ -130,7 +130,7 @@ class Stems(UnmixDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Stems of an excerpt, twice, since an item has two parts."""
-        songs = self._as_rendered if rng.random() < AS_RENDERED_SHARE else self._varied
+        songs = self._as_mixed if rng.random() < AS_MIXED_SHARE else self._varied
         _, sources = songs.mixture(index, rng)
         stacked = np.concatenate(sources)
         return stacked, stacked
@@ -205,7 +205,7 @@ class Run:
             "model": _digest(bundle),
             "songs": hashlib.sha256("/".join(dataset.song_names()).encode()).hexdigest(),
             "mixing": [list(AUGMENTATIONS), COHERENT_SHARE, list(MIX_LEVEL), list(SPEED)],
-            "as_rendered_share": AS_RENDERED_SHARE,
+            "as_mixed_share": AS_MIXED_SHARE,
             "floor": FLOOR,
         }
         # The number of threads changes nothing but the time.
