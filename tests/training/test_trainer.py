@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -17,6 +20,7 @@ from umx_np.errors import ConfigError
 from umx_np.nn import TrainableNetwork, log_mse_loss, mse_loss
 from umx_np.optim import Adam
 from umx_np.training import TrainConfig, Trainer, TrainingError
+from umx_np.training.records import commit_of
 from umx_np.training.spectra import BatchMagnitudes, mean_squared_error
 from umx_np.training.trainer import dropout_rng
 from umx_np.weights import load_folder, load_safetensors, load_torch
@@ -374,6 +378,23 @@ class TestFiles:
         trainer = make_trainer(epochs=1)
         trainer.fit()
         assert results_of(trainer.config.folder)["commit"] is None
+
+    @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+    def test_commit_tells_of_changes(self, tmp_path):
+        package = tmp_path / "package"
+        (package / "inner").mkdir(parents=True)
+        (package / "code.py").write_text("1\n")
+        assert commit_of(package) is None
+        git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+        for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+            subprocess.run([*git, *command], check=True)
+        commit = commit_of(package)
+        assert re.fullmatch("[0-9a-f]{7}", commit)
+        (package / "new.py").write_text("not asked about\n")
+        assert commit_of(package) == commit
+        (package / "code.py").write_text("2\n")
+        assert commit_of(package) == f"{commit} with changes"
+        assert commit_of(package / "inner") is None
 
 
 class TestTelling:

@@ -172,14 +172,29 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def source_commit() -> str | None:
     """Short name of the commit of this package, None unless it runs from its repository."""
-    package = Path(__file__).resolve().parents[1]
-    command = ["git", "-C", str(package), "rev-parse", "--show-toplevel", "--short=7", "HEAD"]
+    return commit_of(Path(__file__).resolve().parents[1])
+
+
+def commit_of(package: Path) -> str | None:
+    """Short name of the commit of a package at the top of a repository, or None.
+
+    It is followed by ``with changes`` if files differ from that commit.
+    """
     try:
-        found = subprocess.run(
-            command, capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=True
-        )
-        folder, commit = found.stdout.split("\n")[:2]
+        folder, commit = _git(package, "rev-parse", "--show-toplevel", "--short=7", "HEAD")[:2]
+        # Installed below somebody's project, the package would report the project's commit.
+        if Path(folder).resolve() != package.parent:
+            return None
+        changes = _git(package, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    # Installed below somebody's project, the package would report the project's commit.
-    return commit if Path(folder).resolve() == package.parent else None
+    return f"{commit} with changes" if changes else commit
+
+
+def _git(package: Path, *arguments: str) -> list[str]:
+    """Lines that git prints."""
+    command = ["git", "-C", str(package), *arguments]
+    found = subprocess.run(
+        command, capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=True
+    )
+    return found.stdout.splitlines()
