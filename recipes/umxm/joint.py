@@ -62,6 +62,8 @@ class Settings:
         Learning rate of the first step; it falls along a cosine.
     niter : int
         EM iterations of the filter.
+    dropout : float
+        Share of the outputs between the LSTM layers that is dropped.
     amp : bool
         Products of the networks in bfloat16.
     threads : int or None
@@ -75,6 +77,7 @@ class Settings:
     seq_dur: float = 3.0
     lr: float = 2e-4
     niter: int = 1
+    dropout: float = 0.4
     amp: bool = False
     threads: int | None = None
     seed: int = 42
@@ -187,10 +190,17 @@ class Run:
         self.settings = settings
         self._bundle = bundle
         self.separator = WaveformSeparator.from_bundle(
-            bundle, niter=settings.niter, threads=settings.threads, amp=settings.amp
+            bundle,
+            niter=settings.niter,
+            threads=settings.threads,
+            dropout=settings.dropout,
+            amp=settings.amp,
         )
         networks = self.separator.networks
-        self._optimizers = {name: Adam(net.parameters) for name, net in networks.items()}
+        self._optimizers = {
+            name: Adam(net.parameters, backend="numba", threads=settings.threads)
+            for name, net in networks.items()
+        }
         dataset = Stems(songs, list(networks), settings.seq_dur)
         if len(dataset) < settings.batch_size:
             raise ConfigError(
