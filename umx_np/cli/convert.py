@@ -26,8 +26,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("dst", metavar="DST", help="file to write, or folder if SRC is one")
     parser.add_argument(
         "--dtype",
-        choices=("float16", "float32", "float64"),
-        help="number format of the weights (default: the one they have)",
+        choices=("int8", "float16", "float32", "float64"),
+        help="number format of the weights (default: the one they have); int8: matrices of eight "
+        "bits with a scale a row, in safetensors",
     )
     parser.add_argument(
         "--format",

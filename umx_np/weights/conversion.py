@@ -10,9 +10,10 @@ import numpy as np
 
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from .bundle import StateDict
-from .folder import SEPARATOR_FILE, load_folder, save_folder
-from .safetensors_files import float_dtype, load_safetensors, parse_json, save_safetensors
-from .state import check_state, convert_floats, infer_config
+from .folder import SEPARATOR_FILE, check_format, load_folder, save_folder
+from .quantization import stored_dtype, stored_state
+from .safetensors_files import load_safetensors, parse_json, save_safetensors
+from .state import check_state, infer_config
 from .torch_files import is_torch_suffix, load_torch
 from .torch_writer import save_torch
 
@@ -35,8 +36,9 @@ def convert(
         A file, whose suffix decides its format (``.pth``, ``.pt`` or ``.safetensors``), or a folder
         when `src` is one.
     dtype : dtype, optional
-        Floating dtype to store: ``"float16"``, ``"float32"`` or ``"float64"``. Without it weights
-        keep the one they have.
+        What to store: ``"float16"``, ``"float32"``, ``"float64"`` or, in safetensors, ``"int8"``
+        for matrices of eight bits. Without it weights keep the dtype they have, and those of eight
+        bits become float32.
     overwrite : bool
         Whether existing files may be replaced.
     format : {'pth', 'safetensors'}, optional
@@ -65,14 +67,14 @@ def convert(
     source, target = Path(os.path.expanduser(src)), Path(os.path.expanduser(dst))
     if format not in (None, "pth", "safetensors"):
         raise ConfigError(f"format={format!r} must be 'pth' or 'safetensors'")
-    float_type = None if dtype is None else float_dtype(dtype)
+    stored = None if dtype is None else stored_dtype(dtype)
     if not source.exists():
         raise ModelNotFoundError(f"src={str(source)!r} does not exist")
     if target.exists() and source.resolve() == target.resolve():
         raise ConfigError(f"src and dst={str(target)!r} are the same; give another dst")
     if source.is_dir():
-        return _convert_folder(source, target, float_type, overwrite, format or "safetensors")
-    return [_convert_file(source, target, float_type, overwrite, format)]
+        return _convert_folder(source, target, stored, overwrite, format or "safetensors")
+    return [_convert_file(source, target, stored, overwrite, format)]
 
 
 def _convert_file(
@@ -83,6 +85,7 @@ def _convert_file(
         raise ConfigError(f"dst={str(target)!r} must end in .pth, .pt or .safetensors")
     if format is not None and (format == "safetensors") != (suffix == ".safetensors"):
         raise ConfigError(f"format={format!r} contradicts the suffix of dst={str(target)!r}")
+    check_format(suffix[1:], dtype)
     if target.is_dir():
         raise ConfigError(f"dst={str(target)!r} is a folder; give the name of a file")
     if target.exists() and not overwrite:
@@ -90,9 +93,7 @@ def _convert_file(
     raw = _load_file(source)
     try:
         config = infer_config(raw)
-        state = check_state(raw, config, dtype=None)
-        if dtype is not None:
-            state = {name: convert_floats(name, array, dtype) for name, array in state.items()}
+        state = stored_state(check_state(raw, config, dtype=None), dtype)
     except WeightsError as error:
         raise WeightsError(f"src={str(source)!r}: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -21,14 +21,14 @@ from ..config import ModelConfig
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from ._files import atomic_write
 from .bundle import ModelBundle, StateDict, TargetWeights
+from .quantization import stored_dtype, stored_state
 from .safetensors_files import (
-    float_dtype,
     load_safetensors,
     load_safetensors_config,
     parse_json,
     save_safetensors,
 )
-from .state import check_state, convert_floats, infer_config, same_architecture
+from .state import check_state, infer_config, same_architecture
 from .torch_files import load_torch
 from .torch_writer import save_torch
 
@@ -364,7 +364,7 @@ def save_folder(
     format : {'pth', 'safetensors'}
         Kind of the weights. Open-Unmix reads ``pth`` only.
     dtype : dtype, optional
-        Floating dtype to store the weights in.
+        What to store the weights in, as for `save_safetensors`; int8 in safetensors only.
     overwrite : bool
         Whether files of the same names may be replaced.
     descriptions : dict of str to dict, optional
@@ -380,7 +380,7 @@ def save_folder(
     ------
     ConfigError
         If the folder holds weights of a target in another form, which would win over these or be
-        ambiguous, or files to be kept.
+        ambiguous, or files to be kept; or if `dtype` cannot be stored in `format`.
     WeightsError
         If the weights do not fit their configuration or cannot be stored.
 
@@ -392,15 +392,13 @@ def save_folder(
         raise ConfigError(f"format={format!r} must be 'pth' or 'safetensors'")
     folder = Path(os.path.expanduser(path))
     check_targets(list(bundle.targets), bundle.targets, bundle.name)
-    target_dtype = None if dtype is None else float_dtype(dtype)
+    target_dtype = None if dtype is None else stored_dtype(dtype)
+    check_format(format, target_dtype)
     files = {target: folder / (target + _SUFFIXES[format]) for target in bundle.targets}
     _check_folder(folder, files, overwrite)
     # All is checked before the first file is touched.
     states = {
-        target: {
-            name: array if target_dtype is None else convert_floats(name, array, target_dtype)
-            for name, array in check_state(weights.state, weights.config, dtype=None).items()
-        }
+        target: stored_state(check_state(weights.state, weights.config, dtype=None), target_dtype)
         for target, weights in bundle.targets.items()
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -430,6 +428,18 @@ def save_folder(
         settings["license"] = bundle.license
     written.append(_write_json(folder / SEPARATOR_FILE, settings))
     return written
+
+
+def check_format(format: str, dtype: np.dtype | None) -> None:
+    """Make sure that a format can hold a dtype.
+
+    Raises
+    ------
+    ConfigError
+        For matrices of eight bits in PyTorch's files, whose readers would not know the scales.
+    """
+    if format != "safetensors" and dtype == np.int8:
+        raise ConfigError(f"dtype='int8' is for safetensors only, not for format={format!r}")
 
 
 def _check_folder(folder: Path, files: dict[str, Path], overwrite: bool) -> None:

@@ -19,7 +19,7 @@ from ..config import ModelConfig
 from ..errors import ConfigError, WeightsError
 from ._files import atomic_write
 from .bundle import StateDict
-from .state import convert_floats
+from .quantization import dequantize, stored_dtype, stored_state
 
 _METADATA_KEY = "umx_np"
 _FORMAT_VERSION = 1
@@ -51,28 +51,30 @@ def save_safetensors(
     metadata : mapping of str to str, optional
         Anything else to store.
     dtype : dtype, optional
-        Floating dtype to store weights in; ``"float16"`` halves the file. Integers stay.
+        What to store weights in: a floating dtype, of which ``"float16"`` halves the file, or
+        ``"int8"`` for matrices of eight bits, a quarter of it. Integers stay.
 
     Raises
     ------
     WeightsError
         If a dtype cannot be stored, or a number is too large for `dtype`.
+    ConfigError
+        If `dtype` is another one.
     OSError
         If the file cannot be written; an existing file is then left as it was.
 
     Notes
     -----
     float16 keeps 11 significant bits: a relative error of at most 2**-11 for numbers above 6e-5.
+    int8 has one scale a row, stored as ``<name>_scale``: an error of at most a 254th of the row's
+    largest weight. Vectors are then stored in float32.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save
 
-    target = None if dtype is None else float_dtype(dtype)
     tensors = {}
-    for name, value in state.items():
+    for name, value in stored_state(state, None if dtype is None else stored_dtype(dtype)).items():
         array = np.asarray(value)
-        if target is not None:
-            array = convert_floats(name, array, target)
         # safetensors writes the memory as it lies, whatever the strides and the byte order.
         tensors[name] = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
     document = {
@@ -89,23 +91,6 @@ def save_safetensors(
         file.write(data)
 
 
-def float_dtype(dtype: object) -> np.dtype:
-    """Return the dtype that weights are stored in.
-
-    Raises
-    ------
-    ConfigError
-        If it is not float16, float32 or float64.
-    """
-    try:
-        result = np.dtype(dtype)  # type: ignore[call-overload]
-    except TypeError:
-        result = np.dtype(object)
-    if result.name not in ("float16", "float32", "float64"):
-        raise ConfigError(f"dtype={dtype!r} must be 'float16', 'float32' or 'float64'")
-    return result.newbyteorder("=")
-
-
 def load_safetensors(path: str | os.PathLike[str]) -> StateDict:
     """Read the tensors of a safetensors file.
 
@@ -117,8 +102,8 @@ def load_safetensors(path: str | os.PathLike[str]) -> StateDict:
     Returns
     -------
     dict of str to ndarray
-        Writable arrays with the dtype they are stored in (bfloat16 comes back as float32), sorted
-        by name.
+        Writable arrays with the dtype they are stored in (bfloat16, and matrices of int8 with
+        scales, come back as float32), sorted by name.
 
     Raises
     ------
@@ -146,7 +131,10 @@ def load_safetensors(path: str | os.PathLike[str]) -> StateDict:
         else:
             array = stored.astype(stored.dtype.newbyteorder("="))
         state[name] = array.reshape(tensor["shape"])
-    return state
+    try:
+        return dequantize(state)
+    except WeightsError as error:
+        raise WeightsError(f"path={os.fspath(path)!r}: {error}") from error
 
 
 def load_safetensors_config(

@@ -64,8 +64,20 @@ def test_dtypes(pth: Path, tmp_path: Path) -> None:
     assert load_torch(single)["fc1.weight"].dtype == np.float32
     convert(half, single, overwrite=True)
     assert load_torch(single)["fc1.weight"].dtype == np.float16
-    with pytest.raises(ConfigError, match="dtype='int8'"):
+    with pytest.raises(ConfigError, match="dtype='int8' is for safetensors only"):
         convert(pth, tmp_path / "x.pth", dtype="int8")
+    with pytest.raises(ConfigError, match="dtype='int4' must be 'int8', 'float16'"):
+        convert(pth, tmp_path / "x.safetensors", dtype="int4")
+
+
+def test_eight_bits_and_back(pth: Path, tmp_path: Path) -> None:
+    plain, small, back = (tmp_path / name for name in ("a.pth", "b.safetensors", "c.pth"))
+    convert(pth, plain)
+    convert(plain, small, dtype="int8")
+    convert(small, back)
+    before, after = (load_torch(path)["fc1.weight"] for path in (plain, back))
+    assert after.dtype == np.float32
+    np.testing.assert_allclose(after, before, rtol=0, atol=1.001 * np.abs(before).max() / 254)
 
 
 def test_existing_files_are_kept(pth: Path, tmp_path: Path) -> None:

@@ -321,6 +321,19 @@ def test_bad_models_touch_nothing(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_int8_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dtype='int8' is for safetensors only"):
+        save_folder(bundle(), tmp_path, dtype="int8")
+    assert list(tmp_path.iterdir()) == []
+    save_folder(bundle(), tmp_path, "safetensors", dtype="int8")
+    loaded = load_folder(tmp_path, dtype=None)
+    for target, weights in bundle().targets.items():
+        for name, array in weights.state.items():
+            found = loaded.targets[target].state[name]
+            assert found.dtype == array.dtype
+            np.testing.assert_allclose(found, array, atol=np.abs(array).max(initial=0) / 250)
+
+
 def test_float16_folder(tmp_path: Path) -> None:
     save_folder(bundle(), tmp_path, dtype="float16")
     assert load_torch(tmp_path / "drums.pth")["fc1.weight"].dtype == np.float16

@@ -52,9 +52,47 @@ def test_float16(tmp_path: Path) -> None:
     np.testing.assert_allclose(loaded["fc1.weight"], state["fc1.weight"], rtol=2**-11)
     with pytest.raises(WeightsError, match="'x' holds numbers too large for dtype=float16"):
         save_safetensors({"x": np.array([7e4])}, path, dtype="float16")
-    for dtype in ("int8", "nonsense", "complex64"):
+    for dtype in ("int16", "nonsense", "complex64"):
         with pytest.raises(ConfigError, match=f"dtype='{dtype}'"):
             save_safetensors(state, path, dtype=dtype)
+
+
+def test_int8(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    state = tiny_state()
+    save_safetensors(state, path, TINY, dtype="int8")
+    loaded = load_safetensors(path)
+    assert set(loaded) == set(state)
+    for name, array in state.items():
+        assert loaded[name].dtype == array.dtype
+        assert loaded[name].shape == array.shape
+        if array.ndim == 2:
+            bound = np.abs(array).max(axis=1, keepdims=True) / 254
+            assert (np.abs(loaded[name] - array) <= 1.001 * bound).all()
+            assert (loaded[name] != array).any()
+        else:
+            np.testing.assert_array_equal(loaded[name], array)
+    # What is stored is not changed by storing it once more.
+    save_safetensors(loaded, tmp_path / "again.safetensors", TINY, dtype="int8")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_int8_that_are_just_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    state = {"a": np.array([[1, -2]], np.int8), "b_scale": np.ones(1, np.float32)}
+    save_safetensors(state, path)
+    loaded = load_safetensors(path)
+    assert set(loaded) == set(state)
+    for name, array in state.items():
+        np.testing.assert_array_equal(loaded[name], array, strict=True)
+
+
+def test_scales_that_do_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    for scale in (np.ones(3, np.float32), np.ones((2, 2), np.float32), np.ones(2, np.int64)):
+        save_safetensors({"a": np.ones((2, 2), np.int8), "a_scale": scale}, path)
+        with pytest.raises(WeightsError, match=r"'a_scale' with dtype=.* the file is damaged"):
+            load_safetensors(path)
 
 
 def test_unusable_dtype(tmp_path: Path) -> None:
