@@ -1,6 +1,6 @@
 """Put a trained model into the package: ``python -m recipes.umxm.package RUN/together``.
 
-The weights are stored in half precision. What the run has been told stays with them, without the
+The matrices are stored in eight bits. What the run has been told stays with them, without the
 names of folders, which mean nothing elsewhere. Beside them goes ATTRIBUTION.md. The losses of all
 stages, with the commit of each, are kept in ``log/``.
 """
@@ -63,7 +63,7 @@ def package(run: Path, destination: Path = ASSETS) -> list[Path]:
         replace(bundle, name=NAME, license=info.license),
         destination,
         "safetensors",
-        dtype="float16",
+        dtype="int8",
         descriptions=descriptions,
     )
     written.append(Path(shutil.copyfile(HERE / "ATTRIBUTION.md", destination / "ATTRIBUTION.md")))

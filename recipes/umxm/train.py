@@ -18,7 +18,7 @@ from pathlib import Path
 from . import instrumentals
 from .plan import STEMS
 
-# The network: small enough for 25 MB with four targets in half precision.
+# The network of these stages, which are soon done with it; `grow` makes it as wide as 25 MB allow.
 _NETWORK = ("--hidden-size", "256", "--bandwidth", "14000")
 # Songs are loud and soft, wide and narrow, high and low, coherent and thrown together.
 AUGMENTATIONS = ("gain", "channelswap", "polarity", "width", "tilt")

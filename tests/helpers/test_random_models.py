@@ -54,7 +54,7 @@ def test_named_architectures(name):
         for key, value in weights.state.items()
         if not key.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )
-    expected = {"umxm": 3_047_984, "umxl": 28_257_188, "umxse": 1_583_622}
+    expected = {"umxm": 5_547_568, "umxl": 28_257_188, "umxse": 1_583_622}
     assert nb_parameters == expected.get(name, 8_893_348)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import umx_np
 from umx_np.pretrained import bundled_folder, get_model_info
-from umx_np.weights import load_folder, load_safetensors
+from umx_np.weights import load_folder
 
 INFO = get_model_info("umxm")
 
@@ -36,11 +36,11 @@ def test_weights_are_those_that_the_registry_describes():
     assert found == (INFO.sample_rate, INFO.n_fft, INFO.n_hop, INFO.nb_channels)
     for target, weights in bundle.targets.items():
         assert weights.config == INFO.config
-        stored = load_safetensors(bundled_folder("umxm") / f"{target}.safetensors")
         for name, array in weights.state.items():
             if not name.endswith("num_batches_tracked"):
-                assert stored[name].dtype == np.float16
                 assert array.dtype == np.float32
+        stored = (bundled_folder("umxm") / f"{target}.safetensors").stat().st_size
+        assert INFO.nb_bytes / 4 < stored < 1.05 * INFO.nb_bytes / 4
 
 
 @pytest.mark.parametrize("niter", [0, 1])

@@ -40,7 +40,7 @@ def _architecture(name: str) -> tuple[ModelConfig, SeparatorConfig, tuple[str, .
     """Geometry and targets of the model `name`."""
     if name == "umxm":
         max_bin = bandwidth_to_max_bin(rate=44100.0, n_fft=4096, bandwidth=14000.0)
-        model = ModelConfig(nb_bins=2049, hidden_size=256, max_bin=max_bin)
+        model = ModelConfig(nb_bins=2049, hidden_size=384, max_bin=max_bin)
         return model, SeparatorConfig(), _MUSIC_TARGETS
     if name in ("umx", "umxhq", "umxl"):
         max_bin = bandwidth_to_max_bin(rate=44100.0, n_fft=4096, bandwidth=16000.0)

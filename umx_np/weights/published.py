@@ -77,7 +77,7 @@ class ModelInfo:
     bundled_targets : tuple of str
         Targets of a model that comes with the package.
     bytes_per_number : int
-        4 for float32, 2 for float16.
+        4 for float32, 1 for matrices of eight bits.
     """
 
     name: str
@@ -117,7 +117,7 @@ class ModelInfo:
 
 
 # 14 kHz at 44.1 kHz, where Open-Unmix reads up to 16 kHz.
-_MUSIC_SMALL = ModelConfig(nb_bins=2049, nb_channels=2, hidden_size=256, max_bin=1301)
+_MUSIC_SMALL = ModelConfig(nb_bins=2049, nb_channels=2, hidden_size=384, max_bin=1301)
 _MUSIC = ModelConfig(nb_bins=2049, nb_channels=2, hidden_size=512, max_bin=1487)
 _MUSIC_LARGE = ModelConfig(nb_bins=2049, nb_channels=2, hidden_size=1024, max_bin=1487)
 _SPEECH = ModelConfig(nb_bins=513, nb_channels=1, hidden_size=256, max_bin=513)
@@ -155,8 +155,8 @@ _UMXM = ModelInfo(
     n_fft=4096,
     n_hop=1024,
     nb_channels=2,
-    nb_parameters=3_047_984,
-    bytes_per_number=2,
+    nb_parameters=5_547_568,
+    bytes_per_number=1,
 )
 
 _UMX = ModelInfo(
