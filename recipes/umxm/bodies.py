@@ -14,11 +14,11 @@ _SHIFT = 0.08
 _SHORTEST, _LONGEST = 0.78, 1.22
 # Ways of using a voice, and how often.
 REGISTERS = ("chest", "belt", "airy", "falsetto", "low")
-_SHARES = (0.34, 0.24, 0.2, 0.1, 0.12)
+_SHARES = (0.36, 0.26, 0.2, 0.1, 0.08)
 _STYLE_SHARES = {
-    "metal": (0.25, 0.5, 0.05, 0.1, 0.1),
-    "rock": (0.34, 0.38, 0.1, 0.06, 0.12),
-    "ballad": (0.34, 0.18, 0.3, 0.08, 0.1),
+    "metal": (0.27, 0.5, 0.05, 0.1, 0.08),
+    "rock": (0.36, 0.4, 0.1, 0.06, 0.08),
+    "ballad": (0.36, 0.18, 0.3, 0.08, 0.08),
     "hiphop": (0.5, 0.15, 0.15, 0.05, 0.15),
 }
 
@@ -118,11 +118,11 @@ def choose_register(rng: np.random.Generator, style: str) -> str:
 def draw_height(rng: np.random.Generator, register: str) -> float:
     """Semitones from a speaker's usual pitch to the middle of a singer's range."""
     lowest, highest = {
-        "chest": (3.0, 10.0),
-        "belt": (8.0, 15.0),
-        "airy": (3.0, 10.0),
-        "falsetto": (12.0, 18.0),
-        "low": (-2.0, 4.0),
+        "chest": (5.0, 12.0),
+        "belt": (9.5, 16.0),
+        "airy": (5.0, 12.0),
+        "falsetto": (13.0, 19.0),
+        "low": (-1.0, 4.0),
     }[register]
     return float(rng.uniform(lowest, highest))
 

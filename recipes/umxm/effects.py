@@ -6,7 +6,10 @@ Levels are in dB, frequencies in Hz, times in seconds.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+import pyloudnorm
 from scipy import ndimage, signal
 
 from .plan import SAMPLE_RATE
@@ -33,6 +36,21 @@ def normalise(audio: np.ndarray, level: float = -20.0) -> np.ndarray:
     """Scale to a level of the parts that sound; silence stays silence."""
     now = rms(audio)
     return audio * np.float32(decibels(level) / now) if now > 1e-6 else audio
+
+
+@lru_cache(maxsize=1)
+def _meter() -> pyloudnorm.Meter:
+    return pyloudnorm.Meter(SAMPLE_RATE)
+
+
+def loudness(audio: np.ndarray) -> float:
+    """How loud people hear a sound: LUFS of ITU-R BS.1770-4, which passes over its pauses.
+
+    Minus infinity for silence, and for what is shorter than the 0.4 s that the measure needs.
+    """
+    if audio.shape[-1] < 0.4 * SAMPLE_RATE:
+        return -np.inf
+    return float(_meter().integrated_loudness(audio.T))
 
 
 def biquad(kind: str, frequency: float, gain: float, q: float) -> np.ndarray:

@@ -43,7 +43,9 @@ _MAX_NORM = 1.0
 _STEPS_PER_SAVE = 50
 # Probability of an excerpt as it was mixed, but for its speed: music is in time, in tune and in
 # balance. The others are varied like those of the networks alone.
-AS_MIXED_SHARE = 0.5
+AS_MIXED_SHARE = 0.6
+
+_MINIMA = {"steps": 1, "batch_size": 1, "warmup": 0, "niter": 0, "seed": 0}
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,17 @@ class Settings:
     seq_dur : float
         Seconds of an excerpt.
     lr : float
-        Learning rate of the first step; it falls along a cosine.
+        Highest learning rate; it falls along a cosine.
+    warmup : int
+        Steps in which it rises first. Adam's first steps are as large as its later ones, but know
+        little of the gradients, and what was learned before would suffer.
     niter : int
         EM iterations of the filter.
     dropout : float
         Share of the outputs between the LSTM layers that is dropped.
+    frozen_norms : bool
+        Normalise with the running statistics, which then stay as they are, and drop nothing: train
+        what will separate. The statistics of a few excerpts are noise that this is free of.
     amp : bool
         Products of the networks in bfloat16.
     threads : int or None
@@ -76,14 +84,16 @@ class Settings:
     batch_size: int = 8
     seq_dur: float = 3.0
     lr: float = 2e-4
+    warmup: int = 0
     niter: int = 1
     dropout: float = 0.4
+    frozen_norms: bool = False
     amp: bool = False
     threads: int | None = None
     seed: int = 42
 
     def __post_init__(self) -> None:
-        for name, minimum in (("steps", 1), ("batch_size", 1), ("niter", 0), ("seed", 0)):
+        for name, minimum in _MINIMA.items():
             check_int(name, getattr(self, name), minimum)
         if self.threads is not None:
             check_int("threads", self.threads, 1)
@@ -218,7 +228,7 @@ class Run:
             "as_mixed_share": AS_MIXED_SHARE,
             "floor": FLOOR,
         }
-        # The number of threads changes nothing but the time.
+        # The number of threads changes the time, and the last digits where BLAS rounds otherwise.
         del self._told["threads"]
         self._loader = Loader(
             *(dataset, settings.batch_size),
@@ -239,13 +249,15 @@ class Run:
                 rng = np.random.default_rng([settings.seed, done])
                 shape = (len(stacked), len(networks), -1, stacked.shape[-1])
                 truth = stacked.reshape(shape)
-                stems, cache = self.separator.forward(truth.sum(axis=1), rng=rng)
+                stems, cache = self.separator.forward(
+                    truth.sum(axis=1), training=not settings.frozen_norms, rng=rng
+                )
                 loss, d_stems = waveform_loss(stems, truth)
                 for name, gradients in self.separator.backward(d_stems, cache).items():
                     norm = clip_grad_norm(gradients, _MAX_NORM)
                     if not np.isfinite(norm):
                         raise FloatingPointError(f"step {done + 1}: gradient of {name} is {norm}")
-                    self._optimizers[name].lr = cosine_rate(settings.lr, done / settings.steps)
+                    self._optimizers[name].lr = self._rate(done)
                     self._optimizers[name].step(gradients)
                 self.losses.append(loss)
                 if save is not None and len(self.losses) % _STEPS_PER_SAVE == 0:
@@ -253,6 +265,12 @@ class Run:
                 yield loss
                 if len(self.losses) == settings.steps:
                     return
+
+    def _rate(self, done: int) -> float:
+        """Learning rate of the step after `done` steps."""
+        settings = self.settings
+        risen = min(1.0, (done + 1) / (settings.warmup + 1))
+        return risen * cosine_rate(settings.lr, done / settings.steps)
 
     def state(self) -> dict[str, Any]:
         """Everything that `resume` needs."""
@@ -307,11 +325,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--songs", type=Path, required=True, help="folder of rendered songs")
     parser.add_argument("--model", type=Path, required=True, help="folder of the trained networks")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights and checkpoint")
-    parser.add_argument("--amp", action="store_true", help="products of the networks in bfloat16")
     for name, default in asdict(Settings()).items():
-        if name != "amp":
+        option = "--" + name.replace("_", "-")
+        if default is False:
+            parser.add_argument(option, action="store_true", help="see Settings")
+        else:
             kind = int if default is None else type(default)
-            option = "--" + name.replace("_", "-")
             parser.add_argument(option, type=kind, default=default, help=f"default: {default}")
     options = vars(parser.parse_args(argv))
     songs, model, out = (options.pop(name) for name in ("songs", "model", "out"))

@@ -37,6 +37,9 @@ _MIXTURES = {
 }
 # dB by which a stem's peaks may be over its level.
 _CREST = 17.0
+# How often the instruments that carry a melody rest while somebody sings, as arrangers have it: the
+# melody is the singer's then.
+_YIELDING = 0.75
 # Share of synthesizer layers whose filter moves in time with the song.
 _MOVING = 0.3
 # How often the stem comes from recorded guitars or electronic songs, with few layers added.
@@ -68,6 +71,10 @@ _GAINS = {
 }  # fmt: skip
 
 
+# Plays some sections, and whether that is a melody.
+_Part = tuple[Callable[[list[Section]], np.ndarray], bool]
+
+
 @dataclass(frozen=True)
 class _Layer:
     """One instrument of the band.
@@ -80,11 +87,14 @@ class _Layer:
         dB.
     send : float
         dB of the room.
+    leads : bool
+        Whether it carries a melody.
     """
 
     play: Callable[[list[Section]], np.ndarray]
     level: float
     send: float
+    leads: bool = False
 
 
 def render(plan: Plan, library: Library) -> np.ndarray:
@@ -139,9 +149,9 @@ def _band(plan: Plan, library: Library, rng: np.random.Generator) -> list[_Layer
         count = len(layers) or count
     names = rng.choice(_KINDS, count, p=_MIXTURES[plan.style])
     for index in range(len(layers), count):
-        play = _PLAYERS[str(names[index])](plan, library, rng, f"other {index}")
+        play, leads = _PLAYERS[str(names[index])](plan, library, rng, f"other {index}")
         quieter = rng.uniform(-9, 1) if index else 0.0
-        layers.append(_Layer(play, quieter, rng.uniform(-30, -8)))
+        layers.append(_Layer(play, quieter, rng.uniform(-30, -8), leads))
     if rng.random() < (0.5 if plan.style in ("electronic", "pop", "hiphop") else 0.12):
         layers.append(_sweeps(plan, rng))
     return layers
@@ -152,14 +162,18 @@ def _arranged(
 ) -> list[list[Section]]:
     """Which sections each layer plays: more layers where there is more energy."""
     chosen: list[list[Section]] = [[] for _ in layers]
-    kept: dict[str, list[int]] = {}
+    kept: dict[tuple[str, bool], list[int]] = {}
+    yielding = rng.random() < _YIELDING
     for section in sections:
-        if section.name not in kept:
+        accompanies = yielding and "vocals" in section.stems
+        key = (section.name, accompanies)
+        if key not in kept:
             wanted = int(np.clip(round(0.6 + 4.2 * section.energy + rng.normal(0, 0.6)), 1, 5))
             # Mostly the leading layers; others take their place now and then.
             order = np.argsort(np.arange(len(layers)) + rng.exponential(1.2, len(layers)))
-            kept[section.name] = [int(index) for index in order[:wanted]]
-        for index in kept[section.name]:
+            playing = [int(i) for i in order if not (accompanies and layers[i].leads)]
+            kept[key] = (playing or [int(order[0])])[:wanted]
+        for index in kept[key]:
             chosen[index].append(section)
     return chosen
 
@@ -170,8 +184,8 @@ def _finished(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         audio = effects.compress(audio, rng.uniform(-26, -14), rng.uniform(1.5, 4.0))
     if rng.random() < 0.5:
         audio = effects.random_eq(audio, rng, 3.0)
-    if rng.random() < 0.3:
-        audio = effects.width(audio, rng.uniform(0.4, 1.4))
+    if rng.random() < 0.6:
+        audio = effects.width(audio, rng.uniform(0.3, 1.1))
     audio = effects.high_shelf(audio, rng.uniform(5000, 9000), rng.uniform(-1, 6))
     audio = effects.highpass(audio, rng.uniform(50, 90))
     return audio * effects.limit(audio, effects.decibels(_CREST) * effects.rms(audio))
@@ -199,7 +213,7 @@ def _opened(plan: Plan) -> np.ndarray:
 
 def _electric(
     plan: Plan, library: Library, rng: np.random.Generator, name: str
-) -> Callable[[list[Section]], np.ndarray]:
+) -> _Part:
     manner = str(rng.choice(_MANNERS[plan.style]))
     low, high = _GAINS[plan.style]
     gain = float(rng.uniform(low, high))
@@ -218,12 +232,12 @@ def _electric(
         audio = guitars.electric(plan, library, notes, plan.rng(f"{name} sound"), gain, double)
         return treatment(audio)
 
-    return play
+    return play, manner == "lead"
 
 
 def _acoustic(
     plan: Plan, library: Library, rng: np.random.Generator, name: str
-) -> Callable[[list[Section]], np.ndarray]:
+) -> _Part:
     manner = str(rng.choice(("strum", "strum", "pick")))
     double = rng.random() < 0.4
     treatment = _treatment(plan, rng, 90.0, "guitar")
@@ -235,7 +249,7 @@ def _acoustic(
             notes += guitars.rhythm_part(plan, section, own, manner)
         return treatment(guitars.acoustic(plan, library, notes, plan.rng(f"{name} sound"), double))
 
-    return play
+    return play, False
 
 
 # What an instrument plays, by family: held chords, comping, stabs, arpeggios or melodies.
@@ -277,7 +291,7 @@ def _written(plan: Plan, sections: list[Section], role: str, lowest: int, name: 
 
 def _soundfont(
     plan: Plan, library: Library, rng: np.random.Generator, name: str
-) -> Callable[[list[Section]], np.ndarray]:
+) -> _Part:
     families = tuple(soundfonts.FAMILIES)
     family = str(families[rng.choice(len(families), p=_FAMILY_WEIGHTS)])
     program = int(rng.choice(soundfonts.FAMILIES[family]))
@@ -293,12 +307,12 @@ def _soundfont(
         audio = soundfonts.play(library, font, program, notes, plan.nb_timesteps, detune)
         return treatment(effects.stereo(audio))
 
-    return play
+    return play, role == "melody"
 
 
 def _synth(
     plan: Plan, library: Library, rng: np.random.Generator, name: str
-) -> Callable[[list[Section]], np.ndarray]:
+) -> _Part:
     kind = str(rng.choice(("pad", "pluck", "lead", "keys", "stab"), p=(0.3, 0.25, 0.2, 0.1, 0.15)))
     patch = synths.draw_patch(kind, rng)
     role = str(rng.choice(_ROLES[kind]))
@@ -313,7 +327,7 @@ def _synth(
             audio = movement.moved(audio, plan, moving, low=0.0)
         return treatment(audio)
 
-    return play
+    return play, role == "melody"
 
 
 def _scored(plan: Plan, library: Library, rng: np.random.Generator) -> list[_Layer]:

@@ -26,8 +26,14 @@ from .sources import Library
 # First song of each part; a part has fewer songs than lie between.
 FIRST_SEED = {"train": 0, "valid": 1_000_000, "test": 2_000_000}
 
-# Mean and spread in dB of what a mixing engineer gives each stem, over the -20 dB they come with.
-_LEVELS = {"vocals": (0.0, 2.5), "drums": (0.5, 3.0), "bass": (-1.5, 2.5), "other": (-0.5, 3.0)}
+# How loud a mixing engineer makes each stem: mean and spread in LU from the mix. Engineers balance
+# by ear, not by power, which basses need more of. Lead vocals lie near -3 (P. D. Pestana and J. D.
+# Reiss, "Intelligent audio production strategies informed by best practices", AES 2014), with the
+# softer backing voices of the stem a little lower; the others are between those of two finished
+# productions (-6.0 and -2.4, -5.2, -5.6 and -9.9).
+_BALANCE = {"vocals": (-4.5, 1.5), "drums": (-5.0, 1.8), "bass": (-7.0, 1.8), "other": (-6.5, 2.0)}
+# LUFS of the mix before it is mastered.
+_MIX_LOUDNESS = -18.0
 _CEILING = 0.98
 
 
@@ -50,12 +56,15 @@ def render_song(plan: Plan, library: Library) -> dict[str, np.ndarray]:
     stems = {}
     for name in STEMS:
         player = importlib.import_module(f"{__package__}.{name}")
-        audio = effects.normalise(player.render(plan, library))
+        audio = player.render(plan, library)
         if audio.shape != (2, plan.nb_timesteps) or not np.isfinite(audio).all():
             raise ValueError(f"song {plan.seed}: {name} is {audio.shape} or not finite")
-        mean, spread = _LEVELS[name]
+        mean, spread = _BALANCE[name]
         level = np.clip(rng.normal(mean, spread), mean - 2.2 * spread, mean + 2.2 * spread)
-        stems[name] = audio * np.float32(effects.decibels(level))
+        now = effects.loudness(audio)
+        # Under -70 there is nothing to hear, and nothing to turn up.
+        gain = effects.decibels(_MIX_LOUDNESS + level - now) if now > -70.0 else 1.0
+        stems[name] = audio * np.float32(gain)
     return _mastered(stems, rng)
 
 

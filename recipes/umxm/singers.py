@@ -199,7 +199,7 @@ def resung(
     timbre = replace(timbre, lift=0.4 * timbre.lift, tilt=0.4 * timbre.tilt)
     f0 = np.concatenate([takes.pitches(library, take) for take in found[:12]] or [np.zeros(1)])
     shift = takes.shift_into(plan, f0, 2.0)
-    shift += float(rng.choice((-5.0, -3.0, 0.0, 0.0, 2.0, 4.0))) + 12.0 * np.log2(formants)
+    shift += float(rng.choice((-3.0, 0.0, 0.0, 2.0, 4.0, 6.0))) + 12.0 * np.log2(formants)
     stretch = float(rng.uniform(0.9, 1.25))
     strength = float(rng.choice((0.0, 0.6, 0.9, 1.0)))
     out, total = [], 0

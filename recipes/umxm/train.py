@@ -24,8 +24,8 @@ _NETWORK = ("--hidden-size", "256", "--bandwidth", "14000")
 AUGMENTATIONS = ("gain", "channelswap", "polarity", "width", "tilt")
 COHERENT_SHARE = 0.4
 MIX_LEVEL = (-20.0, -12.0)
-# More upwards: rendered voices are some semitones below those of real productions.
-SPEED = (0.87, 1.4)
+# There are more voices and instruments than were recorded: shorter and longer, higher and lower.
+SPEED = (0.87, 1.2)
 _DATA = (
     *("--random-track-mix", "--coherent-share", str(COHERENT_SHARE)),
     *("--source-augmentations", *AUGMENTATIONS),

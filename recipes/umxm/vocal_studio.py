@@ -38,7 +38,7 @@ def _widened(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     sides = effects.width(sides, 2.0)
     out = effects.stereo(audio).copy()
     effects.place(
-        out, sides, float(rng.uniform(0.004, 0.02)), effects.decibels(rng.uniform(-12, -4))
+        out, sides, float(rng.uniform(0.004, 0.02)), effects.decibels(rng.uniform(-18, -7))
     )
     return out
 
@@ -123,5 +123,5 @@ def spaced(mix: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
         seconds = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         brightness = float(rng.uniform(3000, 9000))
         response = effects.room(rng, seconds, brightness, float(rng.uniform(0.0, 0.09)))
-        mix = effects.reverb(mix, response, float(rng.uniform(-24.0, -7.0)))
+        mix = effects.reverb(mix, response, float(rng.uniform(-24.0, -9.0)))
     return mix

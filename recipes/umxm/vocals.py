@@ -17,7 +17,7 @@ from .vocal_studio import LEVEL
 # other melodies), speech made sung, rhythmic and plain speech, real amateurs, growls.
 _KINDS = ("stems", "stems resung", "stems singing", "speech", "rap", "talk", "amateur", "growl")
 _SHARES = (0.1, 0.13, 0.15, 0.48, 0.04, 0.01, 0.08, 0.01)
-_METAL = (0.07, 0.1, 0.12, 0.41, 0.01, 0.01, 0.06, 0.22)
+_METAL = (0.08, 0.12, 0.14, 0.47, 0.01, 0.01, 0.07, 0.1)
 _HIPHOP = (0.1, 0.1, 0.12, 0.28, 0.28, 0.04, 0.07, 0.01)
 _MELODIC = ("stems singing", "speech", "rap")
 # Backing stems that are voices; in the others they are buried in effects.
@@ -70,9 +70,9 @@ def render(plan: Plan, library: Library) -> np.ndarray:
             _perform(plan, library, sung, voice, tracks, rng)
     if rng.random() < 0.35:
         _add_backing(plan, library, sections, tracks, rng)
-    if rng.random() < {"electronic": 0.45, "ballad": 0.45, "metal": 0.15}.get(plan.style, 0.3):
+    if rng.random() < {"electronic": 0.3, "ballad": 0.3, "metal": 0.1}.get(plan.style, 0.2):
         _add_pads(plan, library, sections, tracks, rng)
-    if rng.random() < {"electronic": 0.45, "pop": 0.12, "hiphop": 0.12}.get(plan.style, 0.02):
+    if rng.random() < {"electronic": 0.25, "pop": 0.08, "hiphop": 0.08}.get(plan.style, 0.02):
         _add_chops(plan, library, sections, tracks, rng)
     return _mixed(plan, sections, tracks, rng)
 
@@ -333,8 +333,10 @@ def _mixed(
     if np.any(pads):
         pads = vocal_studio.balanced(effects.random_eq(pads, rng, 4.0), rng)
     mix = effects.normalise(lead, LEVEL)
-    mix = mix + effects.decibels(rng.uniform(-9.0, -2.0)) * effects.normalise(wide, LEVEL)
-    mix += effects.decibels(rng.uniform(-12.0, -2.0)) * effects.normalise(pads, LEVEL)
+    # The lead stands in the middle, and in front: of produced voices' power about a tenth is at the
+    # sides.
+    mix = mix + effects.decibels(rng.uniform(-14.0, -5.0)) * effects.normalise(wide, LEVEL)
+    mix += effects.decibels(rng.uniform(-16.0, -6.0)) * effects.normalise(pads, LEVEL)
     mix = vocal_studio.special(mix.astype(np.float32), plan, sections, rng)
     mix = vocal_studio.spaced(mix, plan, rng)
     return effects.normalise(mix * _gate(plan, sections), LEVEL).astype(np.float32)
