@@ -171,12 +171,20 @@ def waveform_loss(stems: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarr
     """
     error = stems - truth
     size = error.shape[2] * error.shape[3]
-    power = np.mean(np.square(truth.sum(axis=1), dtype=np.float64), axis=(1, 2))[:, None]
-    relative = np.mean(np.square(error, dtype=np.float64), axis=(2, 3))
+    power = _mean_squares(truth.sum(axis=1))[:, None]
+    relative = _mean_squares(error.reshape(-1, *error.shape[2:])).reshape(error.shape[:2])
     relative = relative + 10.0 ** (FLOOR / 10.0) * power + _SILENCE
     scale = 20.0 / np.log(10.0) / (size * relative.size) / relative
     loss = float(np.mean(10.0 * np.log10(relative / (power + _SILENCE))))
-    return loss, error * scale[..., None, None].astype(error.dtype)
+    error *= scale[..., None, None].astype(error.dtype)
+    return loss, error
+
+
+def _mean_squares(audio: np.ndarray) -> np.ndarray:
+    """Mean square of each of some waveforms [shape=(count, nb_channels, nb_timesteps)]."""
+    flat = audio.reshape(len(audio), -1)
+    # Products of rows with themselves are taken by BLAS, without an array of squares.
+    return np.array([float(row @ row) for row in flat]) / flat.shape[1]
 
 
 class Run:

@@ -247,6 +247,36 @@ def test_compiled_networks():
 # -- Sharpness -----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("nb_samples", [1, 2, 5])
+def test_threads_share_the_samples_without_a_trace(nb_samples):
+    audio = audio_for(nb_samples=nb_samples).astype(np.float32)
+    found = []
+    for threads in (1, 2, 3):
+        separator = trainable(STEREO, dtype=np.float32, threads=threads)
+        stems, cache = separator.forward(audio, training=False)
+        d_audio = separator.audio_gradient(2 * stems, cache)
+        gradients = separator.backward(2 * stems, cache)
+        found.append((stems, d_audio, gradients))
+    for stems, d_audio, gradients in found[1:]:
+        np.testing.assert_array_equal(stems, found[0][0])
+        np.testing.assert_array_equal(d_audio, found[0][1])
+        for name, arrays in gradients.items():
+            for key, array in arrays.items():
+                np.testing.assert_array_equal(array, found[0][2][name][key], err_msg=key)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_in_a_thread_is_told(monkeypatch, threads):
+    separator = trainable(STEREO, threads=threads)
+
+    def broken(*arguments, **options):
+        raise FloatingPointError("the filter failed")
+
+    monkeypatch.setattr(end_to_end, "wiener", broken)
+    with pytest.raises(FloatingPointError, match="the filter failed"):
+        separator.forward(audio_for(nb_samples=4), training=False)
+
+
 class OnesForZeros:
     """NumPy, but for one mistake."""
 

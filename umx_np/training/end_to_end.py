@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backends import get_backend
+from ..backends._pool import parallel_map, resolve_threads
 from ..backends.base import Backend
 from ..config import SeparatorConfig
 from ..dsp.gradients import (
@@ -107,7 +108,8 @@ class WaveformSeparator:
                 raise ConfigError(
                     f"target {name!r} has dtype={network.dtype}, another one dtype={self.dtype}"
                 )
-        self._ops = get_backend("cpu", threads)
+        self._threads = resolve_threads(threads)
+        self._ops = get_backend("cpu", self._threads)
 
     @classmethod
     def from_bundle(
@@ -216,8 +218,11 @@ class WaveformSeparator:
         ]
         cache = SeparatorCache(x, [y for y, _ in results], [kept for _, kept in results])
         stems = np.empty((len(x), self.nb_stems, *x.shape[1:]), self.dtype)
-        for sample in range(len(x)):
-            stems[sample] = self._filter(mix[sample], cache.targets, sample, x.shape[-1])
+
+        def separate(sample: int, ops: Backend) -> None:
+            stems[sample] = self._filter(mix[sample], cache.targets, sample, x.shape[-1], ops)
+
+        self._each_sample(len(x), separate)
         return stems, cache
 
     def backward(
@@ -244,13 +249,18 @@ class WaveformSeparator:
         ConfigError
             If `cache` was used before.
         """
+        d_stems = self._checked_gradient(d_stems, cache)
         d_targets = [np.empty_like(y) for y in cache.targets]
-        for sample, window, arguments in self._windows_backward(d_stems, cache):
-            d_mags = wiener_magnitudes_backward(
-                *arguments, **self._filter_options(), device=self._ops
-            )
-            for j, d_target in enumerate(d_targets):
-                d_target[window, sample] = d_mags[..., j].transpose(0, 2, 1)
+
+        def filter_backward(sample: int, ops: Backend) -> None:
+            for window, arguments in self._windows_backward(d_stems, cache, sample, ops):
+                d_mags = wiener_magnitudes_backward(
+                    *arguments, **self._filter_options(), device=ops
+                )
+                for j, d_target in enumerate(d_targets):
+                    d_target[window, sample] = d_mags[..., j].transpose(0, 2, 1)
+
+        self._each_sample(len(cache.audio), filter_backward)
         return {
             name: dict(network.backward(d_targets[j], cache.networks[j]))
             for j, (name, network) in enumerate(self.networks.items())
@@ -273,12 +283,17 @@ class WaveformSeparator:
         The networks see the magnitudes of the mixture as constants, as in Open-Unmix; so this is
         what PyTorch's autograd returns for it, but not what a small change of the audio does.
         """
+        d_stems = self._checked_gradient(d_stems, cache)
         geometry, audio = self.geometry, cache.audio
         shape = (*audio.shape[:2], geometry.nb_bins, len(cache.targets[0]))
         d_mix = np.empty(shape, np.result_type(self.dtype, np.complex64))
-        for sample, window, arguments in self._windows_backward(d_stems, cache):
-            _, d_part = wiener_backward(*arguments, **self._filter_options(), device=self._ops)
-            d_mix[sample, ..., window] = d_part.transpose(2, 1, 0)
+
+        def filter_backward(sample: int, ops: Backend) -> None:
+            for window, arguments in self._windows_backward(d_stems, cache, sample, ops):
+                _, d_part = wiener_backward(*arguments, **self._filter_options(), device=ops)
+                d_mix[sample, ..., window] = d_part.transpose(2, 1, 0)
+
+        self._each_sample(len(audio), filter_backward)
         return stft_backward(
             d_mix, audio.shape[-1], geometry.n_fft, geometry.n_hop, device=self._ops
         )
@@ -313,6 +328,19 @@ class WaveformSeparator:
             device=ops,
         )
 
+    def _each_sample(self, count: int, function: Callable[[int, Backend], None]) -> None:
+        """Call ``function(sample, ops)`` for all samples of a batch.
+
+        With enough samples each thread takes some of them: much of the work is NumPy's, on one
+        thread, and so is done side by side.
+        """
+        if count < self._threads:
+            for sample in range(count):
+                function(sample, self._ops)
+            return
+        ops = get_backend("cpu", 1)
+        parallel_map(self._threads, lambda sample: function(sample, ops), range(count))
+
     def _stft(self, audio: np.ndarray) -> np.ndarray:
         """Spectra [shape=(..., nb_channels, nb_bins, nb_frames)]."""
         return stft(audio, self.geometry.n_fft, self.geometry.n_hop, device=self._ops)
@@ -330,7 +358,7 @@ class WaveformSeparator:
         }
 
     def _filter(
-        self, mix: np.ndarray, targets: list[np.ndarray], sample: int, length: int
+        self, mix: np.ndarray, targets: list[np.ndarray], sample: int, length: int, ops: Backend
     ) -> np.ndarray:
         """Stems [shape=(nb_stems, nb_channels, length)] of one sample.
 
@@ -344,7 +372,7 @@ class WaveformSeparator:
                 _magnitudes(targets, window, sample),
                 mix[window],
                 **self._filter_options(),
-                device=self._ops if compiled else "reference",
+                device=ops if compiled else "reference",
             )
             for window in self._windows(len(mix))
         ]
@@ -355,30 +383,32 @@ class WaveformSeparator:
             self.geometry.n_hop,
             length=length,
             n_fft=self.geometry.n_fft,
-            device=self._ops,
+            device=ops,
         )
 
-    def _windows_backward(
-        self, d_stems: np.ndarray, cache: SeparatorCache
-    ) -> Iterator[tuple[int, slice, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-        """For each sample and window the gradient of the filter's result, and its arguments."""
-        audio, targets = cache.audio, cache.targets
+    def _checked_gradient(self, d_stems: np.ndarray, cache: SeparatorCache) -> np.ndarray:
+        """Gradient of the stems in the right dtype, if it has the right shape."""
         d_stems = np.asarray(d_stems, dtype=self.dtype)
-        wanted = (len(audio), self.nb_stems, *audio.shape[1:])
+        wanted = (len(cache.audio), self.nb_stems, *cache.audio.shape[1:])
         if d_stems.shape != wanted:
             raise ShapeError(f"d_stems has shape={d_stems.shape}; the stems have shape={wanted}")
-        geometry, nb_frames = self.geometry, len(targets[0])
-        for sample in range(len(audio)):
-            mix = self._stft(audio[sample]).transpose(2, 1, 0)
-            d_spectra = istft_backward(
-                d_stems[sample], nb_frames, geometry.n_fft, geometry.n_hop, device=self._ops
-            ).transpose(3, 2, 1, 0)
-            if len(targets) + self.filters_residual > self.nb_stems:
-                # The residual is dropped after the filter.
-                d_spectra = np.concatenate([d_spectra, np.zeros_like(d_spectra[..., :1])], axis=-1)
-            for window in self._windows(nb_frames):
-                mags = _magnitudes(targets, window, sample)
-                yield sample, window, (d_spectra[window], mags, mix[window])
+        return d_stems
+
+    def _windows_backward(
+        self, d_stems: np.ndarray, cache: SeparatorCache, sample: int, ops: Backend
+    ) -> Iterator[tuple[slice, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+        """For each window of a sample the gradient of the filter's result, and its arguments."""
+        geometry, targets = self.geometry, cache.targets
+        n_fft, n_hop, nb_frames = geometry.n_fft, geometry.n_hop, len(targets[0])
+        mix = stft(cache.audio[sample], n_fft, n_hop, device=ops).transpose(2, 1, 0)
+        d_spectra = istft_backward(d_stems[sample], nb_frames, n_fft, n_hop, device=ops)
+        d_spectra = d_spectra.transpose(3, 2, 1, 0)
+        if len(targets) + self.filters_residual > self.nb_stems:
+            # The residual is dropped after the filter.
+            d_spectra = np.concatenate([d_spectra, np.zeros_like(d_spectra[..., :1])], axis=-1)
+        for window in self._windows(nb_frames):
+            mags = _magnitudes(targets, window, sample)
+            yield window, (d_spectra[window], mags, mix[window])
 
 
 def _magnitudes(targets: list[np.ndarray], window: slice, sample: int) -> np.ndarray:
