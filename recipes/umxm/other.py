@@ -71,8 +71,8 @@ _GAINS = {
 }  # fmt: skip
 
 
-# Plays some sections, and whether that is a melody.
-_Part = tuple[Callable[[list[Section]], np.ndarray], bool]
+# Plays some sections; and whether what it plays is a melody.
+_Player = tuple[Callable[[list[Section]], np.ndarray], bool]
 
 
 @dataclass(frozen=True)
@@ -211,9 +211,7 @@ def _opened(plan: Plan) -> np.ndarray:
     return gain
 
 
-def _electric(
-    plan: Plan, library: Library, rng: np.random.Generator, name: str
-) -> _Part:
+def _electric(plan: Plan, library: Library, rng: np.random.Generator, name: str) -> _Player:
     manner = str(rng.choice(_MANNERS[plan.style]))
     low, high = _GAINS[plan.style]
     gain = float(rng.uniform(low, high))
@@ -235,9 +233,7 @@ def _electric(
     return play, manner == "lead"
 
 
-def _acoustic(
-    plan: Plan, library: Library, rng: np.random.Generator, name: str
-) -> _Part:
+def _acoustic(plan: Plan, library: Library, rng: np.random.Generator, name: str) -> _Player:
     manner = str(rng.choice(("strum", "strum", "pick")))
     double = rng.random() < 0.4
     treatment = _treatment(plan, rng, 90.0, "guitar")
@@ -289,9 +285,7 @@ def _written(plan: Plan, sections: list[Section], role: str, lowest: int, name: 
     return notes
 
 
-def _soundfont(
-    plan: Plan, library: Library, rng: np.random.Generator, name: str
-) -> _Part:
+def _soundfont(plan: Plan, library: Library, rng: np.random.Generator, name: str) -> _Player:
     families = tuple(soundfonts.FAMILIES)
     family = str(families[rng.choice(len(families), p=_FAMILY_WEIGHTS)])
     program = int(rng.choice(soundfonts.FAMILIES[family]))
@@ -310,9 +304,7 @@ def _soundfont(
     return play, role == "melody"
 
 
-def _synth(
-    plan: Plan, library: Library, rng: np.random.Generator, name: str
-) -> _Part:
+def _synth(plan: Plan, library: Library, rng: np.random.Generator, name: str) -> _Player:
     kind = str(rng.choice(("pad", "pluck", "lead", "keys", "stab"), p=(0.3, 0.25, 0.2, 0.1, 0.15)))
     patch = synths.draw_patch(kind, rng)
     role = str(rng.choice(_ROLES[kind]))
