@@ -29,8 +29,8 @@ FIRST_SEED = {"train": 0, "valid": 1_000_000, "test": 2_000_000}
 # How loud a mixing engineer makes each stem: mean and spread in LU from the mix. Engineers balance
 # by ear, not by power, which basses need more of. Lead vocals lie near -3 (P. D. Pestana and J. D.
 # Reiss, "Intelligent audio production strategies informed by best practices", AES 2014), with the
-# softer backing voices of the stem a little lower; the others are between those of two finished
-# productions (-6.0 and -2.4, -5.2, -5.6 and -9.9).
+# softer backing voices of the stem a little lower. Drums and other lie between those of two
+# finished productions (-6.0 and -2.4; -5.6 and -9.9), the bass under the only one at hand (-5.2).
 _BALANCE = {"vocals": (-4.5, 1.5), "drums": (-5.0, 1.8), "bass": (-7.0, 1.8), "other": (-6.5, 2.0)}
 # LUFS of the mix before it is mastered.
 _MIX_LOUDNESS = -18.0

@@ -333,8 +333,8 @@ def _mixed(
     if np.any(pads):
         pads = vocal_studio.balanced(effects.random_eq(pads, rng, 4.0), rng)
     mix = effects.normalise(lead, LEVEL)
-    # The lead stands in the middle, and in front: of produced voices' power about a tenth is at the
-    # sides.
+    # The lead stands in the middle, and in front: of the voices of two finished productions a tenth
+    # of the power was at the sides, or less.
     mix = mix + effects.decibels(rng.uniform(-14.0, -5.0)) * effects.normalise(wide, LEVEL)
     mix += effects.decibels(rng.uniform(-16.0, -6.0)) * effects.normalise(pads, LEVEL)
     mix = vocal_studio.special(mix.astype(np.float32), plan, sections, rng)
