@@ -207,7 +207,7 @@ class WaveformSeparator:
             )
         if not np.isfinite(x).all():
             raise ShapeError("audio holds NaN or infinity")
-        mix = self._stft(x)
+        mix = self._stft(x, self._ops)
         mags = np.abs(mix)
         if self.config.nb_channels == 1:
             mags = mags.mean(axis=1, keepdims=True, dtype=mags.dtype)
@@ -341,9 +341,9 @@ class WaveformSeparator:
         ops = get_backend("cpu", 1)
         parallel_map(self._threads, lambda sample: function(sample, ops), range(count))
 
-    def _stft(self, audio: np.ndarray) -> np.ndarray:
+    def _stft(self, audio: np.ndarray, ops: Backend) -> np.ndarray:
         """Spectra [shape=(..., nb_channels, nb_bins, nb_frames)]."""
-        return stft(audio, self.geometry.n_fft, self.geometry.n_hop, device=self._ops)
+        return stft(audio, self.geometry.n_fft, self.geometry.n_hop, device=ops)
 
     def _windows(self, nb_frames: int) -> list[slice]:
         """Frames that are filtered together."""
@@ -400,7 +400,7 @@ class WaveformSeparator:
         """For each window of a sample the gradient of the filter's result, and its arguments."""
         geometry, targets = self.geometry, cache.targets
         n_fft, n_hop, nb_frames = geometry.n_fft, geometry.n_hop, len(targets[0])
-        mix = stft(cache.audio[sample], n_fft, n_hop, device=ops).transpose(2, 1, 0)
+        mix = self._stft(cache.audio[sample], ops).transpose(2, 1, 0)
         d_spectra = istft_backward(d_stems[sample], nb_frames, n_fft, n_hop, device=ops)
         d_spectra = d_spectra.transpose(3, 2, 1, 0)
         if len(targets) + self.filters_residual > self.nb_stems:
