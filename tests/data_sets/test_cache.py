@@ -209,6 +209,16 @@ def test_remains_of_killed_programs_are_removed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.part", "old.raw"]
 
 
+def test_unfinished_files_that_vanish_are_nothing_to_complain_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another program of the same folder renames its files when they are complete."""
+    (tmp_path / "other.raw").write_text("")
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([tmp_path / "other.part"]))
+    CachedFiles(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["other.raw"]
+
+
 def test_unreadable_files_are_found_together(tmp_path: Path, store: CachedFiles) -> None:
     clips = []
     for k in range(6):

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -239,8 +240,10 @@ class CachedFiles(AudioFiles):
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.glob("*.part"):
-                if time.time() - path.stat().st_mtime > self._ABANDONED:
-                    path.unlink(missing_ok=True)
+                # Another program may finish or remove its file between the listing and this.
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > self._ABANDONED:
+                        path.unlink()
         except OSError as error:
             raise ConfigError(
                 f"cache={str(folder)!r} cannot be used: {error.strerror or error}; give a folder "
