@@ -43,7 +43,7 @@ _MAX_NORM = 1.0
 _STEPS_PER_SAVE = 50
 # Probability of an excerpt as it was mixed, but for its speed: music is in time, in tune and in
 # balance. The others are varied like those of the networks alone.
-AS_MIXED_SHARE = 0.6
+AS_MIXED_SHARE = 0.85
 # Of the whole numbers among the settings.
 _MINIMA = {"steps": 1, "batch_size": 1, "warmup": 0, "niter": 0, "seed": 0}
 
