@@ -91,12 +91,25 @@ cdef int _check(bint good, str message) except -1:
     return 0
 
 
+cdef int _check_length(str name, const float[:] x, Py_ssize_t length) except -1:
+    return _check(x.shape[0] == length, f"{name} has length {x.shape[0]}, {length} is needed")
+
+
+cdef int _check_columns(str name, const float[:, :] x) except -1:
+    return _check(x.strides[1] == 4 or x.shape[1] == 1,
+                  f"columns of {name} must be adjacent, they are {x.strides[1]} bytes apart")
+
+
+cdef tuple _shape(const float[:, :, :, :] x):
+    return x.shape[0], x.shape[1], x.shape[2], x.shape[3]
+
+
 cdef int _describe_window(
     umx_wiener_args *g, mix, const float[:, :, :, ::1] mags, Py_ssize_t first, Py_ssize_t stop
 ) except -1:
     # Arrays and sizes of a window, all else 0; returns 0 where there is nothing to do.
     cdef const float[:, :, ::1] mix_view = mix.view(np.float32)
-    _check(mix.dtype == np.complex64, "mix must be complex64")
+    _check(mix.dtype == np.complex64, f"mix has dtype={mix.dtype}, not complex64")
     memset(g, 0, sizeof(umx_wiener_args))
     g.nb_channels = mix_view.shape[0]
     g.nb_frames = mix_view.shape[1]
@@ -106,11 +119,14 @@ cdef int _describe_window(
     if g.nb_frames == 0 or first == stop:
         return 0
     _check(g.nb_channels in (1, 2), f"nb_channels={g.nb_channels} must be 1 or 2")
-    _check(g.mag_channels in (1, g.nb_channels), f"mag_channels={g.mag_channels}")
-    _check(g.nb_targets > 0, "at least one target")
+    _check(g.mag_channels in (1, g.nb_channels),
+           f"mags have {g.mag_channels} channels, mix {g.nb_channels}; they need as many, or one")
+    _check(g.nb_targets > 0, "mags are of 0 targets; at least one is needed")
     _check(mags.shape[1] == g.nb_frames and mags.shape[3] == g.nb_bins,
-           "mags and mix differ in frames or bins")
-    _check(0 <= first < stop <= g.nb_bins, f"bins [{first}, {stop})")
+           f"mags have {mags.shape[1]} frames of {mags.shape[3]} bins, mix {g.nb_frames} of "
+           f"{g.nb_bins}")
+    _check(0 <= first < stop <= g.nb_bins,
+           f"bins [{first}, {stop}) are not among the {g.nb_bins} of mix")
     g.bin_start, g.bin_stop = first, stop
     g.mix = &mix_view[0, 0, 0]
     g.mags = &mags[0, 0, 0, 0]
@@ -204,16 +220,21 @@ cdef class Kernels:
         _check(w.shape == fitting,
                f"packed weights of shape {w.shape} do not fit k={g.k}, n={g.n}: {fitting}")
         _check(not bf16 or self.has_bf16_gemm, f"level={self.level} has no bfloat16 products")
-        _check(a.strides[1] == 4 or g.k == 1, "columns of a must be adjacent")
-        _check(out.strides[1] == 4 or g.n == 1, "columns of out must be adjacent")
-        _check((a_shift is None) == (a_scale is None), "a_shift and a_scale go together")
+        _check_columns("a", a)
+        _check_columns("out", out)
+        _check((a_shift is None) == (a_scale is None),
+               f"{'a_shift' if a_shift is None else 'a_scale'} is missing: both or none")
         if a_shift is not None:
-            _check(a_shift.shape[0] == g.k and a_scale.shape[0] == g.k, "a_shift, a_scale: length k")
-        _check(scale is None or scale.shape[0] == g.n, "scale must have length n")
-        _check(bias is None or bias.shape[0] == g.n, "bias must have length n")
+            _check_length("a_shift", a_shift, g.k)
+            _check_length("a_scale", a_scale, g.k)
+        if scale is not None:
+            _check_length("scale", scale, g.n)
+        if bias is not None:
+            _check_length("bias", bias, g.n)
         if gain is not None:
-            _check(gain.shape[0] == g.m and gain.shape[1] == g.n
-                   and (gain.strides[1] == 4 or g.n == 1), "gain must have the shape of out")
+            _check(gain.shape[0] == g.m and gain.shape[1] == g.n,
+                   f"gain has shape {(gain.shape[0], gain.shape[1])}, out {(g.m, g.n)}")
+            _check_columns("gain", gain)
         g.a = &a[0, 0]
         g.lda = a.strides[0] // 4
         g.a_shift = &a_shift[0] if a_shift is not None else NULL
@@ -314,10 +335,12 @@ cdef class Kernels:
         _check(w.shape == fitting,
                f"packed recurrent weights of shape {w.shape} do not fit the {s.hidden} columns of "
                f"out: {fitting}")
-        _check(gates.shape[1] == 4 * padded, f"gates must have {4 * padded} columns")
-        _check(h.shape[0] == padded and c.shape[0] == padded, f"h and c must have length {padded}")
-        _check(out.shape[0] == s.nb_frames, f"out must have {s.nb_frames} rows")
-        _check(out.strides[1] == 4 or s.hidden == 1, "columns of out must be adjacent")
+        _check(gates.shape[1] == 4 * padded,
+               f"gates have {gates.shape[1]} columns, {4 * padded} are needed")
+        _check_length("h", h, padded)
+        _check_length("c", c, padded)
+        _check(out.shape[0] == s.nb_frames, f"out has {out.shape[0]} rows, gates {s.nb_frames}")
+        _check_columns("out", out)
         s.gates = &gates[0, 0]
         if bf16:
             w16 = w
@@ -366,23 +389,26 @@ cdef class Kernels:
         cdef float[:, :, :, ::1] y_view
         if _describe_window(&g, mix, mags, bin_start, bin_stop) == 0:
             return
-        _check(iterations >= 0 and max_abs > 0 and eps >= 0, "iterations, max_abs, eps")
+        _check(iterations >= 0 and max_abs > 0 and eps >= 0,
+               f"iterations={iterations} or eps={eps} is negative, or max_abs={max_abs} not positive")
         g.residual, g.softmask, g.iterations = residual, softmask, iterations
         g.eps, g.max_abs = eps, max_abs
         if r is not None:
-            _check(r.shape[0] == iterations and r.shape[1] == g.nb_targets + g.residual
-                   and r.shape[2] == 4 and r.shape[3] == g.nb_bins, "r has the wrong shape")
+            shape = r.shape[0], r.shape[1], r.shape[2], r.shape[3]
+            fitting = iterations, g.nb_targets + g.residual, 4, g.nb_bins
+            _check(shape == fitting, f"r has shape {shape}, {fitting} is needed")
             g.r = &r[0, 0, 0, 0] if iterations else NULL
         if level is not None:
-            _check(r is not None and 0 <= level < iterations, f"level={level}")
+            _check(r is not None, f"level={level} needs r")
+            _check(0 <= level < iterations, f"level={level} is none of {iterations} iterations")
             g.stage = UMX_WIENER_ACCUMULATE
             g.level = level
         else:
             g.stage = UMX_WIENER_FILTER if r is not None else UMX_WIENER_WINDOW
             y_view = y.view(np.float32)
-            _check(y.dtype == np.complex64 and y_view.shape[0] == g.nb_targets + g.residual
-                   and y_view.shape[1] == g.nb_channels and y_view.shape[2] == g.nb_frames
-                   and y_view.shape[3] == 2 * g.nb_bins, "y has the wrong shape or dtype")
+            fitting = g.nb_targets + g.residual, g.nb_channels, g.nb_frames, g.nb_bins
+            _check(y.dtype == np.complex64 and y.shape == fitting,
+                   f"y is {y.dtype} of shape {y.shape}, complex64 of {fitting} is needed")
             g.y = &y_view[0, 0, 0, 0]
         with nogil:
             failed = self.table.wiener(&g)
@@ -412,14 +438,12 @@ cdef class Kernels:
         if _describe_window(&g.filter, mix, mags, bin_start, bin_stop) == 0:
             return
         _check(max_abs > 0 and eps > 0, f"max_abs={max_abs} and eps={eps} must be positive")
-        _check(d_y.dtype == np.complex64 and d_y_view.shape[0] == g.filter.nb_targets
-               and d_y_view.shape[1] == g.filter.nb_channels
-               and d_y_view.shape[2] == g.filter.nb_frames
-               and d_y_view.shape[3] == 2 * g.filter.nb_bins,
-               f"d_y has the wrong shape={d_y.shape} or dtype={d_y.dtype}")
-        _check(d_mags.shape[0] == mags.shape[0] and d_mags.shape[1] == mags.shape[1]
-               and d_mags.shape[2] == mags.shape[2] and d_mags.shape[3] == mags.shape[3],
-               "d_mags and mags differ in shape")
+        fitting = (g.filter.nb_targets, g.filter.nb_channels, g.filter.nb_frames,
+                   g.filter.nb_bins)
+        _check(d_y.dtype == np.complex64 and d_y.shape == fitting,
+               f"d_y is {d_y.dtype} of shape {d_y.shape}, complex64 of {fitting} is needed")
+        _check(_shape(d_mags) == _shape(mags),
+               f"d_mags have shape {_shape(d_mags)}, mags {_shape(mags)}")
         g.filter.iterations = 1
         g.filter.eps, g.filter.max_abs = eps, max_abs
         g.d_y = &d_y_view[0, 0, 0, 0]

@@ -114,9 +114,9 @@ def test_wrong_shapes_are_refused(kernels):
     a, weight = normal(3, 4), kernels.pack_linear(normal(5, 4))
     with pytest.raises(ValueError, match="packed weights"):
         kernels.gemm(a, weight, np.empty((3, 900), np.float32))
-    with pytest.raises(ValueError, match="rows"):
+    with pytest.raises(ValueError, match="out has 2 rows, a has 3"):
         kernels.gemm(a, weight, np.empty((2, 5), np.float32))
-    with pytest.raises(ValueError, match="bias"):
+    with pytest.raises(ValueError, match="bias has length 4, 5 is needed"):
         kernels.gemm(a, weight, np.empty((3, 5), np.float32), bias=normal(4))
-    with pytest.raises(ValueError, match="adjacent"):
+    with pytest.raises(ValueError, match="columns of a must be adjacent, they are 12"):
         kernels.gemm(normal(4, 3).T, weight, np.empty((3, 5), np.float32))

@@ -136,11 +136,11 @@ def test_arguments_are_checked(kernels):
     mix, mags = material()
     d_y, d_mags = gradient_of(mix, len(mags)), np.empty_like(mags)
     common = {"bin_start": 0, "bin_stop": 45, "max_abs": 1.0, "eps": 1e-10}
-    with pytest.raises(ValueError, match="d_y has the wrong shape"):
+    with pytest.raises(ValueError, match=r"d_y is complex64 of shape \("):
         kernels.wiener_gradient(mix, mags, d_y[:2].copy(), d_mags, **common)
-    with pytest.raises(ValueError, match="or dtype=complex128"):
+    with pytest.raises(ValueError, match="d_y is complex128"):
         kernels.wiener_gradient(mix, mags, d_y.astype(np.complex128), d_mags, **common)
-    with pytest.raises(ValueError, match="d_mags and mags differ"):
+    with pytest.raises(ValueError, match="d_mags have shape"):
         kernels.wiener_gradient(mix, mags, d_y, d_mags[:2].copy(), **common)
     with pytest.raises(ValueError, match="bins"):
         kernels.wiener_gradient(mix, mags, d_y, d_mags, **{**common, "bin_stop": 46})
