@@ -25,68 +25,20 @@
 //
 // variants: NB_TARGETS=4; NB_TARGETS=4,RESIDUAL=1; NB_TARGETS=1,RESIDUAL=1; NB_TARGETS=4,SOFTMASK=1
 // variants: NB_TARGETS=2,MAG_CHANNELS=1; NB_TARGETS=2,NB_CHANNELS=1,MAG_CHANNELS=1
-#include "common.cuh"
+#include "wiener_bin.cuh"
 
-#ifndef NB_TARGETS
-#define NB_TARGETS 4
-#endif
-#ifndef NB_CHANNELS
-#define NB_CHANNELS 2
-#endif
-#ifndef MAG_CHANNELS
-#define MAG_CHANNELS 2
-#endif
 #ifndef SOFTMASK
 #define SOFTMASK 0
-#endif
-#ifndef RESIDUAL
-#define RESIDUAL 0
-#endif
-#define NB_SOURCES (NB_TARGETS + RESIDUAL)
-// Numbers of R that are in use.
-#define NB_PARTS (NB_CHANNELS == 1 ? 1 : 4)
-// Frames of one piece of the sums, and threads that share it.
-#ifndef PIECE
-#define PIECE 64
-#endif
-#ifndef ROWS
-#define ROWS 8
 #endif
 // Blocks of `wiener_sums` on a multiprocessor, which bounds the registers: 128 hold four sources and
 // their sums.
 #define RESIDENT (NB_SOURCES <= 4 && !SOFTMASK ? 2 : 1)
 
-typedef float2 Complex;
-
-// One bin of one frame.
+// What is known of a bin.
 struct Bin {
-    double x_re[NB_CHANNELS], x_im[NB_CHANNELS];
-    double y_re[NB_SOURCES][NB_CHANNELS], y_im[NB_SOURCES][NB_CHANNELS];
+    Vector x, y[NB_SOURCES];
     double v[NB_SOURCES];
 };
-
-// Where the bin's numbers are.
-struct Cell {
-    const Complex* mix;  // of channel 0
-    const float* mags;   // of target 0, channel 0
-    long long mix_channel, mag_channel, mag_target;
-
-    __device__ __forceinline__ Complex x(int c) const { return mix[c * mix_channel]; }
-    __device__ __forceinline__ double mag(int j, int c) const {
-        return mags[j * mag_target + (MAG_CHANNELS == 1 ? 0 : c) * mag_channel];
-    }
-};
-
-__device__ __forceinline__ Cell cell_of(const Complex* mix, const float* mags, long long t, int b,
-                                        long long nb_frames, int nb_bins) {
-    Cell cell;
-    cell.mix = mix + t * nb_bins + b;
-    cell.mags = mags + t * MAG_CHANNELS * nb_bins + b;
-    cell.mix_channel = nb_frames * nb_bins;
-    cell.mag_channel = nb_bins;
-    cell.mag_target = nb_frames * MAG_CHANNELS * nb_bins;
-    return cell;
-}
 
 __device__ __forceinline__ void first_estimates(const Cell& cell, double inverse_scale, double eps,
                                                 Bin& bin) {
@@ -94,17 +46,17 @@ __device__ __forceinline__ void first_estimates(const Cell& cell, double inverse
     for (int c = 0; c < NB_CHANNELS; c++) {
         const Complex mix = cell.x(c);
         const double re = mix.x, im = mix.y;
-        bin.x_re[c] = re * inverse_scale;
-        bin.x_im[c] = im * inverse_scale;
-        double rest_re = bin.x_re[c], rest_im = bin.x_im[c];
+        bin.x.re[c] = re * inverse_scale;
+        bin.x.im[c] = im * inverse_scale;
+        double rest_re = bin.x.re[c], rest_im = bin.x.im[c];
         double phase_re, phase_im;  // what a magnitude is multiplied with
         if (SOFTMASK) {
             double total = eps;  // added to the magnitudes, not to the powers (sic)
 #pragma unroll
             for (int j = 0; j < NB_TARGETS; j++) total += cell.mag(j, c);
             const double share = 1.0 / total;
-            phase_re = bin.x_re[c] * share;
-            phase_im = bin.x_im[c] * share;
+            phase_re = bin.x.re[c] * share;
+            phase_im = bin.x.im[c] * share;
         } else {
             const double power = re * re + im * im;
             const double unit = inverse_scale / sqrt(power > 0.0 ? power : 1.0);
@@ -114,33 +66,15 @@ __device__ __forceinline__ void first_estimates(const Cell& cell, double inverse
 #pragma unroll
         for (int j = 0; j < NB_TARGETS; j++) {
             const double mag = cell.mag(j, c);
-            bin.y_re[j][c] = mag * phase_re;
-            bin.y_im[j][c] = mag * phase_im;
-            rest_re -= bin.y_re[j][c];
-            rest_im -= bin.y_im[j][c];
+            bin.y[j].re[c] = mag * phase_re;
+            bin.y[j].im[c] = mag * phase_im;
+            rest_re -= bin.y[j].re[c];
+            rest_im -= bin.y[j].im[c];
         }
         if (RESIDUAL) {
-            bin.y_re[NB_SOURCES - 1][c] = rest_re;
-            bin.y_im[NB_SOURCES - 1][c] = rest_im;
+            bin.y[NB_SOURCES - 1].re[c] = rest_re;
+            bin.y[NB_SOURCES - 1].im[c] = rest_im;
         }
-    }
-}
-
-// Estimates with the phase of the mixture need not be known for their power to be.
-__device__ __forceinline__ void first_powers(const Cell& cell, double inverse_scale, Bin& bin) {
-    const double weight = inverse_scale * inverse_scale / NB_CHANNELS;
-#pragma unroll
-    for (int c = 0; c < NB_CHANNELS; c++) {
-        const Complex mix = cell.x(c);
-        bin.x_re[c] = mix.x * inverse_scale;
-        bin.x_im[c] = mix.y * inverse_scale;
-    }
-#pragma unroll
-    for (int j = 0; j < NB_TARGETS; j++) {
-        double sum = 0.0;
-#pragma unroll
-        for (int c = 0; c < NB_CHANNELS; c++) sum += cell.mag(j, c) * cell.mag(j, c);
-        bin.v[j] = weight * sum;
     }
 }
 
@@ -150,70 +84,34 @@ __device__ __forceinline__ void powers(Bin& bin) {
         double sum = 0.0;
 #pragma unroll
         for (int c = 0; c < NB_CHANNELS; c++)
-            sum += bin.y_re[j][c] * bin.y_re[j][c] + bin.y_im[j][c] * bin.y_im[j][c];
+            sum += bin.y[j].re[c] * bin.y[j].re[c] + bin.y[j].im[c] * bin.y[j].im[c];
         bin.v[j] = sum / NB_CHANNELS;
     }
 }
 
-#if NB_CHANNELS == 1
 __device__ __forceinline__ void filter(const double* r, int nb_bins, double reg, Bin& bin) {
-    double cxx = reg;
+    Hermitian cxx = {};  // without the regularisation
+#pragma unroll
+    for (int j = 0; j < NB_SOURCES; j++)
+        add_scaled(cxx, bin.v[j], covariance_of(r, j, nb_bins));
+    const Vector w = product(regularised_inverse(cxx, reg), bin.x);
 #pragma unroll
     for (int j = 0; j < NB_SOURCES; j++) {
-        bin.v[j] *= r[(long long)j * 4 * nb_bins];
-        cxx += bin.v[j];
-    }
+        bin.y[j] = product(covariance_of(r, j, nb_bins), w);
 #pragma unroll
-    for (int j = 0; j < NB_SOURCES; j++) {
-        const double gain = bin.v[j] / cxx;
-        bin.y_re[j][0] = gain * bin.x_re[0];
-        bin.y_im[j][0] = gain * bin.x_im[0];
+        for (int c = 0; c < NB_CHANNELS; c++) {
+            bin.y[j].re[c] *= bin.v[j];
+            bin.y[j].im[c] *= bin.v[j];
+        }
     }
 }
-#else
-__device__ __forceinline__ void filter(const double* r, int nb_bins, double reg, Bin& bin) {
-    double a = 0.0, d = 0.0, b_re = 0.0, b_im = 0.0;  // Cxx without the regularisation
-#pragma unroll
-    for (int j = 0; j < NB_SOURCES; j++) {
-        const double* rj = r + (long long)j * 4 * nb_bins;
-        a += bin.v[j] * rj[0];
-        d += bin.v[j] * rj[nb_bins];
-        b_re += bin.v[j] * rj[2LL * nb_bins];
-        b_im += bin.v[j] * rj[3LL * nb_bins];
-    }
-    // The determinant of S + reg I as det S + reg tr S + reg^2 with det S >= 0 cannot vanish,
-    // however close to mono the sources are.
-    double det = a * d - b_re * b_re - b_im * b_im;
-    det = (det > 0.0 ? det : 0.0) + reg * (a + d) + reg * reg;
-    const double s = 1.0 / det;
-    a += reg;
-    d += reg;
-    const double x0_re = bin.x_re[0], x0_im = bin.x_im[0];
-    const double x1_re = bin.x_re[1], x1_im = bin.x_im[1];
-    // w = Cxx^-1 x
-    const double w0_re = s * (d * x0_re - b_re * x1_re + b_im * x1_im);
-    const double w0_im = s * (d * x0_im - b_re * x1_im - b_im * x1_re);
-    const double w1_re = s * (a * x1_re - b_re * x0_re - b_im * x0_im);
-    const double w1_im = s * (a * x1_im - b_re * x0_im + b_im * x0_re);
-#pragma unroll
-    for (int j = 0; j < NB_SOURCES; j++) {
-        const double* rj = r + (long long)j * 4 * nb_bins;
-        const double r00 = rj[0], r11 = rj[nb_bins];
-        const double re = rj[2LL * nb_bins], im = rj[3LL * nb_bins];
-        bin.y_re[j][0] = bin.v[j] * (r00 * w0_re + re * w1_re - im * w1_im);
-        bin.y_im[j][0] = bin.v[j] * (r00 * w0_im + re * w1_im + im * w1_re);
-        bin.y_re[j][1] = bin.v[j] * (re * w0_re + im * w0_im + r11 * w1_re);
-        bin.y_im[j][1] = bin.v[j] * (re * w0_im - im * w0_re + r11 * w1_im);
-    }
-}
-#endif
 
 // Estimates after `count` iterations; r: R of the first at this bin.
 __device__ __forceinline__ void estimate(const Cell& cell, const double* r, int count, int nb_bins,
                                          double inverse_scale, double eps, Bin& bin) {
     const bool from_powers = !SOFTMASK && !RESIDUAL && count > 0;
     if (from_powers)
-        first_powers(cell, inverse_scale, bin);
+        first_powers(cell, inverse_scale, bin.x, bin.v);
     else
         first_estimates(cell, inverse_scale, eps, bin);
     const double reg = sqrt(eps);
@@ -240,49 +138,30 @@ extern "C" __global__ void __launch_bounds__(32 * ROWS, RESIDENT)
     const int b = blockIdx.x * UMX_WARP + threadIdx.x, row = threadIdx.y;
     const long long w = blockIdx.y / nb_pieces;
     const int piece = blockIdx.y % nb_pieces;
-    const long long window_stop = (w + 1) * window < nb_frames ? (w + 1) * window : nb_frames;
-    const long long start = w * window + (long long)piece * PIECE;
-    const long long stop = start + PIECE < window_stop ? start + PIECE : window_stop;
+    const Frames frames = frames_of(w, piece, window, nb_frames);
     const long long level_size = (long long)NB_SOURCES * 4 * nb_bins;
-    double sums[NB_SOURCES][NB_PARTS];
-#pragma unroll
-    for (int j = 0; j < NB_SOURCES; j++)
-#pragma unroll
-        for (int q = 0; q < NB_PARTS; q++) sums[j][q] = 0.0;
+    Hermitian sums[NB_SOURCES] = {};
     if (b < nb_bins) {
         const double* r = covariances + w * iterations * level_size + b;
         const double inverse_scale = 1.0 / scales[w];
-        for (long long t = start + row; t < stop; t += ROWS) {
+        for (long long t = frames.start + row; t < frames.stop; t += ROWS) {
             Bin bin;
             const Cell cell = cell_of(mix, mags, t, b, nb_frames, nb_bins);
             estimate(cell, r, level, nb_bins, inverse_scale, eps, bin);
 #pragma unroll
             for (int j = 0; j < NB_SOURCES; j++) {
-                const double r0 = bin.y_re[j][0], i0 = bin.y_im[j][0];
-                sums[j][0] += r0 * r0 + i0 * i0;
+                const double r0 = bin.y[j].re[0], i0 = bin.y[j].im[0];
+                sums[j].part[0] += r0 * r0 + i0 * i0;
 #if NB_CHANNELS == 2
-                const double r1 = bin.y_re[j][1], i1 = bin.y_im[j][1];
-                sums[j][1] += r1 * r1 + i1 * i1;
-                sums[j][2] += r0 * r1 + i0 * i1;
-                sums[j][3] += i0 * r1 - r0 * i1;
+                const double r1 = bin.y[j].re[1], i1 = bin.y[j].im[1];
+                sums[j].part[1] += r1 * r1 + i1 * i1;
+                sums[j].part[2] += r0 * r1 + i0 * i1;
+                sums[j].part[3] += i0 * r1 - r0 * i1;
 #endif
             }
         }
     }
-    double* out = pieces + (long long)blockIdx.y * level_size + b;
-#pragma unroll
-    for (int j = 0; j < NB_SOURCES; j++)
-#pragma unroll
-        for (int q = 0; q < NB_PARTS; q++) {
-            shared[row * UMX_WARP + threadIdx.x] = sums[j][q];
-            __syncthreads();
-            if (row == 0 && b < nb_bins) {
-                double total = 0.0;
-                for (int k = 0; k < ROWS; k++) total += shared[k * UMX_WARP + threadIdx.x];
-                out[(j * 4LL + q) * nb_bins] = total;
-            }
-            __syncthreads();
-        }
+    store_sums(sums, shared, pieces + blockIdx.y * level_size + b, b < nb_bins, nb_bins);
 }
 
 /* Computes      statistics[w, level] += sum of the pieces, and R from it
@@ -348,8 +227,8 @@ extern "C" __global__ void __launch_bounds__(32 * ROWS, 1)
             for (int c = 0; c < NB_CHANNELS; c++)
                 if (j < nb_written) {
                     y[((j * NB_CHANNELS + c) * nb_frames + t) * nb_bins + b] =
-                        make_float2((float)(bin.y_re[j][c] * scale),
-                                    (float)(bin.y_im[j][c] * scale));
+                        make_float2((float)(bin.y[j].re[c] * scale),
+                                    (float)(bin.y[j].im[c] * scale));
                 }
     }
 }
