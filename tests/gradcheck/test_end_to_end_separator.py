@@ -13,7 +13,7 @@ from umx_np.config import ModelConfig, SeparatorConfig
 from umx_np.errors import ConfigError, ShapeError
 from umx_np.nn import TrainableNetwork
 from umx_np.testing import GradientError, gradcheck, random_bundle_of, random_state
-from umx_np.training import end_to_end
+from umx_np.training import chain
 from umx_np.training.end_to_end import WaveformSeparator
 
 STEREO = random_bundle_of(
@@ -272,7 +272,7 @@ def test_an_error_in_a_thread_is_told(monkeypatch, threads):
     def broken(*arguments, **options):
         raise FloatingPointError("the filter failed")
 
-    monkeypatch.setattr(end_to_end, "wiener", broken)
+    monkeypatch.setattr(chain, "wiener", broken)
     with pytest.raises(FloatingPointError, match="the filter failed"):
         separator.forward(audio_for(nb_samples=4), training=False)
 
@@ -287,7 +287,7 @@ class OnesForZeros:
 
 
 def test_a_gradient_of_the_dropped_residual_is_found(monkeypatch):
-    monkeypatch.setattr(end_to_end, "np", OnesForZeros())
+    monkeypatch.setattr(chain, "np", OnesForZeros())
     check_parameters(STEREO, niter=1)  # where nothing is dropped
     with pytest.raises(GradientError, match="WRONG"):
         check_parameters(SINGLE, niter=1)
@@ -299,7 +299,7 @@ def test_windows_that_are_filtered_together_are_found(monkeypatch):
     stems, cache = separator.forward(audio, training=False)
     right = separator.backward(stems, cache)
     _, cache = separator.forward(audio, training=False)
-    monkeypatch.setattr(separator, "_windows", lambda nb_frames: [slice(0, nb_frames)])
+    monkeypatch.setattr(separator._chain, "_windows", lambda nb_frames: [slice(0, nb_frames)])
     wrong = separator.backward(stems, cache)
     key = "fc1.weight"
     difference = np.linalg.norm(wrong["rest"][key] - right["rest"][key])

@@ -22,7 +22,7 @@
 //               imaginary of 01; Re<dS, R>
 //   d_mags      as mags
 //
-// variants: NB_TARGETS=4; NB_TARGETS=1; NB_TARGETS=8; NB_TARGETS=4,MAG_CHANNELS=1
+// variants: NB_TARGETS=4; NB_TARGETS=1; NB_TARGETS=4,MAG_CHANNELS=1
 // variants: NB_TARGETS=4,NB_CHANNELS=1,MAG_CHANNELS=1
 #include "wiener_bin.cuh"
 
