@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -45,7 +46,9 @@ _STEPS_PER_SAVE = 50
 # balance. The others are varied like those of the networks alone.
 AS_MIXED_SHARE = 0.85
 # Of the whole numbers among the settings.
-_MINIMA = {"steps": 1, "batch_size": 1, "warmup": 0, "niter": 0, "seed": 0}
+_MINIMA = {"steps": 1, "batch_size": 1, "warmup": 0, "niter": 0, "seed": 0, "workers": 0}
+# What changes the time, and no more of the numbers than their last digits.
+_NOT_TOLD = ("threads", "device", "workers")
 
 
 @dataclass(frozen=True)
@@ -72,10 +75,14 @@ class Settings:
     frozen_norms : bool
         Normalise with the running statistics, which then stay as they are, and drop nothing: train
         what will separate. The statistics of a few excerpts are noise that this is free of.
-    amp : bool
-        Products of the networks in bfloat16.
+    amp, tf32 : bool
+        Products of the networks in bfloat16, or, on a graphics card, in TF32.
+    device : str
+        ``cpu``, or ``cuda`` for a graphics card.
     threads : int or None
         None takes all cores.
+    workers : int
+        Processes that read excerpts. A graphics card is faster than one of them.
     seed : int
         Where all random numbers come from.
     """
@@ -89,7 +96,10 @@ class Settings:
     dropout: float = 0.4
     frozen_norms: bool = False
     amp: bool = False
+    tf32: bool = False
+    device: str = "cpu"
     threads: int | None = None
+    workers: int = 1
     seed: int = 42
 
     def __post_init__(self) -> None:
@@ -153,17 +163,17 @@ class Stems(UnmixDataset):
         return [track.folder.name for track in self._varied.tracks]
 
 
-def waveform_loss(stems: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarray]:
+def waveform_loss(stems: Any, truth: Any) -> tuple[Any, Any]:
     """Error of stems relative to their mixture, in dB, on average over stems and excerpts.
 
     Parameters
     ----------
     stems, truth : ndarray [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]
-        Estimates and what they should be.
+        Estimates and what they should be; of NumPy, or of CuPy.
 
     Returns
     -------
-    float
+    number [shape=()], float64
         The loss: as in the signal to distortion ratio, a soft stem counts as much as a loud one,
         but for errors near `FLOOR`.
     ndarray
@@ -172,19 +182,16 @@ def waveform_loss(stems: np.ndarray, truth: np.ndarray) -> tuple[float, np.ndarr
     error = stems - truth
     size = error.shape[2] * error.shape[3]
     power = _mean_squares(truth.sum(axis=1))[:, None]
-    relative = _mean_squares(error.reshape(-1, *error.shape[2:])).reshape(error.shape[:2])
-    relative = relative + 10.0 ** (FLOOR / 10.0) * power + _SILENCE
-    scale = 20.0 / np.log(10.0) / (size * relative.size) / relative
-    loss = float(np.mean(10.0 * np.log10(relative / (power + _SILENCE))))
+    relative = _mean_squares(error) + 10.0 ** (FLOOR / 10.0) * power + _SILENCE
+    scale = 20.0 / math.log(10.0) / (size * relative.size) / relative
+    loss = (10.0 * np.log10(relative / (power + _SILENCE))).mean()
     error *= scale[..., None, None].astype(error.dtype)
     return loss, error
 
 
-def _mean_squares(audio: np.ndarray) -> np.ndarray:
-    """Mean square of each of some waveforms [shape=(count, nb_channels, nb_timesteps)]."""
-    flat = audio.reshape(len(audio), -1)
-    # Products of rows with themselves are taken by BLAS, without an array of squares.
-    return np.array([float(row @ row) for row in flat]) / flat.shape[1]
+def _mean_squares(audio: Any) -> Any:
+    """Mean square of waveforms [shape=(..., nb_channels, nb_timesteps)], float64."""
+    return (audio * audio).mean(axis=(-2, -1), dtype=np.float64)
 
 
 class Run:
@@ -207,16 +214,19 @@ class Run:
     def __init__(self, bundle: ModelBundle, songs: Path, settings: Settings) -> None:
         self.settings = settings
         self._bundle = bundle
+        backend = "numba" if settings.device == "cpu" else settings.device
         self.separator = WaveformSeparator.from_bundle(
             bundle,
             niter=settings.niter,
             threads=settings.threads,
+            backend=backend,
             dropout=settings.dropout,
             amp=settings.amp,
+            tf32=settings.tf32,
         )
         networks = self.separator.networks
         self._optimizers = {
-            name: Adam(net.parameters, backend="numba", threads=settings.threads)
+            name: Adam(net.parameters, backend=backend, threads=settings.threads)
             for name, net in networks.items()
         }
         dataset = Stems(songs, list(networks), settings.seq_dur)
@@ -229,21 +239,19 @@ class Run:
                 f"the songs have rate={dataset.sample_rate:g}, the model {bundle.sample_rate:g}"
             )
         self._told = {
-            **asdict(settings),
+            **{name: value for name, value in asdict(settings).items() if name not in _NOT_TOLD},
             "model": _digest(bundle),
             "songs": hashlib.sha256("/".join(dataset.song_names()).encode()).hexdigest(),
             "mixing": [list(AUGMENTATIONS), COHERENT_SHARE, list(MIX_LEVEL), list(SPEED)],
             "as_mixed_share": AS_MIXED_SHARE,
             "floor": FLOOR,
         }
-        # The number of threads changes the time, and the last digits where BLAS rounds otherwise.
-        del self._told["threads"]
         self._loader = Loader(
             *(dataset, settings.batch_size),
             seed=settings.seed,
             shuffle=True,
             drop_last=True,
-            workers=1,
+            workers=settings.workers,
         )
         self.losses: list[float] = []
 
@@ -256,21 +264,23 @@ class Run:
                 done = len(self.losses)
                 rng = np.random.default_rng([settings.seed, done])
                 shape = (len(stacked), len(networks), -1, stacked.shape[-1])
-                truth = stacked.reshape(shape)
-                stems, cache = self.separator.forward(
-                    truth.sum(axis=1), training=not settings.frozen_norms, rng=rng
-                )
-                loss, d_stems = waveform_loss(stems, truth)
+                with self.separator.computing():
+                    truth = self.separator.asarray(stacked).reshape(shape)
+                    stems, cache = self.separator.forward(
+                        truth.sum(axis=1), training=not settings.frozen_norms, rng=rng
+                    )
+                    loss, d_stems = waveform_loss(stems, truth)
                 for name, gradients in self.separator.backward(d_stems, cache).items():
                     norm = clip_grad_norm(gradients, _MAX_NORM)
                     if not np.isfinite(norm):
                         raise FloatingPointError(f"step {done + 1}: gradient of {name} is {norm}")
                     self._optimizers[name].lr = self._rate(done)
                     self._optimizers[name].step(gradients)
-                self.losses.append(loss)
+                # Read at last: a card has computed by then, and nothing has waited for it.
+                self.losses.append(float(loss))
                 if save is not None and len(self.losses) % _STEPS_PER_SAVE == 0:
                     write_checkpoint(save, self.state())
-                yield loss
+                yield self.losses[-1]
                 if len(self.losses) == settings.steps:
                     return
 

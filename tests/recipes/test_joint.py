@@ -203,3 +203,22 @@ def test_training_helps_and_is_written(songs, bundle, tmp_path):
     for name, weights in loaded.targets.items():
         trained = run.separator.networks[name].state_dict()
         assert all(np.array_equal(trained[key], weights.state[key]) for key in trained)
+
+
+def test_on_a_graphics_card(songs, bundle, monkeypatch, tmp_path):
+    """The emulated card computes the losses of the processor, and a run goes on elsewhere."""
+    from gpu.conftest import emulated
+    from gpu.training_helpers import backend_on
+
+    backend_on(emulated(), monkeypatch)
+    settings = replace(SETTINGS, steps=3, frozen_norms=True)
+    expected = list(Run(bundle, songs, settings).train())
+    card = Run(bundle, songs, replace(settings, device="cuda", workers=0))
+    first = next(card.train())
+    write_checkpoint(tmp_path / "a", card.state())
+    again = Run(bundle, songs, replace(settings, device="cuda"))
+    again.resume(read_checkpoint(tmp_path / "a"))
+    assert [first, *again.train()] == pytest.approx(expected, abs=1e-3)
+    processor = Run(bundle, songs, settings)
+    processor.resume(read_checkpoint(tmp_path / "a"))
+    assert list(processor.train()) == pytest.approx(expected[1:], abs=1e-3)

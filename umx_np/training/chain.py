@@ -31,8 +31,8 @@ class Chain(Protocol):
     first one, magnitudes are [shape=(nb_frames, nb_samples, nb_channels or 1, nb_bins)].
     """
 
-    def computing(self, nb_samples: int) -> AbstractContextManager[None]:
-        """Context in which a batch is computed, networks included."""
+    def computing(self, what: str) -> AbstractContextManager[None]:
+        """Context in which to compute; `what` is for the error if memory lacks."""
         ...
 
     def asarray(self, array: Any) -> Any:
@@ -81,7 +81,7 @@ class HostChain:
         self._threads = resolve_threads(threads)
         self._ops = get_backend("cpu", self._threads)
 
-    def computing(self, nb_samples: int) -> AbstractContextManager[None]:
+    def computing(self, what: str) -> AbstractContextManager[None]:
         """See `Chain`."""
         return nullcontext()
 

@@ -81,14 +81,14 @@ class DeviceChain:
         self._inverse_envelope: Array = None
 
     @contextmanager
-    def computing(self, nb_samples: int) -> Iterator[None]:
-        """See `Chain`; its lack of memory is explained."""
+    def computing(self, what: str) -> Iterator[None]:
+        """See `Chain`."""
         try:
             with self.device.active():
                 yield
         except self.device.out_of_memory as error:
             raise DeviceError(
-                f"{self.device.name} has too little memory for a batch of {nb_samples} ({error}); "
+                f"{self.device.name} has too little memory for {what} ({error}); "
                 "use a smaller batch or shorter excerpts"
             ) from error
 

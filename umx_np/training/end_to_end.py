@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -208,7 +209,7 @@ class WaveformSeparator:
                 f"audio has shape={x.shape}; it must be (nb_samples, nb_channels, nb_timesteps) "
                 f"for networks with nb_channels={self.config.nb_channels}"
             )
-        with self._chain.computing(len(x)):
+        with self._chain.computing(f"a batch of {len(x)}"):
             kept_audio, spectra, mags = self._chain.mixture(x)
             results = [
                 network.forward(mags, training=training, rng=rng, keep=keep)
@@ -241,7 +242,7 @@ class WaveformSeparator:
         ConfigError
             If `cache` was used before.
         """
-        with self._chain.computing(cache.shape[0]):
+        with self._chain.computing(f"the gradients of a batch of {cache.shape[0]}"):
             d_stems = self._checked_gradient(d_stems, cache)
             d_targets = self._chain.backward(d_stems, cache.audio, cache.targets, cache.filter)
             return {
@@ -309,6 +310,10 @@ class WaveformSeparator:
             filterbank=c.filterbank,
             device=ops,
         )
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Context in which to compute with arrays of `asarray`: makes a card the current one."""
+        return self._chain.computing("a loss")
 
     def asarray(self, array: Any) -> Any:
         """Put an array where the networks compute, in their dtype; may return `array` itself."""
