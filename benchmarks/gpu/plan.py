@@ -47,6 +47,7 @@ SECTIONS = [
     Section("song", "benchmarks.gpu.time_separation", "a song beside openunmix", 120),
     Section("recurrence", "benchmarks.gpu.time_scans", "recurrent kernels beside cuDNN", 100),
     Section("steps", "benchmarks.gpu.time_training", "training beside torch", 100),
+    Section("waveforms", "benchmarks.gpu.waveforms", "training behind the filter", 120),
     Section("stages", "benchmarks.gpu.time_stages", "where the time of a song goes", 60),
     Section("data", "benchmarks.gpu.time_data", "batches mixed on the card", 40),
     Section("tests", "benchmarks.gpu.run_tests", "the project's own tests on the card", 120),

@@ -87,7 +87,7 @@ def test_every_kernel_is_compiled(context: Context) -> None:
     assert set(recorder.as_dict()["details"]) == sources
 
 
-@pytest.mark.parametrize("module", ["time_training", "time_data"])
+@pytest.mark.parametrize("module", ["time_training", "time_data", "waveforms"])
 def test_training_is_timed(module: str, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     backend_on(context.device, monkeypatch)
     recorder = run(module, context)
