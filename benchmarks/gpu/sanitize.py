@@ -16,7 +16,7 @@ from .context import Context
 from .record import Case, Recorder, Skip
 
 _TOOLS = ("memcheck", "racecheck")
-_CHECKED = ("check_scans", "check_training", "check_operations")
+_CHECKED = ("check_scans", "check_training", "check_operations", "waveforms")
 _SECONDS = 75.0
 _SHOWN = 3000
 

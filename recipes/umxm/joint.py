@@ -24,6 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 import umx_np
+from umx_np.backends.tensors import FlatTensors
 from umx_np.config import check_int
 from umx_np.data import FixedSourcesTrackFolderDataset, Loader, UnmixDataset, aug_from_str
 from umx_np.errors import ConfigError, UmxError
@@ -47,7 +48,7 @@ _STEPS_PER_SAVE = 50
 AS_MIXED_SHARE = 0.85
 # Of the whole numbers among the settings.
 _MINIMA = {"steps": 1, "batch_size": 1, "warmup": 0, "niter": 0, "seed": 0, "workers": 0}
-# What changes the time, and no more of the numbers than their last digits.
+# What changes the time, and of the numbers no more than the last digits and what is dropped.
 _NOT_TOLD = ("threads", "device", "workers")
 
 
@@ -82,7 +83,7 @@ class Settings:
     threads : int or None
         None takes all cores.
     workers : int
-        Processes that read excerpts. A graphics card is faster than one of them.
+        Threads that read excerpts. A graphics card is faster than one of them.
     seed : int
         Where all random numbers come from.
     """
@@ -265,24 +266,42 @@ class Run:
                 rng = np.random.default_rng([settings.seed, done])
                 shape = (len(stacked), len(networks), -1, stacked.shape[-1])
                 with self.separator.computing():
-                    truth = self.separator.asarray(stacked).reshape(shape)
-                    stems, cache = self.separator.forward(
-                        truth.sum(axis=1), training=not settings.frozen_norms, rng=rng
+                    loss, norms = self._step(stacked.reshape(shape), rng, self._rate(done))
+                broken = [name for name, norm in norms.items() if not np.isfinite(norm)]
+                if broken:
+                    raise FloatingPointError(
+                        f"step {done + 1}: gradients that are no numbers, of {', '.join(broken)}"
                     )
-                    loss, d_stems = waveform_loss(stems, truth)
-                for name, gradients in self.separator.backward(d_stems, cache).items():
-                    norm = clip_grad_norm(gradients, _MAX_NORM)
-                    if not np.isfinite(norm):
-                        raise FloatingPointError(f"step {done + 1}: gradient of {name} is {norm}")
-                    self._optimizers[name].lr = self._rate(done)
-                    self._optimizers[name].step(gradients)
-                # Read at last: a card has computed by then, and nothing has waited for it.
-                self.losses.append(float(loss))
+                self.losses.append(loss)
                 if save is not None and len(self.losses) % _STEPS_PER_SAVE == 0:
                     write_checkpoint(save, self.state())
                 yield self.losses[-1]
                 if len(self.losses) == settings.steps:
                     return
+
+    def _step(
+        self, stems: np.ndarray, rng: np.random.Generator, rate: float
+    ) -> tuple[float, dict[str, float]]:
+        """Make a step; returns the loss before it, and the norm of each network's gradients."""
+        truth = self.separator.asarray(stems)
+        estimates, cache = self.separator.forward(
+            truth.sum(axis=1), training=not self.settings.frozen_norms, rng=rng
+        )
+        loss, d_estimates = waveform_loss(estimates, truth)
+        norms: dict[str, Any] = {}
+        for name, gradients in self.separator.backward(d_estimates, cache).items():
+            if isinstance(gradients, FlatTensors):
+                # Without waiting for the norm: if it is no number, the update changes nothing.
+                norms[name] = gradients.memory.clip(gradients, _MAX_NORM)
+            else:
+                norms[name] = clip_grad_norm(gradients, _MAX_NORM)
+                if not np.isfinite(norms[name]):
+                    break
+            self._optimizers[name].lr = rate
+            self._optimizers[name].step(gradients)
+        # What a card has been told to compute is waited for at last.
+        found = {n: norm if isinstance(norm, float) else norm.value() for n, norm in norms.items()}
+        return float(loss), found
 
     def _rate(self, done: int) -> float:
         """Learning rate of the step after `done` steps."""
@@ -307,7 +326,8 @@ class Run:
         ConfigError
             If that run was told something else.
         """
-        before, now = state["told"], self._told
+        before, now = dict(state["told"]), self._told
+        before.setdefault("tf32", False)  # which the first checkpoints do not name
         other = [key for key in now if before.get(key) != now[key]]
         if other:
             found = ", ".join(f"{key}={before.get(key)!r}, not {now[key]!r}" for key in other)

@@ -157,8 +157,10 @@ class DeviceChain:
             estimates.append(wiener.apply(*group[:4], window=window))
             kept.append(group)
         y = estimates[0] if len(estimates) == 1 else xp.concatenate(estimates, axis=2)
+        del estimates
         signals = len(targets) * nb_channels * nb_samples
         frames_of_stems = self._stems.inverse(y.reshape(signals, nb_frames, nb_bins))
+        del y
         _, samples = self._stems.adder(nb_timesteps).add(0, frames_of_stems)
         samples = samples.reshape(len(targets), nb_channels, nb_samples, nb_timesteps)
         return samples.transpose(2, 0, 1, 3), kept

@@ -203,7 +203,8 @@ class WaveformSeparator:
         DeviceError
             If the card has too little memory.
         """
-        x = self._chain.checked(audio)
+        with self._chain.computing("the mixtures"):
+            x = self._chain.checked(audio)
         if x.ndim != 3 or 0 in x.shape or self.config.nb_channels not in (1, x.shape[1]):
             raise ShapeError(
                 f"audio has shape={x.shape}; it must be (nb_samples, nb_channels, nb_timesteps) "

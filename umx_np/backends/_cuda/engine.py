@@ -71,7 +71,7 @@ class CudaEngine:
     config : ModelConfig
         Architecture.
     math : {'float32', 'tf32', 'bf16'}
-        How matrix products round their operands in training mode; otherwise not at all.
+        How matrix products round their operands where a backward pass follows.
     """
 
     draws_masks = True
@@ -102,7 +102,7 @@ class CudaEngine:
         keep: bool,
     ) -> tuple[Array, dict[str, Any], dict[str, BatchStatistics]]:
         assert isinstance(parameters, FlatTensors)
-        self._math = self.math if training else "float32"
+        self._math = self.math if keep else "float32"
         with self.device.active():
             y, cache = self._forward(x, parameters, buffers, masks, training, keep)
         return y, cache if keep else {}, {}
@@ -246,7 +246,7 @@ class CudaEngine:
         input_gradient: bool,
     ) -> Mapping[str, Array]:
         assert isinstance(parameters, FlatTensors)
-        self._math = self.math if cache["norm1"].training else "float32"
+        self._math = self.math
         with self.device.active():
             gradients = parameters.like()
             d_z1 = self._backward(d_y, cache, parameters, gradients)
