@@ -275,7 +275,7 @@ class Run:
                 self.losses.append(loss)
                 if save is not None and len(self.losses) % _STEPS_PER_SAVE == 0:
                     write_checkpoint(save, self.state())
-                yield self.losses[-1]
+                yield loss
                 if len(self.losses) == settings.steps:
                     return
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..backends._cuda.wiener_gradient import WienerGradient
 from ..backends.base import DEFAULT_EPS, WienerOptions
 from ..config import SeparatorConfig
 from ..dsp.stft import StftGeometry
-from ..errors import ConfigError, DeviceError, ShapeError
+from ..errors import ConfigError, ShapeError
 from .chain import check_finite
 
 if TYPE_CHECKING:
@@ -80,17 +79,9 @@ class DeviceChain:
         self._envelope_of: tuple[int, int, int] | None = None
         self._inverse_envelope: Array = None
 
-    @contextmanager
-    def computing(self, what: str) -> Iterator[None]:
+    def computing(self, what: str) -> AbstractContextManager[None]:
         """See `Chain`."""
-        try:
-            with self.device.active():
-                yield
-        except self.device.out_of_memory as error:
-            raise DeviceError(
-                f"{self.device.name} has too little memory for {what} ({error}); "
-                "use a smaller batch or shorter excerpts"
-            ) from error
+        return self.device.computing(what, "use a smaller batch or shorter excerpts")
 
     def asarray(self, array: Any) -> Array:
         """See `Chain`."""
@@ -124,15 +115,12 @@ class DeviceChain:
         spectra = self._mixtures.forward(
             signals.reshape(rows, extended), first=0, nb_frames=nb_frames
         )
-        mags = self._mixtures.spectra.magnitude(spectra, nb_bins=geometry.nb_bins, mono=False)
-        mags = mags.reshape(nb_frames, nb_channels, nb_samples, geometry.nb_bins)
-        mags = xp.ascontiguousarray(mags.transpose(0, 2, 1, 3))
-        if self.config.nb_channels == 1 and nb_channels > 1:
-            rows_of_mags = nb_frames * nb_samples
-            mags = self.backend.mean_of_channels(mags.reshape(rows_of_mags, nb_channels, -1))
-            mags = mags.reshape(nb_frames, nb_samples, 1, geometry.nb_bins)
         mix = spectra.reshape(nb_channels, nb_samples * nb_frames, geometry.nb_bins)
-        return None, mix, mags
+        mags = self._mixtures.spectra.magnitude(
+            mix, nb_bins=geometry.nb_bins, mono=self.config.nb_channels == 1
+        )
+        mags = mags.reshape(nb_samples, nb_frames, -1, geometry.nb_bins)
+        return None, mix, xp.ascontiguousarray(mags.transpose(1, 0, 2, 3))
 
     def stems(
         self, spectra: Array, targets: list[Array], nb_timesteps: int
@@ -185,11 +173,10 @@ class DeviceChain:
         if geometry.n_fft % 2 == 0:
             d_y[..., -1] *= np.float32(0.5)
         d_y = d_y.reshape(len(targets), nb_channels, nb_samples * nb_frames, nb_bins)
+        sizes = self._sizes(kept[0].mix, kept[0].mags)
+        gradient = WienerGradient(self.device, DEFAULT_EPS, **sizes)
         parts = []
         for (frames, _), group in zip(self._groups(nb_samples, nb_frames), kept, strict=True):
-            gradient = WienerGradient(
-                self.device, DEFAULT_EPS, **self._sizes(group.mix, group.mags)
-            )
             part = gradient(
                 group.mix,
                 group.mags,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,6 @@ from ..backends import get_backend
 from ..backends.tensors import FlatTensors
 from ..backends.training import cuda_index, get_training_backend
 from ..dsp.stft import StftGeometry
-from ..errors import DeviceError
 from ..model import OpenUnmix
 from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
 from ..nn.loss import SMALL_ERROR
@@ -219,18 +218,10 @@ class DeviceSteps(_Shared):
         with self._computing(f"a batch of {len(x)}"):
             return self._train(x, y, rng)
 
-    @contextmanager
-    def _computing(self, what: str) -> Iterator[None]:
+    def _computing(self, what: str) -> AbstractContextManager[None]:
         """Compute on the card; its lack of memory is explained."""
-        device = self.backend.device
-        try:
-            with device.active():
-                yield
-        except device.out_of_memory as error:
-            raise DeviceError(
-                f"{device.name} has too little memory for {what} ({error}); use a smaller "
-                "--batch-size or --seq-dur, or --resident no"
-            ) from error
+        remedy = "use a smaller --batch-size or --seq-dur, or --resident no"
+        return self.backend.device.computing(what, remedy)
 
     def _train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         config, backend, network = self.config, self.backend, self.network

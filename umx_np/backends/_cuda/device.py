@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -65,6 +66,17 @@ class Device:
     def active(self) -> Any:
         """Context in which this card is the current one of the thread; may be nested."""
         return self.xp.cuda.Device(self.index)
+
+    @contextmanager
+    def computing(self, what: str, remedy: str) -> Iterator[None]:
+        """As `active`; raises `DeviceError` if the memory of the card is too little for `what`."""
+        try:
+            with self.active():
+                yield
+        except self.out_of_memory as error:
+            raise DeviceError(
+                f"{self.name} has too little memory for {what} ({error}); {remedy}"
+            ) from error
 
     def kernel(self, source: str, name: str, *, defines: Defines | None = None) -> Kernel:
         """Compile a kernel for this card, or return it if that was done before.

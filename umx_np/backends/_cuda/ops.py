@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ...errors import DeviceError, ShapeError
+from ...errors import ShapeError
 from ..base import SCALE_FACTOR
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 Array = Any
 
-_THREADS = 256
-_MOST_ROWS = 65535  # of a grid along y
+THREADS = 256
+MOST_ROWS = 65535  # of a grid along y
 # Frames of a piece of the filter's sums: PIECE and ROWS of wiener.cu.
 PIECE_FRAMES = 64
-_FILTER_ROWS = 8
+FILTER_ROWS = 8
 
 
 MEMORY_REMEDY = (
@@ -45,18 +45,13 @@ def computing(device: Device, what: str = "this operation") -> Iterator[None]:
     DeviceError
         If the card has too little memory for `what`.
     """
-    try:
-        with device.active(), device.xp.cuda.Stream.null:
-            yield
-    except device.out_of_memory as error:
-        raise DeviceError(
-            f"{device.name} has too little memory for {what}: {error}; {MEMORY_REMEDY}"
-        ) from error
+    with device.computing(what, MEMORY_REMEDY), device.xp.cuda.Stream.null:
+        yield
 
 
 def grid_of(width: int, rows: int) -> tuple[int, int]:
     """Grid of a kernel with columns along x and rows, in strides, along y."""
-    return -(-width // _THREADS), min(rows, _MOST_ROWS)
+    return -(-width // THREADS), min(rows, MOST_ROWS)
 
 
 class Spectra:
@@ -78,7 +73,7 @@ class Spectra:
 
     def _launch(self, name: str, grid: tuple[int, ...], *args: Any, shared: int = 0) -> None:
         kernel = self.device.kernel("spectra.cu", name, defines=self._defines)
-        kernel(grid, (_THREADS,), args, shared=shared)
+        kernel(grid, (THREADS,), args, shared=shared)
 
     def frame(
         self,
@@ -314,7 +309,7 @@ class WienerFilter:
             "SOFTMASK": int(options.softmask),
             "RESIDUAL": int(options.residual),
             "PIECE": PIECE_FRAMES,
-            "ROWS": _FILTER_ROWS,
+            "ROWS": FILTER_ROWS,
         }
 
     def _kernel(self, name: str) -> Any:
@@ -359,14 +354,14 @@ class WienerFilter:
         pieces = self.device.xp.empty(shape, np.float64)
         self._kernel("wiener_sums")(
             (-(-nb_bins // 32), nb_windows * nb_pieces),
-            (32, _FILTER_ROWS),
+            (32, FILTER_ROWS),
             (
                 *(mix, mags, statistics.covariances, scales, pieces),
                 *(np.int64(nb_frames), np.int32(nb_bins), np.int64(window)),
                 *map(np.int32, (nb_pieces, iterations, level)),
                 self._eps,
             ),
-            shared=32 * _FILTER_ROWS * 8,
+            shared=32 * FILTER_ROWS * 8,
         )
         self._normalise(statistics, level, pieces)
 
@@ -379,8 +374,8 @@ class WienerFilter:
         nb_windows, iterations, nb_sources, _, nb_bins = statistics.sums.shape
         nb_pieces = 0 if pieces is None else pieces.shape[1]
         self._kernel("wiener_covariances")(
-            (-(-nb_bins // _THREADS), nb_windows * nb_sources),
-            (_THREADS,),
+            (-(-nb_bins // THREADS), nb_windows * nb_sources),
+            (THREADS,),
             (
                 *(pieces, *statistics),
                 *map(np.int32, (nb_bins, nb_pieces, iterations, level)),
@@ -418,8 +413,8 @@ class WienerFilter:
         nb_written = self.nb_sources if nb_written is None else nb_written
         y = self.device.xp.empty((nb_written, nb_channels, nb_frames, nb_bins), np.complex64)
         self._kernel("wiener_apply")(
-            (-(-nb_bins // 32), min(-(-nb_frames // _FILTER_ROWS), _MOST_ROWS)),
-            (32, _FILTER_ROWS),
+            (-(-nb_bins // 32), min(-(-nb_frames // FILTER_ROWS), MOST_ROWS)),
+            (32, FILTER_ROWS),
             (
                 *(mix, mags, None if statistics is None else statistics.covariances, scales, y),
                 *(np.int64(nb_frames), np.int32(nb_bins), np.int64(window)),

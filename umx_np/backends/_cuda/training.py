@@ -315,7 +315,7 @@ class CudaTrainingBackend:
             mags = self._spectra.magnitude(spectra, nb_bins=nb_bins, mono=False)
             del spectra
             if mono and nb_channels > 1:
-                mags = self.mean_of_channels(mags.reshape(count * nb_samples, nb_channels, -1))
+                mags = self._mean_of_channels(mags.reshape(count * nb_samples, nb_channels, -1))
             mags = mags.reshape(count, *shape)
             if out is None and count == nb_frames:
                 return mags
@@ -329,8 +329,7 @@ class CudaTrainingBackend:
             self._ffts[size] = RealFft(self.device, size)
         return self._ffts[size]
 
-    def mean_of_channels(self, mags: Array) -> Array:
-        """Mean over the channels of rows [shape=(nb_rows, nb_channels, nb_bins)]."""
+    def _mean_of_channels(self, mags: Array) -> Array:
         rows, nb_channels, nb_bins = mags.shape
         out = self.xp.empty((rows, nb_bins), np.float32)
         sizes = (rows, nb_channels, nb_bins)

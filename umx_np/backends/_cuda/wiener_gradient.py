@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .ops import PIECE_FRAMES, Statistics
+from .ops import FILTER_ROWS, MOST_ROWS, PIECE_FRAMES, THREADS, Statistics
 
 if TYPE_CHECKING:
     from .device import Device
 
 Array = Any
 
-_THREADS = 256
-_BINS, _ROWS = 32, 8
-_MOST_ROWS = 65535  # of a grid along y
+_BINS = 32  # of a block
 
 
 class WienerGradient:
@@ -41,7 +39,7 @@ class WienerGradient:
             "NB_CHANNELS": nb_channels,
             "MAG_CHANNELS": mag_channels,
             "PIECE": PIECE_FRAMES,
-            "ROWS": _ROWS,
+            "ROWS": FILTER_ROWS,
         }
 
     def _launch(
@@ -83,24 +81,24 @@ class WienerGradient:
         model = xp.empty((nb_windows, nb_targets, 5, nb_bins), np.float64)
         d_mags = xp.empty(mags.shape, np.float32)
         frames = np.int64(nb_frames), np.int32(nb_bins), np.int64(window)
-        tiles, block = -(-nb_bins // _BINS), (_BINS, _ROWS)
+        tiles, block = -(-nb_bins // _BINS), (_BINS, FILTER_ROWS)
         self._launch(
             "wiener_gradient_sums",
             (tiles, nb_windows * nb_pieces),
             block,
             *(mix, mags, d_y, statistics.covariances, scales, pieces, *frames),
             np.int32(nb_pieces),
-            shared=8 * _BINS * _ROWS,
+            shared=8 * _BINS * FILTER_ROWS,
         )
         self._launch(
             "wiener_gradient_model",
-            (-(-nb_bins // _THREADS), nb_windows * nb_targets),
-            (_THREADS,),
+            (-(-nb_bins // THREADS), nb_windows * nb_targets),
+            (THREADS,),
             *(pieces, *statistics, model, np.int32(nb_bins), np.int32(nb_pieces)),
         )
         self._launch(
             "wiener_gradient_apply",
-            (tiles, min(-(-nb_frames // _ROWS), _MOST_ROWS)),
+            (tiles, min(-(-nb_frames // FILTER_ROWS), MOST_ROWS)),
             block,
             *(mix, mags, d_y, statistics.covariances, model, scales, d_mags, *frames),
         )
