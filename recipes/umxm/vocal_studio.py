@@ -63,7 +63,7 @@ def treated(lead: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarra
         lead = effects.drive(lead, float(rng.uniform(-4, 8)), float(rng.uniform(0.0, 0.2)))
     if close or rng.random() < 0.3:
         lead = effects.softened(lead, float(rng.uniform(10.0, 15.0)))
-    if rng.random() < (0.45 if close else 0.25):
+    if rng.random() < (0.3 if close else 0.15):
         lead = _widened(lead, rng)
     return lead
 
@@ -123,5 +123,5 @@ def spaced(mix: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
         seconds = float(np.exp(rng.uniform(np.log(low), np.log(high))))
         brightness = float(rng.uniform(3000, 9000))
         response = effects.room(rng, seconds, brightness, float(rng.uniform(0.0, 0.09)))
-        mix = effects.reverb(mix, response, float(rng.uniform(-24.0, -9.0)))
+        mix = effects.reverb(mix, response, float(rng.uniform(-28.0, -13.0)))
     return mix

@@ -333,10 +333,10 @@ def _mixed(
     if np.any(pads):
         pads = vocal_studio.balanced(effects.random_eq(pads, rng, 4.0), rng)
     mix = effects.normalise(lead, LEVEL)
-    # The lead stands in the middle, and in front: of the voices of two finished productions a tenth
-    # of the power was at the sides, or less.
-    mix = mix + effects.decibels(rng.uniform(-14.0, -5.0)) * effects.normalise(wide, LEVEL)
-    mix += effects.decibels(rng.uniform(-16.0, -6.0)) * effects.normalise(pads, LEVEL)
+    # The lead stands in the middle, and in front: in six finished productions the sides of lead
+    # voices were 14 to 26 dB under the middle.
+    mix = mix + effects.decibels(rng.uniform(-18.0, -7.0)) * effects.normalise(wide, LEVEL)
+    mix += effects.decibels(rng.uniform(-20.0, -9.0)) * effects.normalise(pads, LEVEL)
     mix = vocal_studio.special(mix.astype(np.float32), plan, sections, rng)
     mix = vocal_studio.spaced(mix, plan, rng)
     return effects.normalise(mix * _gate(plan, sections), LEVEL).astype(np.float32)

@@ -1,0 +1,79 @@
+"""What the best soft masks make of a song."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from recipes.umxm import oracle
+from recipes.umxm.plan import SAMPLE_RATE, STEMS
+from recipes.umxm.render import write_song
+
+
+def _tones(nb_timesteps: int = SAMPLE_RATE) -> dict[str, np.ndarray]:
+    time = np.arange(nb_timesteps) / SAMPLE_RATE
+    waves = {
+        name: np.sin(2.0 * np.pi * f * time)
+        for name, f in zip(STEMS, (300, 900, 2700, 8100), strict=True)
+    }
+    return {name: 0.2 * np.stack([wave, -wave]).astype(np.float32) for name, wave in waves.items()}
+
+
+def _error(estimate: np.ndarray, truth: np.ndarray) -> float:
+    """Error in dB, without the ends."""
+    inner = slice(2048, -2048)
+    error = estimate[:, inner] - truth[:, inner]
+    return float(10.0 * np.log10(np.mean(error**2) / np.mean(truth[:, inner] ** 2) + 1e-20))
+
+
+def test_what_does_not_overlap_comes_out_whole():
+    stems = _tones()
+    for name, estimate in oracle.masked(stems).items():
+        assert _error(estimate, stems[name]) < -60.0
+
+
+def test_what_is_alike_is_shared():
+    noise = np.random.default_rng(0).standard_normal((2, SAMPLE_RATE)).astype(np.float32)
+    estimates = oracle.masked({"vocals": noise, "drums": -noise, "bass": noise, "other": 0 * noise})
+    # Three of the same loudness, one of which cancels another.
+    np.testing.assert_allclose(estimates["vocals"], noise / 3.0, atol=1e-5)
+    np.testing.assert_allclose(estimates["drums"], noise / 3.0, atol=1e-5)
+    assert not estimates["other"].any()
+
+
+@pytest.mark.parametrize("nb_timesteps", [2048, 2049, 5000, 44_100])
+def test_estimates_add_up_to_the_mixture(nb_timesteps):
+    rng = np.random.default_rng(nb_timesteps)
+    stems = {n: rng.standard_normal((2, nb_timesteps)).astype(np.float32) for n in STEMS}
+    estimates = oracle.masked(stems)
+    assert all(estimate.shape == (2, nb_timesteps) for estimate in estimates.values())
+    np.testing.assert_allclose(sum(estimates.values()), sum(stems.values()), atol=1e-5)
+
+
+def test_silence_gives_silence():
+    silence = {name: np.zeros((2, 4096), np.float32) for name in STEMS}
+    assert not any(estimate.any() for estimate in oracle.masked(silence).values())
+
+
+def test_command(tmp_path):
+    stems = _tones()
+    write_song(tmp_path / "songs" / "00007", stems)
+    oracle.main([str(tmp_path / "songs"), "--out", str(tmp_path / "estimates")])
+    for name in STEMS:
+        file = tmp_path / "estimates" / "00007" / f"{name}.wav"
+        audio, rate = soundfile.read(file, dtype="float32")
+        assert rate == SAMPLE_RATE
+        assert soundfile.info(file).subtype == "FLOAT"
+        assert _error(audio.T, stems[name]) < -60.0
+
+
+@pytest.mark.parametrize("fault", ["no songs", "estimates"])
+def test_command_refuses(tmp_path, capsys, fault):
+    (tmp_path / "songs").mkdir()
+    if fault == "estimates":
+        write_song(tmp_path / "songs" / "00007", _tones())
+        (tmp_path / "estimates").mkdir()
+    with pytest.raises(SystemExit):
+        oracle.main([str(tmp_path / "songs"), "--out", str(tmp_path / "estimates")])
+    assert {"no songs": "no song with", "estimates": "new folder"}[fault] in capsys.readouterr().err
