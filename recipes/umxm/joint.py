@@ -39,6 +39,8 @@ from .train import AUGMENTATIONS, COHERENT_SHARE, MIX_LEVEL, SPEED
 
 # Errors this far below the mixture hardly count any more, in dB.
 FLOOR = -25.0
+# Samples of the loss's frames, at least: a second, as museval has it.
+FRAME = 44_100
 # Mean square that keeps silent excerpts from being divided by zero.
 _SILENCE = 1e-12
 _MAX_NORM = 1.0
@@ -164,35 +166,41 @@ class Stems(UnmixDataset):
         return [track.folder.name for track in self._varied.tracks]
 
 
-def waveform_loss(stems: Any, truth: Any) -> tuple[Any, Any]:
-    """Error of stems relative to their mixture, in dB, on average over stems and excerpts.
+def waveform_loss(stems: Any, truth: Any, least: int = FRAME) -> tuple[Any, Any]:
+    """Error of stems relative to their mixture, in dB, on average over stems and frames.
 
     Parameters
     ----------
     stems, truth : ndarray [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]
         Estimates and what they should be; of NumPy, or of CuPy.
+    least : int
+        Samples that a frame has at least, if there are as many. Frames are of the same length, and
+        there are as many as that allows.
 
     Returns
     -------
     number [shape=()], float64
         The loss: as in the signal to distortion ratio, a soft stem counts as much as a loud one,
-        but for errors near `FLOOR`.
+        and a soft second as much as a loud one, but for errors near `FLOOR`.
     ndarray
         Its gradient with respect to `stems`.
     """
+    length = stems.shape[3]
+    count = next(k for k in range(max(1, length // least), 0, -1) if length % k == 0)
     error = stems - truth
-    size = error.shape[2] * error.shape[3]
-    power = _mean_squares(truth.sum(axis=1))[:, None]
-    relative = _mean_squares(error) + 10.0 ** (FLOOR / 10.0) * power + _SILENCE
+    framed = error.reshape(*error.shape[:3], count, -1)
+    power = _mean_squares(truth.sum(axis=1).reshape(len(truth), -1, count, length // count))
+    relative = _mean_squares(framed) + 10.0 ** (FLOOR / 10.0) * power[:, None] + _SILENCE
+    size = framed.shape[2] * framed.shape[4]
     scale = 20.0 / math.log(10.0) / (size * relative.size) / relative
-    loss = (10.0 * np.log10(relative / (power + _SILENCE))).mean()
-    error *= scale[..., None, None].astype(error.dtype)
-    return loss, error
+    loss = (10.0 * np.log10(relative / (power[:, None] + _SILENCE))).mean()
+    framed *= scale[:, :, None, :, None].astype(error.dtype)
+    return loss, framed.reshape(error.shape)
 
 
-def _mean_squares(audio: Any) -> Any:
-    """Mean square of waveforms [shape=(..., nb_channels, nb_timesteps)], float64."""
-    return (audio * audio).mean(axis=(-2, -1), dtype=np.float64)
+def _mean_squares(framed: Any) -> Any:
+    """Mean square of each frame [shape=(..., nb_channels, nb_frames, nb_timesteps)], float64."""
+    return (framed * framed).mean(axis=(-3, -1), dtype=np.float64)
 
 
 class Run:
@@ -246,6 +254,7 @@ class Run:
             "mixing": [list(AUGMENTATIONS), COHERENT_SHARE, list(MIX_LEVEL), list(SPEED)],
             "as_mixed_share": AS_MIXED_SHARE,
             "floor": FLOOR,
+            "frame": FRAME,
         }
         self._loader = Loader(
             *(dataset, settings.batch_size),

@@ -40,20 +40,28 @@ def bundle():
     return random_bundle_of(ModelConfig(nb_bins=2049, hidden_size=8, max_bin=600), STEMS)
 
 
-def test_loss_against_finite_differences():
+@pytest.mark.parametrize(
+    ("least", "expected"), [(1000, [50]), (50, [50]), (26, [50]), (25, [25] * 2), (9, [10] * 5)]
+)
+def test_loss_against_finite_differences(least, expected):
     rng = np.random.default_rng(0)
     truth = rng.standard_normal((2, 3, 2, 50))
     truth[0, 1] = 0.0
     stems = truth + 0.3 * rng.standard_normal(truth.shape)
-    loss, gradient = waveform_loss(stems, truth)
-    power = np.mean(truth.sum(axis=1) ** 2, axis=(1, 2))[:, None]
-    error = np.mean((stems - truth) ** 2, axis=(2, 3))
-    expected = 10.0 * np.log10(error / power + 10.0 ** (FLOOR / 10.0))
-    assert loss == pytest.approx(expected.mean(), abs=1e-6)
-    for index in [(0, 0, 0, 0), (0, 1, 1, 7), (0, 1, 0, 3), (1, 2, 1, 49)]:
+    loss, gradient = waveform_loss(stems, truth, least)
+    ends = np.cumsum(expected)
+    assert ends[-1] == 50
+    levels = []
+    for start, end in zip(ends - expected, ends, strict=True):
+        frame = np.s_[..., start:end]
+        power = np.mean(truth.sum(axis=1)[frame] ** 2, axis=(1, 2))[:, None]
+        error = np.mean((stems - truth)[frame] ** 2, axis=(2, 3))
+        levels.append(10.0 * np.log10(error / power + 10.0 ** (FLOOR / 10.0)))
+    assert loss == pytest.approx(np.mean(levels), abs=1e-6)
+    for index in [(0, 0, 0, 0), (0, 1, 1, 7), (0, 1, 0, 30), (1, 2, 1, 49)]:
         step = np.zeros_like(stems)
         step[index] = 1e-6
-        above, below = (waveform_loss(stems + h, truth)[0] for h in (step, -step))
+        above, below = (waveform_loss(stems + h, truth, least)[0] for h in (step, -step))
         assert gradient[index] == pytest.approx((above - below) / 2e-6, rel=1e-5)
 
 
