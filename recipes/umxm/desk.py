@@ -1,9 +1,7 @@
 """The mixing desk: who gives way to whom, how loud each stem is, and the master.
 
-Stems of finished productions overlap less than what musicians play. With the ratios of their true
-magnitudes as masks, the stems of MUSDB18's test songs come out at 9.4 dB for vocals, 8.5 for drums,
-7.1 for bass and 7.9 for other (`oracle` has more on this). Songs that were only balanced came out
-at 7.0, 8.2, 5.7 and 7.1. Engineers clear the way: the bass goes down when the bass drum is struck,
+Stems of finished productions overlap less than what musicians play; `oracle` measures it, and
+README.md has the figures. Engineers clear the way: the bass goes down when the bass drum is struck,
 each of the two has its own bottom, what plays behind a voice is turned down where the voice is.
 """
 
@@ -22,12 +20,12 @@ from .plan import SAMPLE_RATE, STEMS, Plan
 # practices", AES 2014), in two finished productions vocals lay at -5.6 and -3.5, drums at -5.9 and
 # -2.4, other at -5.6 and -9.9, and the bass of one at -5.3.
 BALANCE = {"vocals": (-2.2, 1.5), "drums": (-6.2, 1.8), "bass": (-5.6, 1.8), "other": (-5.3, 2.0)}
-# LUFS that a mix before it is mastered has about.
+# LUFS that the balance counts from. Before it is mastered, a mix is some 1.5 LU louder.
 _MIX_LOUDNESS = -18.0
 _CEILING = 0.98
 # Samples over which a gain is worked out.
 _HOP = 64
-# How often the bass gives way to the bass drum, and by how many dB.
+# How often the bass gives way to the bass drum, and by how many dB: probability, least, most.
 _KEYED = {
     "electronic": (0.95, 5.0, 14.0),
     "hiphop": (0.85, 4.0, 12.0),
@@ -52,7 +50,7 @@ def mixed(stems: dict[str, np.ndarray], plan: Plan) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray [shape=(2, nb_timesteps)], float32
-        The stems as they are in the mix; their sum is the mixture, within full scale.
+        The stems as they are in the mix; their sum is the mixture. All are within full scale.
     """
     stems = _cleared(stems, plan)
     rng = plan.rng("mix")
@@ -67,31 +65,61 @@ def mixed(stems: dict[str, np.ndarray], plan: Plan) -> dict[str, np.ndarray]:
 
 
 def _cleared(stems: dict[str, np.ndarray], plan: Plan) -> dict[str, np.ndarray]:
-    """Clear the way for the bass drum and the voice."""
+    """Clear the way for the bass drum and the voice, in each song in its own way."""
     rng = plan.rng("desk")
     stems = dict(stems)
-    split, kick_below = float(rng.uniform(55.0, 95.0)), rng.random() < 0.6
-    share, least, most = _KEYED.get(plan.style, _KEYED_ELSEWHERE)
+    frequency, kick_below = float(rng.uniform(55.0, 95.0)), rng.random() < 0.6
     if rng.random() < 0.7:
-        depth = -float(rng.uniform(3.0, 9.0))
         upper, lower = ("bass", "drums") if kick_below else ("drums", "bass")
-        stems[upper] = effects.low_shelf(stems[upper], split, depth)
-        stems[lower] = effects.peak(stems[lower], 2.0 * split, 0.6 * depth, 0.9)
+        stems[upper], stems[lower] = split_bottom(
+            stems[upper], stems[lower], frequency, float(rng.uniform(3.0, 9.0))
+        )
     # Drums sound boxy there, and everything else has its middle there.
-    boxy, cut = float(rng.uniform(220.0, 450.0)), -float(rng.uniform(1.0, 8.0))
-    stems["drums"] = effects.peak(stems["drums"], boxy, cut, 0.7)
+    boxy, cut = float(rng.uniform(220.0, 450.0)), float(rng.uniform(1.0, 8.0))
+    stems["drums"] = effects.peak(stems["drums"], boxy, -cut, 0.7)
+    share, least, most = _KEYED.get(plan.style, _KEYED_ELSEWHERE)
     if rng.random() < share:
         depth, release = float(rng.uniform(least, most)), float(rng.uniform(0.06, 0.2))
         stems["bass"] = stems["bass"] * bass_drum_gain(stems["drums"], depth, release)
     if rng.random() < 0.8:
         gain = voice_gain(stems["vocals"], float(rng.uniform(1.0, 7.0)))
-        band = effects.lowpass(effects.highpass(stems["other"], _SPEECH[0], 1), _SPEECH[1], 1)
-        stems["other"] = stems["other"] - (np.float32(1.0) - gain) * band
+        stems["other"] = turned_down(stems["other"], gain)
     return stems
 
 
+def split_bottom(
+    upper: np.ndarray, lower: np.ndarray, frequency: float, depth: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give what is under a frequency to one of two stems, and the octave above to the other.
+
+    Parameters
+    ----------
+    upper, lower : ndarray [shape=(2, nb_timesteps)], float32
+        The stem whose bottom goes, and the one that gives way above it.
+    frequency : float
+        Hz.
+    depth : float
+        dB by which the bottom goes; above it is less.
+
+    Returns
+    -------
+    tuple of ndarray
+        Both, in this order.
+    """
+    return (
+        effects.low_shelf(upper, frequency, -depth),
+        effects.peak(lower, 2.0 * frequency, -0.6 * depth, 0.9),
+    )
+
+
+def turned_down(audio: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    """Audio whose speech band, and not the rest, has a gain [shape=(nb_timesteps,)]."""
+    band = effects.lowpass(effects.highpass(audio, _SPEECH[0], 1), _SPEECH[1], 1)
+    return audio - (np.float32(1.0) - gain) * band
+
+
 def bass_drum_gain(drums: np.ndarray, depth: float, release: float) -> np.ndarray:
-    """Gain that falls with each stroke of the bass drum, as a compressor keyed by it has.
+    """Gain that falls with the strokes of the bass drum, as a compressor keyed by it has.
 
     Parameters
     ----------
@@ -105,8 +133,12 @@ def bass_drum_gain(drums: np.ndarray, depth: float, release: float) -> np.ndarra
     Returns
     -------
     ndarray [shape=(nb_timesteps,)], float32
+
+    Notes
+    -----
+    What is loudest under 100 Hz is taken for the bass drum, even if it is another drum.
     """
-    envelope = _envelope(effects.lowpass(drums, 100.0))
+    envelope = effects.envelope(effects.lowpass(drums, 100.0), _HOP)
     loudest = float(np.percentile(envelope, 99.5))
     # From 14 dB under the loudest strokes on, all of it from 4 dB under them.
     amount = _amount(envelope, loudest, -14.0, -4.0)
@@ -115,19 +147,24 @@ def bass_drum_gain(drums: np.ndarray, depth: float, release: float) -> np.ndarra
 
 
 def voice_gain(vocals: np.ndarray, depth: float) -> np.ndarray:
-    """Gain that is lower while somebody sings, by `depth` dB; like `bass_drum_gain`."""
-    envelope = ndimage.uniform_filter1d(_envelope(vocals), 35)
+    """Gain that is lower while somebody sings.
+
+    Parameters
+    ----------
+    vocals : ndarray [shape=(nb_channels, nb_timesteps)], float32
+        Voices, at any level.
+    depth : float
+        dB.
+
+    Returns
+    -------
+    ndarray [shape=(nb_timesteps,)], float32
+    """
+    envelope = ndimage.uniform_filter1d(effects.envelope(vocals, _HOP), 35)
+    # Peaks of 18 dB under what the loud parts have as root mean square are a whisper.
     amount = _amount(envelope, effects.rms(vocals), -18.0, -6.0)
     amount = _released(ndimage.maximum_filter1d(amount, 21), 0.25)
     return _gain(ndimage.uniform_filter1d(amount, 41), depth, vocals.shape[-1])
-
-
-def _envelope(audio: np.ndarray) -> np.ndarray:
-    """Largest sample of each hop."""
-    count = -(-audio.shape[-1] // _HOP)
-    padded = np.zeros(count * _HOP, np.float32)
-    padded[: audio.shape[-1]] = np.max(np.abs(audio), axis=0)
-    return padded.reshape(count, _HOP).max(axis=1)
 
 
 def _amount(envelope: np.ndarray, reference: float, begin: float, full: float) -> np.ndarray:
@@ -151,18 +188,17 @@ def _released(amount: np.ndarray, release: float) -> np.ndarray:
 def _gain(amount: np.ndarray, depth: float, nb_timesteps: int) -> np.ndarray:
     """Gain for each sample of an amount for each hop."""
     gain = np.repeat((10.0 ** (-depth * amount / 20.0)).astype(np.float32), _HOP)
-    smooth = ndimage.uniform_filter1d(gain, 2 * _HOP + 1, mode="nearest")
-    return smooth[:nb_timesteps].astype(np.float32)
+    return ndimage.uniform_filter1d(gain, 2 * _HOP + 1, mode="nearest")[:nb_timesteps]
 
 
 def _mastered(stems: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Make the sum loud. The gain over time is that of the mix, and is given to all stems."""
     mixture = np.sum(list(stems.values()), axis=0)
-    loudness = effects.rms(mixture)
-    if loudness < 1e-6:
+    level = effects.rms(mixture)
+    if level < 1e-6:
         return stems
     # From untouched demos to loud masters.
-    gain = effects.decibels(rng.uniform(-22.0, -10.0)) / loudness
+    gain = effects.decibels(rng.uniform(-22.0, -10.0)) / level
     gain_over_time = effects.limit(mixture * np.float32(gain), _CEILING) * np.float32(gain)
     stems = {name: audio * gain_over_time for name, audio in stems.items()}
     peak = max(float(np.abs(audio).max()) for audio in stems.values())

@@ -134,6 +134,14 @@ def random_eq(audio: np.ndarray, rng: np.random.Generator, depth: float = 5.0) -
     return filtered(audio, np.concatenate(sections))
 
 
+def envelope(audio: np.ndarray, hop: int) -> np.ndarray:
+    """Largest magnitude of each `hop` samples in any channel, shape ``(nb_hops,)``."""
+    count = -(-audio.shape[-1] // hop)
+    padded = np.zeros(count * hop, np.float32)
+    padded[: audio.shape[-1]] = np.max(np.abs(audio), axis=0)
+    return padded.reshape(count, hop).max(axis=1)
+
+
 def compress(
     audio: np.ndarray,
     threshold: float = -24.0,
@@ -150,10 +158,7 @@ def compress(
         dB relative to the loud parts' root mean square plus 12 dB, so that it acts on any input.
     """
     hop = 64
-    count = -(-audio.shape[-1] // hop)
-    padded = np.zeros(count * hop, np.float32)
-    padded[: audio.shape[-1]] = np.max(np.abs(audio), axis=0)
-    level = 20.0 * np.log10(padded.reshape(count, hop).max(axis=1) + 1e-7)
+    level = 20.0 * np.log10(envelope(audio, hop) + 1e-7)
     level -= 20.0 * np.log10(rms(audio) + 1e-7) + 12.0
     over = np.maximum(level - threshold, 0.0) * (1.0 - 1.0 / ratio)
     # Attack: the largest reduction soon to come, smoothed; release: one pole.
@@ -302,13 +307,10 @@ def respeed(audio: np.ndarray, factor: float) -> np.ndarray:
 def limit(audio: np.ndarray, ceiling: float = 0.98) -> np.ndarray:
     """Gain of a look-ahead limiter, shape ``(nb_timesteps,)``: multiply mix *and* stems by it."""
     hop = 64
-    count = -(-audio.shape[-1] // hop)
-    padded = np.zeros(count * hop, np.float32)
-    padded[: audio.shape[-1]] = np.max(np.abs(audio), axis=0)
-    need = np.minimum(1.0, ceiling / (padded.reshape(count, hop).max(axis=1) + 1e-9))
+    need = np.minimum(1.0, ceiling / (envelope(audio, hop) + 1e-9))
     need = ndimage.minimum_filter1d(need, 5)
     back = np.exp(-hop / (SAMPLE_RATE * 0.08))
-    gain, out = 1.0, np.empty(count)
+    gain, out = 1.0, np.empty(len(need))
     for index, value in enumerate(need):
         gain = min(value, 1.0 - (1.0 - gain) * back)
         out[index] = gain

@@ -34,13 +34,16 @@ from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
 from umx_np.training.records import source_commit
 from umx_np.weights import ModelBundle, TargetWeights, save_folder
 
-from .plan import STEMS
+from .plan import SAMPLE_RATE, STEMS
 from .train import AUGMENTATIONS, COHERENT_SHARE, MIX_LEVEL, SPEED
 
 # Errors this far below the mixture hardly count any more, in dB.
 FLOOR = -25.0
+# Seconds in which the mixture is that far under its excerpt, in dB, do not count: what rings into
+# silence is no error to learn from.
+SILENT = -60.0
 # Samples of the loss's frames, at least: a second, as museval has it.
-FRAME = 44_100
+FRAME = SAMPLE_RATE
 # Mean square that keeps silent excerpts from being divided by zero.
 _SILENCE = 1e-12
 _MAX_NORM = 1.0
@@ -166,16 +169,16 @@ class Stems(UnmixDataset):
         return [track.folder.name for track in self._varied.tracks]
 
 
-def waveform_loss(stems: Any, truth: Any, least: int = FRAME) -> tuple[Any, Any]:
-    """Error of stems relative to their mixture, in dB, on average over stems and frames.
+def waveform_loss(stems: Any, truth: Any, min_frame: int) -> tuple[Any, Any]:
+    """Error of stems relative to their mixture, in dB, averaged over stems, excerpts and frames.
 
     Parameters
     ----------
     stems, truth : ndarray [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]
         Estimates and what they should be; of NumPy, or of CuPy.
-    least : int
-        Samples that a frame has at least, if there are as many. Frames are of the same length, and
-        there are as many as that allows.
+    min_frame : int
+        Samples that a frame has at least. The excerpts are divided into as many equal frames as
+        that allows; if they are of a length that cannot be divided so, frames are longer.
 
     Returns
     -------
@@ -186,14 +189,17 @@ def waveform_loss(stems: Any, truth: Any, least: int = FRAME) -> tuple[Any, Any]
         Its gradient with respect to `stems`.
     """
     length = stems.shape[3]
-    count = next(k for k in range(max(1, length // least), 0, -1) if length % k == 0)
+    count = next(k for k in range(max(1, length // min_frame), 0, -1) if length % k == 0)
     error = stems - truth
     framed = error.reshape(*error.shape[:3], count, -1)
     power = _mean_squares(truth.sum(axis=1).reshape(len(truth), -1, count, length // count))
-    relative = _mean_squares(framed) + 10.0 ** (FLOOR / 10.0) * power[:, None] + _SILENCE
+    counted = power >= 10.0 ** (SILENT / 10.0) * power.mean(axis=1, keepdims=True)
+    weight = (counted / (counted.sum() * stems.shape[1]))[:, None]
+    power = power[:, None]
+    relative = _mean_squares(framed) + 10.0 ** (FLOOR / 10.0) * power + _SILENCE
+    loss = (weight * 10.0 * np.log10(relative / (power + _SILENCE))).sum()
     size = framed.shape[2] * framed.shape[4]
-    scale = 20.0 / math.log(10.0) / (size * relative.size) / relative
-    loss = (10.0 * np.log10(relative / (power[:, None] + _SILENCE))).mean()
+    scale = 20.0 / math.log(10.0) / size * weight / relative
     framed *= scale[:, :, None, :, None].astype(error.dtype)
     return loss, framed.reshape(error.shape)
 
@@ -254,6 +260,7 @@ class Run:
             "mixing": [list(AUGMENTATIONS), COHERENT_SHARE, list(MIX_LEVEL), list(SPEED)],
             "as_mixed_share": AS_MIXED_SHARE,
             "floor": FLOOR,
+            "silent": SILENT,
             "frame": FRAME,
         }
         self._loader = Loader(
@@ -296,7 +303,7 @@ class Run:
         estimates, cache = self.separator.forward(
             truth.sum(axis=1), training=not self.settings.frozen_norms, rng=rng
         )
-        loss, d_estimates = waveform_loss(estimates, truth)
+        loss, d_estimates = waveform_loss(estimates, truth, FRAME)
         norms: dict[str, Any] = {}
         for name, gradients in self.separator.backward(d_estimates, cache).items():
             if isinstance(gradients, FlatTensors):

@@ -41,14 +41,15 @@ def bundle():
 
 
 @pytest.mark.parametrize(
-    ("least", "expected"), [(1000, [50]), (50, [50]), (26, [50]), (25, [25] * 2), (9, [10] * 5)]
+    ("min_frame", "expected"),
+    [(1000, [50]), (50, [50]), (26, [50]), (25, [25] * 2), (16, [25] * 2), (7, [10] * 5)],
 )
-def test_loss_against_finite_differences(least, expected):
+def test_loss_against_finite_differences(min_frame, expected):
     rng = np.random.default_rng(0)
     truth = rng.standard_normal((2, 3, 2, 50))
     truth[0, 1] = 0.0
     stems = truth + 0.3 * rng.standard_normal(truth.shape)
-    loss, gradient = waveform_loss(stems, truth, least)
+    loss, gradient = waveform_loss(stems, truth, min_frame)
     ends = np.cumsum(expected)
     assert ends[-1] == 50
     levels = []
@@ -61,14 +62,42 @@ def test_loss_against_finite_differences(least, expected):
     for index in [(0, 0, 0, 0), (0, 1, 1, 7), (0, 1, 0, 30), (1, 2, 1, 49)]:
         step = np.zeros_like(stems)
         step[index] = 1e-6
-        above, below = (waveform_loss(stems + h, truth, least)[0] for h in (step, -step))
+        above, below = (waveform_loss(stems + h, truth, min_frame)[0] for h in (step, -step))
         assert gradient[index] == pytest.approx((above - below) / 2e-6, rel=1e-5)
+
+
+def test_loss_in_single_precision():
+    rng = np.random.default_rng(1)
+    truth = rng.standard_normal((3, 4, 2, 60))
+    stems = truth + 0.1 * rng.standard_normal(truth.shape)
+    expected, exact = waveform_loss(stems, truth, 20)
+    loss, gradient = waveform_loss(stems.astype(np.float32), truth.astype(np.float32), 20)
+    assert loss == pytest.approx(expected, abs=1e-5)
+    assert gradient.dtype == np.float32
+    np.testing.assert_allclose(gradient, exact, rtol=1e-4, atol=1e-5 * np.abs(exact).max())
+
+
+def test_what_rings_into_a_silent_second_does_not_count():
+    rng = np.random.default_rng(2)
+    truth = rng.standard_normal((2, 4, 2, 60))
+    truth[0, ..., 20:40] = 1e-5 * truth[0, ..., 20:40]
+    stems = truth + 0.1 * rng.standard_normal(truth.shape)
+    loss, gradient = waveform_loss(stems, truth, 20)
+    assert not gradient[0, ..., 20:40].any()
+    parts = [
+        waveform_loss(
+            stems[sample, ..., k : k + 20][None], truth[sample, ..., k : k + 20][None], 20
+        )
+        for sample, k in ((0, 0), (0, 40), (1, 0), (1, 20), (1, 40))
+    ]
+    assert loss == pytest.approx(np.mean([part for part, _ in parts]))
+    np.testing.assert_allclose(gradient[0, ..., 40:], parts[1][1][0] / 5.0)
 
 
 def test_silence_and_perfection_have_no_gradient():
     truth = np.zeros((2, 4, 2, 50), np.float32)
     truth[1] = 0.1
-    loss, gradient = waveform_loss(truth, truth)
+    loss, gradient = waveform_loss(truth, truth, 25)
     assert np.isfinite(loss)
     assert gradient.dtype == np.float32
     assert not gradient.any()
@@ -128,7 +157,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(songs, bundle, tmp_path
         Run(other, songs, SETTINGS).resume(first.state())
 
 
-def test_frozen_norms_train_what_separates(songs, bundle):
+def test_frozen_norms_train_what_separates(songs, bundle, monkeypatch):
+    monkeypatch.setattr(joint, "FRAME", 4410)  # four frames in an excerpt
     run = Run(bundle, songs, replace(SETTINGS, steps=20, batch_size=3, lr=1e-2, frozen_norms=True))
     before = {name: net.state_dict() for name, net in run.separator.networks.items()}
     # Nothing is dropped: the loss is that of the separator itself.
@@ -136,7 +166,7 @@ def test_frozen_norms_train_what_separates(songs, bundle):
     truth = stacked.reshape(3, len(STEMS), 2, -1)
     separated = run.separator.separator(device="cpu")(truth.sum(axis=1))
     losses = list(run.train())
-    assert losses[0] == pytest.approx(waveform_loss(separated, truth)[0], abs=1e-3)
+    assert losses[0] == pytest.approx(waveform_loss(separated, truth, 4410)[0], abs=1e-3)
     assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 1.0
     for name, network in run.separator.networks.items():
         for key, array in network.state_dict().items():
@@ -219,6 +249,7 @@ def test_on_a_graphics_card(songs, bundle, monkeypatch, tmp_path):
     from gpu.training_helpers import backend_on
 
     backend_on(emulated(), monkeypatch)
+    monkeypatch.setattr(joint, "FRAME", 4410)
     settings = replace(SETTINGS, steps=3, frozen_norms=True)
     expected = list(Run(bundle, songs, settings).train())
     card = Run(bundle, songs, replace(settings, device="cuda", workers=0))

@@ -33,16 +33,16 @@ def test_what_does_not_overlap_comes_out_whole():
         assert _error(estimate, stems[name]) < -60.0
 
 
-def test_what_is_alike_is_shared():
+def test_what_is_alike_is_shared_by_magnitude():
     noise = np.random.default_rng(0).standard_normal((2, SAMPLE_RATE)).astype(np.float32)
-    estimates = oracle.masked({"vocals": noise, "drums": -noise, "bass": noise, "other": 0 * noise})
-    # Three of the same loudness, one of which cancels another.
-    np.testing.assert_allclose(estimates["vocals"], noise / 3.0, atol=1e-5)
-    np.testing.assert_allclose(estimates["drums"], noise / 3.0, atol=1e-5)
-    assert not estimates["other"].any()
+    stems = {"vocals": noise, "drums": -0.25 * noise, "bass": 0.75 * noise, "other": 0.0 * noise}
+    estimates = oracle.masked(stems)
+    mixture = 1.5 * noise
+    for name, share in (("vocals", 0.5), ("drums", 0.125), ("bass", 0.375), ("other", 0.0)):
+        np.testing.assert_allclose(estimates[name], share * mixture, atol=1e-5)
 
 
-@pytest.mark.parametrize("nb_timesteps", [2048, 2049, 5000, 44_100])
+@pytest.mark.parametrize("nb_timesteps", [1, 500, 2047, 2048, 2049, 5000, 44_100])
 def test_estimates_add_up_to_the_mixture(nb_timesteps):
     rng = np.random.default_rng(nb_timesteps)
     stems = {n: rng.standard_normal((2, nb_timesteps)).astype(np.float32) for n in STEMS}
@@ -57,23 +57,42 @@ def test_silence_gives_silence():
 
 
 def test_command(tmp_path):
-    stems = _tones()
+    stems, estimates = _tones(), tmp_path / "estimates"
+    arguments = [str(tmp_path / "songs"), "--out", str(estimates)]
     write_song(tmp_path / "songs" / "00007", stems)
-    oracle.main([str(tmp_path / "songs"), "--out", str(tmp_path / "estimates")])
+    # What a killed renderer leaves behind is no song.
+    write_song(tmp_path / "songs" / ".00008.123", stems)
+    oracle.main(arguments)
+    assert [folder.name for folder in estimates.iterdir()] == ["00007"]
     for name in STEMS:
-        file = tmp_path / "estimates" / "00007" / f"{name}.wav"
+        file = estimates / "00007" / f"{name}.wav"
         audio, rate = soundfile.read(file, dtype="float32")
         assert rate == SAMPLE_RATE
         assert soundfile.info(file).subtype == "FLOAT"
         assert _error(audio.T, stems[name]) < -60.0
+    # Given again, it goes on.
+    before = (estimates / "00007" / "bass.wav").stat().st_mtime_ns
+    write_song(tmp_path / "songs" / "00009", stems)
+    oracle.main(arguments)
+    assert (estimates / "00007" / "bass.wav").stat().st_mtime_ns == before
+    assert (estimates / "00009" / "bass.wav").exists()
 
 
-@pytest.mark.parametrize("fault", ["no songs", "estimates"])
-def test_command_refuses(tmp_path, capsys, fault):
-    (tmp_path / "songs").mkdir()
-    if fault == "estimates":
-        write_song(tmp_path / "songs" / "00007", _tones())
-        (tmp_path / "estimates").mkdir()
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("no songs", "no song with"), ("no drums", "drums.wav"), ("rate", "rate=22050")],
+)
+def test_command_refuses(tmp_path, capsys, fault, message):
+    songs = tmp_path / "songs"
+    if fault == "no songs":
+        songs.mkdir()
+    else:
+        write_song(songs / "00007", _tones())
+        drums = songs / "00007" / "drums.wav"
+        drums.unlink()
+        if fault == "rate":
+            soundfile.write(drums, np.zeros((100, 2)), 22_050)
     with pytest.raises(SystemExit):
-        oracle.main([str(tmp_path / "songs"), "--out", str(tmp_path / "estimates")])
-    assert {"no songs": "no song with", "estimates": "new folder"}[fault] in capsys.readouterr().err
+        oracle.main([str(songs), "--out", str(tmp_path / "estimates")])
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "estimates" / "00007").exists()
