@@ -23,8 +23,6 @@ BALANCE = {"vocals": (-2.2, 1.5), "drums": (-6.2, 1.8), "bass": (-5.6, 1.8), "ot
 # LUFS that the balance counts from. Before it is mastered, a mix is some 1.5 LU louder.
 _MIX_LOUDNESS = -18.0
 _CEILING = 0.98
-# Samples over which a gain is worked out.
-_HOP = 64
 # How often the bass gives way to the bass drum, and by how many dB: probability, least, most.
 _KEYED = {
     "electronic": (0.95, 5.0, 14.0),
@@ -138,7 +136,7 @@ def bass_drum_gain(drums: np.ndarray, depth: float, release: float) -> np.ndarra
     -----
     What is loudest under 100 Hz is taken for the bass drum, even if it is another drum.
     """
-    envelope = effects.envelope(effects.lowpass(drums, 100.0), _HOP)
+    envelope = effects.envelope(effects.lowpass(drums, 100.0))
     loudest = float(np.percentile(envelope, 99.5))
     # From 14 dB under the loudest strokes on, all of it from 4 dB under them.
     amount = _amount(envelope, loudest, -14.0, -4.0)
@@ -160,7 +158,7 @@ def voice_gain(vocals: np.ndarray, depth: float) -> np.ndarray:
     -------
     ndarray [shape=(nb_timesteps,)], float32
     """
-    envelope = ndimage.uniform_filter1d(effects.envelope(vocals, _HOP), 35)
+    envelope = ndimage.uniform_filter1d(effects.envelope(vocals), 35)
     # Peaks of 18 dB under what the loud parts have as root mean square are a whisper.
     amount = _amount(envelope, effects.rms(vocals), -18.0, -6.0)
     amount = _released(ndimage.maximum_filter1d(amount, 21), 0.25)
@@ -177,7 +175,7 @@ def _amount(envelope: np.ndarray, reference: float, begin: float, full: float) -
 
 def _released(amount: np.ndarray, release: float) -> np.ndarray:
     """Let each peak fall off exponentially."""
-    step = float(np.exp(-_HOP / (SAMPLE_RATE * release)))
+    step = float(np.exp(-effects.HOP / (SAMPLE_RATE * release)))
     out, held = np.empty_like(amount), 0.0
     for index, value in enumerate(amount):
         held = max(float(value), held * step)
@@ -187,8 +185,8 @@ def _released(amount: np.ndarray, release: float) -> np.ndarray:
 
 def _gain(amount: np.ndarray, depth: float, nb_timesteps: int) -> np.ndarray:
     """Gain for each sample of an amount for each hop."""
-    gain = np.repeat((10.0 ** (-depth * amount / 20.0)).astype(np.float32), _HOP)
-    return ndimage.uniform_filter1d(gain, 2 * _HOP + 1, mode="nearest")[:nb_timesteps]
+    gains = (10.0 ** (-depth * amount / 20.0)).astype(np.float32)
+    return effects.gain_over_time(gains, nb_timesteps)
 
 
 def _mastered(stems: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -14,6 +14,9 @@ from scipy import ndimage, signal
 
 from .plan import SAMPLE_RATE
 
+# Samples over which a gain that moves is worked out.
+HOP = 64
+
 
 def decibels(level: float) -> float:
     """Factor of a level in dB."""
@@ -134,12 +137,18 @@ def random_eq(audio: np.ndarray, rng: np.random.Generator, depth: float = 5.0) -
     return filtered(audio, np.concatenate(sections))
 
 
-def envelope(audio: np.ndarray, hop: int) -> np.ndarray:
-    """Largest magnitude of each `hop` samples in any channel, shape ``(nb_hops,)``."""
-    count = -(-audio.shape[-1] // hop)
-    padded = np.zeros(count * hop, np.float32)
+def envelope(audio: np.ndarray) -> np.ndarray:
+    """Largest magnitude of each `HOP` samples in any channel, shape ``(nb_hops,)``."""
+    count = -(-audio.shape[-1] // HOP)
+    padded = np.zeros(count * HOP, np.float32)
     padded[: audio.shape[-1]] = np.max(np.abs(audio), axis=0)
-    return padded.reshape(count, hop).max(axis=1)
+    return padded.reshape(count, HOP).max(axis=1)
+
+
+def gain_over_time(gains: np.ndarray, nb_timesteps: int) -> np.ndarray:
+    """Gain for each sample, without steps, of one for each `HOP` samples."""
+    gain = np.repeat(gains, HOP)
+    return ndimage.uniform_filter1d(gain, 2 * HOP + 1, mode="nearest")[:nb_timesteps]
 
 
 def compress(
@@ -157,17 +166,16 @@ def compress(
     threshold : float
         dB relative to the loud parts' root mean square plus 12 dB, so that it acts on any input.
     """
-    hop = 64
-    level = 20.0 * np.log10(envelope(audio, hop) + 1e-7)
+    level = 20.0 * np.log10(envelope(audio) + 1e-7)
     level -= 20.0 * np.log10(rms(audio) + 1e-7) + 12.0
     over = np.maximum(level - threshold, 0.0) * (1.0 - 1.0 / ratio)
     # Attack: the largest reduction soon to come, smoothed; release: one pole.
-    step = np.exp(-hop / (SAMPLE_RATE * release))
+    step = np.exp(-HOP / (SAMPLE_RATE * release))
     reduction = signal.lfilter([1.0 - step], [1.0, -step], over)
-    ahead = max(1, int(attack * SAMPLE_RATE / hop))
+    ahead = max(1, int(attack * SAMPLE_RATE / HOP))
     reduction = np.maximum(reduction, ndimage.uniform_filter1d(over, 2 * ahead + 1) * 0.7)
-    gain = np.repeat((10.0 ** (-reduction / 20.0)).astype(np.float32), hop)[: audio.shape[-1]]
-    gain = ndimage.uniform_filter1d(gain, 2 * hop + 1, mode="nearest")
+    gain = np.repeat((10.0 ** (-reduction / 20.0)).astype(np.float32), HOP)[: audio.shape[-1]]
+    gain = ndimage.uniform_filter1d(gain, 2 * HOP + 1, mode="nearest")
     squeezed = audio * gain
     return squeezed * np.float32(rms(audio) / (rms(squeezed) + 1e-9)) if makeup else squeezed
 
@@ -306,16 +314,14 @@ def respeed(audio: np.ndarray, factor: float) -> np.ndarray:
 
 def limit(audio: np.ndarray, ceiling: float = 0.98) -> np.ndarray:
     """Gain of a look-ahead limiter, shape ``(nb_timesteps,)``: multiply mix *and* stems by it."""
-    hop = 64
-    need = np.minimum(1.0, ceiling / (envelope(audio, hop) + 1e-9))
+    need = np.minimum(1.0, ceiling / (envelope(audio) + 1e-9))
     need = ndimage.minimum_filter1d(need, 5)
-    back = np.exp(-hop / (SAMPLE_RATE * 0.08))
+    back = np.exp(-HOP / (SAMPLE_RATE * 0.08))
     gain, out = 1.0, np.empty(len(need))
     for index, value in enumerate(need):
         gain = min(value, 1.0 - (1.0 - gain) * back)
         out[index] = gain
-    smooth = ndimage.uniform_filter1d(np.repeat(out, hop), 2 * hop + 1, mode="nearest")
-    return smooth[: audio.shape[-1]].astype(np.float32)
+    return gain_over_time(out, audio.shape[-1]).astype(np.float32)
 
 
 def place(stem: np.ndarray, audio: np.ndarray, seconds: float, gain: float = 1.0) -> None:

@@ -40,7 +40,7 @@ def render_song(plan: Plan, library: Library) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray [shape=(2, nb_timesteps)], float32
-        The stems as they are in the mix; their sum is the mixture. All are within full scale.
+        As `desk.mixed` makes them.
     """
     stems = {}
     for name in STEMS:
