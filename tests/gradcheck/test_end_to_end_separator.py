@@ -7,6 +7,7 @@ import pytest
 from helpers import signals
 from helpers.asserts import assert_close, assert_finite
 from helpers.upstream import options_id
+from threadpoolctl import threadpool_info, threadpool_limits
 from tolerances import TOL
 
 from umx_np.config import ModelConfig, SeparatorConfig
@@ -304,6 +305,66 @@ def test_windows_that_are_filtered_together_are_found(monkeypatch):
     key = "fc1.weight"
     difference = np.linalg.norm(wrong["rest"][key] - right["rest"][key])
     assert difference > 1e-3 * np.linalg.norm(right["rest"][key])
+
+
+# -- Networks side by side -----------------------------------------------------------------------
+
+
+def results_of(separator):
+    audio = audio_for().astype(np.float32)
+    stems, cache = separator.forward(audio, rng=np.random.default_rng(5))
+    found = {"stems": stems}
+    for target, gradients in separator.backward(stems, cache).items():
+        found |= {f"{target} {name}": value for name, value in gradients.items()}
+        found |= {f"{target} {n}": v for n, v in separator.networks[target].buffers.items()}
+    return found
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_networks_side_by_side_compute_what_they_do_in_turn(dropout):
+    options = {"backend": "numba", "dtype": np.float32, "dropout": dropout}
+    bundle = random_bundle_of(
+        ModelConfig(nb_bins=33, hidden_size=8, nb_layers=2), ("a", "b", "c", "d"), seed=110
+    )
+    in_turn = trainable(bundle, threads=1, **options)
+    desired = results_of(in_turn)
+    assert all(np.isfinite(value).all() for value in desired.values())
+    for threads in (2, 3, 4):
+        separator = trainable(bundle, threads=threads, **options)
+        assert separator._side_by_side == threads
+        assert [net.threads for net in separator.networks.values()] == [1] * 4
+        actual = results_of(separator)
+        assert actual.keys() == desired.keys()
+        for name, value in desired.items():
+            np.testing.assert_array_equal(actual[name], value, err_msg=name)
+
+
+def test_more_threads_than_networks_share_each_of_them():
+    separator = trainable(STEREO, backend="numba", dtype=np.float32, threads=3)
+    assert separator._side_by_side == 1
+    assert [net.threads for net in separator.networks.values()] == [3, 3]
+
+
+def test_networks_on_several_threads_are_not_run_side_by_side():
+    """They use the pool that would run them, and would wait for each other for ever."""
+    networks = {
+        name: TrainableNetwork(weights.config, weights.state, threads=2)
+        for name, weights in STEREO.targets.items()
+    }
+    separator = WaveformSeparator(networks, SeparatorConfig(n_fft=64, n_hop=16), threads=2)
+    assert separator._side_by_side == 1
+
+
+def test_blas_has_its_threads_back_afterwards():
+    def blas_threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    separator = trainable(STEREO, backend="numba", dtype=np.float32, threads=2)
+    with threadpool_limits(2, "blas"):
+        before = blas_threads()
+        for _ in range(5):
+            results_of(separator)
+            assert blas_threads() == before
 
 
 # -- Arguments -----------------------------------------------------------------------------------

@@ -80,6 +80,8 @@ class TrainableNetwork:
         place.
     buffers : dict of str to ndarray
         Running statistics of the batch norms.
+    threads : int
+        Threads of ours to compute on; 1 for ``reference``, whose products BLAS may divide.
 
     Examples
     --------
@@ -120,8 +122,10 @@ class TrainableNetwork:
             if amp or tf32:
                 raise ConfigError(f"amp={amp}, tf32={tf32}: backend='reference' has neither")
             self._engine = ReferenceEngine(config)
+            self.threads = 1
         else:
             engines = get_training_backend(backend, threads)
+            self.threads = engines.threads
             self._engine = engines.engine(config, self.dtype, amp=amp, tf32=tf32)
             self._memory = engines.memory
         counts = {n: np.array(v) for n, v in checked.items() if n.endswith(_COUNT)}

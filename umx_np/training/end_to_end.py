@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
+import threadpoolctl
 
 from ..backends import get_backend
+from ..backends._pool import parallel_map, resolve_threads
 from ..backends.base import Backend
 from ..backends.training import cuda_index, get_training_backend
 from ..config import SeparatorConfig
@@ -49,7 +51,8 @@ class WaveformSeparator:
         STFT and filter. The transforms are computed with the FFT for both filterbanks, which differ
         by rounding errors only.
     threads : int or None
-        Threads for transforms and filter; None means all cores.
+        Threads for transforms and filter; None means all cores. Networks that compute on one thread
+        each are run side by side on as many.
 
     Attributes
     ----------
@@ -116,6 +119,9 @@ class WaveformSeparator:
                     f"{first.backend!r}; all must compute in the same place"
                 )
         self._chain = _chain(config, first, len(self.networks), threads)
+        alone = all(n.backend == "numba" and n.threads == 1 for n in self.networks.values())
+        self._side_by_side = resolve_threads(threads) if alone else 1
+        self._pools = threadpoolctl.ThreadpoolController().select(user_api="blas")
 
     @classmethod
     def from_bundle(
@@ -138,7 +144,8 @@ class WaveformSeparator:
         niter, softmask, residual, wiener_win_len
             As for `umx_np.Separator`.
         threads : int or None
-            Threads for everything; None means all cores.
+            Threads for everything; None means all cores. If there are no more of them than
+            networks, each network has one: they need not wait for each other at every product.
         **options
             For every `TrainableNetwork`: backend, dtype, dropout.
         """
@@ -152,8 +159,11 @@ class WaveformSeparator:
             residual=residual,
             wiener_win_len=wiener_win_len,
         )
+        one_each = resolve_threads(threads) <= len(bundle.targets)
         networks = {
-            name: TrainableNetwork(weights.config, weights.state, threads=threads, **options)
+            name: TrainableNetwork(
+                weights.config, weights.state, threads=1 if one_each else threads, **options
+            )
             for name, weights in bundle.targets.items()
         }
         return cls(networks, config, threads=threads)
@@ -181,7 +191,8 @@ class WaveformSeparator:
             Whether the networks normalise with the statistics of this batch and apply dropout.
             False computes the same as `umx_np.Separator`.
         rng : Generator or None
-            Source of the dropout masks; needed if there are any.
+            Source of the dropout masks; needed if there are any. It seeds a generator for each
+            network, whether they are run side by side or not.
         keep : bool
             False gives memory back early where no backward pass follows.
 
@@ -212,10 +223,11 @@ class WaveformSeparator:
             )
         with self._chain.computing(f"a batch of {len(x)}"):
             kept_audio, spectra, mags = self._chain.mixture(x)
-            results = [
-                network.forward(mags, training=training, rng=rng, keep=keep)
-                for network in self.networks.values()
-            ]
+            networks = list(self.networks.values())
+            rngs = [None] * len(networks) if rng is None else _spawn(rng, len(networks))
+            results = self._each_network(
+                lambda j: networks[j].forward(mags, training=training, rng=rngs[j], keep=keep)
+            )
             targets = [y for y, _ in results]
             stems, kept = self._chain.stems(spectra, targets, x.shape[-1])
         return stems, SeparatorCache(x.shape, kept_audio, targets, [c for _, c in results], kept)
@@ -246,10 +258,11 @@ class WaveformSeparator:
         with self._chain.computing(f"the gradients of a batch of {cache.shape[0]}"):
             d_stems = self._checked_gradient(d_stems, cache)
             d_targets = self._chain.backward(d_stems, cache.audio, cache.targets, cache.filter)
-            return {
-                name: network.backward(d_targets[j], cache.networks[j])
-                for j, (name, network) in enumerate(self.networks.items())
-            }
+            networks = list(self.networks.values())
+            gradients = self._each_network(
+                lambda j: networks[j].backward(d_targets[j], cache.networks[j])
+            )
+        return dict(zip(self.networks, gradients, strict=True))
 
     def audio_gradient(self, d_stems: np.ndarray, cache: SeparatorCache) -> np.ndarray:
         """Gradient of the mixtures, through the filter alone.
@@ -320,6 +333,15 @@ class WaveformSeparator:
         """Put an array where the networks compute, in their dtype; may return `array` itself."""
         return self._chain.asarray(array)
 
+    def _each_network(self, function: Callable[[int], Any]) -> list[Any]:
+        """Results of a function for the index of each network, side by side if that is faster."""
+        indices = range(len(self.networks))
+        if self._side_by_side == 1:
+            return [function(j) for j in indices]
+        # A network restores what BLAS was allowed before, and another one may still be computing.
+        with self._pools.limit(limits=1):
+            return parallel_map(self._side_by_side, function, indices)
+
     def _checked_gradient(self, d_stems: Any, cache: SeparatorCache) -> Any:
         """Gradient of the stems in the right place and dtype, if it has the right shape."""
         d_stems = self._chain.asarray(d_stems)
@@ -327,6 +349,12 @@ class WaveformSeparator:
         if d_stems.shape != wanted:
             raise ShapeError(f"d_stems has shape={d_stems.shape}; the stems have shape={wanted}")
         return d_stems
+
+
+def _spawn(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
+    """Generators that depend on the present state of another one only."""
+    seeds = rng.integers(0, 1 << 64, size=count, dtype=np.uint64)
+    return [np.random.default_rng(int(seed)) for seed in seeds]
 
 
 def _chain(
