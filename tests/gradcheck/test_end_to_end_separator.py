@@ -355,16 +355,29 @@ def test_networks_on_several_threads_are_not_run_side_by_side():
     assert separator._side_by_side == 1
 
 
-def test_blas_has_its_threads_back_afterwards():
+def test_blas_has_one_thread_before_any_network_begins(monkeypatch):
+    """A network gives BLAS back what it found: two of them could give and find in any order."""
+
     def blas_threads():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
+    found = []
+
+    def watched(forward):
+        def call(*arguments, **options):
+            found.extend(blas_threads())
+            return forward(*arguments, **options)
+
+        return call
+
     separator = trainable(STEREO, backend="numba", dtype=np.float32, threads=2)
+    for network in separator.networks.values():
+        monkeypatch.setattr(network, "forward", watched(network.forward))
     with threadpool_limits(2, "blas"):
         before = blas_threads()
-        for _ in range(5):
-            results_of(separator)
-            assert blas_threads() == before
+        results_of(separator)
+        assert blas_threads() == before
+    assert found and set(found) == {1}
 
 
 # -- Arguments -----------------------------------------------------------------------------------
