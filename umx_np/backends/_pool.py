@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
 from collections.abc import Callable, Iterable
@@ -37,6 +38,35 @@ def resolve_threads(threads: int | None) -> int:
     return available_cores() if threads is None else check_int("threads", threads, 1)
 
 
+def started_executor(threads: int, name: str) -> ThreadPoolExecutor:
+    """Executor whose threads all run already.
+
+    The handler of a signal may raise between any two steps of the main thread. An executor that
+    starts its threads there can be left with one that runs but that it does not know yet: nobody
+    ends it, and the program waits for it forever when it is left. In other threads no handlers
+    run. This one is started by a single call, and waited for by a single call, neither of which
+    can be left halfway; `threading.Thread.start` consists of many.
+    """
+    executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    # Nobody is idle before all are there, so that each task gets a thread of its own.
+    all_there = threading.Barrier(threads)
+    started = threading.Lock()
+    started.acquire()
+
+    def start() -> None:
+        try:
+            for _ in range(threads):
+                executor.submit(all_there.wait)
+        except RuntimeError:
+            all_there.abort()  # the program is being left
+        finally:
+            started.release()
+
+    _thread.start_new_thread(start, ())
+    started.acquire()
+    return executor
+
+
 def parallel_map(
     threads: int, function: Callable[[Item], Result], items: Iterable[Item]
 ) -> list[Result]:
@@ -50,7 +80,7 @@ def parallel_map(
         return [function(item) for item in items]
     with _lock:
         if threads not in _executors:
-            _executors[threads] = ThreadPoolExecutor(threads, thread_name_prefix="umx_np")
+            _executors[threads] = started_executor(threads, "umx_np")
         executor = _executors[threads]
     futures = [executor.submit(function, item) for item in items]
     try:

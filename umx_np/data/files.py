@@ -12,7 +12,6 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
+from ..backends._pool import started_executor
 from ..errors import AudioError, ConfigError
 from ..progress import Progress, reporting
 
@@ -115,7 +115,7 @@ class AudioFiles:
 
         with (
             reporting(progress, label=self._activity) as report,
-            ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as threads,
+            started_executor(min(os.cpu_count() or 1, 8), "umx-np-files") as threads,
         ):
             for done, _ in enumerate(threads.map(look, todo), start=1):
                 if report is not None:

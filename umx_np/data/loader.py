@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from ..backends._pool import started_executor
 from ..config import check_int
 from ..errors import ConfigError, ShapeError
 from ._processes import ProcessPool
@@ -158,7 +159,7 @@ class Loader:
             return make_batch(self.dataset, indices, self.seed, epoch, stop)
 
         remaining = iter(todo)
-        threads = ThreadPoolExecutor(self.workers, thread_name_prefix="umx-np-loader")
+        threads = started_executor(self.workers, "umx-np-loader")
         pending: deque[Future[Batch]] = deque()
         self._running[stop] = threads
         try:

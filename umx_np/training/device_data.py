@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ..backends._pool import started_executor
 from ..config import ModelConfig
 from ..data import DataError, Loader, item_rng
 from ..data.files import FULL_SCALE, Clip
@@ -135,7 +136,7 @@ class ResidentBatches:
         store = ClipStore(backend, shapes, dtype, full_scale)
         with (
             reporting(progress, label="data to the card") as report,
-            ThreadPoolExecutor(_DECODERS) as threads,
+            started_executor(_DECODERS, "umx-np-files") as threads,
         ):
             for start in range(0, len(clips), _DECODERS):
                 group = clips[start : start + _DECODERS]
@@ -217,7 +218,7 @@ class UploadedBatches:
             return None if batch is None else slot.fill(*batch)
 
         # The one thread also asks the loader, which may make batches when it is asked.
-        with closing(batches), ThreadPoolExecutor(1, "umx-np-upload") as thread:
+        with closing(batches), started_executor(1, "umx-np-upload") as thread:
             try:
                 for slot in list(slots)[:_AHEAD]:
                     pending.append(thread.submit(load, slot))
