@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -32,10 +33,12 @@ for moment in range(300):
             _pool.parallel_map(3, abs, range(4))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except (Stop, RuntimeError):
-        # threading.Condition, in which results are waited for, makes a RuntimeError of it if it
-        # comes between two of its own steps.
+    except Stop:
         stopped += 1
+    except RuntimeError as error:
+        # What threading.Condition, in which results are waited for, makes of it between its steps.
+        if "release unlocked lock" not in str(error):
+            raise
 print(stopped)
 """
 
@@ -46,32 +49,57 @@ def test_results_are_in_order(threads):
     assert parallel_map(threads, abs, []) == []
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_first_error_is_raised_when_nothing_runs_any_more(threads):
-    release, done = threading.Event(), []
+def test_an_error_is_raised_when_nothing_runs_any_more():
+    begun, done = threading.Event(), []
 
     def function(item):
-        if item == 1:
-            release.set()
-            raise ValueError("item 1")
-        release.wait(1.0 if threads > 1 else 0.0)
+        if item == 0:
+            assert begun.wait(10.0)
+            raise ValueError("item 0")
+        begun.set()
+        time.sleep(0.1)
         done.append(item)
 
-    with pytest.raises(ValueError, match="item 1"):
-        parallel_map(threads, function, range(3))
-    assert 0 in done
+    with pytest.raises(ValueError, match="item 0"):
+        parallel_map(2, function, range(2))
+    assert done == [1]
 
 
 def test_all_threads_are_there_from_the_beginning():
     with started_executor(4, "test-of-threads") as executor:
-        names = {thread.name for thread in threading.enumerate()}
-        assert {f"test-of-threads_{k}" for k in range(4)} <= names
+        threads = {thread.name: thread for thread in threading.enumerate()}
+        workers = [threads[f"test-of-threads_{k}"] for k in range(4)]
+        # At the end of a program daemons may be computing still when its memory goes.
+        assert not any(worker.daemon for worker in workers)
         assert executor.submit(threading.get_ident).result() != threading.get_ident()
-    names = {thread.name for thread in threading.enumerate()}
-    assert not any(name.startswith("test-of-threads") for name in names)
+    assert not any(worker.is_alive() for worker in workers)
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_threads_that_cannot_be_started(monkeypatch):
+    submit, calls = ThreadPoolExecutor.submit, []
+
+    def failing(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise RuntimeError("can't start new thread")
+        return submit(self, *arguments)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", failing)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        started_executor(4, "test-of-failure")
+    for thread in threading.enumerate():
+        if thread.name.startswith("test-of-failure"):
+            thread.join(10.0)
+            assert not thread.is_alive()
+
+
+def test_no_threads_for_a_program_that_is_being_left(monkeypatch):
+    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
+    with pytest.raises(RuntimeError, match="being left"):
+        started_executor(2, "test")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="which thread a signal finds is its choice")
 def test_an_interrupt_leaves_no_thread_that_keeps_the_program_from_ending():
     done = subprocess.run(
         [sys.executable, "-c", INTERRUPTED],
@@ -81,4 +109,4 @@ def test_an_interrupt_leaves_no_thread_that_keeps_the_program_from_ending():
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 100
+    assert int(done.stdout) > 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -44,26 +45,44 @@ def started_executor(threads: int, name: str) -> ThreadPoolExecutor:
     The handler of a signal may raise between any two steps of the main thread. An executor that
     starts its threads there can be left with one that runs but that it does not know yet: nobody
     ends it, and the program waits for it forever when it is left. In other threads no handlers
-    run. This one is started by a single call, and waited for by a single call, neither of which
-    can be left halfway; `threading.Thread.start` consists of many.
+    run. So another one starts the threads, and the main thread itself makes two calls only, neither
+    of which can be left halfway.
     """
+    if sys.is_finalizing():
+        raise RuntimeError("no threads can be started, because the program is being left")
     executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
     # Nobody is idle before all are there, so that each task gets a thread of its own.
     all_there = threading.Barrier(threads)
-    started = threading.Lock()
-    started.acquire()
+    tried = threading.Lock()
+    tried.acquire()
+    errors: list[BaseException] = []
 
     def start() -> None:
         try:
             for _ in range(threads):
                 executor.submit(all_there.wait)
-        except RuntimeError:
-            all_there.abort()  # the program is being left
+        except BaseException as error:
+            errors.append(error)
+            all_there.abort()
         finally:
-            started.release()
+            tried.release()
 
-    _thread.start_new_thread(start, ())
-    started.acquire()
+    # Threads are daemons where their parent is, which a thread that Python has not started is said
+    # to be; so there is one in between.
+    parent = threading.Thread(target=start, name=f"{name}_start", daemon=False)
+
+    def begin() -> None:
+        try:
+            parent.start()
+        except BaseException as error:
+            errors.append(error)
+            tried.release()
+
+    _thread.start_new_thread(begin, ())
+    tried.acquire()
+    if errors:
+        executor.shutdown(wait=False, cancel_futures=True)
+        raise errors[0]
     return executor
 
 

@@ -106,6 +106,8 @@ class AudioFiles:
         """
         todo = sorted(set(clips) - set(self._infos))
         errors: dict[Clip, AudioError] = {}
+        if not todo:
+            return errors
 
         def look(clip: Clip) -> None:
             try:
@@ -115,7 +117,7 @@ class AudioFiles:
 
         with (
             reporting(progress, label=self._activity) as report,
-            started_executor(min(os.cpu_count() or 1, 8), "umx-np-files") as threads,
+            started_executor(min(os.cpu_count() or 1, 8, len(todo)), "umx-np-files") as threads,
         ):
             for done, _ in enumerate(threads.map(look, todo), start=1):
                 if report is not None:

@@ -120,7 +120,8 @@ class WaveformSeparator:
                 )
         self._chain = _chain(config, first, len(self.networks), threads)
         alone = all(n.backend == "numba" and n.threads == 1 for n in self.networks.values())
-        self._side_by_side = resolve_threads(threads) if alone else 1
+        different = len({id(n) for n in self.networks.values()}) == len(self.networks)
+        self._side_by_side = resolve_threads(threads) if alone and different else 1
         self._pools = threadpoolctl.ThreadpoolController().select(user_api="blas")
 
     @classmethod
@@ -144,8 +145,9 @@ class WaveformSeparator:
         niter, softmask, residual, wiener_win_len
             As for `umx_np.Separator`.
         threads : int or None
-            Threads for everything; None means all cores. If there are no more of them than
-            networks, each network has one: they need not wait for each other at every product.
+            Threads for everything; None means all cores. If the number of networks is a multiple of
+            theirs, each network has one: threads then need not wait for each other after every
+            product.
         **options
             For every `TrainableNetwork`: backend, dtype, dropout.
         """
@@ -159,7 +161,7 @@ class WaveformSeparator:
             residual=residual,
             wiener_win_len=wiener_win_len,
         )
-        one_each = resolve_threads(threads) <= len(bundle.targets)
+        one_each = len(bundle.targets) % resolve_threads(threads) == 0
         networks = {
             name: TrainableNetwork(
                 weights.config, weights.state, threads=1 if one_each else threads, **options
@@ -191,8 +193,8 @@ class WaveformSeparator:
             Whether the networks normalise with the statistics of this batch and apply dropout.
             False computes the same as `umx_np.Separator`.
         rng : Generator or None
-            Source of the dropout masks; needed if there are any. It seeds a generator for each
-            network, whether they are run side by side or not.
+            Source of the dropout masks in training mode; needed if there are any. It seeds a
+            generator for each network, whether they are run side by side or not.
         keep : bool
             False gives memory back early where no backward pass follows.
 
@@ -224,7 +226,9 @@ class WaveformSeparator:
         with self._chain.computing(f"a batch of {len(x)}"):
             kept_audio, spectra, mags = self._chain.mixture(x)
             networks = list(self.networks.values())
-            rngs = [None] * len(networks) if rng is None else _spawn(rng, len(networks))
+            rngs: list[np.random.Generator | None] = [None] * len(networks)
+            if training and rng is not None:
+                rngs = [*_spawn(rng, len(networks))]
             results = self._each_network(
                 lambda j: networks[j].forward(mags, training=training, rng=rngs[j], keep=keep)
             )
@@ -334,7 +338,7 @@ class WaveformSeparator:
         return self._chain.asarray(array)
 
     def _each_network(self, function: Callable[[int], Any]) -> list[Any]:
-        """Results of a function for the index of each network, side by side if that is faster."""
+        """Results of a function for the index of each network."""
         indices = range(len(self.networks))
         if self._side_by_side == 1:
             return [function(j) for j in indices]

@@ -116,6 +116,29 @@ def test_build_number_follows_the_sources(monkeypatch, tmp_path):
     assert Path(compiling.__file__).parent == tmp_path
 
 
+def _make_multiply(factor, build):
+    def multiply(x):
+        return factor * x + 0.0 * build
+
+    return multiply
+
+
+def test_variants_of_a_kernel_do_not_share_an_index():
+    """Processes that compile different ones at the same time would mix them up."""
+
+    def index_of(factor, types, build=1):
+        return compiling.compiled(
+            _make_multiply(factor, build), types
+        )._cache._cache_file._index_name
+
+    other = [(numba.float32,)]
+    names = {index_of(2, TYPES), index_of(3, TYPES), index_of(2, other), index_of(3, other)}
+    assert len(names) == 4
+    assert index_of(2, TYPES) in names
+    # Those of another build replace what they find.
+    assert index_of(2, TYPES, build=2) == index_of(2, TYPES)
+
+
 def test_numba_is_imported_only_when_asked_for():
     code = (
         "import sys, umx_np, umx_np.nn, umx_np.optim, umx_np.backends.training\n"

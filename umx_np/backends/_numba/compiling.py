@@ -61,6 +61,7 @@ def compiled(kernel: Callable, signatures: Sequence[Any], *, fastmath: bool = Tr
         "error_model": "numpy",
         "fastmath": set(_FASTMATH) if fastmath else False,
     }
+    kernel.__qualname__ = _name_of_variant(kernel, signatures)
     try:
         return numba.njit(list(signatures), cache=True, **options)(kernel)
     except (RuntimeError, OSError) as error:
@@ -69,6 +70,20 @@ def compiled(kernel: Callable, signatures: Sequence[Any], *, fastmath: bool = Tr
             raise
         logger.warning("kernel=%s cannot be cached on disk: %s", kernel.__name__, error)
         return numba.njit(list(signatures), **options)(kernel)
+
+
+def _name_of_variant(kernel: Callable, signatures: Sequence[Any]) -> str:
+    """Name by which Numba's cache keeps this variant of a kernel apart from all others.
+
+    Variants of one name share an index on disk, which processes change without a lock: two that
+    compile different ones at the same time can leave an index that has one for the other.
+    """
+    cells = zip(kernel.__code__.co_freevars, kernel.__closure__ or (), strict=True)
+    closure = {name: cell.cell_contents for name, cell in cells}
+    # The build is left out: what an older one has left in an index is replaced.
+    numbers = {name: v for name, v in closure.items() if isinstance(v, int) and name != "build"}
+    variant = repr((sorted(numbers.items()), [str(types) for types in signatures]))
+    return f"{kernel.__name__}_{zlib.crc32(variant.encode()):08x}"
 
 
 def once(make: Callable[..., Made]) -> Callable[..., Made]:
