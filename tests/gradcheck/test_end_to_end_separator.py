@@ -329,7 +329,7 @@ def test_networks_side_by_side_compute_what_they_do_in_turn(dropout):
     in_turn = trainable(bundle, threads=1, **options)
     desired = results_of(in_turn)
     assert all(np.isfinite(value).all() for value in desired.values())
-    for threads in (2, 3, 4):
+    for threads in (2, 4):
         separator = trainable(bundle, threads=threads, **options)
         assert separator._side_by_side == threads
         assert [net.threads for net in separator.networks.values()] == [1] * 4
@@ -339,10 +339,19 @@ def test_networks_side_by_side_compute_what_they_do_in_turn(dropout):
             np.testing.assert_array_equal(actual[name], value, err_msg=name)
 
 
-def test_more_threads_than_networks_share_each_of_them():
-    separator = trainable(STEREO, backend="numba", dtype=np.float32, threads=3)
+@pytest.mark.parametrize(("bundle", "threads"), [(STEREO, 3), (MONO, 2)], ids=["2 / 3", "3 / 2"])
+def test_threads_share_each_network_where_it_does_not_come_out_even(bundle, threads):
+    separator = trainable(bundle, backend="numba", dtype=np.float32, threads=threads)
     assert separator._side_by_side == 1
-    assert [net.threads for net in separator.networks.values()] == [3, 3]
+    assert {net.threads for net in separator.networks.values()} == {threads}
+
+
+def test_one_network_for_two_targets_is_not_run_beside_itself():
+    weights = STEREO.targets["vocals"]
+    network = TrainableNetwork(weights.config, weights.state, threads=1)
+    config = SeparatorConfig(n_fft=64, n_hop=16)
+    separator = WaveformSeparator({"a": network, "b": network}, config, threads=2)
+    assert separator._side_by_side == 1
 
 
 def test_networks_on_several_threads_are_not_run_side_by_side():
