@@ -4,15 +4,17 @@ Alone, a network learns magnitudes, and never meets the others. What people hear
 Wiener filter has made of the magnitudes of all four, so in the last steps the loss is that of the
 waveforms behind it (`umx_np.training.WaveformSeparator`).
 
-The command can be stopped at any time and given again: it goes on from the last checkpoint. There
-is no validation: the weights are those after the last step, when the learning rate has come to
-zero.
+The command can be stopped at any time and given again: it goes on from the last checkpoint. The
+weights are those after the last step, when the learning rate has come to zero. The loss on the
+songs in SONGS/valid is shown and kept in the log: where it no longer follows that of training,
+more songs are wanted and not more steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -37,6 +39,8 @@ from umx_np.weights import ModelBundle, TargetWeights, save_folder
 from .plan import SAMPLE_RATE, STEMS
 from .train import AUGMENTATIONS, COHERENT_SHARE, MIX_LEVEL, SPEED
 
+logger = logging.getLogger(__name__)
+
 # Errors this far below the mixture hardly count any more, in dB.
 FLOOR = -25.0
 # Seconds in which the mixture is that far under its excerpt, in dB, do not count: what rings into
@@ -48,6 +52,9 @@ FRAME = SAMPLE_RATE
 _SILENCE = 1e-12
 _MAX_NORM = 1.0
 _STEPS_PER_SAVE = 50
+_STEPS_PER_VALIDATION = 250
+# Excerpts of each song for validation, the same ones every time.
+_VALID_EXCERPTS = 4
 # Probability of an excerpt as it was mixed, but for its speed: music is in time, in tune and in
 # balance. The others are varied like those of the networks alone.
 AS_MIXED_SHARE = 0.85
@@ -169,6 +176,35 @@ class Stems(UnmixDataset):
         return [track.folder.name for track in self._varied.tracks]
 
 
+class AsMixed(UnmixDataset):
+    """A few excerpts of each song for validation, just as it was mixed; see `Stems`."""
+
+    def __init__(self, songs: Path, targets: list[str], seq_dur: float) -> None:
+        self._songs = FixedSourcesTrackFolderDataset(
+            songs,
+            split="valid",
+            target_file=f"{targets[0]}.wav",
+            interferer_files=[f"{name}.wav" for name in targets[1:]],
+            seq_duration=seq_dur,
+            random_chunks=True,
+            samples_per_track=_VALID_EXCERPTS,
+        )
+        self.sample_rate = self._songs.sample_rate
+
+    def __len__(self) -> int:
+        return len(self._songs)
+
+    def describe(self, index: int) -> str:
+        """Folder of the song."""
+        return self._songs.describe(index)
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Stems of an excerpt, twice, since an item has two parts."""
+        _, sources = self._songs.mixture(index, rng)
+        stacked = np.concatenate(sources)
+        return stacked, stacked
+
+
 def waveform_loss(stems: Any, truth: Any, min_frame: int) -> tuple[Any, Any]:
     """Error of stems relative to their mixture, in dB, averaged over stems, excerpts and frames.
 
@@ -217,7 +253,7 @@ class Run:
     bundle : ModelBundle
         Weights to begin with.
     songs : Path
-        Folder of rendered songs.
+        Folder of rendered songs: the folder ``train``, and ``valid`` if there is to be validation.
     settings : Settings
 
     Raises
@@ -270,7 +306,17 @@ class Run:
             drop_last=True,
             workers=settings.workers,
         )
+        self._valid = self._valid_batches(songs)
         self.losses: list[float] = []
+        self.valid_losses: list[tuple[int, float]] = []
+        """Steps made before, and the loss on the songs for validation."""
+
+    def _valid_batches(self, songs: Path) -> Loader | None:
+        if not (songs / "valid").is_dir():
+            logger.warning("songs=%s has no folder valid: there is no validation", songs)
+            return None
+        dataset = AsMixed(songs, list(self.separator.networks), self.settings.seq_dur)
+        return Loader(dataset, self.settings.batch_size, seed=0, shuffle=False, workers=1)
 
     def train(self, save: Path | None = None) -> Iterator[float]:
         """Make the steps that are left, and yield the loss before each."""
@@ -289,11 +335,27 @@ class Run:
                         f"step {done + 1}: gradients that are no numbers, of {', '.join(broken)}"
                     )
                 self.losses.append(loss)
+                done = len(self.losses)
+                if self._valid and (done % _STEPS_PER_VALIDATION == 0 or done == settings.steps):
+                    self.valid_losses.append((done, self.validate(self._valid)))
                 if save is not None and len(self.losses) % _STEPS_PER_SAVE == 0:
                     write_checkpoint(save, self.state())
                 yield loss
                 if len(self.losses) == settings.steps:
                     return
+
+    def validate(self, batches: Loader) -> float:
+        """Loss of what would separate now, averaged over excerpts."""
+        losses, counts = [], []
+        for stacked, _ in batches.epoch(0):
+            shape = (len(stacked), len(self.separator.networks), -1, stacked.shape[-1])
+            with self.separator.computing():
+                truth = self.separator.asarray(stacked.reshape(shape))
+                mixtures = truth.sum(axis=1)
+                stems, _ = self.separator.forward(mixtures, training=False, keep=False)
+                losses.append(float(waveform_loss(stems, truth, FRAME)[0]))
+            counts.append(len(stacked))
+        return float(np.average(losses, weights=counts))
 
     def _step(
         self, stems: np.ndarray, rng: np.random.Generator, rate: float
@@ -330,6 +392,7 @@ class Run:
         return {
             "told": self._told,
             "losses": self.losses,
+            "valid_losses": self.valid_losses,
             "networks": {n: net.state_dict() for n, net in self.separator.networks.items()},
             "optimizers": {name: adam.state_dict() for name, adam in self._optimizers.items()},
         }
@@ -351,6 +414,8 @@ class Run:
                 f"the run to go on with had {found}; name another folder for a new one"
             )
         self.losses = list(state["losses"])
+        # Which the first checkpoints do not have.
+        self.valid_losses = [(int(k), float(x)) for k, x in state.get("valid_losses", [])]
         for name, network in self.separator.networks.items():
             network.load_state_dict(state["networks"][name])
             self._optimizers[name].load_state_dict(state["optimizers"][name])
@@ -398,7 +463,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     with tqdm(run.train(checkpoint), initial=len(run.losses), total=run.settings.steps) as bar:
         for loss in bar:
-            bar.set_postfix(loss=f"{loss:.2f} dB", last_50=f"{np.mean(run.losses[-50:]):.2f} dB")
+            shown = {"loss": loss, "last_50": np.mean(run.losses[-50:])}
+            if run.valid_losses:
+                shown["valid"] = run.valid_losses[-1][1]
+            bar.set_postfix({name: f"{value:.2f} dB" for name, value in shown.items()})
     write(run, out)
 
 
@@ -410,6 +478,7 @@ def write(run: Run, out: Path) -> list[Path]:
         "args": {**asdict(run.settings), "targets": "together"},
         "commit": source_commit(),
         "train_loss_history": means,
+        "valid_loss_history": run.valid_losses,
     }
     names = run.separator.networks
     return save_folder(

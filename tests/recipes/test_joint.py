@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -241,6 +242,44 @@ def test_training_helps_and_is_written(songs, bundle, tmp_path):
     for name, weights in loaded.targets.items():
         trained = run.separator.networks[name].state_dict()
         assert all(np.array_equal(trained[key], weights.state[key]) for key in trained)
+
+
+def test_validation(songs, bundle, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(joint, "_STEPS_PER_VALIDATION", 2)
+    silent = Run(bundle, songs, SETTINGS)
+    assert "has no folder valid" in caplog.text
+    plain = list(silent.train())
+    assert silent.valid_losses == []
+    root = tmp_path / "songs"
+    root.mkdir()
+    (root / "train").symlink_to(songs / "train")
+    # Nine excerpts: the last batch of two is half full, and must not count twice.
+    monkeypatch.setattr(joint, "_VALID_EXCERPTS", 3)
+    for number in range(3):
+        (root / "valid" / str(number)).mkdir(parents=True)
+        for name in STEMS:
+            audio, rate = sf.read(songs / "train" / "00000" / f"{name}.wav")
+            sf.write(root / "valid" / str(number) / f"{name}.wav", audio[: 44100 - number], rate)
+    run = Run(bundle, root, replace(SETTINGS, steps=5))
+    start = run.validate(run._valid)
+    assert run.validate(run._valid) == start
+    excerpts = [joint.AsMixed(root, STEMS, 0.4).sample(k, item_rng(0, 0, k))[0] for k in range(9)]
+    truth = np.stack(excerpts).reshape(9, 4, 2, -1)
+    assert len({excerpt.tobytes() for excerpt in truth}) > 4
+    separated = run.separator.separator(device="cpu")(truth.sum(axis=1))
+    assert start == pytest.approx(waveform_loss(separated, truth, joint.FRAME)[0], abs=1e-3)
+    losses = list(run.train())
+    assert [done for done, _ in run.valid_losses] == [2, 4, 5]
+    assert len({start, *(loss for _, loss in run.valid_losses)}) == 4
+    # It does not change what is learned.
+    assert losses[0] == plain[0]
+    again = Run(bundle, root, replace(SETTINGS, steps=5))
+    write_checkpoint(tmp_path / "a", run.state())
+    again.resume(read_checkpoint(tmp_path / "a"))
+    assert again.valid_losses == run.valid_losses
+    write(run, tmp_path / "joint")
+    log = json.loads((tmp_path / "joint" / "bass.json").read_text())
+    assert log["valid_loss_history"] == [list(pair) for pair in run.valid_losses]
 
 
 def test_on_a_graphics_card(songs, bundle, monkeypatch, tmp_path):
