@@ -125,84 +125,78 @@ class Settings:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be a positive number")
 
 
-class Stems(UnmixDataset):
+class _Stacked(UnmixDataset):
     """Excerpts with all their stems, stacked as if they were channels.
 
     Parameters
     ----------
     songs : Path
-        Folder with the folder ``train``.
+        Folder of rendered songs.
     targets : sequence of str
         Stems, in the order in which they are wanted.
     seq_dur : float
         Seconds of an excerpt.
+    **options
+        For `FixedSourcesTrackFolderDataset`.
     """
 
-    def __init__(self, songs: Path, targets: list[str], seq_dur: float) -> None:
-        mixtures = partial(
+    def __init__(self, songs: Path, targets: list[str], seq_dur: float, **options: Any) -> None:
+        self._mixtures = partial(
             FixedSourcesTrackFolderDataset,
             songs,
             target_file=f"{targets[0]}.wav",
             interferer_files=[f"{name}.wav" for name in targets[1:]],
             seq_duration=seq_dur,
             random_chunks=True,
-            speed=SPEED,
+            **options,
         )
-        self._as_mixed = mixtures()
-        self._varied = mixtures(
+        self._as_mixed = self._mixtures()
+        self.sample_rate = self._as_mixed.sample_rate
+
+    def __len__(self) -> int:
+        return len(self._as_mixed)
+
+    def describe(self, index: int) -> str:
+        """Folder of the song."""
+        return self._as_mixed.describe(index)
+
+    def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Stems of an excerpt, twice, since an item has two parts."""
+        _, sources = self._choose(rng).mixture(index, rng)
+        stacked = np.concatenate(sources)
+        return stacked, stacked
+
+    def _choose(self, rng: np.random.Generator) -> FixedSourcesTrackFolderDataset:
+        """Where an excerpt is from."""
+        return self._as_mixed
+
+
+class Stems(_Stacked):
+    """What is trained on, from the folder ``train``; see `_Stacked`."""
+
+    def __init__(self, songs: Path, targets: list[str], seq_dur: float) -> None:
+        super().__init__(songs, targets, seq_dur, speed=SPEED)
+        self._varied = self._mixtures(
             random_track_mix=True,
             source_augmentations=aug_from_str(AUGMENTATIONS),
             coherent_share=COHERENT_SHARE,
             mix_level=MIX_LEVEL,
         )
-        self.sample_rate = self._varied.sample_rate
 
-    def __len__(self) -> int:
-        return len(self._varied)
-
-    def describe(self, index: int) -> str:
-        """Folder of the song."""
-        return self._varied.describe(index)
-
-    def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Stems of an excerpt, twice, since an item has two parts."""
-        songs = self._as_mixed if rng.random() < AS_MIXED_SHARE else self._varied
-        _, sources = songs.mixture(index, rng)
-        stacked = np.concatenate(sources)
-        return stacked, stacked
+    def _choose(self, rng: np.random.Generator) -> FixedSourcesTrackFolderDataset:
+        return self._as_mixed if rng.random() < AS_MIXED_SHARE else self._varied
 
     def song_names(self) -> list[str]:
         """Names of the songs' folders."""
         return [track.folder.name for track in self._varied.tracks]
 
 
-class AsMixed(UnmixDataset):
-    """A few excerpts of each song for validation, just as it was mixed; see `Stems`."""
+class AsMixed(_Stacked):
+    """For validation a few excerpts of each song, just as it was mixed; see `_Stacked`."""
 
     def __init__(self, songs: Path, targets: list[str], seq_dur: float) -> None:
-        self._songs = FixedSourcesTrackFolderDataset(
-            songs,
-            split="valid",
-            target_file=f"{targets[0]}.wav",
-            interferer_files=[f"{name}.wav" for name in targets[1:]],
-            seq_duration=seq_dur,
-            random_chunks=True,
-            samples_per_track=_VALID_EXCERPTS,
-        )
-        self.sample_rate = self._songs.sample_rate
-
-    def __len__(self) -> int:
-        return len(self._songs)
-
-    def describe(self, index: int) -> str:
-        """Folder of the song."""
-        return self._songs.describe(index)
-
-    def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Stems of an excerpt, twice, since an item has two parts."""
-        _, sources = self._songs.mixture(index, rng)
-        stacked = np.concatenate(sources)
-        return stacked, stacked
+        options = {"split": "valid", "samples_per_track": _VALID_EXCERPTS}
+        super().__init__(songs, targets, seq_dur, **options)
 
 
 def waveform_loss(stems: Any, truth: Any, min_frame: int) -> tuple[Any, Any]:
@@ -320,37 +314,39 @@ class Run:
 
     def train(self, save: Path | None = None) -> Iterator[float]:
         """Make the steps that are left, and yield the loss before each."""
-        settings, networks = self.settings, self.separator.networks
+        settings = self.settings
         while len(self.losses) < settings.steps:
             epoch, batch = divmod(len(self.losses), len(self._loader))
             for stacked, _ in self._loader.epoch(epoch, start_batch=batch):
                 done = len(self.losses)
                 rng = np.random.default_rng([settings.seed, done])
-                shape = (len(stacked), len(networks), -1, stacked.shape[-1])
                 with self.separator.computing():
-                    loss, norms = self._step(stacked.reshape(shape), rng, self._rate(done))
+                    loss, norms = self._step(self._unstacked(stacked), rng, self._rate(done))
                 broken = [name for name, norm in norms.items() if not np.isfinite(norm)]
                 if broken:
                     raise FloatingPointError(
                         f"step {done + 1}: gradients that are no numbers, of {', '.join(broken)}"
                     )
                 self.losses.append(loss)
-                done = len(self.losses)
-                if self._valid and (done % _STEPS_PER_VALIDATION == 0 or done == settings.steps):
-                    self.valid_losses.append((done, self.validate(self._valid)))
-                if save is not None and len(self.losses) % _STEPS_PER_SAVE == 0:
+                made, last = done + 1, done + 1 == settings.steps
+                if self._valid and (made % _STEPS_PER_VALIDATION == 0 or last):
+                    self.valid_losses.append((made, self.validate(self._valid)))
+                if save is not None and made % _STEPS_PER_SAVE == 0:
                     write_checkpoint(save, self.state())
                 yield loss
-                if len(self.losses) == settings.steps:
+                if last:
                     return
+
+    def _unstacked(self, stacked: np.ndarray) -> np.ndarray:
+        """A batch of `_Stacked` [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]."""
+        return stacked.reshape(len(stacked), len(self.separator.networks), -1, stacked.shape[-1])
 
     def validate(self, batches: Loader) -> float:
         """Loss of what would separate now, averaged over excerpts."""
         losses, counts = [], []
         for stacked, _ in batches.epoch(0):
-            shape = (len(stacked), len(self.separator.networks), -1, stacked.shape[-1])
             with self.separator.computing():
-                truth = self.separator.asarray(stacked.reshape(shape))
+                truth = self.separator.asarray(self._unstacked(stacked))
                 mixtures = truth.sum(axis=1)
                 stems, _ = self.separator.forward(mixtures, training=False, keep=False)
                 losses.append(float(waveform_loss(stems, truth, FRAME)[0]))
