@@ -55,9 +55,12 @@ _STEPS_PER_SAVE = 50
 _STEPS_PER_VALIDATION = 250
 # Excerpts of each song for validation, the same ones every time.
 _VALID_EXCERPTS = 4
-# Probability of an excerpt as it was mixed, but for its speed: music is in time, in tune and in
-# balance. The others are varied like those of the networks alone.
+# Probability of an excerpt as it was mixed, but for its speed, its sides and `FADERS`: music is in
+# time, in tune and in balance. The others are varied like those of the networks alone.
 AS_MIXED_SHARE = 0.85
+# How far the stems of such an excerpt are turned up or down at most, in dB: no two engineers mix
+# alike, and what is never quite the same is not learned by heart.
+FADERS = 2.0
 # Of the whole numbers among the settings.
 _MINIMA = {"steps": 1, "batch_size": 1, "warmup": 0, "niter": 0, "seed": 0, "workers": 0}
 # What changes the time, and of the numbers no more than the last digits and what is dropped.
@@ -162,13 +165,13 @@ class _Stacked(UnmixDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Stems of an excerpt, twice, since an item has two parts."""
-        _, sources = self._choose(rng).mixture(index, rng)
-        stacked = np.concatenate(sources)
+        stacked = np.concatenate(self._stems(index, rng))
         return stacked, stacked
 
-    def _choose(self, rng: np.random.Generator) -> FixedSourcesTrackFolderDataset:
-        """Where an excerpt is from."""
-        return self._as_mixed
+    def _stems(self, index: int, rng: np.random.Generator) -> list[np.ndarray]:
+        """Stems of an excerpt [each shape=(nb_channels, nb_timesteps)]."""
+        _, stems = self._as_mixed.mixture(index, rng)
+        return stems
 
 
 class Stems(_Stacked):
@@ -183,8 +186,13 @@ class Stems(_Stacked):
             mix_level=MIX_LEVEL,
         )
 
-    def _choose(self, rng: np.random.Generator) -> FixedSourcesTrackFolderDataset:
-        return self._as_mixed if rng.random() < AS_MIXED_SHARE else self._varied
+    def _stems(self, index: int, rng: np.random.Generator) -> list[np.ndarray]:
+        if rng.random() >= AS_MIXED_SHARE:
+            return self._varied.mixture(index, rng)[1]
+        stems = super()._stems(index, rng)
+        gains = 10.0 ** (rng.uniform(-FADERS, FADERS, len(stems)) / 20.0)
+        side = -1 if rng.random() < 0.5 else 1
+        return [np.float32(g) * stem[::side] for g, stem in zip(gains, stems, strict=True)]
 
     def song_names(self) -> list[str]:
         """Names of the songs' folders."""
@@ -289,6 +297,7 @@ class Run:
             "songs": hashlib.sha256("/".join(dataset.song_names()).encode()).hexdigest(),
             "mixing": [list(AUGMENTATIONS), COHERENT_SHARE, list(MIX_LEVEL), list(SPEED)],
             "as_mixed_share": AS_MIXED_SHARE,
+            "faders": FADERS,
             "floor": FLOOR,
             "silent": SILENT,
             "frame": FRAME,

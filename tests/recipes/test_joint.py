@@ -120,16 +120,47 @@ def test_stems_add_up_to_what_the_trainer_mixes(songs, monkeypatch):
 
 def test_many_excerpts_are_as_they_were_mixed(songs, monkeypatch):
     monkeypatch.setattr(joint, "SPEED", (1.0, 1.0))
-    stems = Stems(songs, STEMS, 0.4)
-    files = {name: sf.read(songs / f"train/00000/{name}.wav", dtype="float32")[0] for name in STEMS}
-    truth = np.concatenate([files[name].T for name in STEMS])
-    samples = [stems.sample(0, item_rng(7, 0, index))[0] for index in range(200)]
-    plain = 0
-    for sample in samples:
+    monkeypatch.setattr(joint, "FADERS", 0.0)
+    found = _sides_of_those_as_mixed(songs, Stems(songs, STEMS, 0.4))
+    assert abs(found.count("same") + found.count("swapped") - 200 * joint.AS_MIXED_SHARE) <= 20
+    assert found.count("same") > 60
+    assert found.count("swapped") > 60
+
+
+def _sides_of_those_as_mixed(songs, stems):
+    """Which of 200 excerpts are as they were mixed, "same", or so with sides "swapped"."""
+    files = [sf.read(songs / f"train/00000/{name}.wav", dtype="float32")[0].T for name in STEMS]
+    truths = {
+        "same": np.concatenate(files),
+        "swapped": np.concatenate([stem[::-1] for stem in files]),
+    }
+    found = []
+    for index in range(200):
+        sample = stems.sample(0, item_rng(7, 0, index))[0]
         count = sample.shape[1]
-        starts = np.flatnonzero(np.abs(truth[0, :-count] - sample[0, 0]) < 1e-6)
-        plain += any(np.array_equal(truth[:, k : k + count], sample) for k in starts)
-    assert abs(plain - 200 * joint.AS_MIXED_SHARE) <= 20
+        for sides, truth in truths.items():
+            starts = np.flatnonzero(np.abs(truth[0, :-count] - sample[0, 0]) < 1e-6)
+            if any(np.array_equal(truth[:, k : k + count], sample) for k in starts):
+                found.append(sides)
+                break
+    return found
+
+
+def test_faders_move_each_stem_of_an_excerpt_as_it_was_mixed(songs, monkeypatch):
+    monkeypatch.setattr(joint, "AS_MIXED_SHARE", 1.0)
+    stems = Stems(songs, STEMS, 0.4)
+    monkeypatch.setattr(joint, "FADERS", 0.0)
+    mixed = [stems.sample(1, item_rng(7, 0, k))[0].reshape(4, -1) for k in range(100)]
+    monkeypatch.setattr(joint, "FADERS", 2.0)
+    moved = [stems.sample(1, item_rng(7, 0, k))[0].reshape(4, -1) for k in range(100)]
+    gains = np.array([(a * b).sum(1) / (b * b).sum(1) for a, b in zip(moved, mixed, strict=True)])
+    for a, b, gain in zip(moved, mixed, gains, strict=True):
+        np.testing.assert_allclose(a, gain[:, None] * b, atol=1e-6)
+    levels = 20.0 * np.log10(gains)
+    assert np.abs(levels).max() <= 2.001
+    # Uniform, and each stem for itself.
+    np.testing.assert_allclose(levels.std(axis=0), 4.0 / np.sqrt(12.0), rtol=0.2)
+    assert np.abs(np.corrcoef(levels.T) - np.eye(4)).max() < 0.35
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(songs, bundle, tmp_path):
