@@ -201,5 +201,33 @@ def bandwidth_to_max_bin(rate: float, n_fft: int, bandwidth: float) -> int:
     """
     if bandwidth < 0:
         raise ConfigError(f"bandwidth={bandwidth} must not be negative")
-    freqs = np.linspace(0.0, rate / 2, n_fft // 2 + 1)
-    return int(np.flatnonzero(freqs <= bandwidth)[-1]) + 1
+    return int(np.flatnonzero(_frequencies(rate, n_fft) <= bandwidth)[-1]) + 1
+
+
+def max_bin_to_bandwidth(rate: float, n_fft: int, max_bin: int) -> float:
+    """Lowest bandwidth in Hz for which `bandwidth_to_max_bin` returns `max_bin`.
+
+    Parameters
+    ----------
+    rate : float
+        Sample rate in Hz.
+    n_fft : int
+        FFT length in samples.
+    max_bin : int
+        Number of STFT bins, from 1.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> round(max_bin_to_bandwidth(rate=44100.0, n_fft=4096, max_bin=1487), 1)
+    15998.9
+    """
+    return float(_frequencies(rate, n_fft)[max_bin - 1])
+
+
+def _frequencies(rate: float, n_fft: int) -> np.ndarray:
+    """Frequencies of the STFT's bins in Hz."""
+    return np.linspace(0.0, rate / 2, n_fft // 2 + 1)

@@ -24,12 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal when it was stopped by one. Mistakes in the arguments raise `SystemExit` with 2.
     """
     from .training.console import logging_to_stderr
-    from .training.options import parse_options
+    from .training.options import given_architecture, parse_options
 
     try:
         args = parse_options(argv)
         with logging_to_stderr(quiet=args.quiet):
-            return _train(vars(args))
+            return _train(vars(args), given_architecture(argv))
     except UmxError as error:
         print(f"umx_np.train: error: {error}", file=sys.stderr)
         return 1
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-def _train(arguments: dict) -> int:
+def _train(arguments: dict, given: frozenset[str]) -> int:
     from .data import load_datasets
     from .training.config import TrainConfig
     from .training.files import RunFiles
@@ -71,6 +71,7 @@ def _train(arguments: dict) -> int:
                 arguments=arguments,
                 progress=not arguments["quiet"],
                 loader_mode=arguments["loader"],
+                given=given,
             )
         )
         result = trainers[0].fit()

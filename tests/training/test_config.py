@@ -151,11 +151,3 @@ def test_arguments_and_back():
     arguments = config.to_arguments()
     assert (arguments["nfft"], arguments["debug"]) == (512, True)
     assert TrainConfig.from_arguments({**arguments, "root": "data"}) == config
-
-
-def test_no_cuda():
-    assert TrainConfig.from_arguments({"no_cuda": True, "device": "cuda"}).device == "cpu"
-    assert TrainConfig.from_arguments({"no_cuda": True, "device": "auto"}).device == "cpu"
-    assert TrainConfig.from_arguments({"no_cuda": True, "device": "reference"}).device == (
-        "reference"
-    )

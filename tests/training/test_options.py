@@ -11,7 +11,7 @@ import pytest
 from umx_np.errors import DeviceError
 from umx_np.train import main
 from umx_np.training import TrainConfig, TrainingError
-from umx_np.training.options import build_parser, parse_options
+from umx_np.training.options import build_parser, given_architecture, parse_options
 
 # Every option of Open-Unmix's scripts/train.py with its default.
 UPSTREAM = {
@@ -152,6 +152,24 @@ def test_errors_end_with_a_message(capsys, tmp_path, monkeypatch):
         assert message in capsys.readouterr().err
 
 
+def test_no_cuda(capsys):
+    assert parse_options(["--no-cuda"]).device == "cpu"
+    assert parse_options(["--no-cuda", "--device", "auto"]).device == "cpu"
+    assert parse_options(["--no-cuda", "--device", "reference"]).device == "reference"
+    with pytest.raises(SystemExit):
+        parse_options(["--no-cuda", "--device", "cuda:1"])
+    assert "--no-cuda contradicts --device cuda:1" in capsys.readouterr().err
+
+
+def test_what_is_given_of_the_architecture():
+    assert given_architecture(["--nhop", "1024", "--target", "x", "--lr", "1"]) == {"n_hop"}
+    assert given_architecture(["--unidirectional", "--bandwidth", "16000"]) == {
+        "bandwidth",
+        "unidirectional",
+    }
+    assert given_architecture([]) == frozenset()
+
+
 class TestContinuing:
     """What is not given comes from the run that is continued."""
 
@@ -170,6 +188,17 @@ class TestContinuing:
             ["--checkpoint", str(out), "--epochs", "9", "--target-file", "vocals.wav"]
         )
         assert (args.epochs, args.lr, args.dataset) == (9, 0.01, "trackfolder_var")
+
+    def test_another_network_is_refused_be_it_the_default(self, out, capsys):
+        assert main(["--checkpoint", str(out), "--hidden-size", "512", "--epochs", "3"]) == 1
+        assert "has hidden_size=8, not 512" in capsys.readouterr().err
+
+    def test_device_is_asked_for_anew_where_it_was_no_cuda(self, tiny_command, tmp_path):
+        command = [*tiny_command, "--quiet", "--no-cuda", "--epochs", "1"]
+        assert main(command) == 0
+        continued = ["--checkpoint", str(tmp_path / "out")]
+        assert parse_options([*continued, "--device", "cuda:1"]).device == "cuda:1"
+        assert parse_options([*continued, "--no-cuda"]).device == "reference"
 
     def test_another_dataset(self, out):
         argv = ["--checkpoint", str(out), "--dataset", "aligned"]

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from umx_np.config import ModelConfig
+from umx_np.config import ModelConfig, bandwidth_to_max_bin, max_bin_to_bandwidth
 from umx_np.errors import ConfigError, ModelNotFoundError
 from umx_np.testing import random_bundle_of
 from umx_np.training import TrainingError
@@ -67,6 +67,25 @@ class TestFineTuning:
         with pytest.raises(ConfigError, match=rf"has {name}=\d+, not {settings[name]}"):
             make_trainer(model=model, **{**UNSET, **settings}).fit()
 
+    def test_contradictions_that_are_defaults(self, make_trainer, model):
+        for name, value in UNSET.items():
+            with pytest.raises(ConfigError, match=rf"has {name}=\d+.*, not {value}"):
+                make_trainer(options={"given": [name]}, model=model, **UNSET).fit()
+
+    def test_bandwidth_is_that_of_the_network(self, make_trainer, model):
+        trainer = make_trainer(model=model, **UNSET, epochs=1)
+        trainer.fit()
+        assert trainer.config.bandwidth == 69 * RATE / 256
+        assert trainer.config.model_config(RATE).max_bin == 70
+        args = json.loads((trainer.config.folder / "tone.json").read_text())["args"]
+        assert args["bandwidth"] == trainer.config.bandwidth
+        # Between two bins there are many that mean the same.
+        trainer = make_trainer(model=model, **{**UNSET, "bandwidth": 2160.0}, overwrite=True)
+        trainer.fit()
+        assert trainer.config.bandwidth == 2160.0
+        with pytest.raises(ConfigError, match=r"has bandwidth=2156.25, not 2000.0"):
+            make_trainer(model=model, overwrite=True, **{**UNSET, "bandwidth": 2000.0}).fit()
+
     def test_unknown_targets_and_models(self, make_trainer, model, tmp_path):
         with pytest.raises(ConfigError, match=r"target='bass' is not in .*noise"):
             make_trainer(model=model, target="bass").fit()
@@ -78,6 +97,14 @@ class TestFineTuning:
         train.sample_rate = valid.sample_rate = 16000.0
         with pytest.raises(ConfigError, match=r"8000 Hz.*16000 Hz"):
             make_trainer(train, valid, model=model, **UNSET).fit()
+
+
+@pytest.mark.parametrize(("rate", "n_fft"), [(44100.0, 4096), (48000.0, 2000), (8000.0, 30)])
+def test_bandwidths_of_bins(rate, n_fft):
+    for max_bin in range(1, n_fft // 2 + 2):
+        bandwidth = max_bin_to_bandwidth(rate, n_fft, max_bin)
+        assert bandwidth_to_max_bin(rate, n_fft, bandwidth) == max_bin
+        assert bandwidth == pytest.approx((max_bin - 1) * rate / n_fft)
 
 
 class TestOpenUnmixCheckpoint:

@@ -17,8 +17,11 @@ LR_SCHEDULES = ("plateau", "cosine")
 LOSSES = ("mse", "log-mse")
 RESIDENT = ("auto", "yes", "no")
 
+NETWORK = ("nb_channels", "hidden_size", "nb_layers", "unidirectional")
+# What describes the network and what it is fed.
+ARCHITECTURE = ("n_fft", "n_hop", "bandwidth", *NETWORK)
 # Fields whose name is not that of Open-Unmix's option.
-_UPSTREAM_NAMES = {"n_fft": "nfft", "n_hop": "nhop"}
+UPSTREAM_NAMES = {"n_fft": "nfft", "n_hop": "nhop"}
 _POSITIVE = ("epochs", "batch_size", "n_fft", "n_hop", "hidden_size", "nb_layers", "nb_channels")
 _NATURAL = ("patience", "lr_decay_patience", "seed", "nb_workers")
 _MINUTES = ("m", "min", "minutes")
@@ -277,7 +280,7 @@ class TrainConfig:
 
     def to_arguments(self) -> dict[str, Any]:
         """The settings under the names of the options, as ``<target>.json`` holds them."""
-        arguments = {_UPSTREAM_NAMES.get(name, name): value for name, value in vars(self).items()}
+        arguments = {UPSTREAM_NAMES.get(name, name): value for name, value in vars(self).items()}
         arguments["debug"] = not arguments.pop("statistics")
         return arguments
 
@@ -292,13 +295,9 @@ class TrainConfig:
         """
         values: dict[str, Any] = {}
         for name in cls.__dataclass_fields__:
-            option = _UPSTREAM_NAMES.get(name, name)
+            option = UPSTREAM_NAMES.get(name, name)
             if option in arguments:
                 values[name] = arguments[option]
         if "debug" in arguments:
             values["statistics"] = not arguments["debug"]
-        if arguments.get("no_cuda") and str(values.get("device", "auto")).startswith(
-            ("auto", "cuda")
-        ):
-            values["device"] = "cpu"
         return cls(**values)

@@ -12,7 +12,15 @@ from typing import Any
 
 from ..data import add_dataset_options, parse_dataset_options
 from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
-from .config import LOSSES, LR_SCHEDULES, OPTIMIZERS, RESIDENT, TrainConfig
+from .config import (
+    ARCHITECTURE,
+    LOSSES,
+    LR_SCHEDULES,
+    OPTIMIZERS,
+    RESIDENT,
+    UPSTREAM_NAMES,
+    TrainConfig,
+)
 from .records import read_json
 
 _DESCRIPTION = """\
@@ -29,7 +37,7 @@ A run is continued with the settings it began with, unless other ones are given.
 stops; press it twice to stop at once. docs/training.md tells the rest."""
 
 # Of a run that is continued, these are asked for anew.
-_NOT_CONTINUED = ("model", "checkpoint", "output", "overwrite", "quiet", "debug")
+_NOT_CONTINUED = ("model", "checkpoint", "output", "overwrite", "quiet", "debug", "no_cuda")
 _DEFAULTS = TrainConfig()
 
 
@@ -73,7 +81,7 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """
     parser = build_parser()
     # None in place of the default tells whether the option was given.
-    unset = argparse.Namespace(target=None, dataset=None)
+    unset = argparse.Namespace(target=None, dataset=None, device=None)
     given, _ = parser.parse_known_args(argv, unset)
     if given.checkpoint is not None:
         general = set(vars(parser.parse_known_args([])[0]))
@@ -82,7 +90,35 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
             stored = {key: value for key, value in stored.items() if key in general}
         stored["output"] = given.checkpoint
         parser.set_defaults(**stored)
-    return parse_dataset_options(parser, argv)
+    args = parse_dataset_options(parser, argv)
+    if args.no_cuda:
+        if given.device is not None and given.device.startswith("cuda"):
+            parser.error(f"--no-cuda contradicts --device {given.device}; leave one out")
+        if args.device.startswith(("auto", "cuda")):
+            args.device = "cpu"
+    return args
+
+
+def given_architecture(argv: Sequence[str] | None = None) -> frozenset[str]:
+    """Settings of the architecture that a command line names, be it with their default values.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        Arguments; None takes those of the program.
+
+    Returns
+    -------
+    frozenset of str
+        Names of fields of `TrainConfig`.
+    """
+    unset = argparse.Namespace(**{_option_of(name): None for name in ARCHITECTURE})
+    given, _ = build_parser().parse_known_args(argv, unset)
+    return frozenset(name for name in ARCHITECTURE if getattr(given, _option_of(name)) is not None)
+
+
+def _option_of(name: str) -> str:
+    return UPSTREAM_NAMES.get(name, name)
 
 
 def _stored_arguments(given: argparse.Namespace) -> dict[str, Any]:
@@ -103,7 +139,7 @@ def _stored_arguments(given: argparse.Namespace) -> dict[str, Any]:
 def _add(group: argparse._ArgumentGroup, flag: str, help: str, **settings: Any) -> None:
     """Add an option whose default is that of `TrainConfig`."""
     name = flag.removeprefix("--").replace("-", "_")
-    name = {"nfft": "n_fft", "nhop": "n_hop"}.get(name, name)
+    name = {option: field for field, option in UPSTREAM_NAMES.items()}.get(name, name)
     default = getattr(_DEFAULTS, name, None)
     shown = "" if default is None or default is False else f" (default: {default})"
     group.add_argument(flag, default=default, help=help + shown, **settings)
@@ -143,7 +179,7 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     _add(group, "--nb-workers", "threads that make batches ahead of time", type=int)
     group.add_argument("--debug", action="store_true", help="begin at once, without statistics")
     group.add_argument("--quiet", action="store_true", help="show warnings and errors only")
-    group.add_argument("--no-cuda", action="store_true", help="do not use a GPU")
+    group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
 
 
 def _add_more(parser: argparse.ArgumentParser) -> None:

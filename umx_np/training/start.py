@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..config import ModelConfig
+from ..config import ModelConfig, bandwidth_to_max_bin, max_bin_to_bandwidth
 from ..data import UnmixDataset, get_statistics
 from ..errors import ConfigError
 from ..model import initial_state
@@ -22,13 +23,11 @@ from .checkpoint import (
     read_checkpoint,
     read_torch_weights,
 )
-from .config import TrainConfig
+from .config import ARCHITECTURE, NETWORK, TrainConfig
 from .records import RunRecord, read_json
 
 logger = logging.getLogger(__name__)
 
-# Fields of a TrainConfig that describe the network and what it is fed.
-_ARCHITECTURE = ("n_fft", "n_hop", "nb_channels", "hidden_size", "nb_layers", "unidirectional")
 # With another value of these, the excerpts of an epoch are others.
 _COURSE = ("seed", "batch_size", "seq_dur")
 # These may change on the way; the run is then no longer what it would have been.
@@ -67,7 +66,11 @@ class Start:
 
 
 def find_start(
-    config: TrainConfig, dataset: UnmixDataset, *, progress: bool | Progress | None = None
+    config: TrainConfig,
+    dataset: UnmixDataset,
+    *,
+    given: Collection[str] = (),
+    progress: bool | Progress | None = None,
 ) -> Start:
     """Prepare the beginning of a run, or its continuation.
 
@@ -78,6 +81,9 @@ def find_start(
     dataset : UnmixDataset
         Training data; its rate sets the width of the network, and random weights get its
         statistics.
+    given : collection of str
+        Settings among `ARCHITECTURE` that are meant even where they have their default value; the
+        others are then taken from the model or the checkpoint.
     progress : bool, callable or None
         Progress of the statistics.
 
@@ -93,9 +99,9 @@ def find_start(
         If a setting contradicts the model or the checkpoint.
     """
     if config.checkpoint is not None:
-        return _from_checkpoint(config, dataset)
+        return _from_checkpoint(config, dataset, given)
     if config.model is not None:
-        return _from_model(config, dataset)
+        return _from_model(config, dataset, given)
     model_config = config.model_config(dataset.sample_rate)
     state = initial_state(model_config, config.seed)
     if config.statistics:
@@ -108,7 +114,7 @@ def find_start(
     return Start(config, model_config, state, RunRecord())
 
 
-def _from_model(config: TrainConfig, dataset: UnmixDataset) -> Start:
+def _from_model(config: TrainConfig, dataset: UnmixDataset, given: Collection[str]) -> Start:
     from ..pretrained import load_bundle
 
     assert config.model is not None
@@ -120,19 +126,16 @@ def _from_model(config: TrainConfig, dataset: UnmixDataset) -> Start:
             f"model={config.model!r} works at {bundle.sample_rate:g} Hz, the data is at "
             f"{dataset.sample_rate:g} Hz; convert the files"
         )
-    config = _adopt(
-        config,
-        {**_architecture(weights.config), "n_fft": bundle.n_fft, "n_hop": bundle.n_hop},
-        f"model={config.model!r}",
-    )
+    found = _architecture(config, weights.config, bundle.n_fft, bundle.n_hop, dataset.sample_rate)
+    config = _adopt(config, found, given, f"model={config.model!r}")
     return Start(config, weights.config, dict(weights.state), RunRecord())
 
 
-def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset) -> Start:
+def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset, given: Collection[str]) -> Start:
     assert config.checkpoint is not None
     path, _ = find_checkpoint(config.checkpoint, config.target)
     if is_torch_checkpoint(path):
-        return _from_torch_checkpoint(config, path)
+        return _from_torch_checkpoint(config, path, dataset.sample_rate, given)
     saved = read_checkpoint(path)
     try:
         arguments = saved["config"]
@@ -159,7 +162,7 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset) -> Start:
             f"{dataset.sample_rate:g} Hz"
         )
     source = f"checkpoint={config.checkpoint!r}"
-    config = _adopt(config, {**_fields(known, _ARCHITECTURE), "bandwidth": known.bandwidth}, source)
+    config = _adopt(config, _fields(known, ARCHITECTURE), given, source)
     # The state of another optimiser, and the best value of another loss, mean nothing.
     for name in ("optimizer", "loss"):
         before, now = getattr(known, name), getattr(config, name)
@@ -192,7 +195,9 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset) -> Start:
     return Start(config, model_config, state, record, saved)
 
 
-def _from_torch_checkpoint(config: TrainConfig, path: Path) -> Start:
+def _from_torch_checkpoint(
+    config: TrainConfig, path: Path, rate: float, given: Collection[str]
+) -> Start:
     """Weights and history of Open-Unmix's own trainer."""
     state = read_torch_weights(path)
     model_config = infer_config(state)
@@ -201,36 +206,44 @@ def _from_torch_checkpoint(config: TrainConfig, path: Path) -> Start:
     try:
         record = RunRecord.from_results(results)
         num_bad_epochs = int(results["num_bad_epochs"])
-        values = {"n_hop": int(results["args"]["nhop"]), "n_fft": int(results["args"]["nfft"])}
+        n_fft, n_hop = int(results["args"]["nfft"]), int(results["args"]["nhop"])
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(
             f"path={str(results_path)!r} lacks {error}; use --model to begin a new run from the "
             "weights"
         ) from error
-    config = _adopt(
-        config, {**_architecture(model_config), **values}, f"checkpoint={config.checkpoint!r}"
-    )
+    found = _architecture(config, model_config, n_fft, n_hop, rate)
+    config = _adopt(config, found, given, f"checkpoint={config.checkpoint!r}")
     return Start(config, model_config, state, record, num_bad_epochs=num_bad_epochs)
 
 
-def _architecture(model_config: ModelConfig) -> dict[str, Any]:
-    return _fields(model_config, _ARCHITECTURE[2:])
+def _architecture(
+    config: TrainConfig, network: ModelConfig, n_fft: int, n_hop: int, rate: float
+) -> dict[str, Any]:
+    """`ARCHITECTURE` of a network and its STFT."""
+    width, bandwidth = network.nb_input_bins, config.bandwidth
+    if bandwidth_to_max_bin(rate, n_fft, bandwidth) != width:
+        bandwidth = max_bin_to_bandwidth(rate, n_fft, width)
+    stft = {"n_fft": n_fft, "n_hop": n_hop, "bandwidth": bandwidth}
+    return {**stft, **_fields(network, NETWORK)}
 
 
 def _fields(source: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(source, name) for name in names}
 
 
-def _adopt(config: TrainConfig, found: dict[str, Any], source: str) -> TrainConfig:
+def _adopt(
+    config: TrainConfig, found: dict[str, Any], given: Collection[str], source: str
+) -> TrainConfig:
     """Take over an architecture; what was set to something else contradicts it.
 
-    A setting that has its default value counts as not set.
+    A setting that has its default value counts as not set, unless it is `given`.
     """
     defaults = {f.name: f.default for f in fields(TrainConfig)}
     for name, value in found.items():
-        given = getattr(config, name)
-        if given not in (value, defaults[name]):
-            raise ConfigError(f"{source} has {name}={value}, not {given}")
+        now = getattr(config, name)
+        if now != value and (name in given or now != defaults[name]):
+            raise ConfigError(f"{source} has {name}={value}, not {now}")
     adopted = config.with_(**found)
     if adopted != config:
         logger.info("from %s: %s", source, ", ".join(f"{k}={v}" for k, v in found.items()))

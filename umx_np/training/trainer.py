@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, cast
@@ -87,6 +87,9 @@ class Trainer:
         is then already written.
     loader_mode : {'threads', 'processes'}
         Who makes the batches if ``config.nb_workers`` is not 0.
+    given : collection of str
+        Settings of the architecture that are meant even where they have their default value, which
+        otherwise gives way to that of the model or the checkpoint.
 
     Raises
     ------
@@ -110,6 +113,7 @@ class Trainer:
         progress: bool = False,
         on_epoch: Callable[[EpochReport], None] | None = None,
         loader_mode: str = "threads",
+        given: Collection[str] = (),
     ) -> None:
         for name, dataset in (("training", train_dataset), ("validation", valid_dataset)):
             if not len(dataset):
@@ -126,6 +130,7 @@ class Trainer:
         self.on_epoch = on_epoch
         self.is_running = False
         self._arguments = dict(arguments or {})
+        self._given = frozenset(given)
         self._stop = threading.Event()
         loading: dict[str, Any] = {"seed": config.seed, "workers": config.nb_workers}
         loading["mode"] = loader_mode
@@ -156,7 +161,9 @@ class Trainer:
         """
         self._files = RunFiles(self.config)
         self._files.check()
-        start = find_start(self.config, self.train_dataset, progress=self.progress)
+        start = find_start(
+            self.config, self.train_dataset, given=self._given, progress=self.progress
+        )
         self._prepare(start)
         self._files.begin(self.config, self.train_dataset.sample_rate)
         self.is_running = True
