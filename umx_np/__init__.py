@@ -57,7 +57,10 @@ _HOMES = {
     "umxse_spec": "models",
     "wiener": "dsp.wiener",
 }
-_MODULES = ("audio", "errors", "pretrained", "weights")
+_MODULES = (
+    *("audio", "data", "errors", "evaluation", "nn", "optim", "plots", "pretrained", "testing"),
+    *("training", "weights"),
+)
 
 __all__ = [
     "OpenUnmix",

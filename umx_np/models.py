@@ -61,7 +61,7 @@ softmask : bool
 threads : int or None
     Threads to compute on; None means all cores.
 precision : {{'full', 'fast'}}
-    ``'fast'`` computes the networks with weights of half the size.
+    ``'fast'`` computes the networks with numbers of fewer bits.
 offline : bool
     Never download.
 

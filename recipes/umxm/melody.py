@@ -20,8 +20,7 @@ _STEPS = (-4, -3, -2, -1, 0, 1, 2, 3, 4)
 _STEP_SHARES = (0.03, 0.05, 0.12, 0.24, 0.16, 0.22, 0.11, 0.05, 0.02)
 # A tone is not shorter than this many seconds.
 _SHORTEST = 0.14
-# Beats of the unit that is repeated, and beats from a unit's start where its phrase may end.
-_UNIT = 8.0
+# Beats from the start of a unit, of 8 beats, where its phrase may end.
 _ENDS = (5.0, 5.5, 6.0, 6.0, 6.5, 7.0)
 _MELISMA = 0.09
 # Scale degrees left out by a pentatonic melody.

@@ -1,4 +1,4 @@
-"""Put a trained model into the package: ``python -m recipes.umxm.package RUN/together``.
+"""Put a trained model into the package: ``python -m recipes.umxm.package RUN/settled``.
 
 The matrices are stored in eight bits. What the run has been told stays with them, without the
 names of folders, which mean nothing elsewhere. Beside them goes ATTRIBUTION.md. The losses of all
@@ -137,7 +137,9 @@ def without_places(value: Any) -> Any:
 def main() -> None:
     """Parse the command line and write the folder."""
     parser = argparse.ArgumentParser(prog="python -m recipes.umxm.package", description=__doc__)
-    parser.add_argument("run", type=Path, help="folder of the run, with <target>.pth and .json")
+    parser.add_argument(
+        "run", type=Path, help="folder of the run, with safetensors and JSON files"
+    )
     parser.add_argument("--out", type=Path, default=ASSETS, help="default: umx_np/assets/umxm")
     options = parser.parse_args()
     written = package(options.run, options.out)

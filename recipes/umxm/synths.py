@@ -14,7 +14,6 @@ from .notes import Note, loudness
 from .plan import SAMPLE_RATE, Plan, Section
 
 _TABLE = 2048
-SHAPES = ("saw", "square", "triangle", "pulse", "organ", "formant", "sine")
 # Cutoff frequencies between whose filters a moving filter is blended.
 _CUTOFFS = (220.0, 500.0, 1100.0, 2400.0, 5000.0, 11000.0)
 
@@ -69,7 +68,8 @@ class Patch:
     Attributes
     ----------
     shapes : tuple of str
-        Of the oscillators, each from `SHAPES`.
+        Of the oscillators, each ``'saw'``, ``'square'``, ``'triangle'``, ``'pulse'``, ``'organ'``,
+        ``'formant'`` or ``'sine'``.
     octaves : tuple of int
         By which each oscillator is transposed.
     unison : int

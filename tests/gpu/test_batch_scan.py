@@ -11,7 +11,7 @@ import pytest
 
 from umx_np.backends._cuda import compiling
 from umx_np.backends._cuda.batch_plan import Plan
-from umx_np.backends._cuda.batch_recurrent import BatchScan, Saved, recurrent_rows
+from umx_np.backends._cuda.batch_recurrent import BatchScan, Saved
 from umx_np.backends._cuda.device import Device, Kernel
 from umx_np.errors import DeviceError, ShapeError
 from umx_np.nn.lstm import lstm_backward, lstm_forward
@@ -202,13 +202,27 @@ def test_views(any_device, plan: Plan) -> None:
     assert not xp.asnumpy(wide[..., :3]).any()
 
 
+def _recurrent_rows(d_gates: Any, out: Any, direction: int) -> tuple[Any, Any]:
+    """Matrices whose product is the gradient of W_hh of one direction.
+
+    Every frame's gradients stand beside h of the frame that the direction visited before it; the
+    first visited frame had h = 0 before it and is left out.
+    """
+    _, nb_frames, nb_samples, nb_gates = d_gates.shape
+    hidden = nb_gates // 4
+    nb_rows = max(0, nb_frames - 1) * nb_samples
+    columns = out[..., direction * hidden : (direction + 1) * hidden]
+    rows, h_before = (d_gates[1, :-1], columns[1:]) if direction else (d_gates[0, 1:], columns[:-1])
+    return rows.reshape(nb_rows, nb_gates), h_before.reshape(nb_rows, hidden)
+
+
 @pytest.mark.parametrize("nb_frames", [1, 5])
 def test_gradient_of_the_recurrent_weights(any_device, nb_frames: int) -> None:
     plan = PLANS["cluster-padded"]
     case = Case(plan.hidden, 2, nb_frames, 3)
     run = Run(any_device, case, plan)
     for direction in range(2):
-        rows, h_before = recurrent_rows(run.d_gates, run.out, direction)
+        rows, h_before = _recurrent_rows(run.d_gates, run.out, direction)
         d_W_hh = any_device.xp.empty(case.W_hh.shape[1:], np.float32)
         any_device.gemm(rows, h_before, d_W_hh, trans_a=True)
         assert_near(any_device.xp.asnumpy(d_W_hh), case.d_W_hh[direction], 1e-6)
@@ -335,7 +349,7 @@ def test_step_scan_is_its_own_derivative(emulated_device) -> None:
     d_gates = xp.asnumpy(activations)
     d_W_hh = np.zeros_like(W_hh)
     for direction in range(directions):
-        rows, h_before = recurrent_rows(d_gates, out, direction)
+        rows, h_before = _recurrent_rows(d_gates, out, direction)
         d_W_hh[direction] = rows.T @ h_before
 
     for _ in range(3):

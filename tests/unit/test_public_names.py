@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -36,6 +38,19 @@ def test_every_error_is_an_umx_error():
     for name, value in vars(errors).items():
         if inspect.isclass(value):
             assert issubclass(value, umx_np.UmxError), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("audio.read", "evaluation.score_files", "plots.plot_separation"),
+        *("testing.random_bundle", "weights.load_torch", "errors.AudioError", "data.Loader"),
+        *("training.Trainer", "optim.Adam", "nn.TrainableNetwork", "pretrained.load_bundle"),
+    ],
+)
+def test_what_the_guide_names_is_found_after_one_import(name):
+    code = f"import umx_np; assert callable(umx_np.{name})"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_names():

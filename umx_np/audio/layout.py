@@ -16,8 +16,7 @@ from numpy.typing import ArrayLike
 from ..errors import ShapeError
 from .resampling import check_rate, resample
 
-# Where to find, in each layout of the caller, the axes (nb_samples, nb_channels, nb_timesteps).
-_AXES = {"T": "T", "CT": "CT", "TC": "TC", "NT": "NT", "NCT": "NCT", "NTC": "NTC"}
+_LAYOUTS = ("T", "CT", "TC", "NT", "NCT", "NTC")
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Layout:
     nb_channels: int
 
     def __post_init__(self) -> None:
-        if self.axes not in _AXES:
-            raise ShapeError(f"axes={self.axes!r} must be one of {', '.join(_AXES)}")
+        if self.axes not in _LAYOUTS:
+            raise ShapeError(f"axes={self.axes!r} must be one of {', '.join(_LAYOUTS)}")
 
     @classmethod
     def of(cls, audio: ArrayLike, *, channels_first: bool | None = None) -> Layout:

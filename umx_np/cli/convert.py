@@ -27,8 +27,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--dtype",
         choices=("int8", "float16", "float32", "float64"),
-        help="number format of the weights (default: the one they have); int8: matrices of eight "
-        "bits with a scale a row, in safetensors",
+        help="number format of the weights (default: the one they have, float32 for int8); "
+        "int8: matrices of eight bits with a scale a row, in safetensors",
     )
     parser.add_argument(
         "--format",

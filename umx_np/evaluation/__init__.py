@@ -7,7 +7,7 @@
 imported when they are first used.
 
 - `bss_eval` computes the scores of arrays, `score_track` those of named stems, with accompaniment
-  the way museval treats it.
+  the way museval treats it, and `score_files` gives the SDR of files in little memory.
 - `evaluate` does it for a whole data set, with a model or a folder of estimates.
 - `TrackScores` are the scores of a track, `Summary` those of many.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .bss import BssScores, bss_eval
     from .runner import Evaluation, evaluate
     from .scores import ScoresError, TrackScores, read_scores, score_track
+    from .sdr import score_files
     from .summary import Summary
 
 _HOMES = {
@@ -32,6 +33,7 @@ _HOMES = {
     "bss_eval": "bss",
     "evaluate": "runner",
     "read_scores": "scores",
+    "score_files": "sdr",
     "score_track": "scores",
 }
 
@@ -44,6 +46,7 @@ __all__ = [
     "bss_eval",
     "evaluate",
     "read_scores",
+    "score_files",
     "score_track",
 ]
 

@@ -169,7 +169,7 @@ def _add_more(group: argparse._ArgumentGroup) -> None:
         "--precision",
         choices=("full", "fast"),
         default="full",
-        help="fast computes the networks with weights of half the size (default: full)",
+        help="fast computes the networks with numbers of fewer bits (default: full)",
     )
     group.add_argument(
         "--bits",

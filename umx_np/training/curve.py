@@ -8,8 +8,10 @@ from pathlib import Path
 from .. import plots
 from .records import RunRecord
 
+_UNITS = {"mse": "mean squared error", "log-mse": "mean squared error (dB)"}
 
-def draw_curve(record: RunRecord, target: str, path: Path) -> None:
+
+def draw_curve(record: RunRecord, target: str, path: Path, loss: str = "mse") -> None:
     """Draw the losses of all epochs as a PNG file.
 
     Parameters
@@ -20,6 +22,8 @@ def draw_curve(record: RunRecord, target: str, path: Path) -> None:
         For the title.
     path : Path
         File to write or replace.
+    loss : {'mse', 'log-mse'}
+        What the losses are.
     """
     figure = plots.new_figure(7.0, 4.0)
     axes = figure.add_subplot()
@@ -36,7 +40,7 @@ def draw_curve(record: RunRecord, target: str, path: Path) -> None:
     losses = [*record.train_loss_history, *record.valid_loss_history]
     if losses and all(loss > 0 for loss in losses if math.isfinite(loss)):
         axes.set_yscale("log")
-    axes.set(xlabel="epoch", ylabel="mean squared error", title=target)
+    axes.set(xlabel="epoch", ylabel=_UNITS[loss], title=target)
     axes.grid(alpha=0.3)
     axes.legend()
     plots.save_figure(figure, path)

@@ -149,7 +149,7 @@ class WaveformSeparator:
             theirs, each network has one: threads then need not wait for each other after every
             product.
         **options
-            For every `TrainableNetwork`: backend, dtype, dropout.
+            For every `TrainableNetwork`: backend, dtype, dropout, amp, tf32.
         """
         config = SeparatorConfig(
             sample_rate=bundle.sample_rate,

@@ -195,7 +195,7 @@ class RunFiles:
         if not (self._draws and is_due):
             return
         try:
-            curve.draw_curve(record, self.target, self._path(".png"))
+            curve.draw_curve(record, self.target, self._path(".png"), self.config.loss)
         except OSError as error:
             # The picture is a convenience; the weights are on disk.
             logger.warning("%s cannot be written: %s", self._path(".png"), error)

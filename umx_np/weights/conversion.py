@@ -31,7 +31,8 @@ def convert(
     Parameters
     ----------
     src : path-like
-        A ``.pth``, ``.pt``, ``.chkpnt`` or ``.safetensors`` file, or a model folder.
+        A ``.pth``, ``.pt`` or ``.safetensors`` file, a ``.chkpnt`` of Open-Unmix's trainer, or a
+        model folder.
     dst : path-like
         A file, whose suffix decides its format (``.pth``, ``.pt`` or ``.safetensors``), or a folder
         when `src` is one.

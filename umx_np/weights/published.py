@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from ..config import ModelConfig
@@ -147,7 +148,7 @@ _UMXM = ModelInfo(
     description="vocals, drums, bass, other; small, comes with umx_np",
     license="MIT",
     non_commercial=False,
-    page="umx_np/assets/umxm/ATTRIBUTION.md",
+    page=str(Path(__file__).parents[1] / "assets" / "umxm" / "ATTRIBUTION.md"),
     files=MappingProxyType({}),
     bundled_targets=("vocals", "drums", "bass", "other"),
     config=_MUSIC_SMALL,

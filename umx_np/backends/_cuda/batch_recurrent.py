@@ -307,34 +307,6 @@ class BatchScan:
         return int(weight_hh.strides[0]) // FLOAT_BYTES if self.directions > 1 else 0
 
 
-def recurrent_rows(d_gates: Any, out: Any, direction: int) -> tuple[Any, Any]:
-    """Matrices whose product is the gradient of W_hh of one direction.
-
-    Every frame's gradients stand beside h of the frame that the direction visited before it; the
-    first visited frame had h = 0 before it and is left out.
-
-    Parameters
-    ----------
-    d_gates : device array [shape=(D, T, B, 4H)]
-        From `BatchScan.backward`, contiguous.
-    out : device array [shape=(T, B, D * H)]
-        From `BatchScan.forward`.
-    direction : int
-
-    Returns
-    -------
-    rows : device array [shape=((T - 1) * B, 4H)]
-    h_before : device array [shape=((T - 1) * B, H)]
-        Views; the gradient of W_hh is ``rows.T @ h_before``.
-    """
-    _, nb_frames, nb_samples, nb_gates = d_gates.shape
-    hidden = nb_gates // 4
-    nb_rows = max(0, nb_frames - 1) * nb_samples
-    columns = out[..., direction * hidden : (direction + 1) * hidden]
-    rows, h_before = (d_gates[1, :-1], columns[1:]) if direction else (d_gates[0, 1:], columns[:-1])
-    return rows.reshape(nb_rows, nb_gates), h_before.reshape(nb_rows, hidden)
-
-
 def _check(name: str, array: Any, shape: tuple[int, ...], *, contiguous: bool = True) -> None:
     if array.shape != shape or array.dtype != np.float32:
         raise ShapeError(
