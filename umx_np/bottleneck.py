@@ -148,15 +148,22 @@ def run_bottleneck(
     tick : callable or None
         Told the share of the work that each step has done.
     """
-    names = list(networks)
-    directions = max(network.config.nb_directions for network in networks.values())
-    # As few targets at a time as keep all threads busy: each needs two sets of layer outputs.
-    group = max(1, -(-ops.threads // directions))
-    for first in range(0, len(names), group):
-        some = {name: networks[name] for name in names[first : first + group]}
+    for names in groups_of(networks, ops.threads):
+        some = {name: networks[name] for name in names}
         _run_group(ops, some, stores, nb_frames, new_store)
         if tick is not None:
-            tick(len(some) / len(names))
+            tick(len(some) / len(networks))
+
+
+def groups_of(networks: Mapping[str, Network], threads: int) -> list[list[str]]:
+    """Targets that `run_bottleneck` runs together: as few at a time as keep all threads busy.
+
+    Each of a group needs two sets of layer outputs.
+    """
+    names = list(networks)
+    directions = max(network.config.nb_directions for network in networks.values())
+    size = max(1, -(-threads // directions))
+    return [names[first : first + size] for first in range(0, len(names), size)]
 
 
 def _run_group(

@@ -428,7 +428,7 @@ class ReduceLROnPlateau:
     cooldown : int
         Epochs after a reduction whose bad ones do not count.
     threshold : float
-        An epoch is good if its loss is less than the best so far times ``1 - threshold``.
+        An epoch is good if its loss is less than the best so far by this share of it.
     min_lr : float
         Never lower than this.
     eps : float
@@ -462,7 +462,9 @@ class ReduceLROnPlateau:
     def step(self, metric: float) -> None:
         """Take note of an epoch's loss; NaN is a bad epoch."""
         self.last_epoch += 1
-        if metric < self.best * (1.0 - self.threshold):
+        # Of losses in dB, which may be negative, the better ones have the larger amount.
+        change = self.threshold if self.best >= 0.0 else -self.threshold
+        if metric < self.best * (1.0 - change):
             self.best = float(metric)
             self.num_bad_epochs = 0
         else:

@@ -239,9 +239,9 @@ class Separator:
         if x.dtype.kind not in "fiu":
             raise ShapeError(f"audio has dtype={x.dtype}; pass floating-point samples")
         if self.nb_channels > 1 and x.shape[1] != self.nb_channels:
+            hint = " (umx_np.separate takes any number)" if self.nb_channels == 2 else ""
             raise ShapeError(
-                f"audio has nb_channels={x.shape[1]}; this model needs {self.nb_channels} "
-                "(umx_np.separate takes any number)"
+                f"audio has nb_channels={x.shape[1]}; this model needs {self.nb_channels}{hint}"
             )
         reference = self.ops.name == "reference"
         dtype = np.result_type(x.dtype, np.float32) if reference else np.dtype(np.float32)

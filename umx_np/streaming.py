@@ -25,6 +25,7 @@ from .bottleneck import (
     FrameStore,
     MemoryStore,
     StoreFactory,
+    groups_of,
     run_bottleneck,
     shared_blocks,
 )
@@ -310,11 +311,11 @@ def fit_channels(block: np.ndarray, nb_channels: int) -> np.ndarray:
     """Bring a block to the channels that a model of `nb_channels` works on.
 
     A stereo model gets two channels, a mono one twice. A mono model filters one or two channels
-    as they are. Of more than two channels the first two are taken.
+    as they are. Of more channels the first ones are taken, as many as the model has, or two.
     """
     if nb_channels == 2 and len(block) == 1:
         return np.repeat(block, 2, axis=0)
-    if nb_channels > 2 and len(block) != nb_channels:
+    if nb_channels > 2 and len(block) < nb_channels:
         raise ShapeError(f"nb_channels={len(block)}: this model needs {nb_channels}")
     return block[: max(2, nb_channels)]
 
@@ -441,10 +442,13 @@ def _store_factory(
     """Choose between memory and disk for the activations of a track."""
     nb_frames = separator.geometry.nb_frames(source.nb_timesteps)
     dtype = np.dtype(np.float32)
-    configs = [network.config for network in separator.networks.values()]
+    configs = {name: network.config for name, network in separator.networks.items()}
     # Of each target the encoded track, and two sets of layer outputs of those that run together.
-    width = sum(c.hidden_size for c in configs)
-    width += 2 * max(c.lstm_hidden_size * c.nb_directions for c in configs)
+    width = sum(c.hidden_size for c in configs.values())
+    width += 2 * max(
+        sum(configs[name].lstm_hidden_size * configs[name].nb_directions for name in names)
+        for names in groups_of(separator.networks, separator.ops.threads)
+    )
     need = nb_frames * width * dtype.itemsize
     if max_memory is None or need <= max_memory:
         return lambda width: MemoryStore(nb_frames, width, dtype)

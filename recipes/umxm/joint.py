@@ -460,6 +460,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     songs, model, out = (options.pop(name) for name in ("songs", "model", "out"))
     out.mkdir(parents=True, exist_ok=True)
     checkpoint = out / "joint.chkpnt"
+    others = [path for path in (out / f"{name}.pth" for name in STEMS) if path.exists()]
+    if others:
+        parser.error(f"{others[0]} belongs to another run; choose another --out")
     try:
         run = Run(umx_np.load_model(str(model), targets=list(STEMS)), songs, Settings(**options))
         if checkpoint.exists():

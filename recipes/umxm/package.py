@@ -137,9 +137,7 @@ def without_places(value: Any) -> Any:
 def main() -> None:
     """Parse the command line and write the folder."""
     parser = argparse.ArgumentParser(prog="python -m recipes.umxm.package", description=__doc__)
-    parser.add_argument(
-        "run", type=Path, help="folder of the run, with safetensors and JSON files"
-    )
+    parser.add_argument("run", type=Path, help="folder of the run, with safetensors and JSON files")
     parser.add_argument("--out", type=Path, default=ASSETS, help="default: umx_np/assets/umxm")
     options = parser.parse_args()
     written = package(options.run, options.out)

@@ -148,6 +148,18 @@ def test_a_cache_that_is_deleted_in_use_is_made_again(
     assert "song.wav left the cache" in caplog.text
 
 
+def test_a_file_of_the_cache_that_becomes_shorter_in_use_is_made_again(
+    store: CachedFiles, clip: Clip, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = store.read(clip, 5, 10)
+    content = raw_file(store).read_bytes()
+    raw_file(store).write_bytes(content[:-2])
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(store.read(clip, 5, 10), expected)
+    assert "song.wav left the cache" in caplog.text
+    assert raw_file(store).read_bytes() == content
+
+
 @pytest.mark.parametrize(("first", "count"), [(-1, 5), (2999, 2), (0, 0), (4000, 1)])
 def test_excerpts_outside_are_refused(
     store: CachedFiles, clip: Clip, first: int, count: int

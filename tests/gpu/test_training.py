@@ -102,8 +102,9 @@ class TestRuns:
         again = run("again", device="cuda", nb_layers=3, epochs=6, lr=0.02)
         assert losses(again) == losses(trainer)
 
-    def test_whole_tracks(self, run: Run) -> None:
-        settings = {"seq_dur": 0.0, "epochs": 1}
+    @pytest.mark.parametrize("loss", ["mse", "log-mse"])
+    def test_whole_tracks(self, run: Run, loss: str) -> None:
+        settings = {"seq_dur": 0.0, "epochs": 1, "loss": loss}
         expected = run("processor", **settings)
         actual = run("card", device="cuda", **settings)
         np.testing.assert_allclose(losses(actual), losses(expected), rtol=1e-4)

@@ -261,6 +261,10 @@ def test_the_command_goes_on_and_refuses_another_run(songs, bundle, tmp_path, mo
     with pytest.raises(SystemExit):
         joint.main([*arguments, "--lr", "0.1"])
     assert "lr=0.0002, not 0.1" in capsys.readouterr().err
+    (tmp_path / "out" / "drums.pth").touch()
+    with pytest.raises(SystemExit):
+        joint.main(arguments)
+    assert "drums.pth belongs to another run; choose another --out" in capsys.readouterr().err
 
 
 def test_training_helps_and_is_written(songs, bundle, tmp_path):

@@ -189,6 +189,17 @@ class TestContinuing:
         )
         assert (args.epochs, args.lr, args.dataset) == (9, 0.01, "trackfolder_var")
 
+    def test_names_with_wildcards_leave_the_target_open(self, tracks, out, tmp_path):
+        files = ["--dataset", "aligned", "--root", str(tracks), "--input-file", "dr*.wav"]
+        files += ["--output-file", "voc*.wav"]
+        other = ["--output", str(tmp_path / "other"), "--target", "singer", "--no-plot"]
+        sizes = ["--nfft", "256", "--nhop", "64", "--hidden-size", "8", "--bandwidth", "3000"]
+        common = [*files, *sizes, "--seq-dur", "0.5", "--batch-size", "3", "--quiet"]
+        assert main([*common, *other, "--epochs", "1", "--device", "reference"]) == 0
+        assert (tmp_path / "other" / "singer.pth").exists()
+        continued = ["--checkpoint", str(tmp_path / "other"), *files]
+        assert parse_options(continued).target == "singer"
+
     def test_another_network_is_refused_be_it_the_default(self, out, capsys):
         assert main(["--checkpoint", str(out), "--hidden-size", "512", "--epochs", "3"]) == 1
         assert "has hidden_size=8, not 512" in capsys.readouterr().err

@@ -67,6 +67,19 @@ def test_disk_full_while_saving(make_trainer, tmp_path, monkeypatch, suffix):
     assert make_trainer(epochs=2, checkpoint=out).fit().epochs_trained == 2
 
 
+@pytest.mark.parametrize("suffix", [".pth", ".json", ".chkpnt"])
+def test_disk_full_at_the_end_of_the_first_epoch(make_trainer, tmp_path, monkeypatch, suffix):
+    out = tmp_path / "out"
+    trainer = make_trainer(epochs=2)
+    validate = trainer._validate
+    trainer._validate = lambda: (full_disk(monkeypatch, suffix), validate())[1]
+    with pytest.raises(TrainingError, match="No space left"):
+        trainer.fit()
+    monkeypatch.undo()
+    found = make_trainer(epochs=2, checkpoint=out).fit()
+    assert found.train_losses == make_trainer(epochs=2, output=tmp_path / "b").fit().train_losses
+
+
 def test_a_picture_that_cannot_be_written_is_no_reason_to_stop(make_trainer, monkeypatch, caplog):
     pytest.importorskip("matplotlib")
     full_disk(monkeypatch, ".png")

@@ -153,6 +153,12 @@ class TestLearning:
             )
         assert result.valid_losses[0] == pytest.approx(np.mean(losses), rel=1e-5)
 
+    def test_validation_of_the_logarithmic_loss_of_whole_tracks(self, make_trainer):
+        settings = {"epochs": 1, "loss": "log-mse", "batch_size": 1}
+        whole = make_trainer(**settings, seq_dur=0.0).fit()
+        # One excerpt, at least as long as the tracks.
+        assert whole == make_trainer(**settings, seq_dur=9.0, overwrite=True).fit()
+
     def test_seeds_tell_runs_apart(self, make_trainer, tmp_path):
         runs = [
             make_trainer(output=tmp_path / str(k), seed=seed).fit().train_losses

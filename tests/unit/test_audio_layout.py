@@ -60,7 +60,7 @@ def test_two_long_axes_are_a_batch_of_mono():
 def test_channels_first_says_what_cannot_be_guessed():
     audio = noise(6, 50)
     for first, array in ((True, audio), (False, audio.T)):
-        with pytest.warns(UserWarning, match="nb_channels=6: only the first two"):
+        with pytest.warns(UserWarning, match="nb_channels=6: only the first 2"):
             waveform = preprocess(array, channels_first=first)
         np.testing.assert_array_equal(waveform, audio[None, :2])
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import signals
@@ -51,6 +53,18 @@ def test_short_signals(length):
     assert stems.shape == (2, 2, length)
     if length:
         expected = separator(audio[None])[0]
+        assert_close(stems, expected, TOL["blockwise"]["float32"], dtype=np.float32)
+
+
+@pytest.mark.parametrize("length", [31, 33, 48, 80, 999, 1000, 1040])
+@pytest.mark.parametrize("n_hop", [32, 33, 48])
+def test_hops_of_half_a_frame_and_more(length, n_hop):
+    bundle = replace(tiny_bundle(targets="ab", unidirectional=True), n_hop=n_hop)
+    separator = umx_np.Separator.from_bundle(bundle, device="cpu", niter=0)
+    audio = signals.music(length)[0].astype(np.float32)
+    expected = separator(audio[None])[0]
+    for sizes in ([length], [7] * (length // 7) + [length % 7]):
+        stems, _ = run(separator, audio, sizes)
         assert_close(stems, expected, TOL["blockwise"]["float32"], dtype=np.float32)
 
 

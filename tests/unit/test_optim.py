@@ -248,6 +248,14 @@ def test_plateau_threshold_is_relative():
     assert rates([100, 99.98], factor=0.5, patience=0) == [1, 1]
 
 
+def test_plateau_of_losses_below_zero():
+    """Those of log-mse, in dB, mostly are."""
+    assert rates([-12, -12, -12], factor=0.5, patience=0) == [1, 0.5, 0.25]
+    assert rates([-12, -12.001, -11.999], factor=0.5, patience=0) == [1, 0.5, 0.25]
+    assert rates([1, -1, -12, -12.01], factor=0.5, patience=0) == [1, 1, 1, 1]
+    assert rates([0, -1e-9, 0], factor=0.5, patience=0) == [1, 1, 0.5]
+
+
 def test_plateau_counts_not_a_number_as_bad():
     assert rates([math.nan, 3, math.nan], factor=0.5, patience=0) == [0.5, 0.5, 0.25]
 

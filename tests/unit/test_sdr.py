@@ -68,6 +68,18 @@ def test_excerpts_other_rates_and_perfection(song):
     assert perfect.sdr_of_mixture < 0.0
 
 
+def test_mixtures_of_more_channels_than_the_stems_have(song):
+    true, guessed = paths(song / "true"), paths(song / "guessed")
+    expected = score_files(true, guessed, song / "mix.wav")
+    mixture, _ = umx_np.audio.read(song / "mix.wav")
+    surround = np.concatenate([mixture, np.ones((4, mixture.shape[1]), mixture.dtype)])
+    umx_np.audio.write(song / "surround.wav", surround, RATE, bits="float", clip_mode="none")
+    assert score_files(true, guessed, song / "surround.wav") == expected
+    umx_np.audio.write(song / "mono.wav", mixture[:1], RATE)
+    with pytest.raises(AudioError, match=r"mono\.wav.*nb_channels=1"):
+        score_files(true, guessed, song / "mono.wav")
+
+
 def test_silence_has_no_score(song):
     silent = song / "silent.wav"
     audio, _ = umx_np.audio.read(song / "mix.wav")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import weakref
 
 import numpy as np
 import pytest
@@ -95,6 +96,34 @@ def test_activations_on_disk_change_nothing():
     np.testing.assert_array_equal(*results)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4, 9])
+def test_memory_is_counted_in_full(threads, monkeypatch):
+    """`max_memory` that is just enough keeps all in memory, a byte less does not."""
+    engine = umx_np.Separator.from_bundle(tiny_bundle(hidden=(8, 12, 16)), niter=0, threads=threads)
+    audio = music(16 * 400)[0]
+    kept, most = [], 0
+
+    class Counted(MemoryStore):
+        """Knows how much is kept by all that live."""
+
+        def __init__(self, nb_frames, width, dtype):
+            nonlocal most
+            super().__init__(nb_frames, width, dtype)
+            kept.append(weakref.ref(self, kept.remove))
+            self.nb_bytes = nb_frames * width * dtype.itemsize
+            most = max(most, sum(store().nb_bytes for store in kept))
+
+    def on_disk(*arguments):
+        raise AssertionError("kept on disk")
+
+    monkeypatch.setattr("umx_np.streaming.MemoryStore", Counted)
+    streamed(engine, ArraySource(audio))
+    monkeypatch.setattr("umx_np.streaming.DiskStore", on_disk)
+    streamed(engine, ArraySource(audio), max_memory=most)
+    with pytest.raises(AssertionError, match="on disk"):
+        streamed(engine, ArraySource(audio), max_memory=most - 1)
+
+
 def test_thread_counts_give_the_same_samples():
     audio = music(16 * 400)
     results = [
@@ -120,6 +149,18 @@ def test_channels_in_and_out(nb_channels, model_channels, device):
     audio = music(1000, nb_channels=nb_channels)[0]
     stems = streamed(engine, ArraySource(audio))
     assert stems.shape == (3, min(nb_channels, 2), 1000)
+
+
+def test_models_of_many_channels_take_the_first_ones():
+    engine = umx_np.Separator.from_bundle(tiny_bundle(nb_channels=4), niter=0, device="reference")
+    audio = music(1000, nb_channels=6)[0]
+    stems = streamed(engine, ArraySource(audio))
+    assert stems.shape == (3, 4, 1000)
+    with pytest.warns(UserWarning, match="only the first 4 channels"):
+        found = umx_np.separate(audio, separator=engine, channels_first=True)
+    np.testing.assert_allclose(list(found.values()), stems, atol=1e-6)
+    with pytest.raises(ShapeError, match="nb_channels=3: this model needs 4"):
+        streamed(engine, ArraySource(audio[:3]))
 
 
 def test_one_target_is_refined_against_a_residual():

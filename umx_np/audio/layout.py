@@ -182,7 +182,7 @@ def preprocess(
     Returns
     -------
     ndarray [shape=(nb_samples, nb_channels, nb_timesteps)], float32
-        A new C-contiguous array of one or two channels.
+        A new C-contiguous array, of one or two channels for a model of these.
 
     Raises
     ------
@@ -192,7 +192,7 @@ def preprocess(
     Warns
     -----
     UserWarning
-        If there are more than two channels; the first two are used.
+        If there are more channels than the model has, and more than two; the first ones are used.
 
     Examples
     --------
@@ -204,13 +204,14 @@ def preprocess(
     if layout is None:
         layout = Layout.of(audio, channels_first=channels_first)
     batch = layout.to_batch(audio)
-    if batch.shape[1] > 2:
+    most = max(2, nb_channels)
+    if batch.shape[1] > most:
         warnings.warn(
-            f"nb_channels={batch.shape[1]}: only the first two channels are processed",
+            f"nb_channels={batch.shape[1]}: only the first {most} channels are processed",
             UserWarning,
             stacklevel=2,
         )
-        batch = batch[:, :2]
+        batch = batch[:, :most]
     waveform = _to_float32(batch)
     _check_finite(waveform)
     if model_rate is not None and rate is not None and rate != model_rate:

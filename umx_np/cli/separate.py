@@ -311,12 +311,13 @@ def plan_outputs(
     Raises
     ------
     ConfigError
-        If two inputs would be written to the same files.
+        If two inputs would be written to the same files, or an input would be replaced.
     """
     from ..files import output_paths
 
     outputs: dict[Path, dict[str, Path]] = {}
     owners: dict[str, Path] = {}
+    sources = {os.path.realpath(path) for path in inputs}
     for path in inputs:
         outputs[path] = output_paths(
             path, names, args.outdir, model=model, ext=args.ext, filename=args.filename
@@ -329,6 +330,11 @@ def plan_outputs(
                     f"the stems of {str(owner)!r} and {str(path)!r} would both be {str(target)!r}; "
                     'tell them apart with --filename "{parent}/{track}/{stem}{ext}", or {name} '
                     "instead of {track}"
+                )
+            if os.path.realpath(target) in sources:
+                raise ConfigError(
+                    f"the stems of {str(path)!r} would replace {str(target)!r}, which is to be "
+                    "separated, too; choose another --outdir or --filename, or leave it out"
                 )
     return outputs
 

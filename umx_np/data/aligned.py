@@ -91,7 +91,7 @@ class AlignedDataset(FileDataset):
                 f"output_file={output_file!r}"
             )
         self.settle({clip for pair in self.tracks for clip in pair})
-        self.target = Path(self.tracks[0][1].path if _is_pattern(output_file) else output_file).stem
+        self.target = Path(self.tracks[0][1].path if is_pattern(output_file) else output_file).stem
 
     def _find_pairs(self) -> list[tuple[Clip, Clip]]:
         pairs, incomplete = [], []
@@ -120,5 +120,5 @@ class AlignedDataset(FileDataset):
         return self.load(pair[0], first, count, rng), self.load(pair[1], first, count, same)
 
 
-def _is_pattern(name: str) -> bool:
+def is_pattern(name: str) -> bool:
     return any(mark in name for mark in "*?[")

@@ -264,7 +264,8 @@ class CachedFiles(AudioFiles):
             )
         try:
             return self._map(self._entries[clip], first, nb_timesteps)
-        except (OSError, ValueError) as error:
+        # A file that has become shorter is a buffer too small: a TypeError.
+        except (OSError, ValueError, TypeError) as error:
             logger.warning("%s left the cache (%s) and is decoded again", clip, error)
             self._infos[clip] = self._find_info(clip)
             return self._map(self._entries[clip], first, nb_timesteps)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .aligned import AlignedDataset
+from .aligned import AlignedDataset, is_pattern
 from .augmentations import AUGMENTATIONS, aug_from_str
 from .base import UnmixDataset
 from .musdb18 import MUSDBDataset
@@ -335,6 +335,6 @@ def _target(values: Mapping[str, Any]) -> dict[str, str]:
     if "target_dir" in values:
         return {"target": values["target_dir"]}
     for name in ("target_file", "output_file"):
-        if name in values:
+        if name in values and not is_pattern(values[name]):
             return {"target": Path(values[name]).stem}
     return {}

@@ -98,6 +98,10 @@ class Framer:
         geometry = self._geometry
         while self._buffer is not None:
             ready = 1 + (self._buffer.shape[1] - geometry.n_fft) // geometry.n_hop
+            if self._eager and ready > 0:
+                # The last frame is left to `finish`, which only matters with hops of more than half
+                # a frame: otherwise the frames that end in the padding are still to come.
+                ready = min(ready, geometry.nb_frames(self.nb_timesteps) - 1 - self._first)
             if ready < (1 if self._eager else self._group):
                 return
             yield self._take(min(ready, self._group))

@@ -101,7 +101,8 @@ def score_files(
     Raises
     ------
     AudioError
-        If a file cannot be read, or the files differ in length or channels.
+        If a file cannot be read, or the files differ in length or channels; of a mixture with more
+        channels than the stems have, the first ones are taken.
 
     Notes
     -----
@@ -116,7 +117,9 @@ def score_files(
             reader = AudioReader(path, start=start, duration=duration, rate=rate)
             opened.append(stack.enter_context(reader))
         for reader in opened[1:]:
-            _check_alike(opened[0], reader)
+            # Of more channels than the stems have, the first ones were separated.
+            _check_alike(opened[0], reader, more_channels=reader is opened[-1])
+        nb_channels = opened[0].nb_channels
         window = int(WINDOW * rate)
         hop = int(HOP * rate)
         frames = zip(*(reader.blocks(hop) for reader in opened), strict=True)
@@ -125,6 +128,7 @@ def score_files(
         for _, frame in zip(range(nb_frames), frames, strict=False):
             *signals, mixed = (block.astype(np.float64) for block in frame)
             guesses, truths = signals[: len(names)], signals[len(names) :]
+            mixed = mixed[:nb_channels]
             if silent_sources(truths, guesses):
                 continue
             for k, truth in enumerate(truths):
@@ -134,13 +138,16 @@ def score_files(
     return {name: StemScore(medians[k], medians[len(names) + k]) for k, name in enumerate(names)}
 
 
-def _check_alike(first: AudioReader, other: AudioReader) -> None:
+def _check_alike(first: AudioReader, other: AudioReader, *, more_channels: bool) -> None:
     if other.rate != first.rate:
         raise AudioError(
             f"path={str(other.path)!r} has rate={other.rate:g}, path={str(first.path)!r} has "
             f"rate={first.rate:g}; they do not belong together"
         )
-    if (other.nb_channels, other.nb_timesteps) != (first.nb_channels, first.nb_timesteps):
+    nb_channels = other.nb_channels
+    if more_channels:
+        nb_channels = min(nb_channels, first.nb_channels)
+    if (nb_channels, other.nb_timesteps) != (first.nb_channels, first.nb_timesteps):
         raise AudioError(
             f"path={str(other.path)!r} has nb_channels={other.nb_channels}, "
             f"nb_timesteps={other.nb_timesteps} at {first.rate:g} Hz, path={str(first.path)!r} has "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data import add_dataset_options, parse_dataset_options
+from ..data.aligned import is_pattern
 from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
 from .config import (
     ARCHITECTURE,
@@ -125,7 +126,7 @@ def _stored_arguments(given: argparse.Namespace) -> dict[str, Any]:
     """Arguments of the run that is continued."""
     target = given.target or getattr(given, "target_dir", None)
     for name in ("target_file", "output_file"):
-        if hasattr(given, name):
+        if hasattr(given, name) and not is_pattern(getattr(given, name)):
             target = Path(getattr(given, name)).stem
     path, _ = find_checkpoint(given.checkpoint, target)
     if is_torch_checkpoint(path):

@@ -108,12 +108,16 @@ class _Shared:
         self.config, self.network, self.optimizer = config, network, optimizer
         self.sample_rate = sample_rate
 
-    @property
-    def _excerpt_frames(self) -> int:
-        """Frames of an excerpt: the logarithmic validation loss is taken over parts as long."""
+    def _frames_of_parts(self, nb_frames: int) -> int:
+        """Frames of the parts of a track over which the logarithmic validation loss is taken.
+
+        They are as long as the excerpts that are trained on.
+        """
         config = self.config
+        if config.seq_duration is None:
+            return nb_frames
         geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
-        return geometry.nb_frames(round(config.seq_dur * self.sample_rate))
+        return geometry.nb_frames(round(config.seq_duration * self.sample_rate))
 
 
 class HostSteps(_Shared):
@@ -173,7 +177,7 @@ class HostSteps(_Shared):
             y = model(mixture, layout="frames")
             if self.config.loss == "mse":
                 return mean_squared_error(y, target)
-            length = self._excerpt_frames
+            length = self._frames_of_parts(len(y))
             parts = [slice(start, start + length) for start in range(0, len(y), length)]
             error = [mean_squared_error(y[part], target[part]) for part in parts]
             energy = [mean_squared_error(mixture[part], np.zeros_like(y[part])) for part in parts]
@@ -254,5 +258,6 @@ class DeviceSteps(_Shared):
             y, _ = self.network.forward(mixture, training=False, keep=False)
             if self.config.loss == "mse":
                 return self.backend.squared_error(y, target).reading.value()
-            found = self.backend.errors_of_parts(y, target, mixture, self._excerpt_frames)
+            length = self._frames_of_parts(len(y))
+            found = self.backend.errors_of_parts(y, target, mixture, length)
             return float(relative_error_db(*found).mean())

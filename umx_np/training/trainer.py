@@ -274,6 +274,10 @@ class Trainer:
                 break
             self._clock = time.perf_counter()
             speed = self._train_epoch()
+            if not (self._stop.is_set() or self._files.checkpoint.exists()):
+                # The first weights are written before the first epoch is done with; whatever
+                # happens between, there is something to continue from.
+                self._save()
             valid_loss = None if self._stop.is_set() else self._validate()
             self._tick()
             if valid_loss is None:

@@ -203,6 +203,18 @@ def test_input_is_never_replaced(engine, song, run):
     np.testing.assert_array_equal(sf.read("vocals.wav")[0].T, audio)
 
 
+def test_nor_is_another_input(engine, song, run):
+    song("song.wav")
+    audio = song("song/vocals.wav")
+    result = run("separate", "song.wav", "song/vocals.wav", "--outdir", ".")
+    assert result.status == 1
+    assert "'song.wav' would replace 'song/vocals.wav', which is to be separated" in result.err
+    assert engine.separated == []
+    np.testing.assert_array_equal(sf.read("song/vocals.wav")[0].T, audio)
+    # Without being an input it is only a stem of before.
+    assert run("separate", "song.wav", "--outdir", ".").status == 0
+
+
 def test_batch_with_a_bad_file(engine, song, run, folder):
     song("a.wav")
     (folder / "b.wav").write_text("no sound")
