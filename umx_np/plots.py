@@ -237,6 +237,7 @@ class _Bands:
         self._share = centres - self._below
         # Low bands lie between two bins, high ones hold many.
         self._begin = np.minimum(np.ceil(edges[:-1]).astype(int), n_fft // 2)
+        self._end = max(int(np.ceil(edges[-1])), int(self._begin[-1]) + 1)
         self._holds_bins = np.ceil(edges[1:]) > np.ceil(edges[:-1])
 
     def __call__(self, power: np.ndarray) -> np.ndarray:
@@ -244,7 +245,7 @@ class _Bands:
         between = (1 - self._share) * power[:, self._below] + self._share * power[
             :, self._below + 1
         ]
-        loudest = np.maximum.reduceat(power, self._begin, axis=1)
+        loudest = np.maximum.reduceat(power[:, : self._end], self._begin, axis=1)
         return np.where(self._holds_bins, np.maximum(loudest, between), between)
 
 

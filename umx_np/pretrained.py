@@ -192,7 +192,7 @@ def cache_dir() -> Path:
     """
     home = os.environ.get("UMX_NP_HOME")
     if home:
-        return Path(home).expanduser()
+        return Path(os.path.expanduser(home))
     import pooch
 
     return Path(pooch.os_cache("umx_np"))
@@ -373,7 +373,7 @@ def _torch_hub_path(file: PublishedFile) -> Path:
     home = os.environ.get("TORCH_HOME")
     if not home:
         home = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "torch")
-    return Path(home).expanduser() / "hub" / "checkpoints" / file.filename
+    return Path(os.path.expanduser(home)) / "hub" / "checkpoints" / file.filename
 
 
 def _stamp_path(info: ModelInfo, file: PublishedFile) -> Path:

@@ -25,8 +25,6 @@ from benchmarks.kernels import ladder
 # The kernel computes in double precision and stores single precision.
 _AT_LEAST_DB = 120.0
 _COPY_BYTES = 96 << 20
-# Bins that one thread filters at a time, as in a separation.
-_TASK_BINS = 128
 
 
 def options() -> argparse.Namespace:
@@ -46,6 +44,7 @@ def main() -> None:
     from umx_np._kernels import cpu
     from umx_np.backends import get_backend, reference
     from umx_np.backends.base import WienerOptions
+    from umx_np.backends.cpu import _WIENER_BINS
     from umx_np.dsp.wiener import scale_of
 
     mix, mags, description = window(args.frames)
@@ -88,13 +87,13 @@ def main() -> None:
                 def some_bins(
                     start: int, kernels: cpu.Kernels = kernels, niter: int = niter
                 ) -> None:
-                    stop = min(start + _TASK_BINS, nb_bins)
+                    stop = min(start + _WIENER_BINS, nb_bins)
                     kernels.wiener(
                         mix, mags, y, bin_start=start, bin_stop=stop, iterations=niter, **common
                     )
 
                 runs[level] = lambda ops=ops, one=some_bins: ops.map(
-                    one, range(0, nb_bins, _TASK_BINS)
+                    one, range(0, nb_bins, _WIENER_BINS)
                 )
                 y[...] = np.nan
                 runs[level]()
@@ -118,13 +117,13 @@ def main() -> None:
             kernels = cpu.Kernels(level)
 
             def gradient_of_bins(start: int, kernels: cpu.Kernels = kernels) -> None:
-                window = {"bin_start": start, "bin_stop": min(start + _TASK_BINS, nb_bins)}
+                window = {"bin_start": start, "bin_stop": min(start + _WIENER_BINS, nb_bins)}
                 kernels.wiener_gradient(
                     mix, mags, d_y, d_mags, max_abs=max_abs, eps=plain.eps, **window
                 )
 
             runs[level] = lambda ops=ops, one=gradient_of_bins: ops.map(
-                one, range(0, nb_bins, _TASK_BINS)
+                one, range(0, nb_bins, _WIENER_BINS)
             )
             d_mags[...] = np.nan
             runs[level]()

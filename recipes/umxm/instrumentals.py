@@ -105,6 +105,8 @@ def main() -> None:
         (songs / FOLDER / part).mkdir(parents=True, exist_ok=True)
         for song in (songs / part).iterdir():
             link = songs / FOLDER / part / song.name
+            if link.is_symlink() and not link.exists():
+                link.unlink()  # the folder of the songs was moved
             if not song.name.startswith(".") and not link.exists():
                 link.symlink_to(song.resolve(), target_is_directory=True)
     for number in tqdm(range(options.excerpts), unit="excerpt"):

@@ -95,7 +95,8 @@ class Library:
         return _opened(str(kept))
 
 
-@lru_cache(maxsize=20000)
+# An array that is mapped keeps a file descriptor, of which a process may have 1,024 by default.
+@lru_cache(maxsize=400)
 def _mapped(path: str, cache: str) -> np.ndarray:
     kept = Path(cache) / (hashlib.sha1(path.encode()).hexdigest() + ".npy")
     if not kept.exists():
@@ -107,7 +108,7 @@ def _mapped(path: str, cache: str) -> np.ndarray:
     return array
 
 
-@lru_cache(maxsize=2000)
+@lru_cache(maxsize=200)
 def _opened(kept: str) -> np.ndarray:
     array: np.ndarray = np.load(kept, mmap_mode="r")
     return array

@@ -252,3 +252,38 @@ def test_as_a_program():
     assert run.returncode == 1
     assert "give the folder of MUSDB18 with --root" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
+def test_a_process_that_is_ended_removes_what_it_had_not_finished(tmp_path):
+    """Ended as the others are when the command is interrupted, in the middle of a file."""
+    code = """
+import sys, time
+from pathlib import Path
+from umx_np.evaluation import work
+from umx_np.weights._files import atomic_write
+
+folder = Path(sys.argv[1])
+
+class Job:
+    def estimates(self, threads): return None
+
+def attempt(job, estimates, task):
+    with atomic_write(folder / "stem.wav") as file:
+        file.write(b"RIFF")
+        file.flush()
+        (folder / "begun").touch()
+        time.sleep(60.0)
+
+work._attempt = attempt
+work._begin(Job(), 1)
+work._work(None)
+"""
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    deadline = time.monotonic() + 60.0
+    while not (tmp_path / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(list(tmp_path.iterdir())) == 2
+    run.terminate()
+    assert run.wait(60) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]

@@ -342,7 +342,7 @@ def test_stems_made_with_other_settings_are_replaced(
     # Now they are those of the scores, but for what an interruption left.
     evaluate(songs, niter=1, evaldir=tmp_path / "now", **options)
     assert attempts == 3 * SONGS
-    (tmp_path / "stems/test/one_settings.json").unlink()
+    (tmp_path / "stems/test/one.settings").unlink()
     evaluate(songs, niter=1, evaldir=tmp_path / "now", **options)
     assert attempts == [*3 * SONGS, "one"]
     with pytest.raises(ConfigError, match="made with other settings"):

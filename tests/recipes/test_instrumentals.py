@@ -75,4 +75,10 @@ def test_folder(tmp_path, monkeypatch):
         return Path(arguments[arguments.index("--root") + 1])
 
     assert root_of("vocals") == root
+    # The folder may be moved, and the command given again.
+    link = root / "train" / "00000"
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere" / "00000")
+    instrumentals.main()
+    assert link.resolve() == (tmp_path / "train" / "00000").resolve()
     assert root_of("drums") == tmp_path

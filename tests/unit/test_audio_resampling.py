@@ -65,6 +65,14 @@ def test_equal_rates_copy():
     assert not np.shares_memory(actual, audio)
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int32])
+def test_rates_are_any_numbers(kind):
+    audio = noise(2, 1000)
+    expected = resample(audio, 44100, 48000)
+    np.testing.assert_array_equal(resample(audio, kind(44100), kind(48000)), expected)
+    assert nb_resampled(1000, kind(44100), kind(48000)) == expected.shape[1]
+
+
 @pytest.mark.parametrize("audio", [np.zeros((2, 0), np.float32), np.float32(1)])
 def test_nothing_to_resample(audio):
     with pytest.raises(ShapeError, match="no samples"):

@@ -87,6 +87,14 @@ def test_a_long_song_has_no_more_columns_and_few_spectra(monkeypatch):
     assert len(loud) == loud[-1] - loud[0] + 1
 
 
+def test_what_lies_above_is_not_shown():
+    time = np.arange(48000) / 96000
+    audio = np.sin(2 * np.pi * 40000.0 * time) + np.sin(2 * np.pi * 1000.0 * time)
+    panel = spectrogram(audio[np.newaxis].astype(np.float32), 96000.0)
+    assert panel.highest == 20000.0
+    assert panel.levels.max(axis=1)[-3:].max() < panel.levels.max() - 60.0
+
+
 def test_low_rates_and_excerpts(tmp_path):
     umx_np.audio.write(tmp_path / "tone.wav", tone(1000.0, 3.0, 0.5), RATE)
     panel = spectrogram_of_file(tmp_path / "tone.wav", start=1.0, duration=0.5)

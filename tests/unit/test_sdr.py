@@ -80,6 +80,28 @@ def test_mixtures_of_more_channels_than_the_stems_have(song):
         score_files(true, guessed, song / "mono.wav")
 
 
+@pytest.mark.parametrize("silent", ["reference", "estimate"])
+@pytest.mark.parametrize("last", [0.0, 1.0], ids=["throughout", "but for the end"])
+def test_a_silent_stem_takes_no_scores_from_the_others(song, silent, last):
+    from umx_np.evaluation import score_track
+
+    true, guessed = paths(song / "true"), paths(song / "guessed")
+    changed = true if silent == "reference" else guessed
+    audio, _ = umx_np.audio.read(changed["vocals"])
+    audio[:, : 5 * RATE] = 0.0
+    audio[:, 5 * RATE :] *= last
+    changed["vocals"] = song / "silent.wav"
+    umx_np.audio.write(changed["vocals"], audio, RATE, bits="float", clip_mode="none")
+    scores = score_files(true, guessed, song / "mix.wav")
+    read = [{n: umx_np.audio.read(path)[0] for n, path in p.items()} for p in (true, guessed)]
+    expected = score_track("song", *read, RATE).medians()
+    for name, score in scores.items():
+        assert score.sdr == pytest.approx(expected[name]["SDR"], abs=1.1e-5, nan_ok=True)
+    assert np.isnan(scores["vocals"].sdr)
+    assert np.isnan(scores["drums"].sdr) == (last > 0.0)
+    assert np.isnan(scores["vocals"].sdr_of_mixture) == (silent == "reference" or last > 0.0)
+
+
 def test_silence_has_no_score(song):
     silent = song / "silent.wav"
     audio, _ = umx_np.audio.read(song / "mix.wav")

@@ -26,7 +26,7 @@ def check_rate(name: str, rate: float) -> float:
         usable = False
     if not usable:
         raise ConfigError(f"{name}={rate!r} must be a positive sample rate in Hz")
-    return rate
+    return rate if isinstance(rate, int) else float(rate)
 
 
 def nb_resampled(nb_timesteps: int, rate_in: float, rate_out: float) -> int:
@@ -51,7 +51,7 @@ def nb_resampled(nb_timesteps: int, rate_in: float, rate_out: float) -> int:
     >>> nb_resampled(1, 96000, 44100)
     1
     """
-    return math.ceil(nb_timesteps * Fraction(rate_out) / Fraction(rate_in))
+    return math.ceil(nb_timesteps * Fraction(float(rate_out)) / Fraction(float(rate_in)))
 
 
 def _silence_after(rate_in: float, rate_out: float) -> int:

@@ -237,7 +237,7 @@ class CachedFiles(AudioFiles):
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         super().__init__()
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(os.path.expanduser(folder))
         self._entries: dict[Clip, _Entry] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ class FileDataset(UnmixDataset):
         cache: str | os.PathLike[str] | None,
         progress: bool | Progress | None,
     ) -> None:
-        self.root = Path(root).expanduser()
+        self.root = Path(os.path.expanduser(root))
         self.split = split
         self.seq_duration = seq_duration if seq_duration is not None and seq_duration > 0 else None
         self.random_chunks = random_chunks

@@ -270,7 +270,7 @@ def open_database(
         ) from error
     except RuntimeError as error:
         raise ConfigError(f"the package musdb needs ffmpeg: {error}") from error
-    if root is not None and not Path(root).expanduser().is_dir() and not download:
+    if root is not None and not Path(os.path.expanduser(root)).is_dir() and not download:
         raise ConfigError(f"root={str(root)!r} is no folder")
     try:
         return musdb.DB(

@@ -136,8 +136,8 @@ def bss_eval(
     window = min(window, nb_timesteps)
 
     values = np.full((len(METRICS), len(references), nb_frames), np.nan)
-    heard = [j for j, reference in enumerate(references) if not _is_silent(reference)]
-    scored = [j for j in heard if not _is_silent(estimates[j])]
+    heard = [j for j, reference in enumerate(references) if not is_silent(reference)]
+    scored = [j for j in heard if not is_silent(estimates[j])]
     if scored:
         values[:, scored] = _score(
             [references[j] for j in heard],
@@ -167,7 +167,7 @@ def silent_sources(
     found = []
     for j, (reference, estimate) in enumerate(zip(references, estimates, strict=True)):
         for kind, signal in (("reference", reference), ("estimate", estimate)):
-            if _is_silent(signal[:, :nb_timesteps]):
+            if is_silent(signal[:, :nb_timesteps]):
                 found.append((j, kind))
     return found
 
@@ -220,7 +220,7 @@ def fitted_estimates(
     return fitted
 
 
-def _is_silent(signal: np.ndarray) -> bool:
+def is_silent(signal: np.ndarray) -> bool:
     """Whether the channels sum to zero at each sample, which is what museval asks."""
     return not np.any(np.sum(signal, axis=0))
 
@@ -251,7 +251,7 @@ def _score(
     times = [
         t
         for t, frame in enumerate(frames)
-        if not any(_is_silent(signal[:, frame]) for signal in (*references, *estimates))
+        if not any(is_silent(signal[:, frame]) for signal in (*references, *estimates))
     ]
     size = max(_BATCH // (len(common_spectra) * len(references) * nb_channels), 1)
     for first in range(0, len(times), size):

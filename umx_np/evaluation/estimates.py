@@ -160,7 +160,7 @@ class StoredEstimates:
         targets: Sequence[str] | None = None,
         aggregate: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        self.folder = Path(folder).expanduser()
+        self.folder = Path(os.path.expanduser(folder))
         if not self.folder.is_dir():
             raise ConfigError(f"estimates={str(folder)!r} is no folder")
         self._targets = targets

@@ -124,7 +124,7 @@ def evaluate(
         nothing is separated then.
     outdir : str, path-like or None
         Write the stems to ``<outdir>/<subset>/<track>/<stem>.wav``, and what they were
-        made with to ``<outdir>/<subset>/<track>_settings.json``.
+        made with to ``<outdir>/<subset>/<track>.settings``.
     bits : {'16', '24', 'float'}
         Format of these files.
     evaldir : str, path-like or None
@@ -198,9 +198,9 @@ def evaluate(
     job = Job(
         None if folder is not None else separation,
         folder,
-        None if outdir is None else Path(outdir).expanduser(),
+        None if outdir is None else Path(os.path.expanduser(outdir)),
         bits,
-        None if evaldir is None else Path(evaldir).expanduser(),
+        None if evaldir is None else Path(os.path.expanduser(evaldir)),
         method,
     )
     if job.outdir is not None:

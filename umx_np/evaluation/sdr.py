@@ -16,7 +16,7 @@ import numpy as np
 
 from ..audio import AudioReader
 from ..errors import AudioError, ConfigError
-from .bss import nb_frames_of, silent_sources
+from .bss import is_silent, nb_frames_of
 from .scores import HOP, WINDOW, nan_median
 from .stems import stem_files
 
@@ -28,7 +28,7 @@ class StemScore:
     Attributes
     ----------
     sdr : float
-        Source to distortion ratio of the estimate in dB; NaN if the stem is silent.
+        Source to distortion ratio of the estimate in dB; NaN if it or the stem is silent.
     sdr_of_mixture : float
         The same if nothing had been separated: of the mixture as an estimate.
     """
@@ -107,7 +107,8 @@ def score_files(
     Notes
     -----
     As in museval, seconds in which a stem or its estimate is silent do not count, nor does a last
-    one that is not complete. References of another rate than the estimates are resampled.
+    one that is not complete. What is silent throughout has no score; the others have theirs.
+    References of another rate than the estimates are resampled.
     """
     names = list(references)
     with ExitStack() as stack:
@@ -123,19 +124,25 @@ def score_files(
         window = int(WINDOW * rate)
         hop = int(HOP * rate)
         frames = zip(*(reader.blocks(hop) for reader in opened), strict=True)
-        sdr: list[list[float]] = [[] for _ in range(2 * len(names))]
         nb_frames = nb_frames_of(opened[0].nb_timesteps, window, hop)
-        for _, frame in zip(range(nb_frames), frames, strict=False):
+        sounds, ratios = [], []
+        for frame in frames:
             *signals, mixed = (block.astype(np.float64) for block in frame)
             guesses, truths = signals[: len(names)], signals[len(names) :]
-            mixed = mixed[:nb_channels]
-            if silent_sources(truths, guesses):
-                continue
-            for k, truth in enumerate(truths):
-                sdr[k].append(_ratio(truth, guesses[k]))
-                sdr[len(names) + k].append(_ratio(truth, mixed))
-    medians = [nan_median(values) for values in sdr]
-    return {name: StemScore(medians[k], medians[len(names) + k]) for k, name in enumerate(names)}
+            sounds.append([[not is_silent(x) for x in group] for group in (truths, guesses)])
+            pairs = [zip(truths, guesses, strict=True), ((t, mixed[:nb_channels]) for t in truths)]
+            ratios.append([[_ratio(*pair) for pair in group] for group in pairs])
+    # [shape=(nb_seconds, 2, nb_stems)]; a last second that is not complete tells only of sounds.
+    heard, sdr = np.array(sounds), np.array(ratios[:nb_frames])
+    is_heard, is_estimated = np.any(heard, axis=0)
+    scored = is_heard & is_estimated
+    # What is silent throughout has no score, and takes none from the others.
+    sdr[~(heard[:nb_frames] | ~np.stack([is_heard, scored])).all(axis=(1, 2))] = np.nan
+    sdr[:, 0, ~scored] = np.nan
+    return {
+        name: StemScore(nan_median(sdr[:, 0, k]), nan_median(sdr[:, 1, k]))
+        for k, name in enumerate(names)
+    }
 
 
 def _check_alike(first: AudioReader, other: AudioReader, *, more_channels: bool) -> None:
@@ -156,6 +163,6 @@ def _check_alike(first: AudioReader, other: AudioReader, *, more_channels: bool)
 
 
 def _ratio(truth: np.ndarray, guess: np.ndarray) -> float:
-    error = float(np.sum((truth - guess) ** 2))
+    energy, error = float(np.sum(truth**2)), float(np.sum((truth - guess) ** 2))
     # Without any error there is no ratio, and museval leaves such numbers out.
-    return 10.0 * float(np.log10(np.sum(truth**2) / error)) if error else np.nan
+    return 10.0 * float(np.log10(energy / error)) if energy and error else np.nan

@@ -116,8 +116,8 @@ def is_marked(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def _marker(folder: Path) -> Path:
-    """Not in the folder, in which every file is a stem."""
-    return folder.with_name(f"{folder.name}_settings.json")
+    """Not in the folder, in which every file is a stem, nor JSON, which are scores in `evaldir`."""
+    return folder.with_name(f"{folder.name}.settings")
 
 
 def _different(stored: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:

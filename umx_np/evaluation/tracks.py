@@ -159,7 +159,7 @@ def find_tracks(
         raise ConfigError("root=None: dataset='folder' needs the folder of the tracks")
     if download:
         raise ConfigError("download=True is for dataset='musdb' only; leave it out")
-    return _folder_tracks(Path(root).expanduser(), subset)
+    return _folder_tracks(Path(os.path.expanduser(root)), subset)
 
 
 def _musdb_tracks(
@@ -177,7 +177,7 @@ def _musdb_tracks(
         root = os.environ["MUSDB_PATH"]
         logger.info("root is MUSDB_PATH=%s", root)
     elif root is None:
-        root = Path("~/MUSDB18/MUSDB18-7").expanduser()
+        root = Path(os.path.expanduser("~/MUSDB18/MUSDB18-7"))
         if is_wav:
             raise ConfigError("is_wav=True needs root: the excerpts are .stem.mp4 files")
         if not root.is_dir() and not download:

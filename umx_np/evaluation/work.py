@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -268,6 +269,8 @@ def _begin(job: Job, threads: int) -> None:
     except (UmxError, OSError) as error:
         # Raising here would break the pool without a word about the reason.
         _context = str(error)
+    # What is half-written is removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 def _leave_with_parent() -> None:
@@ -282,7 +285,12 @@ def _work(task: Task) -> Outcome:
     if isinstance(_context, str):
         return Outcome(task.track.name, error=_context)
     job, estimates = _context
-    outcome = _attempt(job, estimates, task)
+    try:
+        outcome = _attempt(job, estimates, task)
+    except SystemExit:
+        outcome = None
+    if outcome is None:
+        os._exit(1)  # or the executor would go on with the next task
     outcome.log = _collector.take()
     return outcome
 

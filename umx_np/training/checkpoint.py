@@ -40,7 +40,7 @@ class TrainingError(UmxError, RuntimeError):
 
 def checkpoint_path(folder: str | os.PathLike[str], target: str) -> Path:
     """Where the checkpoint of a target is kept."""
-    return Path(folder).expanduser() / (target + SUFFIX)
+    return Path(os.path.expanduser(folder)) / (target + SUFFIX)
 
 
 def find_checkpoint(folder: str | os.PathLike[str], target: str | None = None) -> tuple[Path, str]:
@@ -65,7 +65,7 @@ def find_checkpoint(folder: str | os.PathLike[str], target: str | None = None) -
     TrainingError
         If there is none, or several to choose from.
     """
-    folder = Path(folder).expanduser()
+    folder = Path(os.path.expanduser(folder))
     targets = sorted(path.stem for path in folder.glob(f"*{SUFFIX}"))
     if target is None and len(targets) == 1:
         target = targets[0]

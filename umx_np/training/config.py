@@ -237,7 +237,7 @@ class TrainConfig:
     @property
     def folder(self) -> Path:
         """The output folder."""
-        return Path(self.output).expanduser()
+        return Path(os.path.expanduser(self.output))
 
     @property
     def seq_duration(self) -> float | None:

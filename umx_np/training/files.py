@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class RunFiles:
         source = self.config.checkpoint
         if source is None:
             return False
-        other = Path(source).expanduser()
+        other = Path(os.path.expanduser(source))
         return other.exists() and self.folder.exists() and other.samefile(self.folder)
 
     def begin(self, config: TrainConfig, sample_rate: float) -> None:
@@ -124,7 +125,7 @@ class RunFiles:
             self.checkpoint.unlink(missing_ok=True)
             self._path(".png").unlink(missing_ok=True)
         elif not self._goes_on_here():
-            self._bring_best(Path(config.checkpoint).expanduser())
+            self._bring_best(Path(os.path.expanduser(config.checkpoint)))
         write_json(self.folder / SEPARATOR_FILE, settings)
 
     def _check_neighbours(self, settings: dict[str, Any]) -> None:
