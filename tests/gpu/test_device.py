@@ -386,6 +386,38 @@ def fake_cupy(count: Any = 1, version: str = "13.3.0", nvrtc: Any = None) -> Sim
 
 
 @pytest.mark.parametrize(
+    ("capability", "cuda_version", "message"),
+    [
+        ((6, 1), 12040, r"A card has compute capability 6\.1; CUDA 12 needs 7\.0 here"),
+        ((7, 0), 12040, None),
+        ((7, 0), 13000, r"compute capability 7\.0; CUDA 13 needs 7\.5 here, use device='cpu'"),
+        ((7, 5), 13000, None),
+    ],
+)
+def test_cards_that_are_too_old(
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    cuda_version: int,
+    message: str | None,
+) -> None:
+    card = SimpleNamespace(name="A card", compute_capability=capability, cuda_version=cuda_version)
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(1))
+    monkeypatch.setitem(sys.modules, "cupy.cuda", SimpleNamespace(cufft=None))
+    libraries = SimpleNamespace(cublas=None)
+    monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", libraries)
+    monkeypatch.setattr("umx_np.backends._cuda.device.Device", lambda cupy, index: card)
+    get_device.cache_clear()
+    try:
+        if message is None:
+            assert get_device(0) is card
+        else:
+            with pytest.raises(DeviceError, match=message):
+                get_device(0)
+    finally:
+        get_device.cache_clear()
+
+
+@pytest.mark.parametrize(
     ("cupy", "index", "message"),
     [
         (None, 0, r"CuPy cannot be imported .*; install 'umx-np\[cuda12\]' or 'umx-np\[cuda13\]'"),
@@ -409,7 +441,7 @@ def fake_cupy(count: Any = 1, version: str = "13.3.0", nvrtc: Any = None) -> Sim
 )  # fmt: skip
 def test_reasons(monkeypatch: pytest.MonkeyPatch, cupy: Any, index: int, message: str) -> None:
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    for name in ("cupy_backends.cuda.libs.cublas", "cupy.cuda.cufft"):
+    for name in ("cupy_backends.cuda.libs", "cupy.cuda"):
         monkeypatch.setitem(sys.modules, name, None)
     get_device.cache_clear()
     try:

@@ -147,6 +147,21 @@ class TestResident:
             ResidentBatches(loader, dataset, backend)
 
 
+def test_too_little_memory_is_explained(
+    backend: CudaTrainingBackend, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise backend.device.out_of_memory("full")
+
+    loader = Loader(dataset_in(root), 2, seed=7, shuffle=True)
+    resident = ResidentBatches(loader, loader.dataset, backend)
+    monkeypatch.setattr(resident._store, "mix", full)
+    monkeypatch.setattr(backend.device, "pinned", full)
+    for batches in (resident, UploadedBatches(loader, backend)):
+        with pytest.raises(DeviceError, match=r"too little memory for a batch .*--resident no"):
+            next(batches.epoch(0))
+
+
 class Numbered(UnmixDataset):
     """Items of one number each, of lengths that differ."""
 
@@ -226,6 +241,26 @@ class TestChoice:
         assert "the processor makes the batches: the training data takes" in caplog.text
         with pytest.raises(DeviceError, match="free on the card"):
             self.choose(backend, dataset_in(root), "yes")
+
+    def test_if_it_only_fits_with_16_bits(
+        self,
+        backend: CudaTrainingBackend,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        dataset = dataset_in(write(tmp_path / "data", subtype="PCM_24"))
+        reserved = memory_of_training(TrainConfig(device="cuda", **CONFIG), MODEL, float(RATE))
+        nb_samples = 2 * 3 * sum(700 + 50 * track for track in range(4))
+        free = reserved + 4 * nb_samples
+        monkeypatch.setattr(backend.device, "free_memory", lambda: free)
+        assert isinstance(self.choose(backend, dataset), ResidentBatches)
+        free -= 1
+        with caplog.at_level("INFO", logger="umx_np"):
+            assert isinstance(self.choose(backend, dataset), UploadedBatches)
+        assert "the processor makes the batches: the training data takes" in caplog.text
+        with pytest.raises(DeviceError, match=r"does not fit on the card: .* free on the card"):
+            self.choose(backend, dataset, "yes")
 
     def test_if_there_are_no_plans(self, backend: CudaTrainingBackend, root: Path) -> None:
         dataset = VariableSourcesTrackFolderDataset(

@@ -18,6 +18,7 @@ from umx_np.backends.training import CounterMasks
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, ShapeError
 from umx_np.nn import TrainableNetwork
+from umx_np.optim import Adam, clip_grad_norm
 from umx_np.testing import random_state
 
 from .training_helpers import backend_on
@@ -231,6 +232,27 @@ class TestNetwork:
             network_of(CONFIGS["three layers"], "cuda", dtype=np.float64)
         with pytest.raises(ConfigError, match="exclude each other"):
             network_of(CONFIGS["three layers"], "cuda", amp=True, tf32=True)
+
+    def test_gradients_with_that_of_the_input_are_used_like_others(
+        self, backend: CudaTrainingBackend
+    ) -> None:
+        x = np.random.default_rng(0).random((5, 2, 2, 17), np.float32)
+
+        def trained(**options: Any) -> tuple[float, dict[str, np.ndarray]]:
+            network = network_of(CONFIGS["three layers"], "cuda", dropout=0.0)
+            y, cache = network.forward(x)
+            gradients = network.backward(y, cache, **options)
+            norm = clip_grad_norm(gradients, 1.0)
+            Adam(network.parameters, backend="cuda").step(gradients)
+            assert ("input" in gradients) == bool(options)
+            assert len(list(gradients)) == len(gradients)
+            return norm, network.state_dict()
+
+        norm, expected = trained()
+        found, actual = trained(input_gradient=True)
+        assert found == norm
+        for name, array in expected.items():
+            np.testing.assert_array_equal(actual[name], array)
 
     def test_gradients_do_not_change_later(self, backend: CudaTrainingBackend) -> None:
         network = network_of(CONFIGS["three layers"], "cuda", dropout=0.0)

@@ -105,6 +105,9 @@ class FlatTensors(Mapping[str, Any]):
     factor : device array [shape=(1,)] or None
         For gradients: what they are to be multiplied with when they are used. If it is NaN they are
         not to be used at all.
+    others : dict of str to device array
+        What goes with the tensors and is none of them, such as the gradient of the input; found
+        under its name behind them.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], memory: FlatMemory) -> None:
@@ -117,6 +120,7 @@ class FlatTensors(Mapping[str, Any]):
             count += -(-math.prod(shape) // _ALIGNMENT) * _ALIGNMENT
         self.flat = memory.zeros(count)
         self.factor: Any = None
+        self.others: dict[str, Any] = {}
         self._views = {name: self._view(self.flat, name) for name in self.shapes}
 
     def _view(self, flat: Any, name: str) -> Any:
@@ -124,13 +128,14 @@ class FlatTensors(Mapping[str, Any]):
         return flat[start : start + math.prod(shape)].reshape(shape)
 
     def __getitem__(self, name: str) -> Any:
-        return self._views[name]
+        return self._views[name] if name in self._views else self.others[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
+        yield from self.shapes
+        yield from self.others
 
     def __len__(self) -> int:
-        return len(self.shapes)
+        return len(self.shapes) + len(self.others)
 
     def like(self) -> FlatTensors:
         """Zeros of the same names and shapes, at the same places of another array."""
@@ -158,7 +163,7 @@ class FlatTensors(Mapping[str, Any]):
         return self.memory.xp.lib.stride_tricks.as_strided(first, shape=shape, strides=strides)
 
     def to_host(self) -> dict[str, np.ndarray]:
-        """Copies as arrays of NumPy, by one transfer."""
+        """Copies of the tensors as arrays of NumPy, by one transfer."""
         flat = self.memory.to_host(self.flat)
         return {name: self._view(flat, name).copy() for name in self.shapes}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -35,6 +35,8 @@ _DECODERS = 4
 _LONGEST_FRAMES = 26_000
 # What CUDA, its libraries and the gaps of the allocator take besides.
 _OVERHEAD = 1 << 30
+# What to do where the memory of the card does not suffice.
+REMEDY = "use a smaller --batch-size or --seq-dur, or --resident no"
 # Batches that are made and copied ahead, the one in use not counted.
 _AHEAD = 2
 
@@ -89,6 +91,8 @@ class ResidentBatches:
         Its dataset.
     backend : CudaTrainingBackend
         The card.
+    reserved : int
+        Bytes of its memory that are wanted for other things.
     progress : bool
         Draw a bar while the clips are decoded.
 
@@ -96,6 +100,8 @@ class ResidentBatches:
     ------
     DataError
         If a clip cannot be read, or holds NaN or infinity.
+    DeviceError
+        If the clips need more than 16 bits, and there is too little memory for that.
     """
 
     def __init__(
@@ -104,15 +110,20 @@ class ResidentBatches:
         dataset: PlanningDataset,
         backend: CudaTrainingBackend,
         *,
+        reserved: int = 0,
         progress: bool = False,
     ) -> None:
         self._loader, self._dataset = loader, dataset
         clips = sorted(dataset.clips)
         self._numbers = {clip: number for number, clip in enumerate(clips)}
         self._widest = max(dataset.files.info(clip).nb_channels for clip in clips)
-        try:
+        self._device = backend.device
+        self._store: Any = None
+        with suppress(_NotIntegersError):
             self._store = self._filled(clips, np.int16, FULL_SCALE, backend, progress)
-        except _NotIntegersError:
+        # Not while the error is known, which keeps the memory of the first attempt.
+        if self._store is None:
+            _check_room(dataset, clips, 4, reserved, backend)
             self._store = self._filled(clips, np.float32, 1.0, backend, progress)
 
     @property
@@ -170,9 +181,12 @@ class ResidentBatches:
             levels = 10.0 ** (np.array([item.level for item in items], np.float64) / 20.0)
         nb_timesteps = self._dataset.nb_timesteps
         assert nb_timesteps is not None
-        return self._store.mix(
-            *(clips, firsts, channels, in_target, levels), nb_timesteps=nb_timesteps, faint=FAINT
-        )
+        with self._device.computing("a batch", REMEDY):
+            return self._store.mix(
+                *(clips, firsts, channels, in_target, levels),
+                nb_timesteps=nb_timesteps,
+                faint=FAINT,
+            )
 
 
 class _NotIntegersError(Exception):
@@ -244,7 +258,7 @@ class _Slot:
     def fill(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
         """Copy a batch, once the card has done with the one before it."""
         size = x.size
-        with self._backend.device.active(), self._stream:
+        with self._backend.device.computing("a batch", REMEDY), self._stream:
             if self._arrays is None or self._arrays.shape[1] < size:
                 self._host = self._backend.device.pinned((2, size), np.float32)
                 self._arrays = self._backend.xp.empty((2, size), np.float32)
@@ -302,11 +316,12 @@ def device_batches(
         return UploadedBatches(loader, backend)
     assert isinstance(dataset, PlanningDataset)
     try:
-        batches = ResidentBatches(loader, dataset, backend, progress=progress)
-    except backend.device.out_of_memory as error:
+        reserved = memory_of_training(config, model, dataset.sample_rate)
+        batches = ResidentBatches(loader, dataset, backend, reserved=reserved, progress=progress)
+    except (backend.device.out_of_memory, _NoRoomError) as error:
         if config.resident == "yes":
             raise DeviceError(f"the training data does not fit on the card: {error}") from error
-        logger.info("the processor makes the batches: the data does not fit on the card")
+        logger.info("the processor makes the batches: %s", error)
         return UploadedBatches(loader, backend)
     logger.info("the training data stays on the card: %.2f GB", batches.nb_bytes / 1e9)
     return batches
@@ -324,14 +339,31 @@ def _why_not_resident(
             f"resident={config.resident!r}: the data cannot stay on the card, as "
             f"{dataset.why_no_plans}"
         )
-    infos = [dataset.files.info(clip) for clip in dataset.clips]
-    # As 16-bit integers; if they are not, it shows.
-    needed = sum(2 * info.nb_channels * info.nb_timesteps for info in infos)
-    reserved = memory_of_training(config, model, loader.dataset.sample_rate)
+    reserved = memory_of_training(config, model, dataset.sample_rate)
+    try:
+        # As 16-bit integers; if they are not, it shows.
+        _check_room(dataset, dataset.clips, 2, reserved, backend)
+    except _NoRoomError as error:
+        return error
+    return None
+
+
+class _NoRoomError(DeviceError):
+    pass
+
+
+def _check_room(
+    dataset: PlanningDataset,
+    clips: Iterable[Clip],
+    bytes_per_sample: int,
+    reserved: int,
+    backend: CudaTrainingBackend,
+) -> None:
+    infos = [dataset.files.info(clip) for clip in clips]
+    needed = bytes_per_sample * sum(info.nb_channels * info.nb_timesteps for info in infos)
     free = backend.device.free_memory()
     if needed + reserved > free:
-        return DeviceError(
+        raise _NoRoomError(
             f"the training data takes {needed / 1e9:.2f} GB, of {free / 1e9:.2f} GB free on the "
             f"card, of which a step takes {reserved / 1e9:.2f} GB"
         )
-    return None

@@ -19,6 +19,7 @@ from ..nn.loss import SMALL_ERROR
 from ..optim import Optimizer, clip_grad_norm
 from ..weights import TargetWeights
 from .config import TrainConfig
+from .device_data import REMEDY
 from .spectra import BatchMagnitudes, DeviceMagnitudes, mean_squared_error
 
 # Loss of the magnitudes of a mixture and a target.
@@ -224,8 +225,7 @@ class DeviceSteps(_Shared):
 
     def _computing(self, what: str) -> AbstractContextManager[None]:
         """Compute on the card; its lack of memory is explained."""
-        remedy = "use a smaller --batch-size or --seq-dur, or --resident no"
-        return self.backend.device.computing(what, remedy)
+        return self.backend.device.computing(what, REMEDY)
 
     def _train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         config, backend, network = self.config, self.backend, self.network

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -256,11 +255,24 @@ def get_device(index: int = 0) -> Device:
         raise DeviceError(f"index={index} must be less than {count}, the number of CUDA devices")
     try:
         cupy.cuda.nvrtc.getVersion()
-        importlib.import_module("cupy_backends.cuda.libs.cublas")
-        importlib.import_module("cupy.cuda.cufft")
+        # In this form: CuPy looks for libraries that came as packages when a name is taken out of
+        # its own packages, and not when a module is imported by its full name.
+        from cupy.cuda import cufft  # noqa: F401
+        from cupy_backends.cuda.libs import cublas  # noqa: F401
     except (ImportError, OSError, RuntimeError) as error:
         raise DeviceError(
             f"a library of CUDA is missing ({error}); install the CUDA toolkit, or its packages "
             "with pip install 'cupy-cuda12x[ctk]' or 'cupy-cuda13x[ctk]'"
         ) from error
-    return Device(cupy, index)
+    device = Device(cupy, index)
+    least = (7, 5) if device.cuda_version >= 13000 else (7, 0)
+    if device.compute_capability < least:
+        raise DeviceError(
+            f"{device.name} has compute capability {_dotted(device.compute_capability)}; CUDA "
+            f"{device.cuda_version // 1000} needs {_dotted(least)} here, use device='cpu'"
+        )
+    return device
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))

@@ -250,10 +250,9 @@ class CudaEngine:
         with self.device.active():
             gradients = parameters.like()
             d_z1 = self._backward(d_y, cache, parameters, gradients)
-            if not input_gradient:
-                return gradients
-            d_x = self._input_gradient(d_z1, cache["x"], parameters)
-            return {**gradients, "input": d_x}
+            if input_gradient:
+                gradients.others["input"] = self._input_gradient(d_z1, cache["x"], parameters)
+            return gradients
 
     def _backward(self, d_y: Array, cache: dict[str, Any], p: FlatTensors, g: FlatTensors) -> Array:
         """Put the gradients of all parameters into `g`; return that of fc1's output."""

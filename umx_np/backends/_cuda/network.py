@@ -326,13 +326,14 @@ class CudaNetwork:
         -------
         ndarray [shape as `mags`], float32
         """
-        stack, out, everything = self._stack, np.empty(mags.shape, np.float32), slice(0, 1)
+        out, everything = np.empty(mags.shape, np.float32), slice(0, 1)
         nb_frames, nb_read = len(mags), self.config.nb_input_bins
 
         def new_activations(nb_targets: int, nb_parts: int, width: int) -> Activations:
             return on_card(self._device, nb_targets, nb_frames, nb_parts, width)
 
         with computing(self._device):
+            stack = self._stack
             store = new_activations(1, 1, self.config.hidden_size)
             spans = spans_of(nb_frames, _STEP_FRAMES)
             for start, stop in spans:

@@ -227,21 +227,23 @@ class CudaTrainingBackend:
         return self.xp.empty(1, np.float64), self.xp.empty(1, np.float32)
 
     def clip(self, grads: FlatTensors, max_norm: float) -> Reading:
-        norm, go = self._outcome()
-        count = grads.flat.size
-        self._kernels.reduce(
-            "gradient_norm",
-            flat(count),
-            *(grads.flat, grads.factor, norm, go),
-            nb_sums=1,
-            sizes=(np.int64(count), np.float64(max_norm)),
-        )
+        with self.device.active():
+            norm, go = self._outcome()
+            count = grads.flat.size
+            self._kernels.reduce(
+                "gradient_norm",
+                flat(count),
+                *(grads.flat, grads.factor, norm, go),
+                nb_sums=1,
+                sizes=(np.int64(count), np.float64(max_norm)),
+            )
         grads.factor = go
         return Reading(self.device, norm)
 
     @cached_property
     def _one(self) -> Array:
-        return self.xp.ones(1, np.float32)
+        with self.device.active():
+            return self.xp.ones(1, np.float32)
 
     def adam_update(
         self,

@@ -316,9 +316,7 @@ __device__ __forceinline__ void scan_backward(Exchange& exchange, const Sequence
                           item % TILE_ITEMS, d_gates);
         }
         if (last) break;  // nothing comes before the first frame
-        // The product reads the gates of all threads. It needs no second barrier behind it: no
-        // thread comes to the next writing before all parts have sent, and this one's warps send
-        // to it what they made of what they read.
+        // The product reads the gates of all threads.
         __syncthreads();
 #pragma unroll
         for (int k = 0; k < ITEMS_PER_THREAD; ++k)
@@ -329,5 +327,8 @@ __device__ __forceinline__ void scan_backward(Exchange& exchange, const Sequence
             product.multiply(operand + tile * Backward::OPERAND_FLOATS, sums);  // B7
             product.send(exchange, part * ITEMS + tile * TILE_ITEMS, sums);
         }
+        // They are not replaced before all warps have read them. That the sums of a step have come
+        // does not say so: of this part, only the warps that hold its own columns send to it.
+        __syncthreads();
     }
 }
