@@ -266,6 +266,7 @@ class Run:
 
     def __init__(self, bundle: ModelBundle, songs: Path, settings: Settings) -> None:
         self.settings = settings
+        self.commit = source_commit()  # now, since files may change while it runs
         self._bundle = bundle
         backend = "numba" if settings.device == "cpu" else settings.device
         self.separator = WaveformSeparator.from_bundle(
@@ -484,7 +485,7 @@ def write(run: Run, out: Path) -> list[Path]:
     means = [float(np.mean(run.losses[k : k + count])) for k in range(0, len(run.losses), count)]
     description = {
         "args": {**asdict(run.settings), "targets": "together"},
-        "commit": source_commit(),
+        "commit": run.commit,
         "train_loss_history": means,
         "valid_loss_history": run.valid_losses,
     }
