@@ -223,7 +223,7 @@ def max_bin_to_bandwidth(rate: float, n_fft: int, max_bin: int) -> float:
     Examples
     --------
     >>> round(max_bin_to_bandwidth(rate=44100.0, n_fft=4096, max_bin=1487), 1)
-    15998.9
+    15999.2
     """
     return float(_frequencies(rate, n_fft)[max_bin - 1])
 
