@@ -13,6 +13,8 @@ from ..config import check_int
 from .base import Item, Result
 
 _executors: dict[int, ThreadPoolExecutor] = {}
+# What Python's two kinds of locks say when they are released and nobody holds them.
+_NOT_LOCKED = ("release unlocked lock", "cannot release un-acquired lock")
 _lock = threading.Lock()
 
 
@@ -104,6 +106,13 @@ def parallel_map(
     futures = [executor.submit(function, item) for item in items]
     try:
         return [future.result() for future in futures]
+    except RuntimeError as error:
+        # A condition that is interrupted between two steps of its own waiting fails to leave its
+        # lock, which hides what the handler of the signal raised.
+        hidden = error.__context__
+        if hidden is not None and str(error) in _NOT_LOCKED:
+            raise hidden from None
+        raise
     finally:
         # After an error nothing of this call may still write to arrays the caller gives up.
         for future in futures:
