@@ -307,7 +307,8 @@ def device_batches(
     """
     if config.resident == "no":
         return UploadedBatches(loader, backend)
-    reason = _why_not_resident(config, model, loader, backend)
+    reserved = memory_of_training(config, model, loader.dataset.sample_rate)
+    reason = _why_not_resident(config, reserved, loader, backend)
     dataset = loader.dataset
     if reason and config.resident == "yes":
         raise reason
@@ -316,7 +317,6 @@ def device_batches(
         return UploadedBatches(loader, backend)
     assert isinstance(dataset, PlanningDataset)
     try:
-        reserved = memory_of_training(config, model, dataset.sample_rate)
         batches = ResidentBatches(loader, dataset, backend, reserved=reserved, progress=progress)
     except (backend.device.out_of_memory, _NoRoomError) as error:
         if config.resident == "yes":
@@ -328,7 +328,7 @@ def device_batches(
 
 
 def _why_not_resident(
-    config: TrainConfig, model: ModelConfig, loader: Loader, backend: CudaTrainingBackend
+    config: TrainConfig, reserved: int, loader: Loader, backend: CudaTrainingBackend
 ) -> ConfigError | DeviceError | None:
     dataset = loader.dataset
     if not isinstance(dataset, PlanningDataset):
@@ -339,7 +339,6 @@ def _why_not_resident(
             f"resident={config.resident!r}: the data cannot stay on the card, as "
             f"{dataset.why_no_plans}"
         )
-    reserved = memory_of_training(config, model, dataset.sample_rate)
     try:
         # As 16-bit integers; if they are not, it shows.
         _check_room(dataset, dataset.clips, 2, reserved, backend)
