@@ -4,8 +4,8 @@
     stems = umx_np.separate(audio, rate=44100)           # {"vocals": ..., "drums": ..., ...}
     umx_np.separate_file("song.flac", "stems")           # files, in bounded memory
 
-Public names are imported when they are first used, so that ``import umx_np`` costs little more than
-``import numpy``.
+Public names are imported when they are first used: ``import umx_np`` alone imports nothing but the
+standard library.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
         umxse,
         umxse_spec,
     )
-    from .separator import Separator, load_model, separate
+    from .pretrained import load_model
+    from .separator import Separator, separate
 
 _HOMES = {
     "OpenUnmix": "model",
@@ -41,7 +42,7 @@ _HOMES = {
     "UmxError": "errors",
     "expectation_maximization": "dsp.wiener",
     "istft": "dsp.stft",
-    "load_model": "separator",
+    "load_model": "pretrained",
     "separate": "separator",
     "separate_file": "files",
     "stft": "dsp.stft",

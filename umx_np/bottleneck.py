@@ -33,6 +33,10 @@ class FrameStore(Protocol):
         """Replace frames [start, start + len(block))."""
         ...
 
+    def close(self) -> None:
+        """Give the space back; nothing is read or written any more."""
+        ...
+
 
 class MemoryStore:
     """A `FrameStore` in an array."""
@@ -45,6 +49,9 @@ class MemoryStore:
 
     def write(self, start: int, block: np.ndarray) -> None:
         self._array[start : start + len(block)] = block
+
+    def close(self) -> None:
+        del self._array
 
 
 class DiskStore:
@@ -210,6 +217,9 @@ def _run_group(
 
     spans = shared_blocks(nb_frames, ops.threads)
     ops.map(one_block, [(name, span) for name in networks for span in spans])
+    for used in (*inputs.values(), *spare.values()):
+        for store in used:
+            store.close()
 
 
 def scan_track(

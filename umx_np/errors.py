@@ -37,3 +37,23 @@ class DownloadError(UmxError, OSError):
 
 class DeviceError(UmxError, RuntimeError):
     """The requested device or compiled kernel is not available; the message says why."""
+
+
+class DataError(UmxError, RuntimeError):
+    """An item of a dataset cannot be made; the message names the item and the file.
+
+    Attributes
+    ----------
+    index : int or None
+        Number of the item, where one is to blame.
+    """
+
+    index: int | None = None
+
+
+class TrainingError(UmxError, RuntimeError):
+    """A training cannot begin or go on; the message says why and what is left of it."""
+
+
+class ScoresError(UmxError, ValueError):
+    """A file of scores cannot be read, or there is nothing to be scored."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .console import cleaning_up_when_terminated, logging_to_stderr, print_any_name
 from .errors import ConfigError, UmxError
 
 
@@ -26,11 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         after an interruption. Mistakes in the arguments raise `SystemExit` with 2.
     """
     from .evaluation.options import parse_options
-    from .training.console import logging_to_stderr
 
     args = parse_options(argv)
+    print_any_name()
+    level = logging.WARNING if args.quiet else logging.INFO
     try:
-        with logging_to_stderr(quiet=args.quiet):
+        with logging_to_stderr(level), cleaning_up_when_terminated():
             return _evaluate(args)
     except (UmxError, OSError) as error:
         print(f"umx_np.evaluate: error: {error}", file=sys.stderr)

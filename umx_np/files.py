@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .audio import AudioReader, StemWriter, commit_together
+from .audio import AudioReader, StemWriter, commit_together, nb_resampled
+from .audio.writer import nearest_rate
 from .config import DEFAULT_MODEL, check_aggregate
 from .errors import AudioError, ConfigError
 from .progress import Progress, reporting
@@ -61,7 +62,8 @@ def separate_file(
     """Separate a sound file into files of its stems.
 
     The song is read, separated and written block by block, so its length does not matter. The files
-    of the stems appear together when all are complete; on an error nothing is left behind.
+    of the stems appear together when all are complete; on an error nothing is left behind, but for
+    one of the picture, which is drawn when they are there.
 
     Parameters
     ----------
@@ -71,7 +73,7 @@ def separate_file(
         Folder for the results, made if needed; None is the working directory.
     model : str or path-like or None
         Name of a pretrained model or folder of a trained one; None is ``"umxm"``. With a
-        `separator`, only the ``{model}`` of `filename`.
+        `separator`, only the ``{model}`` of `filename`, and None the name that it has.
     targets : sequence of str or None
         Stems to estimate; None takes all the model has. Only their networks are loaded and run.
     niter, softmask, residual, wiener_win_len, filterbank, device, threads, precision
@@ -89,7 +91,8 @@ def separate_file(
     bits, clip_mode, quality
         As for `umx_np.audio.StemWriter`.
     rate : {'input', 'model'}
-        Rate of the results: that of the file, with exactly its length, or that of the model.
+        Rate of the results: that of the file, with exactly its length, or that of the model. Where
+        the format does not know it, the next rate that it has: Opus has 48000 Hz for 44100.
     filename : str or None
         Where to put a stem below `outdir`: text with the placeholders ``{track}`` (name of the file
         without extension), ``{name}`` (with it), ``{parent}`` (name of its folder), ``{model}``,
@@ -117,8 +120,8 @@ def separate_file(
     Raises
     ------
     AudioError
-        If the file cannot be read, or a stem or the temporary file of `max_memory` cannot be
-        written.
+        If the file cannot be read, or a stem, the picture or the temporary file of `max_memory`
+        cannot be written.
     ConfigError
         If an argument is not usable.
     ModelNotFoundError, DownloadError, WeightsError, DeviceError
@@ -135,10 +138,10 @@ def separate_file(
 
         check_available(f"plot={os.fspath(plot)!r}")
     if separator is None:
-        from .pretrained import default_model, load_bundle
+        from .pretrained import default_model, load_model
         from .separator import Separator
 
-        bundle = load_bundle(
+        bundle = load_model(
             os.fspath(model) if model is not None else default_model(), targets, offline=offline
         )
         separator = Separator.from_bundle(
@@ -154,7 +157,7 @@ def separate_file(
         )
         model_name = bundle.name
     else:
-        model_name = Path(model).name if model is not None else DEFAULT_MODEL
+        model_name = Path(model).name if model is not None else separator.name or "model"
     names = output_names(separator.stem_names, aggregate)
     paths = output_paths(path, names, outdir, model=model_name, ext=ext, filename=filename)
     picture = None if plot is None else plot_path(path, plot, model=model_name)
@@ -188,13 +191,21 @@ def separate_file(
                 reader.nb_channels,
             )
         keep_rate = rate == "input"
+        file_rate = reader.source_rate if keep_rate else reader.rate
+        length = reader.nb_source_timesteps if keep_rate else reader.nb_timesteps
+        possible = nearest_rate(next(iter(paths.values())).suffix, file_rate)
+        if possible != file_rate:
+            logger.info(
+                "%s: stems have %g Hz, as their format has no %g", path, possible, file_rate
+            )
+            length = nb_resampled(length, file_rate, possible)
         for name, target in paths.items():
             writers[name] = StemWriter(
                 target,
                 nb_channels=nb_channels,
                 rate=reader.rate,
-                file_rate=reader.source_rate if keep_rate else reader.rate,
-                nb_timesteps=reader.nb_source_timesteps if keep_rate else reader.nb_timesteps,
+                file_rate=possible,
+                nb_timesteps=length,
                 bits=bits,
                 clip_mode=clip_mode,
                 quality=quality,
@@ -211,7 +222,13 @@ def separate_file(
         from .plots import plot_separation
 
         title = f"{Path(path).name}   ({model_name}, niter={separator.config.niter})"
-        plot_separation(path, paths, picture, title=title, start=start, duration=duration)
+        try:
+            plot_separation(path, paths, picture, title=title, start=start, duration=duration)
+        except OSError as error:
+            raise AudioError(
+                f"plot={str(picture)!r} cannot be written: {error.strerror or error}; the stems "
+                "are complete"
+            ) from error
     return paths
 
 
@@ -291,8 +308,12 @@ def output_paths(
         name: root / _filled("filename", filename, _PLACEHOLDERS, values | {"stem": name})
         for name in names
     }
-    if len(set(paths.values())) < len(names):
-        raise ConfigError(f"filename={filename!r} gives several stems one file; add {{stem}}")
+    # Some file systems do not tell upper from lower case.
+    if len({str(target).casefold() for target in paths.values()}) < len(names):
+        raise ConfigError(
+            f"filename={filename!r} gives several of the stems {', '.join(names)} one file; add "
+            "{stem}, or name them differently"
+        )
     for target in paths.values():
         # `os.path.exists` takes a name that is too long for one that does not exist.
         if os.path.exists(target) and os.path.exists(path) and target.samefile(path):

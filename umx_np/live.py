@@ -13,6 +13,7 @@ import numpy as np
 from .dsp.blocks import Framer, OverlapAdder
 from .dsp.wiener import scale_of
 from .errors import ConfigError, ShapeError
+from .streaming import is_finite_as
 
 if TYPE_CHECKING:
     from .dsp.blocks import Segment
@@ -100,12 +101,11 @@ class Stream:
                 f"block has shape={block.shape}, dtype={block.dtype}; it must be real with shape "
                 f"({self._nb_channels}, n)"
             )
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite
-            block = np.array(block, dtype=np.float32)
-        if not np.isfinite(block).all():
-            raise ShapeError("block holds NaN, infinity or numbers too large for float32")
         if block.shape[1] == 0:
             return self._joined([])
+        if not is_finite_as(block, np.dtype(np.float32), self._separator.geometry.n_fft):
+            raise ShapeError("block holds NaN, infinity or numbers too large for float32")
+        block = np.array(block, dtype=np.float32)
         return self._joined([self._separate(job) for job in self._framer.push(block)])
 
     def flush(self) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from .backends.base import Backend
 from .model import OpenUnmix, initial_state
-from .pretrained import get_model_info, load_bundle
+from .pretrained import get_model_info, load_model
 from .separator import Separator
 from .weights.bundle import ModelBundle, TargetWeights
 from .weights.folder import check_targets
@@ -23,7 +23,7 @@ def _bundle(
     name: str, targets: Sequence[str] | None, pretrained: bool, offline: bool
 ) -> ModelBundle:
     if pretrained:
-        return load_bundle(name, targets, offline=offline)
+        return load_model(name, targets, offline=offline)
     info = get_model_info(name)
     chosen = check_targets(targets, info.targets, name)
     return ModelBundle(
@@ -42,8 +42,8 @@ _SEPARATOR_DOC = """{summary}
 Parameters
 ----------
 targets : sequence of str or None
-    Targets to separate, of {targets}; None takes all. With fewer than all, a residual keeps the
-    filter honest.
+    Targets to separate, of {targets}; None takes all. With a single one, the rest of the mixture
+    takes part in the iterations of the filter as a residual.
 residual : bool or str
     Also return the mixture minus the targets, under this name or as ``'residual'``.
 niter : int

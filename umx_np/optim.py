@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends._pool import parallel_map, resolve_threads
+from ._threads import parallel_map, resolve_threads
 from .backends.tensors import FlatTensors, HostMemory, fetch
 from .backends.training import get_training_backend
 from .config import check_int

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ._atomic import atomic_write
 from .audio import AudioReader
 from .errors import ConfigError
-from .weights._files import atomic_write
 
 # Size of a picture of a song: enough for every pixel of the plot, whatever the length of the song.
 _MAX_COLUMNS = 1000

@@ -35,18 +35,18 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
+from ._atomic import atomic_write
 from .config import DEFAULT_MODEL
 from .errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
 from .weights import ModelBundle, TargetWeights, check_state, is_model_folder, load_folder
 from .weights import load_torch as _load_torch
-from .weights._files import atomic_write
 from .weights._transfer import Report, fetch, file_lock
 from .weights.folder import check_targets
 from .weights.published import BUNDLED, PUBLISHED, ModelInfo, PublishedFile
 
 __all__ = [
+    "DownloadProgress",
     "ModelInfo",
-    "Progress",
     "PublishedFile",
     "bundled_folder",
     "cache_dir",
@@ -54,7 +54,7 @@ __all__ = [
     "default_notice",
     "download",
     "get_model_info",
-    "load_bundle",
+    "load_model",
     "model_names",
     "registry",
 ]
@@ -62,7 +62,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 # progress(file name, bytes there, size of the file or None)
-Progress = Callable[[str, int, "int | None"], None]
+DownloadProgress = Callable[[str, int, "int | None"], None]
 
 _HASH_CHUNK_BYTES = 1 << 20
 
@@ -193,9 +193,9 @@ def cache_dir() -> Path:
     home = os.environ.get("UMX_NP_HOME")
     if home:
         return Path(os.path.expanduser(home))
-    import pooch
+    import platformdirs
 
-    return Path(pooch.os_cache("umx_np"))
+    return Path(platformdirs.user_cache_dir("umx_np"))
 
 
 def download(
@@ -203,7 +203,7 @@ def download(
     targets: Iterable[str] | str | None = None,
     *,
     offline: bool = False,
-    progress: bool | Progress | None = None,
+    progress: bool | DownloadProgress | None = None,
     base_url: str | None = None,
     retries: int = 4,
     verify: bool = False,
@@ -217,7 +217,7 @@ def download(
     targets : iterable of str, optional
         Which networks; all if not given.
     offline : bool
-        Never use the network. ``UMX_NP_OFFLINE=1`` has the same effect.
+        Never download. ``UMX_NP_OFFLINE=1`` has the same effect.
     progress : bool or callable, optional
         True shows a bar for each file; a callable is called with the name of the file, the bytes
         that are there, and its size or None.
@@ -275,12 +275,12 @@ def download(
     return paths
 
 
-def load_bundle(
+def load_model(
     name_or_folder: str | os.PathLike[str],
     targets: Iterable[str] | str | None = None,
     *,
     offline: bool = False,
-    progress: bool | Progress | None = None,
+    progress: bool | DownloadProgress | None = None,
 ) -> ModelBundle:
     """Load a model by its name, or one from a folder.
 
@@ -494,7 +494,7 @@ def _obtain(
     file: PublishedFile,
     urls: list[str],
     retries: int,
-    progress: bool | Progress | None,
+    progress: bool | DownloadProgress | None,
 ) -> Path:
     path = _cached_path(info, file)
     part = path.with_name(f"{file.filename}.part")
@@ -553,7 +553,9 @@ def _try_address(
 
 
 @contextmanager
-def _reporting(file: PublishedFile, progress: bool | Progress | None) -> Iterator[Report | None]:
+def _reporting(
+    file: PublishedFile, progress: bool | DownloadProgress | None
+) -> Iterator[Report | None]:
     """Turn the caller's wish for progress into a function of bytes and size."""
     if callable(progress):
         tell = progress

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from ._threads import available_cores, parallel_map
 from .backends import get_backend, on_cuda
-from .backends._pool import available_cores, parallel_map
 from .backends.base import Backend, Network, WienerOptions
 from .backends.reference import ReferenceNetwork
 from .config import SeparatorConfig, check_aggregate
@@ -19,12 +19,14 @@ from .dsp.wiener import wiener
 from .errors import ConfigError, ShapeError
 from .model import OpenUnmix
 from .progress import Progress, reporting
+from .streaming import ArraySource, CheckedSource, is_finite_as, separate_blocks, stem_blocks
 from .weights.bundle import ModelBundle
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .live import Stream
+    from .streaming import Source
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class Separator:
     precision : {'full', 'fast'}
         ``'fast'`` computes the networks with numbers of fewer bits; see docs/guide.md for what it
         costs.
+    name : str or None
+        Name of the model, for folders and pictures.
 
     Raises
     ------
@@ -93,6 +97,7 @@ class Separator:
         device: str | Backend = "auto",
         threads: int | None = None,
         precision: str = "full",
+        name: str | None = None,
     ) -> None:
         if not target_models:
             raise ConfigError("target_models={} is empty; pass at least one network")
@@ -110,18 +115,20 @@ class Separator:
         self.geometry = StftGeometry(n_fft, n_hop, center=True)
         self.geometry.check_invertible()
         self.ops = get_backend(device, threads, precision)
+        self._transforms: dict[np.dtype, Transform] = {}
+        self.name = name
         self.networks: dict[str, Network] = {}
-        for name, model in target_models.items():
+        for target, model in target_models.items():
             if (model.config.nb_bins, model.config.nb_channels) != (
                 self.geometry.nb_bins,
                 nb_channels,
             ):
                 raise ConfigError(
-                    f"target {name!r} has nb_bins={model.config.nb_bins}, "
+                    f"target {target!r} has nb_bins={model.config.nb_bins}, "
                     f"nb_channels={model.config.nb_channels}; n_fft={n_fft}, "
                     f"nb_channels={nb_channels} need {self.geometry.nb_bins} and {nb_channels}"
                 )
-            self.networks[name] = model.network(self.ops)
+            self.networks[target] = model.network(self.ops)
         self.residual_name = residual if isinstance(residual, str) and residual else RESIDUAL
         if self.config.residual and self.residual_name in self.networks:
             raise ConfigError(
@@ -168,6 +175,7 @@ class Separator:
             wiener_win_len=wiener_win_len,
             filterbank=filterbank,
             device=ops,
+            name=bundle.name,
         )
 
     def __repr__(self) -> str:
@@ -205,20 +213,25 @@ class Separator:
 
     def transform(self, dtype: np.dtype | type = np.float32) -> Transform:
         """Return the STFT of this separator."""
-        return Transform(self.geometry, self.config.filterbank, self.ops, dtype)
+        # Kept: the matrices of the filterbank asteroid take longer to make than a short track.
+        key = np.dtype(dtype)
+        if key not in self._transforms:
+            self._transforms[key] = Transform(self.geometry, self.config.filterbank, self.ops, key)
+        return self._transforms[key]
 
     def freeze(self) -> None:
         """Do nothing: inference never changes the weights. Here for callers of Open-Unmix."""
 
-    def __call__(self, audio: ArrayLike, *, progress: Progress | None = None) -> np.ndarray:
+    def __call__(self, audio: ArrayLike, *, progress: bool | Progress | None = None) -> np.ndarray:
         """Separate waveforms.
 
         Parameters
         ----------
         audio : array_like [shape=(nb_samples, nb_channels, nb_timesteps)]
             Mixtures at `sample_rate`, never modified.
-        progress : callable or None
-            Gets the fraction that is done, from 0 to 1. An exception raised by it ends the work.
+        progress : bool, callable or None
+            True shows a bar; a callable gets the fraction that is done, from 0 to 1. An exception
+            raised by it ends the work.
 
         Returns
         -------
@@ -243,36 +256,118 @@ class Separator:
             raise ShapeError(
                 f"audio has nb_channels={x.shape[1]}; this model needs {self.nb_channels}{hint}"
             )
+        if self.nb_channels == 1 and x.shape[1] > 2:
+            raise ShapeError(
+                f"audio has nb_channels={x.shape[1]}; a model of one channel separates one or two "
+                "(umx_np.separate takes any number)"
+            )
         reference = self.ops.name == "reference"
         dtype = np.result_type(x.dtype, np.float32) if reference else np.dtype(np.float32)
-        if not _is_finite_as(x, dtype):
+        if not is_finite_as(x, dtype, self.geometry.n_fft):
             raise ShapeError(
                 f"audio holds NaN, infinity or numbers too large for {dtype}; remove them before "
                 "separating"
             )
         out = np.empty((len(x), len(self.stem_names), *x.shape[1:]), dtype)
-        for sample in range(len(x)):
-            done = sample / len(x)
-            report = _part_of(progress, done, 1 / len(x))
-            track = np.ascontiguousarray(x[sample], dtype=dtype)
-            if reference:
-                out[sample] = self._whole_track(track)
-            else:
-                from .streaming import ArraySource, separate_blocks
-
-                # A CUDA device leaves the processor idle.
-                threads = available_cores() if on_cuda(self.ops) else self.ops.threads
-                for start, stems in separate_blocks(self, ArraySource(track), report):
-                    block = out[sample, :, :, start : start + stems.shape[-1]]
-                    # Touching the fresh memory of the result takes longer than copying.
-                    parallel_map(
-                        threads,
-                        lambda pair: np.copyto(*pair),
-                        list(zip(block, stems, strict=True)),
-                    )
-            if report is not None:
-                report(1.0)
+        with reporting(progress) as report:
+            for sample, track in enumerate(x):
+                self._separate_into(
+                    out[sample],
+                    np.ascontiguousarray(track, dtype=dtype),
+                    _part_of(report, sample / len(x), 1 / len(x)),
+                )
         return out
+
+    def _separate_into(self, out: np.ndarray, track: np.ndarray, report: Progress | None) -> None:
+        """Write the stems of one track [shape=(nb_channels, nb_timesteps)] to an array."""
+        if self.ops.name == "reference":
+            out[...] = self._whole_track(track)
+        else:
+            # A CUDA device leaves the processor idle.
+            threads = available_cores() if on_cuda(self.ops) else self.ops.threads
+            for start, stems in separate_blocks(self, ArraySource(track), report):
+                block = out[:, :, start : start + stems.shape[-1]]
+                # Touching the fresh memory of the result takes longer than copying.
+                parallel_map(
+                    threads, lambda pair: np.copyto(*pair), list(zip(block, stems, strict=True))
+                )
+        if report is not None:
+            report(1.0)
+
+    def blocks(
+        self,
+        source: Source | ArrayLike,
+        *,
+        progress: bool | Progress | None = None,
+        max_memory: int | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Separate a signal of any length and yield its stems from start to end.
+
+        The stems are those of the whole signal, not of excerpts. What grows with its length are the
+        activations between two layers, about 0.1 MB a second and target for `umxhq`.
+
+        Parameters
+        ----------
+        source : array_like [shape=(nb_channels, nb_timesteps)] or Source
+            Samples at `sample_rate`, or an object with the attributes ``nb_channels`` and
+            ``nb_timesteps`` and a method ``blocks(size)``, which yields arrays
+            [shape=(nb_channels, <= size)] from the beginning each time it is called: the signal is
+            read twice, and ``niter + 2`` times if the filter takes the whole track.
+            `umx_np.audio.AudioReader` is one.
+        progress : bool, callable or None
+            As for `__call__`.
+        max_memory : int or None
+            Bytes for the activations; more goes to a temporary file. None sets no limit.
+
+        Yields
+        ------
+        start : int
+            Position of the block in the signal, in samples.
+        stems : ndarray [shape=(nb_stems, nb_channels, n)]
+            In the order of `stem_names`, and with one channel if the signal has one.
+
+        Raises
+        ------
+        ShapeError
+            If the shape does not fit the model, a block is not finite, or the blocks have another
+            length than announced.
+        ConfigError
+            If the source has an attribute ``rate`` that is not that of the model.
+
+        Examples
+        --------
+        >>> from umx_np.testing import random_bundle
+        >>> separator = Separator.from_bundle(random_bundle("umxse", seed=0))
+        >>> noise = np.random.default_rng(0).standard_normal((1, 100_000))
+        >>> sum(stems.shape[-1] for start, stems in separator.blocks(noise))
+        100000
+        """
+        if not hasattr(source, "blocks"):
+            array = np.asarray(source)
+            if array.ndim != 2:
+                raise ShapeError(
+                    f"source has shape={array.shape}; it must be (nb_channels, nb_timesteps)"
+                )
+            source = ArraySource(array)
+        checked = CheckedSource(cast("Source", source), self.geometry.n_fft)
+        if self.nb_channels > 2 and checked.nb_channels < self.nb_channels:
+            raise ShapeError(
+                f"source has nb_channels={checked.nb_channels}; this model needs {self.nb_channels}"
+            )
+        rate = getattr(source, "rate", self.sample_rate)
+        if rate != self.sample_rate:
+            raise ConfigError(
+                f"source has rate={rate:g} Hz, this model {self.sample_rate:g}; open it with "
+                f"rate={self.sample_rate:g}, as AudioReader takes it, or resample it"
+            )
+
+        def copies() -> Iterator[tuple[int, np.ndarray]]:
+            with reporting(progress) as report:
+                for start, stems in stem_blocks(self, checked, report, max_memory):
+                    # The memory behind `stems` is used again for the next block.
+                    yield start, stems.copy()
+
+        return copies()
 
     def stream(self, nb_channels: int = 2) -> Stream:
         """Begin to separate a signal that arrives in blocks.
@@ -387,42 +482,11 @@ class Separator:
         }
 
 
-def _is_finite_as(x: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether all numbers are finite, also in the dtype to compute in."""
-    largest = np.finfo(dtype).max
-    return bool(-largest <= x.min() and x.max() <= largest)  # NaN is neither
-
-
 def _part_of(progress: Progress | None, start: float, share: float) -> Progress | None:
     """Progress of one of several tasks, reported as progress of them all."""
     if progress is None:
         return None
     return lambda fraction: progress(start + share * fraction)
-
-
-def load_model(
-    name_or_folder: str | Path, targets: Sequence[str] | None = None, *, offline: bool = False
-) -> ModelBundle:
-    """Load the weights of a model that has a name, or of a folder.
-
-    Parameters
-    ----------
-    name_or_folder : str or Path
-        ``'umxm'``, ``'umx'``, ``'umxhq'``, ``'umxl'``, ``'umxse'``, or a folder that a trainer
-        wrote.
-    targets : sequence of str or None
-        Targets to load; None takes all.
-    offline : bool
-        Never download.
-
-    Returns
-    -------
-    ModelBundle
-        For `Separator.from_bundle`.
-    """
-    from .pretrained import load_bundle
-
-    return load_bundle(name_or_folder, targets, offline=offline)
 
 
 def separate(
@@ -494,10 +558,16 @@ def separate(
     from .audio import Layout, preprocess, resample
 
     if separator is None:
-        from .pretrained import default_model
+        from .pretrained import default_model, load_model
 
+        bundle = load_model(
+            default_model() if model is None else model,
+            targets,
+            offline=offline,
+            progress=progress is True,
+        )
         separator = Separator.from_bundle(
-            load_model(default_model() if model is None else model, targets, offline=offline),
+            bundle,
             niter=niter,
             softmask=softmask,
             residual=residual,
@@ -515,8 +585,7 @@ def separate(
     rate = model_rate if rate is None else rate
     batch = preprocess(audio, rate, model_rate, nb_channels=separator.nb_channels, layout=layout)
     length = layout.to_batch(audio).shape[-1]
-    with reporting(progress) as report:
-        estimates = separator(batch, progress=report)
+    estimates = separator(batch, progress=progress)
     stems = {}
     for name, stem in separator.to_dict(estimates, aggregate).items():
         if rate != model_rate:

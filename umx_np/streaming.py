@@ -80,6 +80,51 @@ class ArraySource:
             yield self._audio[:, start : start + size]
 
 
+class CheckedSource:
+    """A `Source` over another one, of which nothing is taken for granted.
+
+    Parameters
+    ----------
+    source : Source
+        Its blocks may be of any real dtype.
+    n_fft : int
+        Size of the STFT that the samples are meant for.
+    """
+
+    def __init__(self, source: Source, n_fft: int) -> None:
+        self._source, self._n_fft = source, n_fft
+        self.nb_channels, self.nb_timesteps = source.nb_channels, source.nb_timesteps
+        if self.nb_channels < 1 or self.nb_timesteps < 1:
+            raise ShapeError(
+                f"source has nb_channels={self.nb_channels}, nb_timesteps={self.nb_timesteps}; "
+                "there is nothing to separate"
+            )
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        for given in self._source.blocks(size):
+            block = np.asarray(given)
+            if block.ndim != 2 or len(block) != self.nb_channels:
+                raise ShapeError(
+                    f"source gave a block with shape={block.shape}; it must be "
+                    f"({self.nb_channels}, nb_timesteps)"
+                )
+            if block.dtype.kind not in "fiu":
+                raise ShapeError(f"source gave a block with dtype={block.dtype}; it must be real")
+            if block.size and not is_finite_as(block, np.dtype(np.float32), self._n_fft):
+                raise ShapeError(
+                    "source gave a block with NaN, infinity or numbers too large for float32; "
+                    "remove them before separating"
+                )
+            yield block.astype(np.float32, copy=False)
+
+
+def is_finite_as(x: np.ndarray, dtype: np.dtype, n_fft: int) -> bool:
+    """Whether all numbers are finite, and stay so in an STFT that is computed in a dtype."""
+    # Frames are multiplied by a window times n_fft, and their n_fft samples summed.
+    largest = np.finfo(dtype).max / n_fft**2
+    return bool(-largest <= x.min() and x.max() <= largest)  # NaN is neither
+
+
 def segments(
     blocks: Iterable[np.ndarray], geometry: StftGeometry, nb_timesteps: int, group: int
 ) -> Iterator[Segment]:
@@ -416,22 +461,49 @@ def separate_stream(
     if set(writers) != set(parts):
         raise ConfigError(f"writers={sorted(writers)} must be the stems {sorted(parts)}")
     index = {name: k for k, name in enumerate(separator.stem_names)}
+    for _, stems in stem_blocks(separator, reader, progress, max_memory):
+        for name, some in parts.items():
+            first, *others = (stems[index[part]] for part in some)
+            writers[name].write(sum(others, first))
+
+
+def stem_blocks(
+    separator: Separator,
+    source: Source,
+    progress: Progress | None = None,
+    max_memory: int | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Separate a source on any device, with the channels that it has.
+
+    Parameters
+    ----------
+    separator, source, progress
+        As for `separate_blocks`.
+    max_memory : int or None
+        As for `separate_stream`.
+
+    Yields
+    ------
+    start : int
+        Position of the block in the track, in samples.
+    stems : ndarray [shape=(nb_stems, nb_channels, n)]
+        One channel if the source has one. Valid until the next block is asked for.
+    """
     with ExitStack() as resources:
         blocks: Iterable[tuple[int, np.ndarray]]
         if separator.ops.name == "reference":
             audio = np.concatenate(
-                [fit_channels(b, separator.nb_channels) for b in reader.blocks(_SOURCE_BLOCK)], 1
+                [fit_channels(b, separator.nb_channels) for b in source.blocks(_SOURCE_BLOCK)], 1
             )
+            check_length(audio.shape[1], source.nb_timesteps)
             blocks = [(0, separator(audio[None], progress=progress)[0])]
         else:
-            new_store = _store_factory(separator, reader, max_memory, resources)
-            blocks = separate_blocks(separator, reader, progress, new_store)
-        for _, stems in blocks:
-            if reader.nb_channels == 1 and stems.shape[1] > 1:
+            new_store = _store_factory(separator, source, max_memory, resources)
+            blocks = separate_blocks(separator, source, progress, new_store)
+        for start, stems in blocks:
+            if source.nb_channels == 1 and stems.shape[1] > 1:
                 stems = stems.mean(axis=1, keepdims=True)
-            for name, some in parts.items():
-                first, *others = (stems[index[part]] for part in some)
-                writers[name].write(sum(others, first))
+            yield start, stems
     if progress is not None:
         progress(1.0)
 

@@ -289,6 +289,7 @@ def test_without_root_the_excerpts_are_downloaded(
         raise error
 
     monkeypatch.setattr(musdb.DB, "download", download)
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(DownloadError, match=r"give the root .* MUSDB18-7-STEMS.zip .* unpack it"):
         load_datasets(dataset="musdb")
@@ -299,14 +300,25 @@ def test_without_root_the_excerpts_are_downloaded(
 def test_downloaded_excerpts_are_used(
     monkeypatch: pytest.MonkeyPatch, root: Path, tmp_path: Path
 ) -> None:
+    monkeypatch.delenv("MUSDB_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "MUSDB18").mkdir()
     shutil.copytree(root, tmp_path / "MUSDB18/MUSDB18-7")
+    with pytest.raises(DownloadError, match=r"has 3 of the 94 excerpts .* interrupted"):
+        load_datasets(dataset="musdb", seq_dur=1.0)
+    monkeypatch.setattr("umx_np.data.musdb18.PREVIEW_TRACKS", {"train": 3})
     train, _ = load_datasets(dataset="musdb", seq_dur=1.0)
     assert len(train) == 128
 
 
+@needs_musdb
+def test_the_root_may_be_in_the_environment(monkeypatch: pytest.MonkeyPatch, root: Path) -> None:
+    monkeypatch.setenv("MUSDB_PATH", str(root))
+    train, _ = load_datasets(dataset="musdb", seq_dur=1.0)
+    assert Path(train.root) == root  # type: ignore[attr-defined]
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "musdb", None)
-    with pytest.raises(ConfigError, match=r'pip install "umx-np\[eval\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "umx-np\[train\]"'):
         load_datasets(dataset="musdb", root=tmp_path)

@@ -76,3 +76,11 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert run.stderr.startswith("python -m umx_np.data: error: root=")
     assert run.stderr.count("\n") == 1
+
+
+def test_a_place_to_save_that_is_a_file(
+    line: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main([*line, "--seq-dur", "1", "--save", str(tmp_path / "file")]) == 1
+    assert re.search(r": error: path='.*file.0x.wav'", capsys.readouterr().err)

@@ -136,8 +136,8 @@ def test_as_a_program(song, model_folder, tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interruption_leaves_nothing(song, model_folder, tmp_path, number, status):
+@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_interruption_leaves_nothing(song, model_folder, tmp_path, name, status):
     write("long.wav", np.tile(song, 200), RATE)
     program = "import sys; from umx_np.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "separate", "long.wav", "--outdir", "o/p"]
@@ -148,7 +148,7 @@ def test_interruption_leaves_nothing(song, model_folder, tmp_path, number, statu
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.005)
         time.sleep(0.02)
-        process.send_signal(number)
+        process.send_signal(getattr(signal, name))
         error = process.communicate(timeout=30)[1]
     assert process.returncode == status, error
     assert b"Traceback" not in error

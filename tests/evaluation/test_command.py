@@ -261,7 +261,7 @@ def test_a_process_that_is_ended_removes_what_it_had_not_finished(tmp_path):
 import sys, time
 from pathlib import Path
 from umx_np.evaluation import work
-from umx_np.weights._files import atomic_write
+from umx_np._atomic import atomic_write
 
 folder = Path(sys.argv[1])
 

@@ -285,6 +285,22 @@ def test_scores_of_other_tracks_are_not_mixed_with(
     assert (tmp_path / "scores/test/one.json").exists()
 
 
+def test_a_folder_that_another_evaluation_takes_over(
+    songs: Path, stems_folder: Path, tmp_path: Path
+) -> None:
+    """It began when there were no scores yet that could have told them apart."""
+    path = tmp_path / "scores/test_settings.json"
+    options: dict[str, Any] = {"dataset": "folder", "estimates": stems_folder}
+
+    def take_over(fraction: float) -> None:
+        path.write_text(json.dumps({**json.loads(path.read_text()), "scores": "others"}))
+
+    result = evaluate(songs, evaldir=tmp_path / "scores", progress=take_over, **options)
+    assert list(result.scores) == ["one"]
+    assert all("was taken over by an evaluation" in why for why in result.failed.values())
+    assert [file.name for file in (tmp_path / "scores/test").iterdir()] == ["one.json"]
+
+
 def test_other_settings_are_noticed(
     songs: Path, stems_folder: Path, model: Path, tmp_path: Path
 ) -> None:
@@ -541,6 +557,7 @@ def test_mistakes(songs: Path, stems_folder: Path, model: Path, tmp_path: Path) 
         ({"root": songs / "nowhere", **folder}, "is no folder"),
         ({"root": None, **folder}, "needs the folder of the tracks"),
         ({"root": songs, "download": True, **folder}, "download=True is for dataset='musdb'"),
+        ({"root": songs, "is_wav": True, **folder}, "is_wav=True is for dataset='musdb'"),
         ({"root": tmp_path, **folder}, r"no folders with stems in .*vocals.wav and drums.wav"),
         ({"root": songs, "subset": "../x", **folder}, "must be the name of a folder"),
         ({"root": songs, "estimates": tmp_path / "no", **folder}, "estimates=.* is no folder"),

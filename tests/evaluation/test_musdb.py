@@ -145,7 +145,7 @@ def test_the_excerpts(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(DownloadError, match=r"has 1 of the 50 excerpts .* remove the folder"):
         find_tracks(None, download=True)
 
-    monkeypatch.setattr("umx_np.evaluation.tracks._PREVIEW", {"test": 1})
+    monkeypatch.setattr("umx_np.data.musdb18.PREVIEW_TRACKS", {"test": 1})
     assert [track.name for track in find_tracks(None)] == [TRACK]
 
 

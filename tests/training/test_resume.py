@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from umx_np.errors import ConfigError
 from umx_np.train import main
 from umx_np.training import Trainer, TrainingError
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
+from umx_np.weights import load_safetensors, load_torch
 
 from .conftest import Tones
 
@@ -86,8 +88,17 @@ def whole(make_trainer, tmp_path):
     return run
 
 
+def steps_done(folder: Path, nb_batches: int = 3) -> int:
+    """How many steps of the optimiser the checkpoint of a run has behind it."""
+    saved = read_checkpoint(folder / "tone.chkpnt")["record"]
+    return nb_batches * (saved["epoch"] - 1) + saved["batch"]
+
+
+# Steps that are in a checkpoint, of epochs of three batches: an epoch saves its last one itself.
+SAVED = {"0": [3, 6], "1": [1, 2, 3, 4, 5, 6, 7, 8], "2": [2, 3, 5, 6, 8]}
+
+
 class TestPowerCuts:
-    # Three batches an epoch.
     @pytest.mark.parametrize("nb_steps", [1, 2, 3, 4, 5, 7, 8])
     @pytest.mark.parametrize("checkpoint_every", ["0", "1", "2"])
     def test_at_every_batch(self, make_trainer, whole, tmp_path, nb_steps, checkpoint_every):
@@ -98,16 +109,46 @@ class TestPowerCuts:
         with pytest.raises(PowerCutError):
             trainer.fit()
         out = tmp_path / "out"
-        if not (out / "tone.chkpnt").exists():
-            assert checkpoint_every != "1"
-            assert nb_steps < 4
+        saved = [step for step in SAVED[checkpoint_every] if step <= nb_steps]
+        if not saved:
+            assert not (out / "tone.chkpnt").exists()
             return
-        saved = read_checkpoint(out / "tone.chkpnt")["record"]
-        done = 3 * (saved["epoch"] - 1) + saved["batch"]
-        # Within an epoch that is saved after its last batch by the epoch itself.
-        assert done <= nb_steps
+        assert steps_done(out) == saved[-1]
         make_trainer(**settings, checkpoint=out).fit()
         assert_same_run(out, desired)
+
+    @pytest.mark.parametrize(
+        ("checkpoint_every", "saved"),
+        [
+            ("10min", [3, 6, 9, 10, 13, 16, 19, 20]),
+            ("8 min", [2, 4, 6, 8, 10, 12, 14, 16, 18, 20]),
+            # The first epoch is saved before it is validated, and after.
+            ("41min", [10, 10, 20]),
+            ("0", [10, 10, 20]),
+        ],
+    )
+    def test_after_so_many_minutes(
+        self, make_trainer, tmp_path, monkeypatch, checkpoint_every, saved
+    ):
+        """Of batches of four minutes; the time counts from the last checkpoint."""
+        clock = SimpleNamespace(monotonic=lambda: minutes * 60.0, perf_counter=time.perf_counter)
+        monkeypatch.setattr("umx_np.training.trainer.time", clock)
+        minutes, found = 100, []
+        trainer = make_trainer(Tones(30), epochs=2, checkpoint_every=checkpoint_every)
+        train_batch, save = trainer._train_batch, trainer._save
+
+        def slow(x, y):
+            nonlocal minutes
+            minutes += 4
+            return train_batch(x, y)
+
+        def noted():
+            save()
+            found.append(steps_done(tmp_path / "out", nb_batches=10))
+
+        trainer._train_batch, trainer._save = slow, noted
+        trainer.fit()
+        assert found == saved
 
     def test_again_and_again(self, make_trainer, whole, tmp_path):
         desired, out = whole(), tmp_path / "out"
@@ -184,6 +225,14 @@ class TestPowerCuts:
         assert_same_run(out, desired)
 
 
+def assert_same_weights(folder):
+    """The best weights are the same in both formats."""
+    first, second = load_torch(folder / "tone.pth"), load_safetensors(folder / "tone.safetensors")
+    assert set(first) == set(second) != set()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+
+
 class TestContinuing:
     def test_more_epochs_are_the_same_as_all_at_once(self, make_trainer, whole, tmp_path):
         desired = whole(epochs=4)
@@ -205,9 +254,23 @@ class TestContinuing:
         trainer.fit()
         best = (tmp_path / "out" / "tone.pth").read_bytes()
         assert best == before["tone.pth"]
+        assert_same_weights(tmp_path / "out")
         assert before == {p.name: p.read_bytes() for p in (tmp_path / "first").iterdir()}
+        trainer = make_trainer(**SETTINGS, checkpoint=tmp_path / "first", overwrite=True)
+        trainer._validate = lambda: 1e9
+        trainer.fit()
+        # Not the weights of a run that is overwritten beside those of another.
+        assert not (tmp_path / "out/tone.safetensors").exists()
         make_trainer(**SETTINGS, checkpoint=tmp_path / "first", overwrite=True).fit()
         assert_same_run(tmp_path / "out", desired)
+
+    def test_weights_in_another_format_too(self, make_trainer, tmp_path):
+        out = tmp_path / "out"
+        make_trainer(epochs=1).fit()
+        trainer = make_trainer(epochs=2, checkpoint=out, safetensors=True)
+        trainer._validate = lambda: 1e9
+        trainer.fit()
+        assert_same_weights(out)
 
     def test_changes_on_the_way(self, make_trainer, tmp_path, caplog):
         make_trainer(epochs=1).fit()

@@ -57,7 +57,7 @@ class TestFineTuning:
             asked.append((name, targets))
             return load_folder(model, targets)
 
-        monkeypatch.setattr("umx_np.pretrained.load_bundle", load)
+        monkeypatch.setattr("umx_np.pretrained.load_model", load)
         make_trainer(model="umxhq", **UNSET, epochs=1).fit()
         assert asked == [("umxhq", ["tone"])]
 

@@ -242,6 +242,16 @@ def test_truncated_streams_deliver_what_is_there(tmp_path, suffix):
         assert concatenated(reader).shape[1] == reader.nb_timesteps
 
 
+def test_truncated_mp3_files_are_told_of(tmp_path, caplog):
+    path = save(tmp_path / "a.mp3", noise(2, 200000))
+    whole = read(path)[0]
+    assert not caplog.records
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    assert 0 < read(path)[0].shape[1] < whole.shape[1]
+    assert f"may be cut short: the last {len(data) - len(data) // 2} bytes" in caplog.text
+
+
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF])
 def test_wav_from_a_pipe_has_a_placeholder_for_its_size(tmp_path, size):
     path = save(tmp_path / "a.wav", noise(2, 1000), subtype="PCM_16")

@@ -142,7 +142,7 @@ def test_what_is_known_of_each_model() -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, umx_np.pretrained as p; p.get_model_info('umx');"
-        "sys.exit(any(m in sys.modules for m in ('requests', 'pooch', 'tqdm', 'torch')))"
+        "sys.exit(any(m in sys.modules for m in ('requests', 'platformdirs', 'tqdm', 'torch')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -314,7 +314,7 @@ def test_bad_targets(model: ModelInfo, targets: list[str], message: str) -> None
     with pytest.raises(ConfigError, match=message):
         pretrained.download("tiny", targets)
     with pytest.raises(ConfigError, match=message):
-        pretrained.load_bundle("tiny", targets)
+        pretrained.load_model("tiny", targets)
 
 
 # Loading
@@ -322,7 +322,7 @@ def test_bad_targets(model: ModelInfo, targets: list[str], message: str) -> None
 
 def test_load_bundle_by_name(model: ModelInfo, content: dict[str, bytes], tmp_path: Path) -> None:
     put_in_cache(content, tmp_path)
-    bundle = pretrained.load_bundle("tiny", ["drums", "vocals"])
+    bundle = pretrained.load_model("tiny", ["drums", "vocals"])
     assert list(bundle.targets) == ["drums", "vocals"]
     assert (bundle.name, bundle.n_fft, bundle.license) == ("tiny", 8, "MIT")
     assert bundle.targets["drums"].config == CONFIG
@@ -341,7 +341,7 @@ def test_published_file_of_another_architecture(
     info = replace(model, config=replace(CONFIG, hidden_size=6))
     monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
     with pytest.raises(WeightsError, match=r"target='vocals' of model='tiny'.*has shape"):
-        pretrained.load_bundle("tiny")
+        pretrained.load_model("tiny")
 
 
 def write_model(path: Path) -> None:
@@ -362,20 +362,20 @@ def test_folder_or_name(
     (work / "tiny" / "song.wav").touch()
     monkeypatch.chdir(work)
     # A folder without a model does not hide the published one, unless it is asked for as a path.
-    assert len(pretrained.load_bundle("tiny").targets) == 2
+    assert len(pretrained.load_model("tiny").targets) == 2
     for path in ("./tiny", Path("tiny"), str(work / "tiny")):
         with pytest.raises(ModelNotFoundError, match="holds no"):
-            pretrained.load_bundle(path)
+            pretrained.load_model(path)
     write_model(work / "own")
     for path in ("own", "./own", Path("own"), work / "own", str(work / "own") + "/"):
-        assert pretrained.load_bundle(path).name == "own"
+        assert pretrained.load_model(path).name == "own"
     # One with a model does, with a word about it.
     write_model(work / "tiny")
     with caplog.at_level(logging.WARNING):
-        assert pretrained.load_bundle("tiny").sample_rate == 8000.0
+        assert pretrained.load_model("tiny").sample_rate == 8000.0
     assert "instead of the model of that name" in caplog.text
     with pytest.raises(ConfigError, match="valid targets: vocals"):
-        pretrained.load_bundle("tiny", ["drums"])
+        pretrained.load_model("tiny", ["drums"])
 
 
 @pytest.mark.parametrize(
@@ -387,13 +387,13 @@ def test_nothing_of_that_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError, match="tiny"):
-        pretrained.load_bundle(name)
+        pretrained.load_model(name)
 
 
 def test_a_file_is_no_folder(model: ModelInfo, tmp_path: Path) -> None:
     (tmp_path / "song.wav").touch()
     with pytest.raises(ModelNotFoundError, match="is not a folder"):
-        pretrained.load_bundle(tmp_path / "song.wav")
+        pretrained.load_model(tmp_path / "song.wav")
 
 
 def test_empty_name_is_not_the_current_folder(
@@ -402,5 +402,5 @@ def test_empty_name_is_not_the_current_folder(
     write_model(tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelNotFoundError, match="model=''"):
-        pretrained.load_bundle("")
-    assert list(pretrained.load_bundle(".").targets) == ["vocals"]
+        pretrained.load_model("")
+    assert list(pretrained.load_model(".").targets) == ["vocals"]

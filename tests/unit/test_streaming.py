@@ -151,6 +151,49 @@ def test_channels_in_and_out(nb_channels, model_channels, device):
     assert stems.shape == (3, min(nb_channels, 2), 1000)
 
 
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_models_of_one_channel_refuse_more_than_two(device):
+    engine = umx_np.Separator.from_bundle(tiny_bundle(nb_channels=1), device=device)
+    with pytest.raises(ShapeError, match="nb_channels=3; a model of one channel separates one or"):
+        engine(music(1000, nb_channels=3))
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+@pytest.mark.parametrize("filterbank", ["torch", "asteroid"])
+def test_the_largest_numbers(device, filterbank):
+    """What is let in comes out finite, also where all energy is in one bin."""
+    options = {"niter": 1, "filterbank": filterbank, "device": device}
+    engine = umx_np.Separator.from_bundle(tiny_bundle(), **options)
+    largest = np.finfo(np.float32).max / 64**2
+    audio = np.ones((1, 2, 1000), np.float32)
+    assert np.isfinite(engine(audio * np.float32(0.99 * largest))).all()
+    with pytest.raises(ShapeError, match="too large for float32"):
+        engine(audio * np.float32(1.01 * largest))
+
+
+def test_files_of_targets_that_are_done_are_closed(monkeypatch):
+    """Else an hour on disk takes several times the space that is told."""
+    opened, most = [], []
+
+    class Counted(DiskStore):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            opened.append(self)
+            most.append(sum(not store._file.closed for store in opened))
+
+    monkeypatch.setattr("umx_np.streaming.DiskStore", Counted)
+    bundle = tiny_bundle()
+    engine = umx_np.Separator.from_bundle(bundle, niter=1, threads=2, device="cpu")
+    audio = music(16 * 300)[0]
+    np.testing.assert_array_equal(
+        streamed(engine, ArraySource(audio), max_memory=0), engine(audio[None])[0]
+    )
+    # Three encoded tracks, and of one target two layers in two directions.
+    assert len(opened) == 3 + 3 * 4
+    assert max(most) == 3 + 4
+    assert all(store._file.closed for store in opened)
+
+
 def test_models_of_many_channels_take_the_first_ones():
     engine = umx_np.Separator.from_bundle(tiny_bundle(nb_channels=4), niter=0, device="reference")
     audio = music(1000, nb_channels=6)[0]
@@ -197,6 +240,14 @@ def test_progress_rises_to_one(wiener_win_len):
     assert len(seen) > 6
 
 
+def test_progress_may_be_a_bar(capsys):
+    engine, _ = pair(tiny_bundle())
+    for progress in (True, False, None):
+        assert engine(music(500), progress=progress).shape == (1, 3, 2, 500)
+        assert len(list(engine.blocks(music(500)[0], progress=progress))) > 0
+    assert capsys.readouterr().err == ""  # stderr is no terminal
+
+
 def test_an_error_of_the_progress_callback_ends_the_work():
     engine, _ = pair(tiny_bundle())
 
@@ -222,6 +273,61 @@ def test_writers_must_be_the_stems():
         separate_stream(engine, source, {"a": ListSink()})
     with pytest.raises(ConfigError, match="'nobody'"):
         separate_stream(engine, source, {"x": ListSink()}, aggregate={"x": ["nobody"]})
+
+
+class TestBlocks:
+    """`Separator.blocks`: the same stems for callers that have no files."""
+
+    @pytest.mark.parametrize("device", ["cpu", "reference"])
+    @pytest.mark.parametrize("nb_channels", [1, 2])
+    def test_are_those_of_the_whole(self, device, nb_channels):
+        engine = umx_np.Separator.from_bundle(tiny_bundle(), niter=1, device=device)
+        audio = music(16 * 700, nb_channels=nb_channels)[0]
+        seen = []
+        blocks = list(engine.blocks(audio, progress=seen.append))
+        assert len(blocks) > 1 or device == "reference"
+        assert [start for start, _ in blocks] == [
+            sum(stems.shape[-1] for _, stems in blocks[:k]) for k in range(len(blocks))
+        ]
+        # Of blocks that were kept, none has been overwritten by later ones.
+        np.testing.assert_array_equal(
+            np.concatenate([stems for _, stems in blocks], axis=-1),
+            streamed(engine, ArraySource(audio)),
+        )
+        assert seen[-1] == 1.0
+
+    def test_of_a_source_in_any_real_dtype(self):
+        engine, _ = pair(tiny_bundle())
+        audio = np.round(1000 * music(3000)[0])
+        expected = engine(audio[None])[0]
+        for dtype in (np.int16, np.float64):
+            source = ListSource(np.split(audio.astype(dtype), [0, 1000, 1003], axis=1))
+            parts = [stems for _, stems in engine.blocks(source, max_memory=0)]
+            np.testing.assert_array_equal(np.concatenate(parts, axis=-1), expected)
+
+    def test_name_what_is_wrong(self):
+        engine, _ = pair(tiny_bundle())
+        audio = music(500)[0]
+        with pytest.raises(ShapeError, match=r"source has shape=\(500,\)"):
+            engine.blocks(audio[0])
+        with pytest.raises(ShapeError, match="nothing to separate"):
+            engine.blocks(audio[:, :0])
+        four = umx_np.Separator.from_bundle(tiny_bundle(nb_channels=4))
+        with pytest.raises(ShapeError, match="nb_channels=2; this model needs 4"):
+            four.blocks(audio)
+        source = ListSource([audio])
+        source.rate = 44100
+        with pytest.raises(ConfigError, match="rate=44100 Hz, this model 8000; open it with rate="):
+            engine.blocks(source)
+        for bad in (np.nan, np.inf, 1e300, 1e36):
+            with pytest.raises(ShapeError, match="NaN, infinity or numbers too large"):
+                list(engine.blocks(np.where(np.arange(500) == 300, bad, audio.astype(float))))
+        with pytest.raises(ShapeError, match="dtype=complex64"):
+            list(engine.blocks(audio * 1j))
+        with pytest.raises(ShapeError, match=r"shape=\(1, 500\); it must be \(2, nb_timesteps\)"):
+            list(engine.blocks(ListSource([audio[:, :100], audio[:1]])))
+        with pytest.raises(ShapeError, match="announced nb_timesteps=501"):
+            list(engine.blocks(ListSource([audio], 501)))
 
 
 class TestStores:

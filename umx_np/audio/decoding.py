@@ -87,8 +87,8 @@ class _EndlessFile:
 _MP3_LENGTH_MARKS = (b"Xing", b"Info", b"VBRI")
 
 
-def _mp3_first_frame(path: Path) -> bytes:
-    """Beginning of the first frame of an MP3 file."""
+def _mp3_first_frame(path: Path) -> tuple[int, bytes]:
+    """Position and beginning of the first frame of an MP3 file."""
     with path.open("rb") as file:
         head = file.read(10)
         start = 0
@@ -98,18 +98,18 @@ def _mp3_first_frame(path: Path) -> bytes:
             for position, byte in enumerate(head[9:5:-1]):
                 start += (byte & 0x7F) << (7 * position)
         file.seek(start)
-        return file.read(4096)
+        return start, file.read(4096)
 
 
 def _has_mp3_length(path: Path) -> bool:
     """Whether the first frame of an MP3 file tells the number of frames."""
-    first_frame = _mp3_first_frame(path)
+    _, first_frame = _mp3_first_frame(path)
     return any(mark in first_frame for mark in _MP3_LENGTH_MARKS)
 
 
 def mp3_bytes(path: Path) -> int | None:
     """Size that the first frame of an MP3 file says the file has; None if it does not say."""
-    first_frame = _mp3_first_frame(path)
+    _, first_frame = _mp3_first_frame(path)
     for mark in (b"Xing", b"Info"):
         begin = first_frame.find(mark)
         if 0 <= begin <= len(first_frame) - 16:
@@ -147,6 +147,15 @@ class SoundFile(sf.SoundFile):
     def has_exact_length(self) -> bool:
         """Whether `frames` can be trusted; lossy formats are decoded to know."""
         return self.format not in ("MP3", "OGG") and 0 <= self.frames < 2**62
+
+
+def missing_mp3_bytes(path: Path) -> int:
+    """How much of an MP3 file is not there, as far as its first frame tells."""
+    declared = mp3_bytes(path)
+    if declared is None:
+        return 0
+    start, _ = _mp3_first_frame(path)
+    return max(declared - (path.stat().st_size - start), 0)
 
 
 def check_complete(path: Path, log: str) -> None:

@@ -16,7 +16,13 @@ import numpy as np
 
 from ..config import check_int
 from ..errors import AudioError
-from .decoding import READ_ERRORS, SoundFile, check_complete, decode_with_ffmpeg
+from .decoding import (
+    READ_ERRORS,
+    SoundFile,
+    check_complete,
+    decode_with_ffmpeg,
+    missing_mp3_bytes,
+)
 from .resampling import StreamResampler, check_rate, nb_resampled
 
 logger = logging.getLogger(__name__)
@@ -67,9 +73,10 @@ class AudioReader:
     Raises
     ------
     AudioError
-        If there is no such file, it cannot be decoded, holds no samples, is cut short, or `start`
-        is negative or beyond its end. `blocks` raises it for damage found later on, and for samples
-        that are NaN or infinite, with the position of the first.
+        If there is no such file, it cannot be decoded, holds no samples, is cut short (mp3 and ogg
+        files deliver what is there), or `start` is negative or beyond its end. `blocks` raises it
+        for damage found later on, and for samples that are NaN or infinite, with the position of
+        the first.
 
     Notes
     -----
@@ -143,6 +150,13 @@ class AudioReader:
             self._exact = file.has_exact_length
             self._nb_frames: int = file.frames
             check_complete(self.path, file.extra_info)
+        if self.format == "MP3" and (missing := missing_mp3_bytes(self.path)):
+            # Not an error: programs that cut MP3 files may leave the old number.
+            logger.warning(
+                "%s may be cut short: the last %d bytes that its header promises are not there",
+                self.path,
+                missing,
+            )
         if self.nb_channels < 1 or self.source_rate < 1:
             raise AudioError(
                 f"path={str(self.path)!r} has nb_channels={self.nb_channels} and "

@@ -46,6 +46,11 @@ _LOSSY = {
     ".opus": ("OGG", "OPUS"),
     ".mp3": ("MP3", "MPEG_LAYER_III"),
 }
+# Rates in Hz of the formats that know some only.
+_RATES = {
+    ".opus": (8000, 12000, 16000, 24000, 48000),
+    ".mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+}
 # Containers with sizes of 32 bits, less room for their headers.
 _MAX_BYTES = 2**32 - 2**16
 _SIZE_LIMITED = ("WAV", "AIFF", "AU")
@@ -69,6 +74,32 @@ def written_suffixes() -> list[str]:
     lossless = [suffix for suffix, name in _LOSSLESS.items() if name in available]
     lossy = [suffix for suffix, pair in _LOSSY.items() if sf.check_format(*pair)]
     return lossless + lossy
+
+
+def nearest_rate(ext: str, rate: float) -> float:
+    """Return the rate in Hz that a format can have: that of a signal, or the next higher one.
+
+    Parameters
+    ----------
+    ext : str
+        Extension of a file name, such as ``".opus"``.
+    rate : float
+        Rate of the signal in Hz.
+
+    Returns
+    -------
+    float
+        The highest that the format knows, if all are lower.
+
+    Examples
+    --------
+    >>> nearest_rate(".opus", 44100), nearest_rate(".wav", 44100), nearest_rate(".mp3", 96000)
+    (48000, 44100, 48000)
+    """
+    rates = _RATES.get(ext.lower())
+    if rates is None or rate in rates:
+        return rate
+    return min((known for known in rates if known > rate), default=rates[-1])
 
 
 def check_format(path: Path, bits: str, clip_mode: str) -> tuple[str, str]:
@@ -108,6 +139,12 @@ def check_format(path: Path, bits: str, clip_mode: str) -> tuple[str, str]:
             f"with {pair[1]}; update soundfile, or choose one of {' '.join(written_suffixes())}"
         )
     return pair
+
+
+def _hint(path: Path, rate: float) -> str:
+    """What to do about a rate that a format does not know."""
+    possible = nearest_rate(path.suffix, rate)
+    return "" if possible == rate else f"; take file_rate={possible}"
 
 
 class _Sink:
@@ -163,6 +200,7 @@ class _Sink:
             raise AudioError(
                 f"path={str(self._final)!r} cannot be written as {self._format} with "
                 f"{self._subtype}, rate={rate} Hz and nb_channels={nb_channels}: {error}"
+                + _hint(self._final, rate)
             ) from error
 
     def _grow(self, *, begin: bool = False) -> None:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .._threads import Item, Result
 from ..config import ModelConfig
 from ..weights.bundle import StateDict
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 DEFAULT_EPS = 1e-10
 # The loudest bin of a mixture during the EM; louder mixtures are divided.

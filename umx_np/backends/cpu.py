@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from .._threads import Item, Result, parallel_map, resolve_threads
 from ..config import ModelConfig
 from ..errors import ConfigError, DeviceError, ShapeError
 from ..weights.bundle import StateDict
 from ._folding import fold, gate_bias, suffix_of
-from ._pool import parallel_map, resolve_threads
-from .base import Item, Network, Result, WienerOptions
+from .base import Network, WienerOptions
 
 try:
     from .._kernels import cpu as _cpu

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._threads import Item, Result
 from ..config import ModelConfig
 from ..errors import ConfigError
 from ..weights.bundle import StateDict
@@ -19,7 +20,7 @@ from ._cuda.network import CudaNetwork
 from ._cuda.ops import Array, Spectra, Statistics, WienerFilter, computing
 from ._cuda.plans import Card, choose
 from ._cuda.transform import upload
-from .base import Item, Network, Result, WienerOptions
+from .base import Network, WienerOptions
 from .reference import into
 
 # Units of one direction of a layer of published models, and sequences that run side by side: both

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from .._threads import Item, Result
 from ..config import ModelConfig
 from ..weights.bundle import StateDict
-from .base import Item, Network, Result, WienerOptions
+from .base import Network, WienerOptions
 
 BATCHNORM_EPS = 1e-5
 

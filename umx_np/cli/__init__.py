@@ -7,21 +7,25 @@ answered at once; each command imports what it needs when it runs.
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-import signal
 import sys
-import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 
 from .._version import __version__
+from ..console import cleaning_up_when_terminated, logging_to_stderr, print_any_name, say
 from ..errors import UmxError
 from . import convert, download, info, models, separate
-from .common import PROGRAM, logging_to_stderr, say
+from .common import PROGRAM
 
 _COMMANDS = (separate, download, models, convert, info)
+
+_EPILOG = """\
+`umx-np COMMAND --help` shows the options of a command. Others are modules of Python:
+  python -m umx_np.train       train a model
+  python -m umx_np.evaluate    score a model, or stems that are there
+  python -m umx_np.data        look at a dataset the way training will see it"""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,7 +37,10 @@ def build_parser() -> argparse.ArgumentParser:
         Its result has the function to call as ``run``.
     """
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Separate music into its stems with Open-Unmix models."
+        prog=PROGRAM,
+        description="Separate music into its stems with Open-Unmix models.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -58,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         does.
     """
     args = build_parser().parse_args(argv)
-    with logging_to_stderr(verbose=args.verbose, quiet=args.quiet), _cleaning_up_when_terminated():
+    print_any_name()
+    level = logging.DEBUG if args.verbose else logging.ERROR if args.quiet else logging.WARNING
+    with logging_to_stderr(level, f"{PROGRAM}: "), cleaning_up_when_terminated():
         try:
             status = args.run(args)
             if sys.stdout is not None:
@@ -83,20 +92,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             say(f"{PROGRAM}: interrupted")
             return 130
-
-
-@contextmanager
-def _cleaning_up_when_terminated() -> Iterator[None]:
-    """Let SIGTERM unwind the program, so that temporary files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
-    previous = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

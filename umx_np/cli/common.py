@@ -1,12 +1,9 @@
-"""What the subcommands share: options, messages and progress bars."""
+"""What the subcommands share: their common options, sizes and tables."""
 
 from __future__ import annotations
 
 import argparse
-import logging
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,43 +35,6 @@ def add_command(
     level.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
     parser.set_defaults(run=run)
     return parser
-
-
-class _Handler(logging.Handler):
-    """Print log records above a progress bar that may be there."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
-
-
-def say(text: str) -> None:
-    """Print a line to stderr, above a progress bar that may be there."""
-    if sys.stderr is None:  # closed, or a program without a console
-        return
-    if "tqdm" in sys.modules:
-        from tqdm import tqdm
-
-        tqdm.write(text, file=sys.stderr)
-    else:
-        print(text, file=sys.stderr)
-
-
-@contextmanager
-def logging_to_stderr(*, verbose: bool, quiet: bool) -> Iterator[None]:
-    """Print what the package logs: warnings, with `verbose` everything, with `quiet` errors."""
-    logger = logging.getLogger("umx_np")
-    handler = _Handler()
-    handler.setFormatter(logging.Formatter(f"{PROGRAM}: %(message)s"))
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
 
 
 def format_size(nb_bytes: float) -> str:

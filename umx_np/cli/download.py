@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from .common import add_command, say
+from ..console import say
+from .common import add_command
 
 if TYPE_CHECKING:
     from .common import Commands

@@ -26,7 +26,7 @@ _REQUIRED = (
     "soundfile",
     "soxr",
     "safetensors",
-    "pooch",
+    "platformdirs",
     "requests",
     "tqdm",
     "threadpoolctl",
@@ -70,6 +70,7 @@ def collect() -> dict[str, Any]:
     import threadpoolctl
 
     from .. import backends, pretrained
+    from .._threads import available_cores
 
     cache = Path(pretrained.cache_dir())
     files = [file for file in cache.rglob("*") if file.is_file()] if cache.is_dir() else []
@@ -87,7 +88,7 @@ def collect() -> dict[str, Any]:
         "cpu": {
             "name": _cpu_name(),
             "cores": os.cpu_count(),
-            "usable_cores": _usable_cores(),
+            "usable_cores": available_cores(),
             "features": _cpu_features(),
         },
         "kernels": _describe_kernels(),
@@ -168,13 +169,6 @@ def _cpu_name() -> str:
         except (OSError, subprocess.TimeoutExpired):
             pass
     return platform.processor() or platform.machine()
-
-
-def _usable_cores() -> int:
-    """Cores that this process may run on; containers often allow fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _cpu_features() -> list[str]:

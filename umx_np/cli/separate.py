@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import logging
 import math
 import os
@@ -11,24 +10,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..console import say
 from ..errors import AudioError, ConfigError, UmxError
 from ..option_types import json_object, natural, positive_int
-from .common import PROGRAM, add_command, say, table
+from .common import PROGRAM, add_command, table
+from .planning import find_inputs, plan_outputs, plan_pictures, plan_references
 
 if TYPE_CHECKING:
     from ..separator import Separator
     from .common import Commands
 
 logger = logging.getLogger(__name__)
-
-# Files with other extensions are read too, when they are named; this is for folders.
-_AUDIO_SUFFIXES = frozenset(
-    [
-        *(".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"),
-        *(".w64", ".rf64", ".au", ".caf", ".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka"),
-        *(".mkv", ".mov", ".ac3", ".wv", ".ape"),
-    ]
-)
 
 _DESCRIPTION = """\
 Separate sound files into their stems, each written to a file of its own:
@@ -56,36 +48,51 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "input", nargs="+", help="sound files, or folders, whose sound files are all separated"
     )
+    _add_model_options(parser)
+    _add_computing_options(parser)
+    _add_separation_options(parser)
+    _add_reading_options(parser)
+    _add_writing_options(parser)
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
 
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
         default=None,
         metavar="NAME|FOLDER",
-        help="pretrained model or folder of a trained one (default: umxm, which comes along; "
+        help="pretrained model or folder of a trained one (default: umxm, which is included; "
         "umxhq and umxl separate better and are downloaded, see `umx-np models`)",
     )
     model.add_argument(
         "--targets", nargs="+", metavar="STEM", help="stems to estimate (default: all)"
     )
     model.add_argument("--offline", action="store_true", help="never download a model")
-    model.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
-    model.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
-    model.add_argument(
+
+
+def _add_computing_options(parser: argparse.ArgumentParser) -> None:
+    computing = parser.add_argument_group("computing")
+    computing.add_argument(
+        "--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX"
+    )
+    computing.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
+    computing.add_argument(
         "--precision",
         choices=("full", "fast"),
         default="full",
         help="fast computes the networks with numbers of fewer bits (default: full)",
     )
-    model.add_argument("--threads", type=positive_int, help="threads (default: all cores)")
-
-    model.add_argument(
+    computing.add_argument("--threads", type=positive_int, help="threads (default: all cores)")
+    computing.add_argument(
         "--max-memory",
         type=_megabytes,
         metavar="MB",
         help="limit for what grows with the length of a song; more goes to a temporary file",
     )
 
+
+def _add_separation_options(parser: argparse.ArgumentParser) -> None:
     result = parser.add_argument_group("separation")
     result.add_argument(
         "--niter", type=natural, default=1, help="iterations of the Wiener filter (default: 1)"
@@ -117,6 +124,8 @@ def add_parser(commands: Commands) -> None:
         help="FFT (torch, the default), or the same as a matrix product (asteroid)",
     )
 
+
+def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading = parser.add_argument_group("reading")
     reading.add_argument(
         "--start", type=_seconds, default=0.0, metavar="SECONDS", help="begin here (default: 0)"
@@ -129,6 +138,8 @@ def add_parser(commands: Commands) -> None:
     )
     reading.add_argument("--audio-backend", help="accepted for compatibility, has no effect")
 
+
+def _add_writing_options(parser: argparse.ArgumentParser) -> None:
     writing = parser.add_argument_group("writing")
     writing.add_argument("--outdir", metavar="FOLDER", help="folder for the results")
     writing.add_argument(
@@ -172,9 +183,10 @@ def add_parser(commands: Commands) -> None:
         "for several songs a name with {track}, {name} or {parent}",
     )
     writing.add_argument(
-        "--skip-existing", action="store_true", help="leave out files whose results are all there"
+        "--skip-existing",
+        action="store_true",
+        help="leave out files whose results are all there, and not empty",
     )
-    parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -205,7 +217,7 @@ def run(args: argparse.Namespace) -> int:
     done, skipped, failed = 0, 0, 0
     for number, (path, targets) in enumerate(outputs.items(), 1):
         results = [*targets.values(), *([pictures[path]] if pictures else [])]
-        if args.skip_existing and all(map(os.path.exists, results)):
+        if args.skip_existing and all(map(_is_there, results)):
             logger.info("%s: skipped, its results are there", path)
             skipped += 1
             continue
@@ -238,188 +250,6 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def find_inputs(arguments: list[str]) -> list[Path]:
-    """Replace folders by the sound files in them, and drop repetitions.
-
-    Parameters
-    ----------
-    arguments : list of str
-        Files, folders, and patterns that the shell did not expand.
-
-    Returns
-    -------
-    list of Path
-        In order; the files of a folder are sorted by name. Files that do not exist stay, to be
-        reported in their turn.
-
-    Raises
-    ------
-    AudioError
-        If a folder holds no sound files.
-    """
-    found: dict[str, Path] = {}
-    for argument in arguments:
-        path = Path(argument)
-        if os.path.isdir(path):
-            try:
-                entries = list(path.iterdir())
-            except OSError as error:
-                raise AudioError(
-                    f"input={argument!r} is a folder that cannot be read: {error.strerror}"
-                ) from error
-            paths = sorted(
-                file
-                for file in entries
-                if file.suffix.lower() in _AUDIO_SUFFIXES
-                and os.path.isfile(file)
-                and not file.name.startswith(".")
-            )
-            if not paths:
-                raise AudioError(
-                    f"input={argument!r}: the folder holds no sound files (its subfolders are not "
-                    "searched); name files, or another folder"
-                )
-        elif not os.path.exists(path) and glob.has_magic(argument):
-            paths = sorted(map(Path, glob.glob(argument))) or [path]
-        else:
-            paths = [path]
-        for file in paths:
-            found.setdefault(os.path.realpath(file), file)
-    return list(found.values())
-
-
-def plan_outputs(
-    inputs: list[Path], names: list[str], args: argparse.Namespace, model: str
-) -> dict[Path, dict[str, Path]]:
-    """Say where the stems of every input go, before anything is computed.
-
-    Parameters
-    ----------
-    inputs : list of Path
-        Files to separate.
-    names : list of str
-        Names of the stems.
-    args : Namespace
-        With `outdir`, `ext`, `filename`.
-    model : str
-        Name of the model.
-
-    Returns
-    -------
-    dict of Path to dict of str to Path
-
-    Raises
-    ------
-    ConfigError
-        If two inputs would be written to the same files, or an input would be replaced.
-    """
-    from ..files import output_paths
-
-    outputs: dict[Path, dict[str, Path]] = {}
-    owners: dict[str, Path] = {}
-    sources = {os.path.realpath(path) for path in inputs}
-    for path in inputs:
-        outputs[path] = output_paths(
-            path, names, args.outdir, model=model, ext=args.ext, filename=args.filename
-        )
-        for target in outputs[path].values():
-            # Some file systems do not tell upper from lower case.
-            owner = owners.setdefault(str(target).casefold(), path)
-            if owner != path:
-                raise ConfigError(
-                    f"the stems of {str(owner)!r} and {str(path)!r} would both be {str(target)!r}; "
-                    'tell them apart with --filename "{parent}/{track}/{stem}{ext}", or {name} '
-                    "instead of {track}"
-                )
-            if os.path.realpath(target) in sources:
-                raise ConfigError(
-                    f"the stems of {str(path)!r} would replace {str(target)!r}, which is to be "
-                    "separated, too; choose another --outdir or --filename, or leave it out"
-                )
-    return outputs
-
-
-def plan_pictures(inputs: list[Path], plot: str | None, model: str) -> dict[Path, Path]:
-    """Say where the picture of every input goes, before anything is computed.
-
-    Parameters
-    ----------
-    inputs : list of Path
-        Files to separate.
-    plot : str or None
-        As for `separate_file`.
-    model : str
-        Name of the model.
-
-    Returns
-    -------
-    dict of Path to Path
-        Empty if no pictures are wanted.
-
-    Raises
-    ------
-    ConfigError
-        If two inputs would have the same picture.
-    """
-    from ..files import plot_path
-
-    if plot is None:
-        return {}
-    pictures = {path: plot_path(path, plot, model=model) for path in inputs}
-    owners: dict[str, Path] = {}
-    for path, picture in pictures.items():
-        owner = owners.setdefault(str(picture).casefold(), path)
-        if owner != path:
-            raise ConfigError(
-                f"the pictures of {str(owner)!r} and {str(path)!r} would both be {str(picture)!r}; "
-                f'give --plot a folder ("plots/") or tell them apart with {{track}}, {{name}} or '
-                "{parent}"
-            )
-    return pictures
-
-
-def plan_references(
-    inputs: list[Path], names: list[str], reference: str | None, model: str
-) -> dict[Path, dict[str, Path]]:
-    """Find the true stems of every input, before anything is computed.
-
-    Parameters
-    ----------
-    inputs : list of Path
-        Files to separate.
-    names : list of str
-        Names of the stems.
-    reference : str or None
-        Folder of the true stems of a song, with placeholders.
-    model : str
-        Name of the model.
-
-    Returns
-    -------
-    dict of Path to dict of str to Path
-        Empty if no scores are wanted.
-
-    Raises
-    ------
-    ConfigError
-        If a song has none, or all songs would have the same.
-    """
-    if reference is None:
-        return {}
-    from ..evaluation.sdr import find_references
-    from ..files import song_path
-
-    if len(inputs) > 1 and len({song_path("reference", reference, p, model) for p in inputs}) == 1:
-        raise ConfigError(
-            f"reference={reference!r} is one folder for {len(inputs)} songs; name one for each "
-            "with {track}, {name} or {parent}"
-        )
-    return {
-        path: find_references(song_path("reference", reference, path, model), names)
-        for path in inputs
-    }
-
-
 def _scores(
     path: Path, targets: dict[str, Path], references: dict[str, Path], args: argparse.Namespace
 ) -> str:
@@ -439,13 +269,13 @@ def _scores(
 def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     """Make the separator; return it with the name of its model."""
     from ..config import DEFAULT_MODEL
-    from ..pretrained import default_notice, load_bundle
+    from ..pretrained import default_notice, load_model
     from ..separator import Separator
 
     notice = default_notice() if args.model is None else None
     if notice is not None and not args.quiet:
         say(f"{PROGRAM}: {notice}")
-    bundle = load_bundle(
+    bundle = load_model(
         DEFAULT_MODEL if args.model is None else args.model,
         args.targets,
         offline=args.offline,
@@ -486,6 +316,11 @@ def _separate_one(path: Path, separator: Separator, model: str, args: argparse.N
         max_memory=args.max_memory,
         plot=args.plot,
     )
+
+
+def _is_there(path: Path) -> bool:
+    # An empty file is what may be left of one that was written just before a power cut.
+    return os.path.isfile(path) and os.path.getsize(path) > 0
 
 
 def _seconds(text: str) -> float:

@@ -9,6 +9,7 @@
 ``python -m umx_np.data`` inspects a dataset. docs/training-data.md shows the formats.
 """
 
+from ..errors import DataError
 from .aligned import AlignedDataset
 from .augmentations import (
     Compose,
@@ -20,7 +21,7 @@ from .augmentations import (
     tilt,
     width,
 )
-from .base import DataError, UnmixDataset, item_rng
+from .base import UnmixDataset, item_rng
 from .loader import Loader
 from .musdb18 import MUSDBDataset
 from .options import DATASETS, add_dataset_options, load_datasets, parse_dataset_options

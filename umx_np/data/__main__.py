@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
+from ..console import logging_to_stderr
 from ..errors import UmxError
 from .base import UnmixDataset
 from .loader import MODES, Batch, Loader
@@ -79,15 +80,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 for success, 1 for errors, 130 after an interruption.
     """
     args = parse_dataset_options(build_parser(), argv)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
-        train, valid = load_datasets(args)
-        _load_all(train, args)
-        print(f"Number of training samples: {len(train)}")
-        print(f"Number of validation samples: {len(valid)}")
-        if not args.no_statistics:
-            _show_statistics(train, args)
-    except UmxError as error:
+        with logging_to_stderr(logging.WARNING):
+            train, valid = load_datasets(args)
+            _load_all(train, args)
+            print(f"Number of training samples: {len(train)}")
+            print(f"Number of validation samples: {len(valid)}")
+            if not args.no_statistics:
+                _show_statistics(train, args)
+    except (UmxError, OSError) as error:
         print(f"{PROGRAM}: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -136,7 +137,6 @@ def _with_bar(loader: Loader, quiet: bool) -> Iterator[Batch]:
 
 
 def _save(folder: Path, first: int, x: np.ndarray, y: np.ndarray, rate: float) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for k in range(len(x)):
         # Sums of sources may exceed full scale, which 32-bit floats can hold.
         for name, waveform in (("x", x[k]), ("y", y[k])):

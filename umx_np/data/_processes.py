@@ -15,8 +15,8 @@ from multiprocessing.process import BaseProcess
 
 import numpy as np
 
-from ..errors import ConfigError
-from .base import DataError, UnmixDataset
+from ..errors import ConfigError, DataError
+from .base import UnmixDataset
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from ..config import check_int
-from ..errors import UmxError
 
 logger = logging.getLogger(__name__)
 
@@ -16,18 +15,6 @@ Sample = tuple[np.ndarray, np.ndarray]
 
 # First word of the spawn key: what the random numbers are for.
 _ORDER, _ITEM = 0, 1
-
-
-class DataError(UmxError, RuntimeError):
-    """An item of a dataset cannot be made; the message names the item and the file.
-
-    Attributes
-    ----------
-    index : int or None
-        Number of the item, where one is to blame.
-    """
-
-    index: int | None = None
 
 
 def item_rng(seed: int, epoch: int, index: int) -> np.random.Generator:

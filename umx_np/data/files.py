@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
-from ..backends._pool import started_executor
+from .._threads import started_executor
 from ..errors import AudioError, ConfigError
 from ..progress import Progress, reporting
 

@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from ..backends._pool import started_executor
+from .._threads import started_executor
 from ..config import check_int
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, DataError, ShapeError
 from ._processes import ProcessPool
-from .base import DataError, Sample, UnmixDataset, epoch_order, item_rng
+from .base import Sample, UnmixDataset, epoch_order, item_rng
 
 Batch = tuple[np.ndarray, np.ndarray]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import logging
 import os
 import warnings
 import zipfile
@@ -23,7 +24,12 @@ from .files import Clip
 from .folders import FileDataset, mix
 from .plans import PlannedItem
 
+logger = logging.getLogger(__name__)
+
 Source = TypeVar("Source")
+
+# Tracks of the seven second excerpts, which musdb downloads.
+PREVIEW_TRACKS = {"train": 94, "test": 50}
 
 
 @dataclass(frozen=True)
@@ -230,6 +236,48 @@ class MUSDBDataset(FileDataset):
         return plain
 
 
+def named_root(root: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
+    """Folder of MUSDB18 that is named, be it in the variable ``MUSDB_PATH``.
+
+    Parameters
+    ----------
+    root : str, path-like or None
+        Taken if given.
+
+    Returns
+    -------
+    str, path-like or None
+        None if neither names one: the seven second excerpts are meant.
+    """
+    if root is None and os.environ.get("MUSDB_PATH"):
+        root = os.environ["MUSDB_PATH"]
+        logger.info("root is MUSDB_PATH=%s", root)
+    return root
+
+
+def check_preview(root: str | os.PathLike[str], subset: str) -> None:
+    """Complain if not all of the seven second excerpts are there.
+
+    Parameters
+    ----------
+    root : str or path-like
+        Folder that they were downloaded to.
+    subset : {'train', 'test'}
+        Which of them to count.
+
+    Raises
+    ------
+    DownloadError
+        If some are missing.
+    """
+    count = len(list(Path(root, subset).glob("*.stem.mp4")))
+    if count < PREVIEW_TRACKS[subset]:
+        raise DownloadError(
+            f"{os.fspath(root)} has {count} of the {PREVIEW_TRACKS[subset]} excerpts for subset="
+            f"{subset!r}: the download was interrupted; remove the folder and download them again"
+        )
+
+
 def open_database(
     root: str | os.PathLike[str] | None,
     download: bool,
@@ -266,7 +314,7 @@ def open_database(
             musdb = importlib.import_module("musdb")
     except ImportError as error:
         raise ConfigError(
-            f'dataset="musdb" needs the package musdb: pip install "umx-np[eval]" ({error})'
+            f'dataset="musdb" needs the package musdb: pip install "umx-np[train]" ({error})'
         ) from error
     except RuntimeError as error:
         raise ConfigError(f"the package musdb needs ffmpeg: {error}") from error

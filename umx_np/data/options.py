@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from ..errors import ConfigError
 from .aligned import AlignedDataset, is_pattern
 from .augmentations import AUGMENTATIONS, aug_from_str
 from .base import UnmixDataset
-from .musdb18 import MUSDBDataset
+from .musdb18 import MUSDBDataset, check_preview, named_root
 from .sourcefolder import SourceFolderDataset
 from .trackfolder import FixedSourcesTrackFolderDataset, VariableSourcesTrackFolderDataset
+
+logger = logging.getLogger(__name__)
 
 DATASETS = ("musdb", "aligned", "sourcefolder", "trackfolder_var", "trackfolder_fix")
 
@@ -87,7 +90,8 @@ def add_dataset_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--root",
-        help="folder of the dataset; for musdb, none means to download excerpts of 7 s",
+        help="folder of the dataset; for musdb, none means MUSDB_PATH, or to download excerpts of "
+        "7 s",
     )
     group.add_argument(
         "--target",
@@ -215,7 +219,7 @@ def load_datasets(
     AudioError
         If a file cannot be read.
     DownloadError
-        If there is no root and the excerpts of MUSDB18 cannot be downloaded.
+        If there is no root, and not all excerpts of MUSDB18 can be downloaded.
 
     Notes
     -----
@@ -290,6 +294,7 @@ def load_datasets(
             root, "valid", source_augmentations=layout, **files
         )
     else:
+        root = named_root(root)
         files = {"target": values["target"], "root": root, "is_wav": values["is_wav"]}
         files |= {"subsets": "train", "download": root is None, **shared}
         train = MUSDBDataset(
@@ -301,6 +306,9 @@ def load_datasets(
             **files,
         )
         valid = MUSDBDataset(split="valid", samples_per_track=1, seq_duration=None, **files)
+        if root is None:
+            check_preview(train.root, "train")
+            logger.warning("the excerpts in %s are for trials: name a root to train", train.root)
     return train, valid
 
 

@@ -7,8 +7,9 @@ import logging
 import numpy as np
 
 from ..dsp.stft import StftGeometry, stft
+from ..errors import DataError
 from ..progress import Progress, reporting
-from .base import DataError, UnmixDataset, item_rng
+from .base import UnmixDataset, item_rng
 from .loader import checked_sample
 
 logger = logging.getLogger(__name__)

@@ -36,7 +36,10 @@ class Framer:
     def __init__(self, geometry: StftGeometry, group: int, *, eager: bool = False) -> None:
         self._geometry, self._group, self._eager = geometry, group, eager
         self._first = 0  # next frame
-        self._buffer: np.ndarray | None = None  # padded signal from the next frame on
+        # Padded signal from the next frame on. The blocks are joined when they are needed, not one
+        # by one, which for long segments would copy all of it with each of them.
+        self._blocks: list[np.ndarray] = []
+        self._nb_buffered = 0
         # With padding: samples gathered until the reflection at the start is known, and the last
         # pad + 1 samples for the one at the end.
         self._head: np.ndarray | None = None
@@ -92,12 +95,13 @@ class Framer:
             self._head, self._started = None, True
 
     def _extend(self, padded: np.ndarray) -> None:
-        self._buffer = _joined(self._buffer, padded)
+        self._blocks.append(padded)
+        self._nb_buffered += padded.shape[1]
 
     def _complete_segments(self) -> Iterator[Segment]:
         geometry = self._geometry
-        while self._buffer is not None:
-            ready = 1 + (self._buffer.shape[1] - geometry.n_fft) // geometry.n_hop
+        while self._blocks:
+            ready = 1 + (self._nb_buffered - geometry.n_fft) // geometry.n_hop
             if self._eager and ready > 0:
                 # The last frame is left to `finish`, which only matters with hops of more than half
                 # a frame: otherwise the frames that end in the padding are still to come.
@@ -107,11 +111,14 @@ class Framer:
             yield self._take(min(ready, self._group))
 
     def _take(self, count: int) -> Segment:
-        assert self._buffer is not None
         geometry = self._geometry
-        segment = self._first, count, self._buffer[:, : geometry.nb_samples_of(count)]
+        if len(self._blocks) > 1:
+            self._blocks = [np.concatenate(self._blocks, axis=1)]
+        (buffer,) = self._blocks
+        segment = self._first, count, buffer[:, : geometry.nb_samples_of(count)]
         self._first += count
-        self._buffer = self._buffer[:, count * geometry.n_hop :]
+        self._blocks = [buffer[:, count * geometry.n_hop :]]
+        self._nb_buffered = self._blocks[0].shape[1]
         return segment
 
 

@@ -17,17 +17,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ScoresError
+
 if TYPE_CHECKING:
     from .bss import BssScores, bss_eval
     from .runner import Evaluation, evaluate
-    from .scores import ScoresError, TrackScores, read_scores, score_track
+    from .scores import TrackScores, read_scores, score_track
     from .sdr import score_files
     from .summary import Summary
 
 _HOMES = {
     "BssScores": "bss",
     "Evaluation": "runner",
-    "ScoresError": "scores",
     "Summary": "summary",
     "TrackScores": "scores",
     "bss_eval": "bss",

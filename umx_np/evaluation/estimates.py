@@ -75,10 +75,10 @@ class SeparatedEstimates:
     def __init__(
         self, how: Separation, threads: int | None = None, *, progress: bool = False
     ) -> None:
-        from ..pretrained import load_bundle
+        from ..pretrained import load_model
         from ..separator import Separator
 
-        bundle = load_bundle(how.model, how.targets, offline=how.offline, progress=progress)
+        bundle = load_model(how.model, how.targets, offline=how.offline, progress=progress)
         self._aggregate = how.aggregate
         self._separator = Separator.from_bundle(
             bundle,

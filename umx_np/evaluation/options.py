@@ -22,7 +22,7 @@ examples:
   python -m umx_np.evaluate --root MUSDB18 --estimates stems --evaldir scores/stems
 
 Given again, an evaluation goes on where it was. A track that cannot be evaluated does not stop the
-others; the exit status is then 1. docs/evaluation.md tells the rest."""
+others; the exit status is then 1. docs/evaluation.md has the details."""
 
 
 def build_parser() -> argparse.ArgumentParser:

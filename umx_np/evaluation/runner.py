@@ -6,18 +6,17 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import DEFAULT_MODEL, check_int
-from ..errors import ConfigError, UmxError
+from ..errors import ConfigError, ScoresError, UmxError
 from ..pretrained import default_model
 from ..progress import Progress, reporting
 from .bss import METRICS
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
 from .scores import (
-    ScoresError,
     TrackScores,
     check_method,
     nb_frames,
@@ -221,6 +220,7 @@ def evaluate(
     if job.evaldir is not None:
         names = [task.track.name for task in tasks]
         claim_folder(job.evaldir, subset, names, result.settings, overwrite=overwrite)
+        job = replace(job, settings=result.settings)
         tasks = _left_to_do(tasks, job, source, result)
 
     _run(job, source, tasks, result, cores, threads, progress)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from .._atomic import atomic_write
 from .._version import __version__
-from ..errors import ConfigError, UmxError
-from ..weights._files import atomic_write
+from ..errors import ConfigError, ScoresError
 from .bss import METRICS, BssScores, bss_eval, nb_frames_of, silent_sources
 
 logger = logging.getLogger(__name__)
@@ -31,10 +31,6 @@ METHODS = ("builtin", "museval")
 # Whose numbers these are.
 _MUSEVAL_VERSION = "0.4.1"
 _DIGITS = 5
-
-
-class ScoresError(UmxError, ValueError):
-    """A file of scores cannot be read, or there is nothing to be scored."""
 
 
 @dataclass(frozen=True)

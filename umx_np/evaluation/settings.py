@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .._atomic import atomic_write
 from .._version import __version__
 from ..errors import ConfigError
-from ..weights._files import atomic_write
 
 # For the reader only: the digest of the weights tells models apart, whatever they are called.
 _NOT_COMPARED = ("model", "umx_np")
@@ -88,6 +88,23 @@ def claim_folder(
         raise ConfigError(
             f"evaldir={str(evaldir)!r} cannot be written to: {error.strerror or error}"
         ) from error
+
+
+def check_still_claimed(evaldir: Path, subset: str, settings: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` if another evaluation has taken over the folder in the meantime.
+
+    Parameters
+    ----------
+    evaldir, subset, settings
+        As for `claim_folder`.
+    """
+    path = settings_path(evaldir, subset)
+    stored = _read(path)
+    if stored is None or _different(stored, settings):
+        raise ConfigError(
+            f"evaldir={str(evaldir)!r} was taken over by an evaluation with other settings while "
+            f"this one ran ({path.name} is not what it was); use a folder for each"
+        )
 
 
 @contextmanager

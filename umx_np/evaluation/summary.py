@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .._atomic import atomic_write
 from ..errors import ConfigError
-from ..weights._files import atomic_write
 from .bss import METRICS
 from .scores import HOP, TrackScores, nan_median
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..data.files import AudioFiles, Clip
-from ..data.musdb18 import open_database
-from ..errors import AudioError, ConfigError, DownloadError
+from ..data.musdb18 import PREVIEW_TRACKS, check_preview, named_root, open_database
+from ..errors import AudioError, ConfigError
 from .scores import ACCOMPANIMENT
 from .stems import stem_files
 
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 DATASETS = ("musdb", "folder")
 MIXTURE = "mixture"
-# The seven second excerpts that musdb downloads, by subset.
-_PREVIEW = {"train": 94, "test": 50}
 
 
 @dataclass(frozen=True)
@@ -159,24 +157,24 @@ def find_tracks(
         raise ConfigError("root=None: dataset='folder' needs the folder of the tracks")
     if download:
         raise ConfigError("download=True is for dataset='musdb' only; leave it out")
+    if is_wav:
+        raise ConfigError("is_wav=True is for dataset='musdb' only; leave it out")
     return _folder_tracks(Path(os.path.expanduser(root)), subset)
 
 
 def _musdb_tracks(
     root: str | os.PathLike[str] | None, subset: str, is_wav: bool, download: bool
 ) -> list[Track]:
-    if subset not in _PREVIEW:
-        raise ConfigError(f"subset={subset!r}: MUSDB18 has {' and '.join(_PREVIEW)}")
+    if subset not in PREVIEW_TRACKS:
+        raise ConfigError(f"subset={subset!r}: MUSDB18 has {' and '.join(PREVIEW_TRACKS)}")
     if root is not None and download:
         raise ConfigError(
             f"download=True fetches the seven second excerpts and contradicts root={str(root)!r}; "
             "leave one of them out"
         )
-    is_preview = root is None and "MUSDB_PATH" not in os.environ
-    if root is None and not is_preview:
-        root = os.environ["MUSDB_PATH"]
-        logger.info("root is MUSDB_PATH=%s", root)
-    elif root is None:
+    root = named_root(root)
+    is_preview = root is None
+    if root is None:
         root = Path(os.path.expanduser("~/MUSDB18/MUSDB18-7"))
         if is_wav:
             raise ConfigError("is_wav=True needs root: the excerpts are .stem.mp4 files")
@@ -200,11 +198,8 @@ def _musdb_tracks(
             f"root={str(root)!r}, subset={subset!r}: no tracks; is_wav={is_wav} looks for "
             f"{looked_for} in {Path(root) / subset}"
         )
-    if is_preview and len(db.tracks) < _PREVIEW[subset]:
-        raise DownloadError(
-            f"{root} has {len(db.tracks)} of the {_PREVIEW[subset]} excerpts for subset="
-            f"{subset!r}: the download was interrupted; remove the folder and use --download"
-        )
+    if is_preview:
+        check_preview(root, subset)
     tracks = []
     for track in db.tracks:
         missing = [name for name in db.setup["sources"] if name not in track.sources]

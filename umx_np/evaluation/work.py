@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import audio
-from ..backends._pool import resolve_threads
+from .._threads import resolve_threads
 from ..errors import UmxError
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
 from .scores import TrackScores, score_track
-from .settings import is_marked, marked, scores_path
+from .settings import check_still_claimed, is_marked, marked, scores_path
 from .tracks import Track, TrackAudio
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class Job:
         Where to write scores.
     method : str
         As for `score_track`.
+    settings : mapping
+        What the scores depend on, as `evaldir` has been claimed for.
     """
 
     separation: Separation | None
@@ -54,6 +56,7 @@ class Job:
     bits: str
     evaldir: Path | None
     method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def estimates(self, threads: int | None) -> Estimates:
         """Make what the estimates come from; a model is loaded here."""
@@ -147,6 +150,7 @@ def evaluate_track(job: Job, estimates: Estimates, task: Task) -> TrackScores:
         method=job.method,
     )
     if job.evaldir is not None:
+        check_still_claimed(job.evaldir, track.subset, job.settings)
         scores.write(scores_path(job.evaldir, track.subset, track.name))
     return scores
 

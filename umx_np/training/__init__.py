@@ -12,8 +12,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ..errors import TrainingError
+
 if TYPE_CHECKING:
-    from .checkpoint import TrainingError
     from .config import TrainConfig
     from .end_to_end import WaveformSeparator
     from .records import EpochReport
@@ -24,7 +25,6 @@ _HOMES = {
     "TrainConfig": "config",
     "TrainResult": "trainer",
     "Trainer": "trainer",
-    "TrainingError": "checkpoint",
     "WaveformSeparator": "end_to_end",
 }
 

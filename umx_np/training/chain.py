@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .._threads import parallel_map, resolve_threads
 from ..backends import get_backend
-from ..backends._pool import parallel_map, resolve_threads
 from ..backends.base import Backend
 from ..config import SeparatorConfig
 from ..dsp.gradients import (

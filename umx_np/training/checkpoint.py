@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UmxError, WeightsError
+from ..errors import TrainingError, WeightsError
 from ..weights import (
     StateDict,
     load_safetensors,
@@ -32,10 +32,6 @@ FORMAT_VERSION = 1
 _METADATA_KEY = "checkpoint"
 _TENSOR = "$tensor"
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80")
-
-
-class TrainingError(UmxError, RuntimeError):
-    """A run cannot begin or go on; the message says why and what is left of it."""
 
 
 def checkpoint_path(folder: str | os.PathLike[str], target: str) -> Path:

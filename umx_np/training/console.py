@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from .records import EpochReport
@@ -76,34 +72,3 @@ def epoch_line(report: EpochReport, epochs: int, best_loss: float | None) -> str
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.5g}"
-
-
-class _Handler(logging.Handler):
-    """Print log records above a bar that may be there."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        if "tqdm" in sys.modules:
-            from tqdm import tqdm
-
-            tqdm.write(text, file=sys.stderr)
-        else:
-            print(text, file=sys.stderr)
-
-
-@contextmanager
-def logging_to_stderr(*, quiet: bool) -> Iterator[None]:
-    """Print what the package logs, with `quiet` only warnings and errors."""
-    logger = logging.getLogger("umx_np")
-    handler = _Handler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    level, propagate = logger.level, logger.propagate
-    logger.setLevel(logging.WARNING if quiet else logging.INFO)
-    logger.propagate = False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate

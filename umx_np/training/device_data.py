@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..backends._pool import started_executor
+from .._threads import started_executor
 from ..config import ModelConfig
-from ..data import DataError, Loader, item_rng
+from ..data import Loader, item_rng
 from ..data.files import FULL_SCALE, Clip
 from ..data.plans import PlannedItem, PlanningDataset
 from ..data.trackfolder import FAINT
 from ..dsp.stft import StftGeometry
-from ..errors import ConfigError, DeviceError
+from ..errors import ConfigError, DataError, DeviceError
 from ..progress import reporting
 from .config import TrainConfig
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import threadpoolctl
 
+from .._threads import parallel_map, resolve_threads
 from ..backends import get_backend
-from ..backends._pool import parallel_map, resolve_threads
 from ..backends.base import Backend
 from ..backends.training import cuda_index, get_training_backend
 from ..config import SeparatorConfig

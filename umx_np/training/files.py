@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import plots
+from .._atomic import atomic_write
 from ..config import ModelConfig
-from ..weights import StateDict, save_safetensors, save_torch
-from ..weights._files import atomic_write
-from ..weights.folder import SEPARATOR_FILE
+from ..errors import TrainingError
+from ..weights import StateDict, load_torch, save_safetensors, save_torch
+from ..weights.folder import SEPARATOR_FILE, separator_document, write_json
 from . import curve
-from .checkpoint import TrainingError, checkpoint_path, not_written, write_checkpoint
+from .checkpoint import checkpoint_path, not_written, write_checkpoint
 from .config import TrainConfig
-from .records import RunRecord, read_json, results_document, source_commit, write_json
+from .records import RunRecord, read_json, results_document, source_commit
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class RunFiles:
         other = Path(os.path.expanduser(source))
         return other.exists() and self.folder.exists() and other.samefile(self.folder)
 
-    def begin(self, config: TrainConfig, sample_rate: float) -> None:
+    def begin(self, config: TrainConfig, sample_rate: float, model_config: ModelConfig) -> None:
         """Write ``separator.json``, and clear away or bring along what there was.
 
         Parameters
@@ -106,6 +107,8 @@ class RunFiles:
             With the final STFT.
         sample_rate : float
             Rate of the data in Hz.
+        model_config : ModelConfig
+            Of the network that is trained.
 
         Raises
         ------
@@ -113,20 +116,23 @@ class RunFiles:
             If models of other targets in the folder use another STFT.
         """
         self.config = config
-        settings = {
-            "nfft": config.n_fft,
-            "nhop": config.n_hop,
-            "sample_rate": float(sample_rate),
-            "nb_channels": config.nb_channels,
-        }
+        settings = separator_document(config.n_fft, config.n_hop, sample_rate, config.nb_channels)
         self._check_neighbours(settings)
         if config.checkpoint is None:
             # Old weights stay until there are better ones, but are not to be continued.
             self.checkpoint.unlink(missing_ok=True)
             self._path(".png").unlink(missing_ok=True)
-        elif not self._goes_on_here():
-            self._bring_best(Path(os.path.expanduser(config.checkpoint)))
-        write_json(self.folder / SEPARATOR_FILE, settings)
+        else:
+            if not self._goes_on_here():
+                self._bring_best(Path(os.path.expanduser(config.checkpoint)))
+            self._complete_best(model_config)
+        self._write(self.folder / SEPARATOR_FILE, settings)
+
+    def _write(self, path: Path, document: dict[str, Any]) -> None:
+        try:
+            write_json(path, document)
+        except OSError as error:
+            raise not_written(path, error) from error
 
     def _check_neighbours(self, settings: dict[str, Any]) -> None:
         """Models of one folder are used together, so they must share the STFT."""
@@ -147,14 +153,26 @@ class RunFiles:
 
     def _bring_best(self, source: Path) -> None:
         """Copy the best weights so far, which a continuation may not surpass."""
-        for suffix in _WEIGHTS:
-            path = source / (self.target + suffix)
-            if path.exists():
-                try:
-                    with atomic_write(self._path(suffix)) as file:
-                        file.write(path.read_bytes())
-                except OSError as error:
-                    raise not_written(self._path(suffix), error) from error
+        path = self._path(".pth")
+        brought = source / path.name
+        if not brought.exists():
+            return
+        try:
+            # Those of another run would not be the same weights.
+            self._path(".safetensors").unlink(missing_ok=True)
+            with atomic_write(path) as file:
+                file.write(brought.read_bytes())
+        except OSError as error:
+            raise not_written(path, error) from error
+
+    def _complete_best(self, model_config: ModelConfig) -> None:
+        """Write the second file of the best weights, if it has been asked for since."""
+        best, path = self._path(".pth"), self._path(".safetensors")
+        if self.config.safetensors and best.exists() and not path.exists():
+            try:
+                save_safetensors(load_torch(best), path, model_config)
+            except OSError as error:
+                raise not_written(path, error) from error
 
     def write_best(self, state: StateDict, model_config: ModelConfig) -> None:
         """Write the weights of the best epoch so far."""
@@ -176,7 +194,7 @@ class RunFiles:
         # What JSON does not know, such as paths, is written as text.
         plain = json.loads(json.dumps(arguments, default=str))
         document = results_document(record, plain, num_bad_epochs, self._commit)
-        write_json(self._path(".json"), document)
+        self._write(self._path(".json"), document)
 
     def write_checkpoint(self, tree: dict[str, Any]) -> None:
         """Write ``<target>.chkpnt``."""

@@ -35,7 +35,7 @@ examples:
   python -m umx_np.train --checkpoint my-model --target drums
 
 A run is continued with the settings it began with, unless other ones are given. Ctrl-C saves and
-stops; press it twice to stop at once. docs/training.md tells the rest."""
+stops; press it twice to stop at once. docs/training.md has the details."""
 
 # Of a run that is continued, these are asked for anew.
 _NOT_CONTINUED = ("model", "checkpoint", "output", "overwrite", "quiet", "debug", "no_cuda")

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..weights._files import atomic_write
-from .checkpoint import TrainingError, not_written
+from ..errors import TrainingError
 
 _GIT_TIMEOUT = 10.0
 
@@ -147,16 +146,6 @@ def results_document(
         "train_time_history": record.train_time_history,
         "valid_loss_history": record.valid_loss_history,
     }
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document in the layout of Open-Unmix's trainer, complete or not at all."""
-    text = json.dumps(document, indent=4, sort_keys=True, default=str)
-    try:
-        with atomic_write(path) as file:
-            file.write(text.encode())
-    except OSError as error:
-        raise not_written(path, error) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,12 +12,11 @@ import numpy as np
 
 from ..config import ModelConfig, bandwidth_to_max_bin, max_bin_to_bandwidth
 from ..data import UnmixDataset, get_statistics
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingError
 from ..model import initial_state
 from ..progress import Progress
 from ..weights import StateDict, infer_config
 from .checkpoint import (
-    TrainingError,
     find_checkpoint,
     is_torch_checkpoint,
     read_checkpoint,
@@ -115,10 +114,10 @@ def find_start(
 
 
 def _from_model(config: TrainConfig, dataset: UnmixDataset, given: Collection[str]) -> Start:
-    from ..pretrained import load_bundle
+    from ..pretrained import load_model
 
     assert config.model is not None
-    bundle = load_bundle(config.model, [config.target])
+    bundle = load_model(config.model, [config.target])
     weights = bundle.targets[config.target]
     logger.info("fine-tuning %s of %s", config.target, config.model)
     if bundle.sample_rate != dataset.sample_rate:

@@ -14,12 +14,11 @@ from typing import Any, cast
 import numpy as np
 
 from ..config import ModelConfig
-from ..data import DataError, Loader, UnmixDataset
-from ..errors import ConfigError, UmxError
+from ..data import Loader, UnmixDataset
+from ..errors import ConfigError, DataError, TrainingError, UmxError
 from ..nn import TrainableNetwork
 from ..optim import SGD, Adam, EarlyStopping, Optimizer, ReduceLROnPlateau, cosine_rate
 from ..weights import StateDict
-from .checkpoint import TrainingError
 from .config import TrainConfig
 from .console import BatchBar, Stopwatch, epoch_line
 from .device_data import UploadedBatches, device_batches
@@ -165,7 +164,7 @@ class Trainer:
             self.config, self.train_dataset, given=self._given, progress=self.progress
         )
         self._prepare(start)
-        self._files.begin(self.config, self.train_dataset.sample_rate)
+        self._files.begin(self.config, self.train_dataset.sample_rate, self.model_config)
         self.is_running = True
         try:
             reason = self._run()

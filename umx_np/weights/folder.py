@@ -11,15 +11,15 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from .._atomic import atomic_write
 from ..config import ModelConfig
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
-from ._files import atomic_write
 from .bundle import ModelBundle, StateDict, TargetWeights
 from .quantization import stored_dtype, stored_state
 from .safetensors_files import (
@@ -417,16 +417,13 @@ def save_folder(
             "nhop": bundle.n_hop,
             **{key: getattr(weights.config, key) for key in _ARGUMENTS},
         }
-        written += [files[target], _write_json(folder / f"{target}.json", document)]
-    settings: dict[str, Any] = {
-        "nfft": bundle.n_fft,
-        "nhop": bundle.n_hop,
-        "sample_rate": bundle.sample_rate,
-        "nb_channels": bundle.nb_channels,
-    }
+        written += [files[target], write_json(folder / f"{target}.json", document)]
+    settings = separator_document(
+        bundle.n_fft, bundle.n_hop, bundle.sample_rate, bundle.nb_channels
+    )
     if bundle.license is not None:
         settings["license"] = bundle.license
-    written.append(_write_json(folder / SEPARATOR_FILE, settings))
+    written.append(write_json(folder / SEPARATOR_FILE, settings))
     return written
 
 
@@ -462,9 +459,22 @@ def _check_folder(folder: Path, files: dict[str, Path], overwrite: bool) -> None
             )
 
 
-def _write_json(path: Path, document: dict[str, Any]) -> Path:
-    # The layout of Open-Unmix's trainer.
-    text = json.dumps(document, indent=4, sort_keys=True)
+def write_json(path: Path, document: Mapping[str, Any]) -> Path:
+    """Write a document in the layout of Open-Unmix's trainer, complete or not at all."""
+    # What JSON does not know, such as paths, is written as text.
+    text = json.dumps(document, indent=4, sort_keys=True, default=str)
     with atomic_write(path) as file:
         file.write(text.encode("utf-8"))
     return path
+
+
+def separator_document(
+    n_fft: int, n_hop: int, sample_rate: float, nb_channels: int
+) -> dict[str, Any]:
+    """Return the content of ``separator.json`` as Open-Unmix's trainer writes it."""
+    return {
+        "nfft": n_fft,
+        "nhop": n_hop,
+        "sample_rate": float(sample_rate),
+        "nb_channels": nb_channels,
+    }

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from .._atomic import atomic_write
 from ..config import ModelConfig
 from ..errors import ConfigError, WeightsError
-from ._files import atomic_write
 from .bundle import StateDict
 from .quantization import dequantize, stored_dtype, stored_state
 

@@ -28,7 +28,7 @@ class Engine:
         self.before = lambda path: None
         self.after_block = lambda: None
 
-    def load_bundle(self, name_or_folder, targets=None, *, offline=False, progress=None):
+    def load_model(self, name_or_folder, targets=None, *, offline=False, progress=None):
         if name_or_folder == "nonsense":
             raise ModelNotFoundError("model='nonsense' is not known; choose one of umxhq")
         self.loaded.append((name_or_folder, targets, offline))
@@ -41,6 +41,7 @@ class Engine:
         self.separators.append(options)
         residual = [options["residual"]] if options["residual"] else []
         return SimpleNamespace(
+            name=bundle.name,
             sample_rate=self.sample_rate,
             stem_names=[*bundle.targets, *residual],
             nb_channels=2,
@@ -71,7 +72,7 @@ class Engine:
 def engine(monkeypatch):
     """Put the stand-in in place of the models and the network."""
     engine = Engine()
-    monkeypatch.setattr(umx_np.pretrained, "load_bundle", engine.load_bundle)
+    monkeypatch.setattr(umx_np.pretrained, "load_model", engine.load_model)
     separator = ModuleType("umx_np.separator")
     separator.Separator = SimpleNamespace(from_bundle=engine.from_bundle)
     streaming = ModuleType("umx_np.streaming")

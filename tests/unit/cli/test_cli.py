@@ -28,7 +28,7 @@ def test_the_parser_needs_nothing_heavy():
     program = "import sys, umx_np.cli; umx_np.cli.build_parser(); print(*sys.modules)"
     command = [sys.executable, "-c", program]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"numpy", "soundfile", "soxr", "tqdm", "pooch", "requests", "safetensors"}
+    heavy = {"numpy", "soundfile", "soxr", "tqdm", "platformdirs", "requests", "safetensors"}
     assert not heavy.intersection(loaded)
 
 

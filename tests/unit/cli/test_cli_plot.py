@@ -22,7 +22,7 @@ def drawn(engine, monkeypatch):
         calls.append((Path(mixture).name, list(stems), Path(path).as_posix(), options))
         assert all(stem.exists() for stem in stems.values())
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).touch()
+        Path(path).write_bytes(b"PNG")
 
     monkeypatch.setattr(umx_np.plots, "plot_separation", plot_separation)
     monkeypatch.setattr(umx_np.plots, "is_available", lambda: True)
@@ -37,6 +37,16 @@ def test_one_song(drawn, song, run, folder):
     options = {"title": "song.wav   (m, niter=2)", "start": 0.0, "duration": None}
     assert drawn == [("song.wav", STEMS, "new/p.png", options)]
     assert "song.wav -> o/song, new/p.png (" in result.err.replace("\\", "/")
+
+
+def test_the_stems_stay_if_it_cannot_be_written(drawn, song, run, folder):
+    song()
+    result = run("separate", "song.wav", "--outdir", "o", "--plot", "song.wav/p.png")
+    assert result.status == 1
+    assert "cannot be written" in result.err
+    assert "the stems are complete" in result.err
+    assert "unexpected" not in result.err
+    assert files(folder) == [*(f"o/song/{stem}.wav" for stem in sorted(STEMS)), "song.wav"]
 
 
 def test_an_excerpt_and_sums(drawn, song, run, folder):

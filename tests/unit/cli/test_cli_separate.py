@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +183,8 @@ def test_template(engine, song, run, folder):
 @pytest.mark.parametrize(
     ("template", "message"),
     [
-        ("{track}{ext}", "gives several stems one file; add {stem}"),
+        ("{track}{ext}", "gives several of the stems vocals, drums, bass, other one file; add"),
+        ("{stem}{ext} --residual Vocals", "vocals, drums, bass, other, Vocals one file; add"),
         ("{song}/{stem}{ext}", "unknown placeholder song"),
         ("{stem", "not usable"),
         ("{}{stem}", "not usable"),
@@ -189,7 +192,7 @@ def test_template(engine, song, run, folder):
 )
 def test_bad_templates(engine, song, run, template, message):
     song()
-    result = run("separate", "song.wav", "--filename", template)
+    result = run("separate", "song.wav", "--filename", *template.split(" "))
     assert result.status == 1
     assert message in result.err
     assert engine.separated == []
@@ -331,13 +334,16 @@ def test_skip_existing(engine, song, run, folder):
     song("b.wav")
     assert run("separate", "a.wav").status == 0
     (folder / "b_umxm").mkdir()
-    (folder / "b_umxm" / "vocals.wav").touch()
-    result = run("separate", "a.wav", "b.wav", "--skip-existing")
+    shutil.copy("a_umxm/vocals.wav", "b_umxm")
+    song("c.wav")
+    shutil.copytree("a_umxm", "c_umxm")
+    os.truncate("c_umxm/bass.wav", 0)
+    result = run("separate", "a.wav", "b.wav", "c.wav", "--skip-existing")
     assert result.status == 0
-    assert "1 separated, 1 skipped of 2 files" in result.err
-    # An incomplete set is made anew.
-    assert engine.separated == ["a.wav", "b.wav"]
-    assert sf.info("b_umxm/vocals.wav").frames == 4000
+    assert "2 separated, 1 skipped of 3 files" in result.err
+    # An incomplete set is made anew, and one with an empty file.
+    assert engine.separated == ["a.wav", "b.wav", "c.wav"]
+    assert sf.info("c_umxm/bass.wav").frames == 4000
 
 
 def test_no_model_is_loaded_when_there_is_nothing_to_do(engine, run, folder):

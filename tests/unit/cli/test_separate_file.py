@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from umx_np.audio import written_suffixes
 from umx_np.errors import AudioError, ConfigError
 from umx_np.files import output_names, output_paths, separate_file
 
@@ -25,10 +26,15 @@ def test_returns_the_paths(engine, song, folder):
 
 def test_a_given_separator_is_used(engine, song):
     song()
-    separator = engine.from_bundle(engine.load_bundle("x", ["drums"]), residual=False)
+    separator = engine.from_bundle(engine.load_model("x", ["drums"]), residual=False)
     engine.loaded.clear()
-    assert list(separate_file("song.wav", separator=separator)) == ["drums"]
+    paths = separate_file("song.wav", separator=separator)
+    assert paths == {"drums": Path("song_x/drums.wav")}  # the folder has the name of its model
     assert engine.loaded == []
+    separator.name = None  # one of networks that were not loaded
+    assert separate_file("song.wav", separator=separator)["drums"].parent.name == "song_model"
+    paths = separate_file("song.wav", separator=separator, model="runs/mine")
+    assert paths["drums"].parent.name == "song_mine"
 
 
 def test_progress_goes_from_nothing_to_all(engine, song, capsys):
@@ -40,6 +46,25 @@ def test_progress_goes_from_nothing_to_all(engine, song, capsys):
     assert seen[-1] == 1.0
     separate_file("song.wav", progress=True)  # no bar: stderr is no terminal
     assert "%" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rate", ["input", "model"])
+@pytest.mark.parametrize("ext", [".opus", ".mp3"])
+def test_formats_that_know_some_rates_only(engine, song, ext, rate, caplog):
+    engine.sample_rate = 44100.0
+    song(rate=96000 if rate == "input" else 44100, nb_timesteps=44100)
+    if ext not in written_suffixes():
+        pytest.skip(f"this libsndfile does not write {ext}")
+    with caplog.at_level("INFO"):
+        paths = separate_file("song.wav", ext=ext, rate=rate)
+    info = sf.info(paths["bass"])
+    if (ext, rate) == (".mp3", "model"):
+        assert info.samplerate == 44100
+        return
+    assert info.samplerate == 48000
+    assert "song.wav: stems have 48000 Hz, as their format has no " in caplog.text
+    if ext == ".opus":  # which knows its length
+        assert info.frames == (22050 if rate == "input" else 48000)
 
 
 def test_stems_are_complete_together(engine, song, folder):
@@ -99,7 +124,7 @@ def test_names_that_no_file_can_have(name):
 def test_names_and_places():
     paths = output_paths("in/My.Song.stem.mp4", ["bass"], ext="flac", model="m")
     assert paths == {"bass": Path("My.Song.stem_m/bass.flac")}
-    with pytest.raises(ConfigError, match="several stems one file"):
+    with pytest.raises(ConfigError, match="several of the stems bass, drums one file"):
         output_paths("a.wav", ["bass", "drums"], filename="{{stem}}{track}")
     # Nothing leads out of the folder for the results.
     for name, track in (("..wav", "..wav"), ("...wav", "...wav"), ("a..wav", "a.")):

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from umx_np._atomic import atomic_write
 from umx_np.errors import WeightsError
 from umx_np.weights import load_torch, save_torch
-from umx_np.weights._files import atomic_write
 
 STATE = {
     "matrix": np.arange(12, dtype=np.float32).reshape(3, 4),

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..._threads import parallel_map, resolve_threads
 from ...config import ModelConfig
 from ...errors import ConfigError, DeviceError
-from .._pool import parallel_map, resolve_threads
 from .._updates import adam_scalars, sgd_scalars
 from ..tensors import HostMemory
 from .engine import NumbaEngine

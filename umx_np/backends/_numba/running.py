@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
-from .._pool import parallel_map
+from ..._threads import parallel_map
 from .compiling import aligned_empty
 from .gemm import gemm_kernel, is_faster
 

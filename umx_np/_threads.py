@@ -8,9 +8,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-from ..config import check_int
-from .base import Item, Result
+from .config import check_int
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _executors: dict[int, ThreadPoolExecutor] = {}
 # What Python's two kinds of locks say when they are released and nobody holds them.

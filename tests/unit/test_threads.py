@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from umx_np.backends._pool import parallel_map, started_executor
+from umx_np._threads import parallel_map, started_executor
 
 # Interrupts the beginning of a pool at many moments, as Ctrl-C or SIGTERM may.
 INTERRUPTED = """
 import signal
-from umx_np.backends import _pool
+from umx_np import _threads
 
 class Stop(Exception):
     pass
@@ -26,11 +26,11 @@ def stop(number, frame):
 signal.signal(signal.SIGALRM, stop)
 stopped = 0
 for moment in range(300):
-    _pool._executors.clear()
+    _threads._executors.clear()
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, 20e-6 + 4e-6 * moment)
-            _pool.parallel_map(3, abs, range(4))
+            _threads.parallel_map(3, abs, range(4))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except Stop:
