@@ -6,7 +6,7 @@ that uses them needs no further checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,9 @@ from .errors import ConfigError
 # asked for by name; Open-Unmix's default, umxl, may not be used commercially.
 DEFAULT_MODEL = "umxm"
 
+# The targets of music, in the order of tables and folders.
+MUSIC_TARGETS = ("vocals", "drums", "bass", "other")
+
 
 def check_int(name: str, value: object, minimum: int) -> int:
     """Return `value` as a plain int, or raise `ConfigError` naming it."""
@@ -25,6 +28,36 @@ def check_int(name: str, value: object, minimum: int) -> int:
     if value < minimum:
         raise ConfigError(f"{name}={value} must be at least {minimum}")
     return int(value)
+
+
+def check_network(name: str, config: ModelConfig, n_fft: int, nb_channels: int) -> None:
+    """Raise `ConfigError` unless the network of a target fits an STFT and its channels."""
+    nb_bins = n_fft // 2 + 1
+    if (config.nb_bins, config.nb_channels) != (nb_bins, nb_channels):
+        raise ConfigError(
+            f"target {name!r} has nb_bins={config.nb_bins}, nb_channels={config.nb_channels}; "
+            f"n_fft={n_fft}, nb_channels={nb_channels} need {nb_bins} and {nb_channels}"
+        )
+
+
+def is_file_name(name: object) -> bool:
+    """Whether a text can be the name of a file on every system, and leads out of no folder."""
+    if not isinstance(name, str) or name in ("", ".", ".."):
+        return False
+    return not set(name) & set('/\\:\0"<>|?*')
+
+
+def in_usual_order(names: Iterable[str]) -> list[str]:
+    """Sort names of targets: vocals, drums, bass, other, then the rest by name.
+
+    Examples
+    --------
+    >>> in_usual_order({"bass", "choir", "vocals"})
+    ['vocals', 'bass', 'choir']
+    """
+    given = set(names)
+    known = [name for name in MUSIC_TARGETS if name in given]
+    return known + sorted(given.difference(known))
 
 
 def check_aggregate(aggregate: Mapping[str, Sequence[str]], stem_names: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .audio import AudioReader, StemWriter, commit_together, nb_resampled
 from .audio.writer import nearest_rate
-from .config import DEFAULT_MODEL, check_aggregate
+from .config import DEFAULT_MODEL, check_aggregate, is_file_name
 from .errors import AudioError, ConfigError
 from .progress import Progress, reporting
 
@@ -257,7 +257,7 @@ def output_names(
         check_aggregate(aggregate, stem_names)
     names = list(stem_names if aggregate is None else aggregate)
     for name in names:
-        if not isinstance(name, str) or name in ("", ".", "..") or set(name) & set('/\\:\0"<>|?*'):
+        if not is_file_name(name):
             raise ConfigError(f"stem={name!r} cannot be the name of a file")
     return names
 

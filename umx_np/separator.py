@@ -13,7 +13,7 @@ from ._threads import available_cores, parallel_map
 from .backends import get_backend, on_cuda
 from .backends.base import Backend, Network, WienerOptions
 from .backends.reference import ReferenceNetwork
-from .config import SeparatorConfig, check_aggregate
+from .config import SeparatorConfig, check_aggregate, check_network
 from .dsp.stft import StftGeometry, Transform, istft, stft
 from .dsp.wiener import wiener
 from .errors import ConfigError, ShapeError
@@ -119,15 +119,7 @@ class Separator:
         self.name = name
         self.networks: dict[str, Network] = {}
         for target, model in target_models.items():
-            if (model.config.nb_bins, model.config.nb_channels) != (
-                self.geometry.nb_bins,
-                nb_channels,
-            ):
-                raise ConfigError(
-                    f"target {target!r} has nb_bins={model.config.nb_bins}, "
-                    f"nb_channels={model.config.nb_channels}; n_fft={n_fft}, "
-                    f"nb_channels={nb_channels} need {self.geometry.nb_bins} and {nb_channels}"
-                )
+            check_network(target, model.config, n_fft, nb_channels)
             self.networks[target] = model.network(self.ops)
         self.residual_name = residual if isinstance(residual, str) and residual else RESIDUAL
         if self.config.residual and self.residual_name in self.networks:

@@ -181,14 +181,15 @@ def test_one_reflection_off_by_one_is_found(monkeypatch):
 
 @pytest.mark.parametrize("bin_", [0, 5, -1])
 def test_a_wrong_weight_of_a_bin_is_found(monkeypatch, bin_):
-    original = transforms._inverse_weights
+    geometry = umx_np.dsp.stft.StftGeometry
+    original = geometry.inverse_weights
 
     def wrong(geometry):
         weights = original(geometry)
         weights[bin_] *= 2.0 if bin_ in (0, -1) else 0.5
         return weights
 
-    monkeypatch.setattr(transforms, "_inverse_weights", wrong)
+    monkeypatch.setattr(geometry, "inverse_weights", wrong)
     assert stft_error(*GEOMETRIES["usual"]) > 1e6 * ADJOINT_ERROR
     assert istft_error(*GEOMETRIES["usual"], 300) > 1e6 * ADJOINT_ERROR
 

@@ -119,6 +119,7 @@ class AudioReader:
                 f"path={str(path)!r} cannot be opened: {reason}; give a sound file"
             ) from error
         self._release: Callable[[], object] = lambda: None
+        self._files: weakref.WeakSet[SoundFile] = weakref.WeakSet()
         self._readable: Path | None = self.path
         try:
             self._open_source(None if duration is None else start + duration)
@@ -135,7 +136,7 @@ class AudioReader:
             file = SoundFile(self.path)
         except READ_ERRORS as error:
             folder = Path(tempfile.mkdtemp(prefix="umx-np-"))
-            self._release = weakref.finalize(self, _remove, folder)
+            self._release = weakref.finalize(self, _remove, folder, os.getpid())
             # One second more than needed, as ffmpeg's clock may begin before the first sample.
             self._readable = decode_with_ffmpeg(
                 self.path, folder, end=None if end is None else end + 1.0, reason=_plain(error)
@@ -192,11 +193,13 @@ class AudioReader:
         if self._readable is None:
             raise AudioError(f"path={str(self.path)!r} was closed; open it again to read")
         try:
-            return SoundFile(self._readable)
+            file = SoundFile(self._readable)
         except READ_ERRORS as error:
             raise AudioError(
                 f"path={str(self.path)!r} cannot be opened: {_plain(error)}"
             ) from error
+        self._files.add(file)
+        return file
 
     def _read(self, file: SoundFile, nb_frames: int, position: int) -> np.ndarray:
         """Read (nb_frames, nb_channels) float32; `position` is for the message."""
@@ -290,6 +293,8 @@ class AudioReader:
     def close(self) -> None:
         """Remove the temporary file, if there is one; `blocks` cannot be used any more."""
         self._readable = None
+        for file in list(self._files):
+            file.close()  # else Windows would not remove what is open
         self._release()
 
     def __enter__(self) -> AudioReader:
@@ -338,8 +343,9 @@ def read(
         return audio, reader.rate
 
 
-def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # and not a child that was forked since
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plain(error: BaseException) -> str:

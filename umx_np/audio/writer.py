@@ -181,7 +181,7 @@ class _Sink:
             # The MP3 encoder refuses the smallest quality, 1.0 on this scale.
             options["compression_level"] = min(1.0 - quality, 0.99)
         # For sinks that an interruption keeps from reaching whoever would discard them.
-        weakref.finalize(self, _unlink, self.path)
+        weakref.finalize(self, _unlink, self.path, os.getpid())
         try:
             return sf.SoundFile(
                 library_name(self.path),
@@ -585,7 +585,9 @@ def write(
     return writer.path
 
 
-def _unlink(path: Path) -> None:
+def _unlink(path: Path, owner: int) -> None:
+    if os.getpid() != owner:  # a child that was forked since
+        return
     with suppress(OSError):
         path.unlink(missing_ok=True)
 

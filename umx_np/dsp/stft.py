@@ -57,6 +57,16 @@ class StftGeometry:
         """Samples of padding on each side."""
         return self.n_fft // 2 if self.center else 0
 
+    def inverse_weights(self) -> np.ndarray:
+        """Share of each bin of a one-sided spectrum in a frame, float64 [shape=(nb_bins,)]."""
+        # It stands for both halves: every bin counts twice but the first and, for an even size, the
+        # last.
+        weights = np.full(self.nb_bins, 2.0 / self.n_fft)
+        weights[0] = 1.0 / self.n_fft
+        if self.n_fft % 2 == 0:
+            weights[-1] = 1.0 / self.n_fft
+        return weights
+
     def nb_extended(self, nb_timesteps: int) -> int:
         """Samples of the signal after it is extended with zeros to the length reflection needs."""
         return max(nb_timesteps, self.pad + 1) if self.center else nb_timesteps
@@ -153,13 +163,7 @@ def fourier_matrices(geometry: StftGeometry) -> tuple[np.ndarray, np.ndarray]:
     turns = np.outer(np.arange(nb_bins), np.arange(n_fft)) % n_fft
     angle = turns * (2 * np.pi / n_fft)
     waves = np.stack([np.cos(angle), -np.sin(angle)], axis=1)
-    # A one-sided spectrum stands for both halves: every bin counts twice but the first and,
-    # for an even size, the last.
-    weight = np.full(nb_bins, 2.0 / n_fft)
-    weight[0] = 1.0 / n_fft
-    if n_fft % 2 == 0:
-        weight[-1] = 1.0 / n_fft
-    synthesis = (waves * weight[:, None, None]).reshape(2 * nb_bins, n_fft).T
+    synthesis = (waves * geometry.inverse_weights()[:, None, None]).reshape(2 * nb_bins, n_fft).T
     return waves.reshape(2 * nb_bins, n_fft), synthesis
 
 

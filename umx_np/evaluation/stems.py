@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container
 from pathlib import Path
 
+from ..config import in_usual_order
 from ..errors import ConfigError
 
 # What is written here and what stems are published as. Other files in the folder of a song, videos
@@ -13,8 +14,6 @@ SUFFIXES = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a"),
     *(".aif", ".aiff", ".aifc", ".w64", ".rf64", ".au", ".caf"),
 )
-# The order of stems in tables; others follow by name.
-_ORDER = ("vocals", "drums", "bass", "other")
 
 
 def stem_files(folder: Path, names: Container[str] | None = None) -> dict[str, Path]:
@@ -47,16 +46,4 @@ def stem_files(folder: Path, names: Container[str] | None = None) -> dict[str, P
                 f"path={str(folder)!r} has {found[path.stem].name} and {path.name}; keep one"
             )
         found[path.stem] = path
-    return in_order(found)
-
-
-def in_order(stems: Mapping[str, Path]) -> dict[str, Path]:
-    """Sort stems: vocals, drums, bass, other, then the rest by name.
-
-    Examples
-    --------
-    >>> list(in_order({"bass": Path("b"), "choir": Path("c"), "vocals": Path("v")}))
-    ['vocals', 'bass', 'choir']
-    """
-    known = [name for name in _ORDER if name in stems]
-    return {name: stems[name] for name in (*known, *sorted(set(stems) - set(known)))}
+    return {name: found[name] for name in in_usual_order(found)}

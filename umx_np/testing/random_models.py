@@ -22,12 +22,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..config import ModelConfig, SeparatorConfig, bandwidth_to_max_bin
+from ..config import MUSIC_TARGETS, ModelConfig, SeparatorConfig, bandwidth_to_max_bin
 from ..errors import ConfigError
 from ..weights import expected_state
 from ..weights.bundle import ModelBundle, StateDict, TargetWeights
 
-_MUSIC_TARGETS = ("vocals", "drums", "bass", "other")
 _SPEECH_TARGETS = ("speech", "noise")
 
 # How much larger than PyTorch's default the LSTM's matrices are.
@@ -41,12 +40,12 @@ def _architecture(name: str) -> tuple[ModelConfig, SeparatorConfig, tuple[str, .
     if name == "umxm":
         max_bin = bandwidth_to_max_bin(rate=44100.0, n_fft=4096, bandwidth=14000.0)
         model = ModelConfig(nb_bins=2049, hidden_size=384, max_bin=max_bin)
-        return model, SeparatorConfig(), _MUSIC_TARGETS
+        return model, SeparatorConfig(), MUSIC_TARGETS
     if name in ("umx", "umxhq", "umxl"):
         max_bin = bandwidth_to_max_bin(rate=44100.0, n_fft=4096, bandwidth=16000.0)
         hidden_size = 1024 if name == "umxl" else 512
         model = ModelConfig(nb_bins=2049, hidden_size=hidden_size, max_bin=max_bin)
-        return model, SeparatorConfig(), _MUSIC_TARGETS
+        return model, SeparatorConfig(), MUSIC_TARGETS
     if name == "umxse":
         max_bin = bandwidth_to_max_bin(rate=16000.0, n_fft=1024, bandwidth=16000.0)
         model = ModelConfig(nb_bins=513, nb_channels=1, hidden_size=256, max_bin=max_bin)
@@ -196,7 +195,7 @@ def random_bundle(
 
 def random_bundle_of(
     config: ModelConfig,
-    targets: Sequence[str] = _MUSIC_TARGETS,
+    targets: Sequence[str] = MUSIC_TARGETS,
     *,
     seed: int = 0,
     n_fft: int | None = None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.training import cuda_index, get_training_backend, preferred_backend
-from ..config import ModelConfig, bandwidth_to_max_bin, check_int
+from ..config import ModelConfig, bandwidth_to_max_bin, check_int, is_file_name
 from ..errors import ConfigError, DeviceError
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -167,7 +167,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, os.fspath(value))
-        if self.target in ("", ".", "..") or set(self.target) & set('/\\:\0"<>|?*'):
+        if not is_file_name(self.target):
             raise ConfigError(f"target={self.target!r} cannot be the name of a file")
         self._check_numbers()
         if self.optimizer not in OPTIMIZERS:

@@ -13,7 +13,7 @@ from .._threads import parallel_map, resolve_threads
 from ..backends import get_backend
 from ..backends.base import Backend
 from ..backends.training import cuda_index, get_training_backend
-from ..config import SeparatorConfig
+from ..config import SeparatorConfig, check_network
 from ..dsp.stft import StftGeometry
 from ..errors import ConfigError, ShapeError
 from ..model import OpenUnmix
@@ -101,14 +101,8 @@ class WaveformSeparator:
         self.networks = dict(networks)
         first = next(iter(self.networks.values()))
         self.dtype, card = first.dtype, cuda_index(first.backend)
-        wanted = (geometry.nb_bins, config.nb_channels)
         for name, network in self.networks.items():
-            if (network.config.nb_bins, network.config.nb_channels) != wanted:
-                raise ConfigError(
-                    f"target {name!r} has nb_bins={network.config.nb_bins}, "
-                    f"nb_channels={network.config.nb_channels}; n_fft={config.n_fft}, "
-                    f"nb_channels={config.nb_channels} need {wanted[0]} and {wanted[1]}"
-                )
+            check_network(name, network.config, config.n_fft, config.nb_channels)
             if network.dtype != self.dtype:
                 raise ConfigError(
                     f"target {name!r} has dtype={network.dtype}, another one dtype={self.dtype}"

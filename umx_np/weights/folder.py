@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .._atomic import atomic_write
-from ..config import ModelConfig
+from ..config import ModelConfig, in_usual_order, is_file_name
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from .bundle import ModelBundle, StateDict, TargetWeights
 from .quantization import stored_dtype, stored_state
@@ -35,7 +35,6 @@ from .torch_writer import save_torch
 logger = logging.getLogger(__name__)
 
 SEPARATOR_FILE = "separator.json"
-_USUAL_ORDER = ("vocals", "drums", "bass", "other")
 _SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
 _DEFAULT_RATE = 44100.0
 # Keys of results["args"], in the spelling of Open-Unmix's trainer, and where they are found.
@@ -171,18 +170,13 @@ def check_targets(
     if not chosen:
         raise ConfigError(f"targets={chosen!r} is empty; {valid}")
     for index, target in enumerate(chosen):
-        if not isinstance(target, str) or not _is_plain_name(target):
+        if not is_file_name(target):
             raise ConfigError(f"target={target!r} is no name of a target; {valid}")
         if known_only and target not in available:
             raise ConfigError(f"target={target!r} is not known; {valid}")
         if target in chosen[:index]:
             raise ConfigError(f"target={target!r} is named twice; {valid}")
     return chosen
-
-
-def _is_plain_name(target: str) -> bool:
-    """Say whether a target can be part of file names without leading out of the folder."""
-    return bool(target) and target not in (".", "..") and not set(target) & set("/\\:\0")
 
 
 def _candidates(folder: Path, target: str, names: Iterable[str]) -> list[Path]:
@@ -202,7 +196,7 @@ def _find_targets(folder: Path, names: list[str]) -> list[str]:
         target = name[: -len(".json")]
         if name.endswith(".json") and name != SEPARATOR_FILE and _candidates(folder, target, names):
             found.add(target)
-    return [t for t in _USUAL_ORDER if t in found] + sorted(found.difference(_USUAL_ORDER))
+    return in_usual_order(found)
 
 
 def _find_weights(folder: Path, target: str, names: list[str], available: list[str]) -> Path:

@@ -58,7 +58,7 @@ def stft_backward(
     transform = Transform(geometry, "torch", get_backend(device), d_X.real.dtype)
     # The inverse transform with other weights of the bins is the adjoint of the forward one (4).
     spectra = d_X.reshape(-1, *d_X.shape[-2:]).swapaxes(-1, -2)
-    weights = (1.0 / _inverse_weights(geometry)).astype(transform.dtype)
+    weights = (1.0 / geometry.inverse_weights()).astype(transform.dtype)
     extended = geometry.nb_extended(nb_timesteps)
     d_padded = np.zeros((len(spectra), extended + 2 * geometry.pad), transform.dtype)
 
@@ -125,7 +125,7 @@ def istft_backward(
     if hi > lo:
         envelope = geometry.inverse_envelope(lo, hi, nb_frames).astype(transform.dtype)
         d_padded[:, lo:hi] = signals[:, : hi - lo] * envelope
-    weights = _inverse_weights(geometry).astype(transform.dtype)
+    weights = geometry.inverse_weights().astype(transform.dtype)  # those of (3)
     out = np.empty((len(signals), nb_frames, geometry.nb_bins), transform.complex_dtype)
 
     def some_frames(first: int) -> None:
@@ -182,15 +182,6 @@ def _complex_array(x: np.ndarray, name: str) -> np.ndarray:
             "spectrum"
         )
     return x
-
-
-def _inverse_weights(geometry: StftGeometry) -> np.ndarray:
-    """Share of each bin of a one-sided spectrum in the inverse transform, float64 (3)."""
-    weights = np.full(geometry.nb_bins, 2.0 / geometry.n_fft)
-    weights[0] = 1.0 / geometry.n_fft
-    if geometry.n_fft % 2 == 0:
-        weights[-1] = 1.0 / geometry.n_fft
-    return weights
 
 
 def _unpad(d_padded: np.ndarray, pad: int, size: int) -> np.ndarray:
