@@ -1,54 +1,37 @@
-"""docs/training-data.md: its examples run, its commands parse, and it names every option."""
+"""docs/training-data.md: its examples run, and it names every dataset and option."""
 
 from __future__ import annotations
 
 import argparse
-import re
-import shlex
-from pathlib import Path
 
-import pytest
+from helpers.documents import blocks_of, commands_in, text_of
 
 from umx_np.data.__main__ import build_parser
 from umx_np.data.options import DATASETS, parse_dataset_options
 
-PAGE = Path(__file__).parents[2] / "docs" / "training-data.md"
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text("utf-8"), re.M | re.S)
-
-
-def commands() -> list[list[str]]:
-    lines = "".join(blocks("sh")).replace("\\\n", " ").splitlines()
-    return [shlex.split(line) for line in lines]
+DOCUMENT = "docs/training-data.md"
 
 
 def test_examples_run() -> None:
     names: dict[str, object] = {"__name__": "example"}
-    for block in blocks("python"):
-        exec(compile(block, str(PAGE), "exec"), names)
+    for block in blocks_of("python", DOCUMENT):
+        exec(compile(block, DOCUMENT, "exec"), names)
     assert "std" in names
 
 
 def test_the_class_is_as_short_as_promised() -> None:
-    (code,) = (block for block in blocks("python") if "class " in block)
+    (code,) = (block for block in blocks_of("python", DOCUMENT) if "class " in block)
     assert 15 <= len([line for line in code.split("class ")[1].splitlines() if line]) <= 22
 
 
-@pytest.mark.parametrize("command", commands(), ids=lambda command: " ".join(command[3:6]))
-def test_commands_parse(command: list[str]) -> None:
-    assert command[:3] == ["python", "-m", "umx_np.data"]
-    args = parse_dataset_options(build_parser(), command[3:])
-    assert args.dataset == command[4]
-
-
 def test_every_dataset_has_a_command() -> None:
-    assert {command[4] for command in commands()} == set(DATASETS)
+    commands = commands_in(DOCUMENT, "python -m umx_np.data")
+    parsed = [parse_dataset_options(build_parser(), arguments) for _, arguments in commands]
+    assert {args.dataset for args in parsed} == set(DATASETS)
 
 
 def test_every_option_of_a_dataset_is_explained() -> None:
-    text = PAGE.read_text("utf-8")
+    text = text_of(DOCUMENT)
     parser = build_parser()
     flags = {
         action.option_strings[0]

@@ -208,14 +208,25 @@ def test_wav_folders(wav_root: Path, stems: dict[str, np.ndarray]) -> None:
 
 @needs_musdb
 def test_statistics_use_the_mixtures_that_come_with_the_tracks(
-    root: Path, cache: Path, stems: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    root: Path, cache: Path, stems: dict[str, np.ndarray]
 ) -> None:
     train, _ = load_datasets(dataset="musdb", root=root, seq_dur=1.0, cache=cache)
     plain = train.for_statistics()
     assert len(plain) == 2
     np.testing.assert_array_equal(plain.sample(1, np.random.default_rng(0))[0], stems["mixture"])
     mean, std = get_statistics(train, 4096, 1024)
-    assert mean.shape == std.shape == (2049,)
+    # Of the two tracks, which are the same; frame by frame, under a periodic Hann window.
+    frames = np.lib.stride_tricks.sliding_window_view(stems["mixture"], 4096, axis=1)[:, ::1024]
+    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(4096) / 4096)
+    mags = np.abs(np.fft.rfft(frames * window)).mean(axis=0)
+    # A transform in float32 errs by a part of the loudest bin.
+    np.testing.assert_allclose(mean, mags.mean(axis=0), rtol=1e-5, atol=1e-6)
+    expected = mags.std(axis=0)
+    expected = np.maximum(expected, 1e-4 * expected.max())
+    np.testing.assert_allclose(std, expected, rtol=1e-5, atol=1e-6)
+    # The sum of the sources is another signal.
+    total = sum(stems[name] for name in SOURCES)
+    assert np.abs(total - stems["mixture"]).max() > 1e-3
     assert len(train) == 128
 
 

@@ -111,9 +111,12 @@ def tracks(tree: Tree) -> Tree:
     return tree
 
 
-@pytest.mark.parametrize(
+excerpts = pytest.mark.parametrize(
     ("seq_duration", "random_chunks"), [(None, False), (1.0, False), (1.0, True)]
 )
+
+
+@excerpts
 @pytest.mark.parametrize("mixing", [False, True])
 class TestFolders:
     def test_fixed(
@@ -159,22 +162,22 @@ class TestFolders:
             pytest.skip("upstream cannot add tracks of different lengths")
         assert_same(ours, theirs, Fixed(250))
 
-    def test_aligned(
-        self,
-        upstream: Any,
-        tracks: Tree,
-        monkeypatch: pytest.MonkeyPatch,
-        seq_duration: float | None,
-        random_chunks: bool,
-        mixing: bool,
-    ) -> None:
-        fix_chance(monkeypatch, 0.25)
-        options: dict = {"seq_duration": seq_duration, "random_chunks": random_chunks}
-        options |= {"input_file": "ba*.wav", "output_file": "vocals.wav"}
-        theirs = upstream.AlignedDataset(tracks.root, **options)
-        ours = AlignedDataset(tracks.root, **options)
-        theirs.tuple_paths.sort()
-        assert_same(ours, theirs, Fixed(250))
+
+@excerpts
+def test_aligned(
+    upstream: Any,
+    tracks: Tree,
+    monkeypatch: pytest.MonkeyPatch,
+    seq_duration: float | None,
+    random_chunks: bool,
+) -> None:
+    fix_chance(monkeypatch, 0.25)
+    options: dict = {"seq_duration": seq_duration, "random_chunks": random_chunks}
+    options |= {"input_file": "ba*.wav", "output_file": "vocals.wav"}
+    theirs = upstream.AlignedDataset(tracks.root, **options)
+    ours = AlignedDataset(tracks.root, **options)
+    theirs.tuple_paths.sort()
+    assert_same(ours, theirs, Fixed(250))
 
 
 @pytest.mark.parametrize("random_chunks", [False, True])

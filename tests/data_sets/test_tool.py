@@ -6,12 +6,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile as sf
 
-from umx_np.data import item_rng, load_datasets
+from umx_np.data import Loader, UnmixDataset, item_rng, load_datasets
 from umx_np.data.__main__ import build_parser, main
 
 from .conftest import Tree
@@ -67,6 +68,37 @@ def test_saved_items_are_those_of_training(
             assert rate == 1000
             np.testing.assert_array_equal(saved.T, waveform)
     assert len(list(folder.iterdir())) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("", {"seed": 42, "workers": 4, "mode": "threads"}),
+        ("--workers-mode threads --seq-dur 0", {"mode": "threads", "batch_size": 1}),
+        (
+            "--workers-mode processes --nb-workers 1 --seed 7 --batch-size 2",
+            {"seed": 7, "workers": 1, "mode": "processes", "batch_size": 2},
+        ),
+    ],
+)
+def test_who_loads_the_items(
+    line: list[str],
+    options: str,
+    expected: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def noted(dataset: UnmixDataset, batch_size: int, **settings: Any) -> Loader:
+        asked.update(settings, batch_size=batch_size)
+        # Whoever they are, the items are the same.
+        return Loader(dataset, batch_size, **{**settings, "mode": "threads"})
+
+    monkeypatch.setattr("umx_np.data.__main__.Loader", noted)
+    assert main([*line, "--seq-dur", "1", "--no-statistics", *options.split()]) == 0
+    assert "Number of training samples: 3\n" in capsys.readouterr().out
+    assert {name: asked[name] for name in expected} == expected
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:

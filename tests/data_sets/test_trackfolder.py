@@ -119,6 +119,23 @@ class TestFixed:
         assert not x.any()
         assert not y.any()
 
+    @pytest.mark.parametrize(
+        ("level", "raised"), [(-70.0, False), (-61.0, False), (-59.0, True), (-50.0, True)]
+    )
+    def test_what_is_faint_is_not_brought_to_a_level(
+        self, tree: Tree, level: float, raised: bool
+    ) -> None:
+        square = np.where(np.arange(1500) % 8 < 4, 1.0, -1.0)[:, None] * [1.0, -1.0]
+        for name, share in zip(FILES, (0.2, 0.8, 0.0), strict=True):
+            path = tree.root / "train" / "1" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sf.write(path, share * 10.0 ** (level / 20.0) * square, 1000, subtype="FLOAT")
+        dataset = FixedSourcesTrackFolderDataset(tree.root, "train", mix_level=(-20.0, -20.0))
+        x, y = dataset.sample(0, np.random.default_rng(0))
+        expected = 10.0 ** ((-20.0 if raised else level) / 20.0) * square.T
+        np.testing.assert_allclose(x, expected, rtol=1e-5)
+        np.testing.assert_allclose(y, 0.2 * expected, rtol=1e-5)
+
     @pytest.mark.parametrize("level", [(-10.0, -20.0), (float("nan"), 0.0), (-20.0,)])
     def test_levels_are_two_in_order(self, tracks: Tree, level: tuple[float, ...]) -> None:
         with pytest.raises(ConfigError, match="mix_level="):

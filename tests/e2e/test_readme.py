@@ -6,14 +6,13 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.documents import ROOT, blocks_of
 
 import umx_np
 
-ROOT = Path(__file__).resolve().parents[2]
 FIRST_COMMAND = (
     'python -m pip install ".[plot]" && '
     "umx-np separate examples/song.ogg --reference examples/song --plot song.png"
@@ -21,14 +20,8 @@ FIRST_COMMAND = (
 TEST_COMMAND = 'python -m pip install -e ".[test]" && python -m pytest'
 
 
-def blocks_of(language: str, path: Path = ROOT / "README.md") -> list[str]:
-    """Fenced code blocks of a language."""
-    pattern = rf"^```{language}\n(.*?)^```$"
-    return re.findall(pattern, path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-
-
 def test_commands_are_single_lines():
-    lines = [line for block in blocks_of("sh") for line in block.splitlines()]
+    lines = [line for block in blocks_of("sh", "README.md") for line in block.splitlines()]
     assert FIRST_COMMAND in lines
     assert TEST_COMMAND in lines
 
@@ -37,30 +30,12 @@ def test_commands_are_single_lines():
 def test_python_examples(example, monkeypatch, document):
     """All blocks of a document, in their order, in one namespace, beside the example."""
     monkeypatch.chdir(example.folder)
-    blocks = blocks_of("python", ROOT / document)
+    blocks = blocks_of("python", document)
     assert blocks
     namespace: dict[str, object] = {}
     for number, block in enumerate(blocks):
         code = compile(block, f"{document}, block {number}", "exec")
         exec(code, namespace)
-
-
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md"])
-def test_command_line_examples_parse(document):
-    """Every ``umx-np`` line of the documents is understood by the parser of the command."""
-    from umx_np.cli import build_parser
-
-    lines = [
-        line.split("&&")[-1].strip()
-        for block in blocks_of("sh", ROOT / document)
-        for line in block.replace("\\\n", " ").splitlines()
-    ]
-    lines = [line for line in lines if line.startswith("umx-np ")]
-    assert lines
-    for line in lines:
-        arguments = shlex.split(line, comments=True)[1:]
-        if "--help" not in arguments:  # help ends the program
-            build_parser().parse_args(arguments)
 
 
 def scores_in(table: str) -> dict[str, tuple[float, float, float]]:

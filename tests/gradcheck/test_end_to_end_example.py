@@ -6,26 +6,27 @@ import re
 from pathlib import Path
 
 import numpy as np
+from helpers.documents import blocks_of, text_of
 
 from umx_np.dsp import gradients
 
-DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "end-to-end.md"
+DOCUMENT = "docs/end-to-end.md"
 
 
 def test_examples_train():
     """All blocks in one namespace; the first asserts that the loss falls to a third."""
-    blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = blocks_of("python", DOCUMENT)
     assert len(blocks) == 2
     namespace: dict[str, object] = {}
     for number, block in enumerate(blocks):
-        exec(compile(block, f"{DOCUMENT.name}, block {number}", "exec"), namespace)
+        exec(compile(block, f"{DOCUMENT}, block {number}", "exec"), namespace)
     assert np.isfinite(namespace["losses"]).all()
     assert np.isfinite(namespace["stems"]).all()
 
 
 def test_equations_that_the_code_cites_exist():
-    text = DOCUMENT.read_text(encoding="utf-8")
-    numbers = [int(n) for n in re.findall(r"^ {4}.* \((\d+)\)$", text, re.MULTILINE)]
+    found = re.findall(r"^ {4}.* \((\d+)\)$", text_of(DOCUMENT), re.MULTILINE)
+    numbers = [int(n) for n in found]
     assert numbers == list(range(1, len(numbers) + 1))
     cited = set()
     for path in Path(gradients.__file__).parent.glob("*.py"):

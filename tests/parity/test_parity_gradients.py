@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.asserts import assert_close
+from helpers.asserts import assert_close, assert_finite
 from helpers.signals import magnitudes
 from helpers.upstream import Upstream
 from tolerances import TOL
@@ -156,18 +156,22 @@ def test_dropout(openunmix, engine, unidirectional):
     compare(actual, expected, engine[1], True)
 
 
-def test_dropout_statistics(openunmix):
-    """Torch leaves out as many features as we do, and only between layers."""
+@pytest.mark.parametrize("layers", [1, 3])
+def test_dropout_statistics(openunmix, layers):
+    """We leave out as many features as torch does, and only between layers."""
+    config = ModelConfig(nb_bins=33, hidden_size=16, nb_layers=layers)
+    network = TrainableNetwork(config, random_state(config, seed=5), backend="reference")
+    masks = network._draw_masks(200, 100, np.random.default_rng(8))
+    lstm = openunmix.model.OpenUnmix(33, 2, 16, layers).lstm
+    assert lstm.dropout == (network.dropout if layers > 1 else 0)
+    # Torch drops from what each layer hands on, but for the last one.
+    assert len(masks) == (lstm.num_layers - 1 if lstm.dropout else 0)
     torch = openunmix.torch
-    lstm = torch.nn.LSTM(4, 50, num_layers=2, dropout=0.4, bidirectional=True)
-    network = openunmix.model.OpenUnmix(33, 2, 16, 3)
-    assert network.lstm.dropout == 0.4
-    assert openunmix.model.OpenUnmix(33, 2, 16, 1).lstm.dropout == 0
-    with torch.no_grad():
-        # The second layer hands a sum of its inputs on: one output for each of them is enough.
-        dropped = torch.nn.functional.dropout(torch.ones(200, 1000), lstm.dropout)
-    assert set(np.unique(dropped.numpy())) == {np.float32(0), np.float32(1 / 0.6)}
-    assert float((dropped > 0).float().mean()) == pytest.approx(0.6, abs=0.01)
+    dropped = torch.nn.functional.dropout(torch.ones(16, 200, 100), network.dropout).numpy()
+    for mask in masks:
+        assert_finite(mask, shape=dropped.shape, dtype=np.float32)
+        np.testing.assert_allclose(np.unique(mask), np.unique(dropped), rtol=1e-6)
+        assert np.mean(mask > 0) == pytest.approx(np.mean(dropped > 0), abs=0.01)
 
 
 @pytest.mark.slow

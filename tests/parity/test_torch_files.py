@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from umx_np.config import ModelConfig
+from umx_np.testing import random_state
 from umx_np.weights import (
     ModelBundle,
     TargetWeights,
@@ -28,14 +29,6 @@ torch = pytest.importorskip("torch", reason="needs torch")
 
 CONFIG = ModelConfig(nb_bins=33, nb_channels=2, hidden_size=8, nb_layers=3, max_bin=20)
 LAYOUTS = ["zip", "legacy"]
-
-
-def state_of(seed: int, config: ModelConfig = CONFIG) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {
-        name: rng.uniform(0.1, 1, shape).astype(np.float32) if shape else np.array(4, np.int64)
-        for name, shape in expected_state(config).items()
-    }
 
 
 def network(openunmix: Any, config: ModelConfig = CONFIG) -> Any:
@@ -174,7 +167,7 @@ def test_openunmix_accepts_the_state(
     openunmix: Any, tmp_path: Path, legacy: bool, dtype: type
 ) -> None:
     path = tmp_path / "x.pth"
-    state = {k: v.astype(dtype) if v.ndim else v for k, v in state_of(0).items()}
+    state = {k: v.astype(dtype) if v.ndim else v for k, v in random_state(CONFIG).items()}
     save_torch(state, path, legacy=legacy)
     model = network(openunmix)
     result = model.load_state_dict(torch.load(path, weights_only=True), strict=True)
@@ -188,7 +181,8 @@ def test_openunmix_accepts_the_state(
 
 def test_openunmix_loads_a_saved_folder(openunmix: Any, tmp_path: Path) -> None:
     targets = {
-        name: TargetWeights(CONFIG, state_of(seed)) for seed, name in enumerate(("vocals", "bass"))
+        name: TargetWeights(CONFIG, random_state(CONFIG, seed))
+        for seed, name in enumerate(("vocals", "bass"))
     }
     bundle = ModelBundle("mine", targets, 22050.0, 64, 16, 2)
     save_folder(bundle, tmp_path / "mine")

@@ -103,6 +103,7 @@ def test_rhythm(marks):
 def test_comping_is_in_the_chord(stroke):
     plan, section = _section()
     played = parts.chords(plan, section, parts.COMPING[stroke], 55, 4)
+    assert played
     for note in played:
         bar = int(note.start / (4 * plan.beat) + 1e-6)
         assert note.pitch % 12 in plan.chords[bar].pitch_classes
@@ -136,9 +137,13 @@ def test_arpeggios_and_melodies_are_in_key(seed):
     plan, section = _section(seed)
     rng = np.random.default_rng(seed)
     chords = {pitch for chord in plan.chords for pitch in chord.pitch_classes}
-    assert all(note.pitch % 12 in chords for note in parts.arpeggio(plan, section, 55, rng))
+    arpeggio = parts.arpeggio(plan, section, 55, rng)
+    assert arpeggio
+    assert all(note.pitch % 12 in chords for note in arpeggio)
     allowed = chords | set(plan.scale)
-    assert all(note.pitch % 12 in allowed for note in parts.melody(plan, section, 69, rng))
+    melody = parts.melody(plan, section, 69, rng)
+    assert melody
+    assert all(note.pitch % 12 in allowed for note in melody)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +272,8 @@ def test_render(library, style, scored, monkeypatch):
     assert audio.shape == (2, plan.nb_timesteps)
     assert audio.dtype == np.float32
     assert np.isfinite(audio).all()
+    assert any("other" in section.stems for section in plan.sections)
+    assert effects.rms(audio) == pytest.approx(0.1, rel=1e-3)  # -20 dB
     if style in ("rock", "electronic"):
         # The mixtures of layers that are least alike.
         np.testing.assert_array_equal(audio, other.render(plan, library))

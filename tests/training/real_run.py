@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from helpers.recording import read_example
 
 from umx_np.train import main
 
 RATE = 44100
 STEMS = ("drums", "bass", "other", "vocals")
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "make_example.py"
-
-
-def read_excerpt() -> dict[str, np.ndarray]:
-    """Stems [shape=(nb_timesteps, 2)] of the song that stempeg ships, without its first silence."""
-    stempeg = pytest.importorskip("stempeg", reason="needs stempeg's example song")
-    if shutil.which("ffmpeg") is None:
-        pytest.skip("needs ffmpeg to decode stempeg's example song")
-    stems = {}
-    for number, name in enumerate(STEMS, start=1):
-        command = ["ffmpeg", "-v", "error", "-ss", "0.5", "-i", stempeg.example_stem_path()]
-        command += ["-map", f"0:{number}", "-ac", "2", "-ar", str(RATE), "-f", "f32le", "-"]
-        raw = subprocess.run(command, capture_output=True, check=True).stdout
-        stems[name] = np.frombuffer(raw, "<f4").reshape(-1, 2)
-    return stems
 
 
 def render_song() -> dict[str, np.ndarray]:
@@ -44,7 +29,8 @@ def render_song() -> dict[str, np.ndarray]:
 
 def write_tracks(root: Path) -> None:
     """Make a training set of both songs, and the same as validation set: the aim is to overfit."""
-    for title, stems in (("excerpt", read_excerpt()), ("rendered", render_song())):
+    excerpt = {name: read_example(name, RATE) for name in STEMS}
+    for title, stems in (("excerpt", excerpt), ("rendered", render_song())):
         for split in ("train", "valid"):
             folder = root / split / title
             folder.mkdir(parents=True)

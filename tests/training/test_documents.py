@@ -1,28 +1,20 @@
-"""The documents on training: their examples run and their commands parse."""
+"""The documents on training: their examples run, and their tables list every option."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import re
-import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from helpers.documents import blocks_of, text_of
 
 from umx_np.data import add_dataset_options
-from umx_np.training.options import build_parser, parse_options
+from umx_np.training.options import build_parser
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-DOCUMENTS = ("training.md", "changing-the-model.md")
-
-
-def blocks_of(language: str, document: str) -> list[str]:
-    pattern = rf"^```{language}\n(.*?)^```$"
-    text = (DOCS / document).read_text(encoding="utf-8")
-    return re.findall(pattern, text, flags=re.DOTALL | re.MULTILINE)
+DOCUMENTS = ("docs/training.md", "docs/changing-the-model.md")
 
 
 @pytest.fixture
@@ -52,27 +44,9 @@ def test_python_examples(data, document):
         exec(compile(block, f"{document}, block {number}", "exec"), namespace)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_commands_parse(document):
-    lines = [
-        line
-        for block in blocks_of("sh", document)
-        for line in block.replace("\\\n", " ").splitlines()
-        if line.startswith("python -m umx_np.train")
-    ]
-    assert lines
-    for line in lines:
-        argv = shlex.split(line)[3:]
-        if "--checkpoint" in argv:
-            build_parser().parse_args(argv)
-        else:
-            parse_options(argv)
-
-
 def test_all_options_are_listed():
     """The tables have every option that is not one of the data, and its default."""
-    text = (DOCS / "training.md").read_text(encoding="utf-8")
-    section = text.split("\n## Options\n")[1].split("\n## ")[0]
+    section = text_of("docs/training.md").split("\n## Options\n")[1].split("\n## ")[0]
     listed = {}
     for names, default in re.findall(r"^\| (`--[^|]*)\|([^|]*)\|", section, flags=re.MULTILINE):
         flags = re.findall(r"--[a-z0-9-]+", names)
@@ -95,16 +69,3 @@ def test_all_options_are_listed():
             assert float(shown) == action.default, action.dest
         else:
             assert shown == action.default, action.dest
-
-
-@pytest.mark.parametrize("document", DOCUMENTS)
-def test_links_lead_somewhere(document):
-    text = (DOCS / document).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)]+)\)", text):
-        name, _, anchor = target.partition("#")
-        path = DOCS / (name or document)
-        assert path.exists(), target
-        if anchor:
-            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            slugs = {re.sub(r"[^\w -]", "", h).strip().lower().replace(" ", "-") for h in headings}
-            assert anchor in slugs, target

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from umx_np.data import add_dataset_options
 from umx_np.errors import DeviceError
 from umx_np.train import main
 from umx_np.training import TrainConfig, TrainingError
@@ -73,6 +76,47 @@ UPSTREAM_DATASETS = {
         "source_augmentations": None,
     },
 }
+# Options that are settings of a run, with values that are not their defaults.
+GIVEN = {
+    "--target": "bass",
+    "--output": "o",
+    "--model": "m",
+    "--epochs": 7,
+    "--batch-size": 3,
+    "--lr": 0.02,
+    "--patience": 5,
+    "--lr-decay-patience": 4,
+    "--lr-decay-gamma": 0.5,
+    "--weight-decay": 0.25,
+    "--seed": 9,
+    "--seq-dur": 2.5,
+    "--unidirectional": True,
+    "--nfft": 512,
+    "--nhop": 128,
+    "--hidden-size": 24,
+    "--bandwidth": 8000.0,
+    "--nb-channels": 1,
+    "--nb-workers": 2,
+    "--debug": True,
+    "--nb-layers": 2,
+    "--optimizer": "adamw",
+    "--momentum": 0.75,
+    "--lr-schedule": "cosine",
+    "--loss": "log-mse",
+    "--clip-grad-norm": 1.5,
+    "--device": "reference",
+    "--threads": 6,
+    "--amp": True,
+    "--tf32": True,
+    "--resident": "no",
+    "--checkpoint-every": "500",
+    "--safetensors": True,
+    "--plot": True,
+    "--overwrite": True,
+}
+# Those that are no settings, or need a run to continue, or turn others off.
+ELSEWHERE = {"--audio-backend", "--quiet", "--loader", "--checkpoint", "--no-cuda"}
+ELSEWHERE |= {"--no-amp", "--no-tf32", "--no-plot"}
 REQUIRED = ("input_file", "output_file", "interferer_dirs", "target_dir", "target_file")
 REQUIRED += ("interferer_files",)
 
@@ -105,6 +149,72 @@ def test_defaults_have_one_home():
     assert TrainConfig.from_arguments(args) == TrainConfig()
     config = TrainConfig().to_arguments()
     assert {name: args[name] for name in config} == config
+
+
+def settings_of(*words):
+    return vars(TrainConfig.from_arguments(vars(parse_options(list(words)))))
+
+
+@pytest.mark.parametrize("flag", GIVEN)
+def test_every_option_reaches_its_setting(flag, monkeypatch):
+    # Whether this machine can do it is not the question.
+    monkeypatch.setattr(TrainConfig, "_check_device", lambda self: None)
+    value = GIVEN[flag]
+    others = ["--optimizer", "sgd"] if flag == "--momentum" else []
+    default = settings_of(*others)
+    given = settings_of(*others, flag, *([] if value is True else [str(value)]))
+    name = flag.removeprefix("--").replace("-", "_")
+    name = {"nfft": "n_fft", "nhop": "n_hop", "debug": "statistics"}.get(name, name)
+    expected = False if flag == "--debug" else value
+    assert default[name] != expected
+    assert given == {**default, name: expected}
+    assert type(given[name]) is type(expected)
+
+
+@pytest.mark.parametrize("flag", ["--amp", "--tf32", "--plot"])
+def test_switches_can_be_turned_off(flag):
+    name = flag.removeprefix("--")
+    assert settings_of(f"--no-{name}") == {**settings_of(), name: False}
+
+
+def test_no_option_is_forgotten():
+    datasets = argparse.ArgumentParser()
+    add_dataset_options(datasets)
+    flags, others = (
+        {flag for action in parser._actions for flag in action.option_strings}
+        for parser in (build_parser(), datasets)
+    )
+    assert flags - others - set(GIVEN) == ELSEWHERE
+
+
+@pytest.mark.parametrize("loader", [None, "threads", "processes"])
+@pytest.mark.parametrize("quiet", [False, True])
+def test_what_reaches_the_trainer(tiny_command, monkeypatch, loader, quiet):
+    made = []
+
+    class Noted:
+        is_running = False
+
+        def __init__(self, config, train, valid, **options):
+            made.append((config, train, valid, options))
+
+        def fit(self):
+            return SimpleNamespace(reason="epochs")
+
+    monkeypatch.setattr("umx_np.training.trainer.Trainer", Noted)
+    argv = [*tiny_command, "--seed", "9", "--nb-workers", "2"]
+    argv += ["--loader", loader] if loader else []
+    assert main([*argv, "--quiet"] if quiet else argv) == 0
+    ((config, train, valid, options),) = made
+    assert config == TrainConfig.from_arguments(vars(parse_options(argv)))
+    assert (config.seed, config.nb_workers, config.target) == (9, 2, "vocals")
+    assert (len(train), len(valid), train.seq_duration) == (5, 2, 0.5)
+    assert options.pop("arguments")["target_file"] == "vocals.wav"
+    assert options == {
+        "progress": not quiet,
+        "loader_mode": loader or "threads",
+        "given": {"n_fft", "n_hop", "hidden_size", "bandwidth"},
+    }
 
 
 def test_every_option_is_explained():

@@ -11,6 +11,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from helpers.terminal import open_terminal
 
 import umx_np
 from umx_np.backends import get_backend
@@ -18,8 +19,9 @@ from umx_np.config import ModelConfig
 from umx_np.data import DataError, Loader, get_statistics
 from umx_np.errors import ConfigError
 from umx_np.nn import TrainableNetwork, log_mse_loss, mse_loss
-from umx_np.optim import Adam
+from umx_np.optim import SGD, Adam
 from umx_np.training import TrainConfig, Trainer, TrainingError
+from umx_np.training.console import BatchBar
 from umx_np.training.records import commit_of
 from umx_np.training.spectra import BatchMagnitudes, mean_squared_error
 from umx_np.training.trainer import dropout_rng
@@ -114,6 +116,37 @@ class TestLearning:
             np.testing.assert_allclose(
                 trainer.network.state_dict()[name], array, rtol=1e-4, atol=1e-6, err_msg=name
             )
+
+    @pytest.mark.parametrize(
+        ("settings", "kind", "options"),
+        [
+            ({"optimizer": "adam"}, Adam, {}),
+            ({"optimizer": "adamw"}, Adam, {"decoupled": True}),
+            ({"optimizer": "sgd"}, SGD, {}),
+            ({"optimizer": "sgd", "momentum": 0.9}, SGD, {"momentum": 0.9}),
+        ],
+        ids=["adam", "adamw", "sgd", "momentum"],
+    )
+    def test_optimizers(self, make_trainer, monkeypatch, settings, kind, options):
+        """The gradients of an epoch lead the optimiser of that name to the same weights."""
+        start, gradients, step = {}, [], kind.step
+
+        def noted(self, grads):
+            if not gradients:
+                start.update({name: array.copy() for name, array in self.parameters.items()})
+            gradients.append({name: array.copy() for name, array in grads.items()})
+            step(self, grads)
+
+        monkeypatch.setattr(kind, "step", noted)
+        trainer = make_trainer(epochs=1, lr=2e-3, weight_decay=0.5, **settings)
+        trainer.fit()
+        monkeypatch.undo()
+        assert len(gradients) == 3
+        optimizer = kind(start, lr=2e-3, weight_decay=0.5, backend="reference", **options)
+        for grads in gradients:
+            optimizer.step(grads)
+        for name, array in start.items():
+            np.testing.assert_array_equal(trainer.network.parameters[name], array, err_msg=name)
 
     def test_validation_is_in_evaluation_mode_and_always_the_same(self, make_trainer):
         valid = Tones(3)
@@ -424,6 +457,31 @@ class TestTelling:
         make_trainer(epochs=1, options={"progress": True}).fit()
         assert "%|" not in capsys.readouterr().err
 
+    def test_bars_on_a_terminal(self, make_trainer, monkeypatch):
+        terminal = open_terminal(monkeypatch)
+        make_trainer(epochs=1, options={"progress": True}).fit()
+        number = r"[\d.e+-]+"
+        speed = f", excerpts={number}/s, wait={number}%"
+        for label, total, values in (("epoch 1/1", 3, speed), ("validation", 2, "")):
+            bar = rf"{label}: +\d+%\|.+\| (\d)/{total} \[.*?(, loss={number}{values})?\]"
+            bars = [match for line in terminal.lines if (match := re.fullmatch(bar, line))]
+            assert {match[1] for match in bars} == set(map(str, range(total + 1)))
+            assert all(match[2] for match in bars if match[1] != "0")
+        assert terminal.lines[-2:] == ["", ""]
+
+    def test_bars_of_an_epoch_that_is_continued(self, monkeypatch):
+        terminal = open_terminal(monkeypatch)
+        with BatchBar("epoch 2/9", 8, 5, shown=True) as bar:
+            bar.update(loss="0.25", wait="3.0%")
+        first, second = terminal.lines[1:3]
+        assert re.match(r"epoch 2/9: .+\| 5/8 \[", first)
+        assert re.match(r"epoch 2/9:  75%\|.+\| 6/8 \[.*, loss=0\.25, wait=3\.0%\]", second)
+        assert terminal.lines[-2:] == ["", ""]
+        before = terminal.getvalue()
+        with BatchBar("epoch 2/9", 8, shown=False) as bar:
+            bar.update(loss="0.25")
+        assert terminal.getvalue() == before
+
     def test_what_was_passed_over_is_counted(self, make_trainer, caplog):
         class Patchy(Tones):
             def sample(self, index, rng):
@@ -448,6 +506,13 @@ class TestTelling:
 
 
 class TestData:
+    @pytest.mark.parametrize("mode", [None, "processes"])
+    def test_who_makes_the_batches(self, make_trainer, mode):
+        options = {"loader_mode": mode} if mode else {}
+        trainer = make_trainer(nb_workers=2, seed=9, options=options)
+        for loader in (trainer._train_loader, trainer._valid_loader):
+            assert (loader.mode, loader.workers, loader.seed) == (mode or "threads", 2, 9)
+
     def test_empty(self, make_trainer):
         with pytest.raises(ConfigError, match="training set is empty"):
             make_trainer(Tones(0))

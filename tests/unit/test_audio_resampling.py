@@ -36,9 +36,14 @@ def test_whole_array_is_soxr_and_one_last_sample(rate_in, rate_out, nb_timesteps
 
 
 def test_a_constant_stays_constant_up_to_the_last_sample():
-    # The last sample is real: padding with a zero would show.
-    last = resample(np.ones(44100 + 3), 44100, 48000)[-1]
-    assert abs(last) > 0.1
+    audio = resample(np.ones(44100 + 3), 44100, 48000)
+    np.testing.assert_allclose(audio[100:-100], 1.0, atol=1e-3)
+    # At the ends of the constant the filter rings.
+    np.testing.assert_allclose(audio[:-1], 1.0, atol=0.1)
+    # The last sample lies between the last one and the silence after it, nearer to that.
+    place = (len(audio) - 1) * 44100 / 48000
+    assert 0 < place - 44102 < 1
+    assert audio[-1] == pytest.approx(np.sinc(place - np.arange(44103)).sum(), abs=0.05)
 
 
 def test_float64_is_kept_and_precise():
@@ -118,6 +123,28 @@ def test_any_length_becomes_any_other(nb_in, nb_timesteps, nb_channels):
     assert played.shape == (nb_channels, nb_timesteps)
     assert played.dtype == np.float32
     assert np.isfinite(played).all()
+
+
+@settings(deadline=None)
+@given(st.integers(100, 3000), st.floats(0.5, 2.0))
+def test_the_last_sample_is_played_too(nb_in, speed):
+    """Half a sample behind the last one at most, a constant is still half of itself."""
+    played = resample_to(np.ones((1, nb_in), np.float32), round(nb_in / speed))
+    assert played[0, -1] > 0.4
+
+
+def test_a_sample_more_or_less_of_libsoxr(monkeypatch):
+    audio = noise(2, 500)
+    expected = resample_to(audio, 400)
+    plain = soxr.resample
+    monkeypatch.setattr(soxr, "resample", lambda *args, **options: plain(*args, **options)[:-1])
+    fewer = resample_to(audio, 400)
+    np.testing.assert_array_equal(fewer[:, :-1], expected[:, :-1])
+    assert not fewer[:, -1].any()
+    monkeypatch.setattr(
+        soxr, "resample", lambda *args, **options: np.pad(plain(*args, **options), ((0, 1), (0, 0)))
+    )
+    np.testing.assert_array_equal(resample_to(audio, 400), expected)
 
 
 @pytest.mark.parametrize("speed", [0.87, 1.0, 1.1, 1.4])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from helpers.streaming import tiny_bundle
 from tolerances import TOL
 
 import umx_np
+from umx_np.backends.reference import ReferenceBackend
 from umx_np.errors import ConfigError, ShapeError
 
 
@@ -96,9 +99,52 @@ def test_filter_over_the_past(window):
     np.testing.assert_array_equal(other[:, :, : 1000 - 64], one[:, :, : 1000 - 64])
 
 
-def test_filter_over_the_past_shares_out_the_mixture():
+def filtered_over_the_past(mix, mags, options, *, niter, window):
+    """Each frame by the sums over it and those before, which decay, in float64."""
+    ops, decay = ReferenceBackend(), 1.0 if window is None else math.exp(-1.0 / window)
+    statistics = np.zeros((niter, len(mags) + options.residual, 4, mix.shape[2]))
+    max_abs = 3.2  # 64 samples of full scale under a Hann window sum to 32, the loudest is to be 10
+    parts = []
+    for t in range(mix.shape[1]):
+        frame = mix[:, t : t + 1], mags[:, t : t + 1]
+        statistics *= decay
+        for level in range(niter):
+            ops.wiener_accumulate(*frame, statistics, options, level=level, max_abs=max_abs)
+        parts.append(ops.wiener_filter(*frame, statistics, options, max_abs=max_abs))
+    return np.concatenate(parts, axis=2)
+
+
+@pytest.mark.parametrize("nb_channels", [1, 2])
+@pytest.mark.parametrize("niter", [1, 2])
+def test_filter_over_the_past_is_that_of_the_reference(niter, nb_channels):
+    # Quiet, so that the scale of the regularisation shows.
+    mix = signals.spectra(40, 33, nb_channels, seed=1, level=0.05)
+    mags = signals.estimates_for(mix, 2, seed=2).transpose(3, 0, 2, 1).astype(np.float32)
+    mix = mix.transpose(2, 0, 1).astype(np.complex64)
+    results = []
+    for window in (None, 10):
+        options = {"niter": niter, "wiener_win_len": window, "residual": True}
+        separator = separator_of(nb_channels=nb_channels, **options)
+        live = separator.stream(nb_channels)
+        # What has been seen in one call counts in the next.
+        spans = itertools.starmap(slice, itertools.pairwise([0, 1, 17, 40]))
+        parts = [live._filter(mix[:, span], mags[:, span]) for span in spans]
+        actual = np.concatenate(parts, axis=2)
+        expected = filtered_over_the_past(
+            *(mix.astype(np.complex128), mags, separator.wiener_options),
+            niter=niter,
+            window=window,
+        )
+        assert_close(actual, expected, TOL["wiener"]["float32"], dtype=np.complex64)
+        results.append(actual)
+    if nb_channels == 2:  # of one channel there is no direction to be learnt
+        assert relative_l2(results[1], results[0]) > 1e-2
+
+
+@pytest.mark.parametrize("niter", [1, 2])
+def test_filter_over_the_past_shares_out_the_mixture(niter):
     """The gains sum to one but for the regularisation, so the stems sum to the mixture."""
-    separator = separator_of(niter=1, residual=True)
+    separator = separator_of(niter=niter, residual=True)
     audio = signals.music(4000)[0].astype(np.float32)
     stems, _ = run(separator, audio, [400] * 10)
     assert relative_l2(stems.sum(axis=0), audio) < 1e-2

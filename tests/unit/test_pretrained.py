@@ -18,26 +18,11 @@ import pytest
 from umx_np import pretrained
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
-from umx_np.weights import (
-    ModelBundle,
-    TargetWeights,
-    expected_state,
-    save_folder,
-    save_torch,
-)
+from umx_np.testing import random_state
+from umx_np.weights import ModelBundle, TargetWeights, save_folder, save_torch
 from umx_np.weights.published import PUBLISHED, ModelInfo, PublishedFile
 
 CONFIG = ModelConfig(nb_bins=5, nb_channels=2, hidden_size=4, nb_layers=1, max_bin=3)
-
-
-def random_state(seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {
-        name: rng.uniform(0.1, 1, shape).astype(np.float32)
-        if shape
-        else np.zeros(shape, dtype=np.int64)
-        for name, shape in expected_state(CONFIG).items()
-    }
 
 
 @pytest.fixture
@@ -46,7 +31,7 @@ def content(tmp_path: Path) -> dict[str, bytes]:
     path = tmp_path / "made.pth"
     files = {}
     for seed, target in enumerate(("vocals", "drums")):
-        save_torch(random_state(seed), path, legacy=seed == 0)
+        save_torch(random_state(CONFIG, seed), path, legacy=seed == 0)
         data = path.read_bytes()
         files[f"{target}-{hashlib.sha256(data).hexdigest()[:8]}.pth"] = data
     path.unlink()
@@ -326,7 +311,7 @@ def test_load_bundle_by_name(model: ModelInfo, content: dict[str, bytes], tmp_pa
     assert list(bundle.targets) == ["drums", "vocals"]
     assert (bundle.name, bundle.n_fft, bundle.license) == ("tiny", 8, "MIT")
     assert bundle.targets["drums"].config == CONFIG
-    expected = random_state(1)
+    expected = random_state(CONFIG, 1)
     for name, array in bundle.targets["drums"].state.items():
         np.testing.assert_array_equal(array, expected[name], strict=True)
 
@@ -345,7 +330,7 @@ def test_published_file_of_another_architecture(
 
 
 def write_model(path: Path) -> None:
-    weights = TargetWeights(CONFIG, random_state(5))
+    weights = TargetWeights(CONFIG, random_state(CONFIG, 5))
     save_folder(ModelBundle("own", {"vocals": weights}, 8000.0, 8, 2, 2), path)
 
 

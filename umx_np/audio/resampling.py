@@ -126,7 +126,8 @@ def resample_to(audio: np.ndarray, nb_timesteps: int) -> np.ndarray:
     Returns
     -------
     ndarray [shape=(nb_channels, nb_timesteps)], float32
-        `audio` itself where it has this length.
+        `audio` itself where it has this length. Should libsoxr yield a sample fewer, the last one
+        is 0.
 
     Raises
     ------

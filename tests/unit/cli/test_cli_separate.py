@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from umx_np.audio import StemWriter
 from umx_np.cli import main
 
 from .conftest import STEMS, files
@@ -41,12 +42,19 @@ def test_defaults_are_those_of_the_reference(engine, song, run, folder):
     assert np.corrcoef(vocals.ravel(), audio.ravel())[0, 1] > 0.9
 
 
-def test_every_option_arrives(engine, song, run, folder):
+def test_every_option_arrives(engine, song, run, folder, monkeypatch):
+    written = []
+
+    def noted(*args, **options):
+        written.append((options["bits"], options["clip_mode"], options["quality"]))
+        return StemWriter(*args, **options)
+
+    monkeypatch.setattr("umx_np.files.StemWriter", noted)
     song()
     options = "--niter 3 --softmask --wiener-win-len 0 --filterbank asteroid --threads 2 "
     options += "--precision fast --offline"
     options += " --max-memory 100 --residual rest --device reference --targets drums bass"
-    options += " --model some/folder"
+    options += " --model some/folder --bits float --clip-mode none --quality 0.25"
     result = run("separate", "song.wav", *options.split())
     assert result.status == 0, result.err
     assert engine.loaded == [("some/folder", ["drums", "bass"], True)]
@@ -63,6 +71,7 @@ def test_every_option_arrives(engine, song, run, folder):
         }
     ]
     assert engine.max_memory == 100_000_000
+    assert written == [("float", "none", 0.25)] * 3
     # The residual has the name that was given.
     assert files(folder / "song_folder") == ["bass.wav", "drums.wav", "rest.wav"]
 

@@ -5,28 +5,34 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.asserts import assert_close
+from helpers.bfloat16 import rounded
 from tolerances import TOL
 
 from umx_np._kernels.cpu import round_to_bf16
 from umx_np.backends import reference
 
 
-def rounded(x: np.ndarray) -> np.ndarray:
-    """The nearest bfloat16 as float32."""
-    return (round_to_bf16(x).astype(np.uint32) << 16).view(np.float32)
-
-
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def widened(halves: np.ndarray) -> np.ndarray:
+    """Float32 numbers of which these are the upper halves."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 def test_rounding_is_to_nearest_even():
     values = np.array([1.0, 1.0 + 2.0**-8, 1.0 + 3 * 2.0**-8, -0.0, np.inf], np.float32)
     expected = np.array([1.0, 1.0, 1.0 + 2.0**-6, -0.0, np.inf], np.float32)
-    np.testing.assert_array_equal(rounded(values), expected)
-    assert np.isnan(rounded(np.array([np.nan], np.float32)))[0]
+    for result in (rounded(values), widened(round_to_bf16(values))):
+        np.testing.assert_array_equal(result, expected)
+        np.testing.assert_array_equal(np.signbit(result), np.signbit(expected))
+    assert np.isnan(widened(round_to_bf16(np.array([np.nan], np.float32))))[0]
     x = normal(10000)
     assert np.abs(rounded(x) / x - 1).max() <= 2.0**-8
+    bits = np.random.default_rng(0).integers(0, 1 << 32, 10000, dtype=np.uint32).view(np.float32)
+    for some in (x, bits[np.isfinite(bits)]):
+        np.testing.assert_array_equal(widened(round_to_bf16(some)), rounded(some))
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (5, 3, 7), (13, 513, 33), (25, 1100, 65)])

@@ -17,13 +17,6 @@ from umx_np.weights import expected_state
 CONFIG = ModelConfig(nb_bins=33, hidden_size=16, nb_layers=2, max_bin=21)
 
 
-@pytest.fixture(params=["reference", "numba"])
-def backend(request) -> str:
-    if request.param == "numba":
-        pytest.importorskip("numba", reason="needs the extra 'train'")
-    return request.param
-
-
 def make(backend: str = "reference", config: ModelConfig = CONFIG, **options) -> TrainableNetwork:
     return TrainableNetwork(config, random_state(config, seed=1), backend=backend, **options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from helpers.asserts import assert_close
+from helpers.bfloat16 import rounded
 from tolerances import TOL
 
 pytest.importorskip("numba", reason="needs the extra 'train'")
@@ -32,13 +33,6 @@ def test_against_numpy(size, a_transposed, b_transposed, dtype):
     gemm.gemm_kernel(np.dtype(dtype))(a, b, out, slice(0, m), slice(0, n))
     expected = a.astype(np.float64) @ b.astype(np.float64)
     assert_close(out, expected, TOL["train_gemm"][np.dtype(dtype).name], dtype=dtype)
-
-
-def rounded(x):
-    """The nearest bfloat16 to each float32, of two equally near ones that with an even last bit."""
-    bits = x.astype(np.float32).view(np.uint32).astype(np.uint64)
-    bits += 0x7FFF + ((bits >> 16) & 1)
-    return (bits & 0xFFFF0000).astype(np.uint32).view(np.float32)
 
 
 needs_pairs = pytest.mark.skipif(not gemm.has_pairs(), reason="needs AVX512-BF16")

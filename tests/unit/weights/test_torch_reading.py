@@ -348,15 +348,31 @@ def test_truncation_anywhere(tmp_path: Path, layout: str) -> None:
             load_torch(path)
 
 
-@pytest.mark.parametrize("source", ["own", "torch"])
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_flipped_bits(tmp_path: Path, layout: str, source: str) -> None:
-    """Every outcome is an error, or (zip) the right result, or (legacy) a well-formed one.
+def is_refused(path: Path, expected: dict[str, np.ndarray], layout: str) -> bool:
+    """Read a damaged file: it is refused, or the result is right (zip) or well-formed (legacy).
 
     The legacy format has no checksum: a bit of a number, a name or a stride may change without any
     contradiction in the file. What can be promised is that the result is a dict of arrays no larger
     than the file.
     """
+    try:
+        state = load_torch(path)
+    except WeightsError:
+        return True
+    if layout == "zip":
+        assert list(state) == list(expected)
+        for name, array in expected.items():
+            np.testing.assert_array_equal(state[name], array, strict=True)
+    else:
+        assert all(isinstance(name, str) for name in state)
+        assert all(isinstance(array, np.ndarray) for array in state.values())
+        assert sum(array.nbytes for array in state.values()) <= 2 * path.stat().st_size
+    return False
+
+
+@pytest.mark.parametrize("source", ["own", "torch"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_flipped_bits(tmp_path: Path, layout: str, source: str) -> None:
     if source == "own":
         data, expected = small_file(tmp_path, layout)
     else:
@@ -364,24 +380,14 @@ def test_flipped_bits(tmp_path: Path, layout: str, source: str) -> None:
         expected = load_torch(GOLDEN / f"tensors_{layout}.pth")
     rng = np.random.default_rng(1)
     path = tmp_path / "flipped.pth"
+    positions = rng.choice(len(data), min(len(data), 700), replace=False)
     refused = 0
-    for position in rng.choice(len(data), min(len(data), 700), replace=False):
+    for position in positions:
         damaged = bytearray(data)
         damaged[position] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
-        try:
-            state = load_torch(path)
-        except WeightsError:
-            refused += 1
-            continue
-        if layout == "zip":
-            assert list(state) == list(expected)
-            for name, array in expected.items():
-                np.testing.assert_array_equal(state[name], array, strict=True)
-        else:
-            assert sum(array.nbytes for array in state.values()) <= 2 * len(data)
-            assert all(isinstance(name, str) for name in state)
-    assert refused > 50
+        refused += is_refused(path, expected, layout)
+    assert 50 < refused < len(positions) - 50
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -389,16 +395,13 @@ def test_overwritten_runs(tmp_path: Path, layout: str) -> None:
     data, expected = small_file(tmp_path, layout)
     rng = np.random.default_rng(2)
     path = tmp_path / "noise.pth"
+    refused = 0
     for _ in range(200):
         damaged = bytearray(data)
         begin = int(rng.integers(len(data)))
         run = rng.integers(0, 256, int(rng.integers(1, 40)), dtype=np.uint8).tobytes()
         damaged[begin : begin + len(run)] = run
         path.write_bytes(damaged)
-        try:
-            state = load_torch(path)
-        except WeightsError:
-            continue
-        if layout == "zip":
-            for name, array in expected.items():
-                np.testing.assert_array_equal(state[name], array, strict=True)
+        refused += is_refused(path, expected, layout)
+    # A few runs hit nothing but numbers (legacy) or what nobody reads.
+    assert 100 < refused < 200

@@ -6,10 +6,9 @@ import io
 import struct
 import zipfile
 
-import numpy as np
-
 from umx_np.config import ModelConfig
-from umx_np.weights import StateDict, expected_state
+from umx_np.testing import random_state
+from umx_np.weights import StateDict
 
 PROTOCOL = b"\x80\x02"
 MAGIC = PROTOCOL + b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
@@ -110,11 +109,4 @@ def legacy_file(
 
 def tiny_state(config: ModelConfig = TINY, seed: int = 0) -> StateDict:
     """Random weights of a very small network."""
-    rng = np.random.default_rng(seed)
-    state: StateDict = {}
-    for name, shape in expected_state(config).items():
-        if name.endswith("num_batches_tracked"):
-            state[name] = np.array(3, np.int64)
-        else:
-            state[name] = rng.uniform(0.1, 1.0, shape).astype(np.float32)
-    return state
+    return random_state(config, seed)
