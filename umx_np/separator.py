@@ -248,12 +248,12 @@ class Separator:
             raise ShapeError(
                 f"audio has nb_channels={x.shape[1]}; this model needs {self.nb_channels}{hint}"
             )
-        if self.nb_channels == 1 and x.shape[1] > 2:
-            raise ShapeError(
-                f"audio has nb_channels={x.shape[1]}; a model of one channel separates one or two "
-                "(umx_np.separate takes any number)"
-            )
         reference = self.ops.name == "reference"
+        if self.nb_channels == 1 and x.shape[1] > 2 and not reference:
+            raise ShapeError(
+                f"audio has nb_channels={x.shape[1]}; a model of one channel separates one or two, "
+                "or more with device='reference' (umx_np.separate takes the first two)"
+            )
         dtype = np.result_type(x.dtype, np.float32) if reference else np.dtype(np.float32)
         if not is_finite_as(x, dtype, self.geometry.n_fft):
             raise ShapeError(

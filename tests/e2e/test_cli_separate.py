@@ -139,7 +139,9 @@ def test_as_a_program(song, model_folder, tmp_path):
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_interruption_leaves_nothing(song, model_folder, tmp_path, name, status):
     write("long.wav", np.tile(song, 200), RATE)
-    program = "import sys; from umx_np.cli import main; sys.exit(main())"
+    # These tests may have been started with nohup, which has SIGHUP ignored.
+    program = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
+    program += "from umx_np.cli import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "separate", "long.wav", "--outdir", "o/p"]
     command += ["--model", str(model_folder)]
     environment = os.environ | {"PYTHONPATH": str(Path(umx_np.__file__).parents[1])}

@@ -49,7 +49,6 @@ def test_logging_is_as_before_afterwards(capsys):
 class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGTERM, getattr(signal, "SIGHUP", None)])
     def test_unwind_the_program(self, number):
-        before = signal.getsignal(number)
         cleaned = []
 
         def work():
@@ -59,11 +58,16 @@ class TestSignals:
                 finally:
                     cleaned.append(number)
 
-        with pytest.raises(SystemExit) as end:
-            work()
+        # These tests may have been started with nohup.
+        inherited = signal.signal(number, signal.SIG_DFL)
+        try:
+            with pytest.raises(SystemExit) as end:
+                work()
+            assert signal.getsignal(number) is signal.SIG_DFL
+        finally:
+            signal.signal(number, inherited)
         assert end.value.code == 128 + number
         assert cleaned == [number]
-        assert signal.getsignal(number) is before
 
     def test_stay_ignored(self):
         """As with nohup."""
