@@ -110,6 +110,17 @@ def _has_mp3_length(path: Path) -> bool:
 def mp3_bytes(path: Path) -> int | None:
     """Size that the first frame of an MP3 file says the file has; None if it does not say."""
     _, first_frame = _mp3_first_frame(path)
+    return _declared_bytes(first_frame)
+
+
+def missing_mp3_bytes(path: Path) -> int:
+    """How much of an MP3 file is not there, as far as its first frame tells."""
+    start, first_frame = _mp3_first_frame(path)
+    declared = _declared_bytes(first_frame)
+    return 0 if declared is None else max(declared - (path.stat().st_size - start), 0)
+
+
+def _declared_bytes(first_frame: bytes) -> int | None:
     for mark in (b"Xing", b"Info"):
         begin = first_frame.find(mark)
         if 0 <= begin <= len(first_frame) - 16:
@@ -147,15 +158,6 @@ class SoundFile(sf.SoundFile):
     def has_exact_length(self) -> bool:
         """Whether `frames` can be trusted; lossy formats are decoded to know."""
         return self.format not in ("MP3", "OGG") and 0 <= self.frames < 2**62
-
-
-def missing_mp3_bytes(path: Path) -> int:
-    """How much of an MP3 file is not there, as far as its first frame tells."""
-    declared = mp3_bytes(path)
-    if declared is None:
-        return 0
-    start, _ = _mp3_first_frame(path)
-    return max(declared - (path.stat().st_size - start), 0)
 
 
 def check_complete(path: Path, log: str) -> None:
