@@ -57,6 +57,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         skips["gpu"] = pytest.mark.skip(reason=f"needs a CUDA device: {reason}")
     if os.environ.get("UMX_NP_TEST_NETWORK") != "1":
         skips["network"] = pytest.mark.skip(reason="set UMX_NP_TEST_NETWORK=1 to run")
+    if os.environ.get("UMX_NP_TEST_LONG") != "1":
+        skips["long"] = pytest.mark.skip(reason="set UMX_NP_TEST_LONG=1 to run")
     for item in items:
         for marker, skip in skips.items():
             if item.get_closest_marker(marker):
