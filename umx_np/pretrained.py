@@ -35,7 +35,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from ._atomic import atomic_write
+from ._atomic import atomic_write, is_kept
 from .config import DEFAULT_MODEL
 from .errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
 from .weights import ModelBundle, TargetWeights, check_state, is_model_folder, load_folder
@@ -533,7 +533,7 @@ def _try_address(
 ) -> str | None:
     """Download from one address; return what went wrong, or None if `part` is the right file."""
     # What is there may come from another address or be damaged; then a second, whole download.
-    for is_continued in (part.exists(), False):
+    for is_continued in (is_kept(part), False):
         try:
             if not (is_continued and _verify(part, file) is None):
                 limit = file.size or info.max_file_size

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ from types import TracebackType
 
 import numpy as np
 
+from .._atomic import TemporaryFolder
 from ..config import check_int
 from ..errors import AudioError
 from .decoding import (
@@ -135,11 +134,11 @@ class AudioReader:
         try:
             file = SoundFile(self.path)
         except READ_ERRORS as error:
-            folder = Path(tempfile.mkdtemp(prefix="umx-np-"))
-            self._release = weakref.finalize(self, _remove, folder, os.getpid())
+            folder = TemporaryFolder()
+            self._release = folder.discard
             # One second more than needed, as ffmpeg's clock may begin before the first sample.
             self._readable = decode_with_ffmpeg(
-                self.path, folder, end=None if end is None else end + 1.0, reason=_plain(error)
+                self.path, folder.path, end=None if end is None else end + 1.0, reason=_plain(error)
             )
             self.format = "ffmpeg"
             file = SoundFile(self._readable)
@@ -341,11 +340,6 @@ def read(
             audio[:, done : done + block.shape[1]] = block
             done += block.shape[1]
         return audio, reader.rate
-
-
-def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # and not a child that was forked since
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plain(error: BaseException) -> str:

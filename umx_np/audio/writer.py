@@ -10,8 +10,6 @@ from __future__ import annotations
 import inspect
 import logging
 import os
-import uuid
-import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ from types import TracebackType
 import numpy as np
 import soundfile as sf
 
+from .._atomic import TemporaryFile
 from ..config import check_int
 from ..errors import AudioError, ConfigError, ShapeError
 from .decoding import library_name, mp3_bytes
@@ -169,8 +168,12 @@ class _Sink:
             self._max_frames = _MAX_BYTES // (nb_bytes * nb_channels)
         if nb_timesteps > self._max_frames:
             self._grow(begin=True)
-        self.path = _temporary_name(path)
         self._file = self._open()
+
+    @property
+    def path(self) -> Path:
+        """Temporary name."""
+        return self._temporary.path
 
     def _open(self) -> sf.SoundFile:
         rate, nb_channels, quality = self._options
@@ -180,12 +183,12 @@ class _Sink:
                 raise ConfigError(f"quality={quality} needs soundfile 0.13 or later")
             # The MP3 encoder refuses the smallest quality, 1.0 on this scale.
             options["compression_level"] = min(1.0 - quality, 0.99)
-        # For sinks that an interruption keeps from reaching whoever would discard them.
-        weakref.finalize(self, _unlink, self.path, os.getpid())
         try:
+            # In the same folder, so that renaming it is atomic.
+            self._temporary = TemporaryFile(self._final.parent)
             return sf.SoundFile(
                 library_name(self.path),
-                "x",
+                "w",
                 samplerate=rate,
                 channels=nb_channels,
                 format=self._format,
@@ -193,8 +196,9 @@ class _Sink:
                 **options,
             )
         except BaseException as error:
-            # Also an interruption: the file may be there already.
-            self.path.unlink(missing_ok=True)
+            # Without waiting for the garbage collector, which may never come to it.
+            if hasattr(self, "_temporary"):
+                self._temporary.discard()
             if not isinstance(error, _WRITE_ERRORS):
                 raise
             raise AudioError(
@@ -214,18 +218,17 @@ class _Sink:
         self._max_frames = 2**62
         if begin:
             return
-        old_path = self.path
+        shorter = self._temporary
         self._file.close()
-        self.path = _temporary_name(self._final)
         try:
             self._file = self._open()
-            with sf.SoundFile(library_name(old_path)) as old:
+            with sf.SoundFile(library_name(shorter.path)) as old:
                 # As integers or floats like in the file, the samples are copied unchanged.
                 dtype = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}[self._subtype]
                 for block in old.blocks(1 << 16, dtype=dtype, always_2d=True):
                     self._file.write(block)
         finally:
-            old_path.unlink(missing_ok=True)
+            shorter.discard()
 
     def write(self, frames: np.ndarray) -> None:
         """Append (nb_timesteps, nb_channels) float32 samples."""
@@ -288,7 +291,11 @@ class _Sink:
     def discard(self) -> None:
         with suppress(*_WRITE_ERRORS):  # the file goes away
             self._file.close()
-        self.path.unlink(missing_ok=True)
+        self._temporary.discard()
+
+    def rename(self) -> None:
+        """Give the closed file its final name."""
+        self._temporary.rename(self._final)
 
 
 class StemWriter:
@@ -469,7 +476,7 @@ class StemWriter:
                     self._sink.write(np.clip(frames * gain, -1, 1))
             self._sink.close()
         finally:
-            staged.path.unlink(missing_ok=True)
+            staged.discard()
 
     def commit(self) -> None:
         """Give the finished file its name, replacing a file that has it.
@@ -485,7 +492,7 @@ class StemWriter:
             raise AudioError(f"path={str(self.path)!r} was discarded; write it anew")
         self.finish()
         try:
-            os.replace(self._sink.path, self.path)
+            self._sink.rename()
         except OSError as error:
             self.discard()
             raise AudioError(f"path={str(self.path)!r} cannot be replaced: {error}") from error
@@ -583,15 +590,3 @@ def write(
         for begin in range(0, audio.shape[-1], _FILE_BLOCK):
             writer.write(audio[:, begin : begin + _FILE_BLOCK])
     return writer.path
-
-
-def _unlink(path: Path, owner: int) -> None:
-    if os.getpid() != owner:  # a child that was forked since
-        return
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
-
-
-def _temporary_name(path: Path) -> Path:
-    """Name in the same folder, so that renaming it is atomic; short, whatever the final name."""
-    return path.parent / f".{uuid.uuid4().hex[:16]}.part"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import plots
-from .._atomic import atomic_write
+from .._atomic import atomic_write, check_writable
 from ..config import ModelConfig
 from ..errors import TrainingError
 from ..weights import StateDict, load_torch, save_safetensors, save_torch
@@ -70,9 +70,7 @@ class RunFiles:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             # Also what a full disk or missing rights forbid should come up before hours of work.
-            with atomic_write(probe := self.folder / f".{self.target}.probe") as file:
-                file.write(b"\0" * 4096)
-            probe.unlink()
+            check_writable(self.folder, 4096)
         except OSError as error:
             raise TrainingError(
                 f"output={str(self.folder)!r} cannot be written to: {error.strerror or error}"

@@ -11,13 +11,13 @@ import json
 import logging
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
+from .._atomic import atomic_write, open_kept, try_lock, unlock
 from .._version import __version__
 from ..errors import DownloadError
 
@@ -109,7 +109,7 @@ def fetch(
 
 def _size(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return path.lstat().st_size
     except OSError:
         return 0
 
@@ -169,7 +169,7 @@ def _store(
     report: Report | None,
 ) -> None:
     done = begin
-    with open(part, "ab" if begin else "wb") as file:
+    with open_kept(part, append=begin > 0) as file:
         if report:
             report(done, total)
         for chunk in response.iter_content(_CHUNK_BYTES):
@@ -223,7 +223,8 @@ def _write_validator(notes: Path, url: str, response: requests.Response) -> None
         # A weak tag does not promise equal bytes.
         validator = response.headers.get("Last-Modified", "")
     if validator:
-        notes.write_text(json.dumps({"url": url, "validator": validator}), "utf-8")
+        with atomic_write(notes, follow_links=False) as file:
+            file.write(json.dumps({"url": url, "validator": validator}).encode())
     else:
         notes.unlink(missing_ok=True)
 
@@ -247,8 +248,8 @@ def file_lock(path: Path) -> Iterator[None]:
     The operating system drops the lock when its holder ends in whatever way.
     """
     deadline = time.monotonic() + _LOCK_TIMEOUT
-    with open(path, "a+b") as file:
-        while not _try_lock(file):
+    with open_kept(path, append=True) as file:
+        while not _try_lock(file.fileno()):
             if time.monotonic() > deadline:
                 raise DownloadError(
                     f"path={str(path)!r} is locked by another download; end it and try again"
@@ -257,39 +258,14 @@ def file_lock(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            _unlock(file)
+            unlock(file.fileno())
 
 
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        file.seek(0)
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
+def _try_lock(descriptor: int) -> bool:
+    try:
+        return try_lock(descriptor)
+    except OSError:
+        # A file system without locks. Two downloads at once then waste work, and the loser's hash
+        # check fails; the cache stays right either way.
+        logger.debug("no locks on this file system")
         return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        file.seek(0)
-        with suppress(OSError):
-            msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try_lock(file: IO[bytes]) -> bool:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            # A file system without locks. Two downloads at once then waste work, and the loser's
-            # hash check fails; the cache stays right either way.
-            logger.debug("no locks on this file system")
-        return True
-
-    def _unlock(file: IO[bytes]) -> None:
-        with suppress(OSError):
-            fcntl.flock(file.fileno(), fcntl.LOCK_UN)
