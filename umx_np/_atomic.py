@@ -1,9 +1,9 @@
 """Writing files so that a reader never sees half of one, and no half of one stays for ever.
 
-What is written is first a file ``.umx-np-<host>-<random>.tmp``, or in a folder of such a name. Its
-owner holds a lock on it for as long as it lives, which the operating system drops when the owner
-ends in whatever way. Whoever makes the next such file in the same folder removes those of the same
-host that nobody holds. Where a file system knows no locks, none are removed.
+What is written is first a file ``.umx-np-<host>-<random>.tmp``. Its owner holds a lock on it for as
+long as it lives, which the operating system drops when the owner ends in whatever way. Whoever
+makes the next such file in the same folder removes those of the same host that nobody holds. Where
+a file system knows no locks, none are removed.
 """
 
 from __future__ import annotations
@@ -15,10 +15,8 @@ import os
 import platform
 import re
 import secrets
-import shutil
 import stat
 import sys
-import tempfile
 import time
 import weakref
 from collections.abc import Iterator
@@ -29,8 +27,6 @@ from typing import BinaryIO
 logger = logging.getLogger(__name__)
 
 _PATTERN = re.compile(r"\.umx-np-([0-9a-f]{8})-[0-9a-f]{16}\.tmp")
-# The file in a temporary folder that its owner has locked.
-_OWNER = "owner"
 # Not a symbolic link that somebody else put there, nor a pipe that nobody writes to; and not
 # inherited by the programs that are started.
 SAFE_FLAGS = (
@@ -97,38 +93,6 @@ class TemporaryFile:
             os.close(self._descriptors.pop())
 
 
-class TemporaryFolder:
-    """A new folder, private to the user, that is removed with all that is in it.
-
-    Parameters
-    ----------
-    parent : Path or None
-        Where; None is the folder of the system for temporary files.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    """
-
-    def __init__(self, parent: Path | None = None) -> None:
-        parent = Path(tempfile.gettempdir()) if parent is None else parent
-        remove_abandoned(parent)
-        while True:
-            self.path = parent / _new_name()
-            descriptors: list[int] = []
-            self._finalizer = weakref.finalize(self, _discard, self.path, descriptors, os.getpid())
-            self.path.mkdir(mode=0o700)
-            with suppress(FileNotFoundError):  # it was taken for abandoned
-                if _create(self.path / _OWNER, descriptors):
-                    return
-            self._finalizer()
-
-    def discard(self) -> None:
-        """Remove the folder."""
-        self._finalizer()
-
-
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], *, follow_links: bool = True) -> Iterator[BinaryIO]:
     """Open a file for writing that takes its name only when it is complete and on disk.
@@ -172,7 +136,7 @@ def check_writable(folder: Path, nb_bytes: int) -> None:
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files and folders in a folder whose owners are gone.
+    """Remove the temporary files in a folder whose owners are gone.
 
     Those of other hosts stay, since their owners cannot be asked, and so do those of which nothing
     is known.
@@ -191,34 +155,22 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _remove_if_abandoned(path: Path) -> bool:
-    is_folder = stat.S_ISDIR(os.lstat(path).st_mode)
-    if is_folder:
-        with suppress(OSError):
-            path.rmdir()  # its owner ended before it could lock it, or will make another one
-            return True
-    lock = path / _OWNER if is_folder else path
-    if is_folder and not os.path.lexists(lock):
-        # Its owner made that first, so somebody ended while removing the rest.
-        shutil.rmtree(path, ignore_errors=True)
-        return True
     if sys.platform == "win32":
-        if time.time() - os.lstat(lock).st_mtime < _SETTLED:
+        if time.time() - os.lstat(path).st_mtime < _SETTLED:
             return False
-        os.unlink(lock)
-    else:
-        descriptor = os.open(lock, os.O_RDWR | SAFE_FLAGS)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not try_lock(descriptor):
-                return False
-            # Its owner may have renamed it since it was listed. The name comes never again, so
-            # what has it still is this file.
-            if not os.path.samestat(os.fstat(descriptor), os.lstat(lock)):
-                return False
-            os.unlink(lock)
-        finally:
-            os.close(descriptor)
-    if is_folder:
-        shutil.rmtree(path, ignore_errors=True)
+        os.unlink(path)
+        return True
+    descriptor = os.open(path, os.O_RDWR | SAFE_FLAGS)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or not try_lock(descriptor):
+            return False
+        # Its owner may have renamed it since it was listed. The name comes never again, so what
+        # has it still is this file.
+        if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+            return False
+        os.unlink(path)
+    finally:
+        os.close(descriptor)
     return True
 
 
@@ -257,10 +209,8 @@ def _discard(path: Path, descriptors: list[int], owner: int) -> None:
     if sys.platform == "win32":
         while descriptors:
             os.close(descriptors.pop())
-    try:
+    with suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
-        shutil.rmtree(path, ignore_errors=True)
     while descriptors:
         os.close(descriptors.pop())
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .errors import ConfigError
+from .errors import ConfigError, shortened
 
 # It comes with the package, so that everything works at once and offline. Better ones have to be
 # asked for by name; Open-Unmix's default, umxl, may not be used commercially.
@@ -64,16 +64,16 @@ def check_aggregate(aggregate: Mapping[str, Sequence[str]], stem_names: Sequence
     """Raise `ConfigError` unless every value is a list of one or more known stems."""
     if not isinstance(aggregate, Mapping) or not aggregate:
         raise ConfigError(
-            f"aggregate={aggregate!r} must map names of results to lists of stems, like "
+            f"aggregate={shortened(aggregate)} must map names of results to lists of stems, like "
             '{"accompaniment": ["drums", "bass", "other"]}'
         )
     for name, parts in aggregate.items():
         if isinstance(parts, str) or not isinstance(parts, Sequence) or not parts:
-            raise ConfigError(f"aggregate[{name!r}]={parts!r} must be a list of stems")
+            raise ConfigError(f"aggregate[{name!r}]={shortened(parts)} must be a list of stems")
         for part in parts:
             if part not in stem_names:
                 raise ConfigError(
-                    f"aggregate[{name!r}] names the stem {part!r}; there are "
+                    f"aggregate[{name!r}] names the stem {shortened(part)}; there are "
                     f"{', '.join(stem_names)}"
                 )
 

@@ -6,6 +6,12 @@ offending value as ``name=value`` and says what to do about it.
 
 from __future__ import annotations
 
+import re
+
+# What a terminal takes for a command or for a new line: control characters, separators of lines,
+# and the marks that turn the direction of writing around. And what no encoding can write.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
 
 class UmxError(Exception):
     """Base class of all errors raised on purpose by umx_np."""
@@ -57,3 +63,20 @@ class TrainingError(UmxError, RuntimeError):
 
 class ScoresError(UmxError, ValueError):
     """A file of scores cannot be read, or there is nothing to be scored."""
+
+
+def printable(text: str) -> str:
+    r"""Escape what would do something to a terminal instead of being shown, as names of files may.
+
+    Examples
+    --------
+    >>> print(printable("a\x1b[2Jb\nc"))
+    a\x1b[2Jb\nc
+    """
+    return _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def shortened(value: object, limit: int = 100) -> str:
+    """Describe a value for a message, in at most so many characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

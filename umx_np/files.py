@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .audio import AudioReader, StemWriter, commit_together, nb_resampled
 from .audio.writer import nearest_rate
-from .config import DEFAULT_MODEL, check_aggregate, is_file_name
 from .errors import AudioError, ConfigError
+from .naming import existing_or_expanded, output_names, output_paths, plot_path, record_path
 from .progress import Progress, reporting
+from .records import KnownFile, Record
+from .records import remove as remove_record
 
 if TYPE_CHECKING:
     from .separator import Separator
 
 logger = logging.getLogger(__name__)
-
-# Open-Unmix's two layouts: with and without a folder for the results.
-FILENAME_IN_OUTDIR = "{track}/{stem}{ext}"
-FILENAME_ALONE = "{track}_{model}/{stem}{ext}"
-
-_PLACEHOLDERS = ("track", "name", "parent", "model", "stem", "ext")
-_SONG_PLACEHOLDERS = ("track", "name", "parent", "model")
 
 
 def separate_file(
@@ -63,7 +59,8 @@ def separate_file(
 
     The song is read, separated and written block by block, so its length does not matter. The files
     of the stems appear together when all are complete; on an error nothing is left behind, but for
-    one of the picture, which is drawn when they are there.
+    one of the picture, which is drawn when they are there. A hidden record beside the stems says
+    how they came to be, see docs/guide.md.
 
     Parameters
     ----------
@@ -142,7 +139,9 @@ def separate_file(
         from .separator import Separator
 
         bundle = load_model(
-            os.fspath(model) if model is not None else default_model(), targets, offline=offline
+            os.path.expanduser(model) if model is not None else default_model(),
+            targets,
+            offline=offline,
         )
         separator = Separator.from_bundle(
             bundle,
@@ -155,260 +154,259 @@ def separate_file(
             threads=threads,
             precision=precision,
         )
-        model_name = bundle.name
-    else:
-        model_name = Path(model).name if model is not None else separator.name or "model"
-    names = output_names(separator.stem_names, aggregate)
-    paths = output_paths(path, names, outdir, model=model_name, ext=ext, filename=filename)
-    picture = None if plot is None else plot_path(path, plot, model=model_name)
-    results = [*paths.values(), *([] if picture is None else [picture])]
-    existing = [str(result) for result in results if os.path.exists(result)]
+        model = bundle.name
+    plan = plan_separation(
+        path,
+        outdir,
+        separator=separator,
+        model=model,
+        aggregate=aggregate,
+        start=start,
+        duration=duration,
+        ext=ext,
+        bits=bits,
+        clip_mode=clip_mode,
+        quality=quality,
+        rate=rate,
+        filename=filename,
+        plot=plot,
+    )
+    existing = [str(result) for result in plan.results if os.path.exists(result)]
     if existing and not overwrite:
         raise AudioError(
             f"{', '.join(existing)} exist already; pass overwrite=True to replace them"
         )
+    _separate(plan, separator, progress, max_memory)
+    return plan.paths
 
+
+@dataclass(frozen=True)
+class Plan:
+    """What a separation reads and writes.
+
+    Attributes
+    ----------
+    source : Path
+        The song.
+    paths : dict of str to Path
+        Files of the stems.
+    record : Path
+        File of the record.
+    picture : Path or None
+        File of the picture, if one is wanted.
+    model, options : dict
+        As `umx_np.records.Record` holds them.
+    aggregate : mapping of str to sequence of str, or None
+        As for `separate_file`.
+    """
+
+    source: Path
+    paths: dict[str, Path]
+    record: Path
+    picture: Path | None
+    model: dict[str, Any]
+    options: dict[str, Any]
+    aggregate: Mapping[str, Sequence[str]] | None
+
+    @property
+    def results(self) -> list[Path]:
+        """Files that are to be written, but for the record."""
+        return [*self.paths.values(), *([] if self.picture is None else [self.picture])]
+
+    def differences(self) -> list[str]:
+        """Say why the results that are there are not those of this plan; empty if they are."""
+        if not any(map(os.path.lexists, self.results)):
+            return ["there are no results"]
+        record = Record.read(self.record)
+        if record is None:
+            return [f"there is no record at {self.record}, or of another version"]
+        return record.differences(self.source, self.model, self.options, self.paths, self.picture)
+
+
+def plan_separation(
+    path: str | os.PathLike[str],
+    outdir: str | os.PathLike[str] | None = None,
+    *,
+    separator: Separator,
+    model: str | os.PathLike[str] | None = None,
+    aggregate: Mapping[str, Sequence[str]] | None = None,
+    start: float = 0.0,
+    duration: float | None = None,
+    ext: str = ".wav",
+    bits: str = "16",
+    clip_mode: str = "clamp",
+    quality: float | None = None,
+    rate: str = "input",
+    filename: str | None = None,
+    plot: str | os.PathLike[str] | None = None,
+) -> Plan:
+    """Settle what a separation reads and writes, before anything is computed.
+
+    All arguments are those of `separate_file`.
+
+    Raises
+    ------
+    ConfigError, AudioError
+        As `output_names`, `output_paths` and `plot_path` do.
+    """
+    source = existing_or_expanded(path)
+    name = Path(model).name if model is not None else separator.name or "model"
+    names = output_names(separator.stem_names, aggregate)
+    # `asdict` names all that is configurable, also what is yet to come.
+    options = {
+        **asdict(separator.config),
+        "targets": separator.target_names,
+        "stems": separator.stem_names,
+        "device": separator.ops.name.partition(":")[0],
+        "precision": separator.ops.precision,
+        "aggregate": None if aggregate is None else {k: list(v) for k, v in aggregate.items()},
+        "start": float(start),
+        "duration": None if duration is None or not 0 <= duration < math.inf else float(duration),
+        "ext": ext.lower().removeprefix("."),
+        "bits": bits,
+        "clip_mode": clip_mode,
+        "quality": None if quality is None else float(quality),
+        "rate": rate,
+    }
+    return Plan(
+        source,
+        output_paths(source, names, outdir, model=name, ext=ext, filename=filename),
+        record_path(source, outdir, model=name, ext=ext, filename=filename),
+        None if plot is None else plot_path(source, plot, model=name),
+        {"name": name, "sha256": separator.weights_digest},
+        options,
+        aggregate,
+    )
+
+
+def _separate(
+    plan: Plan, separator: Separator, progress: bool | Progress | None, max_memory: int | None
+) -> None:
+    """Write the stems, then the record, then the picture."""
     from .streaming import separate_stream
 
+    options = plan.options
     writers: dict[str, StemWriter] = {}
     with (
-        AudioReader(path, start=start, duration=duration, rate=separator.sample_rate) as reader,
-        _removing_new_folders(paths.values()),
+        AudioReader(
+            plan.source,
+            start=options["start"],
+            duration=options["duration"],
+            rate=separator.sample_rate,
+        ) as reader,
+        _removing_new_folders([*plan.paths.values(), plan.record]),
         commit_together(writers.values()),
         reporting(
             progress,
-            label=Path(path).name,
+            label=plan.source.name,
             seconds=reader.nb_source_timesteps / reader.source_rate,
         ) as report,
     ):
-        # A model of one channel filters stereo too.
-        nb_channels = min(reader.nb_channels, max(separator.nb_channels, 2))
-        if nb_channels < reader.nb_channels:
-            logger.warning(
-                "%s: only the first %d of %d channels are separated",
-                path,
-                nb_channels,
-                reader.nb_channels,
-            )
-        keep_rate = rate == "input"
-        file_rate = reader.source_rate if keep_rate else reader.rate
-        length = reader.nb_source_timesteps if keep_rate else reader.nb_timesteps
-        possible = nearest_rate(next(iter(paths.values())).suffix, file_rate)
-        if possible != file_rate:
-            logger.info(
-                "%s: stems have %g Hz, as their format has no %g", path, possible, file_rate
-            )
-            length = nb_resampled(length, file_rate, possible)
-        for name, target in paths.items():
-            writers[name] = StemWriter(
-                target,
-                nb_channels=nb_channels,
-                rate=reader.rate,
-                file_rate=possible,
-                nb_timesteps=length,
-                bits=bits,
-                clip_mode=clip_mode,
-                quality=quality,
-            )
+        before = os.stat(plan.source)
+        _open_writers(plan, separator, reader, writers)
         separate_stream(
             separator,
             reader,
             writers,
-            aggregate=aggregate,
+            aggregate=plan.aggregate,
             progress=report,
             max_memory=max_memory,
         )
-    if picture is not None:
-        from .plots import plot_separation
-
-        title = f"{Path(path).name}   ({model_name}, niter={separator.config.niter})"
-        try:
-            plot_separation(path, paths, picture, title=title, start=start, duration=duration)
-        except OSError as error:
-            raise AudioError(
-                f"plot={str(picture)!r} cannot be written: {error.strerror or error}; the stems "
-                "are complete"
-            ) from error
-    return paths
+        for writer in writers.values():
+            writer.finish()
+        # From the first stem that is replaced, the old record would describe a mixture of both.
+        remove_record(plan.record)
+    record = _write_record(plan, before)
+    if plan.picture is not None:
+        _draw(plan, separator, plan.picture)
+        if record is not None:
+            picture = KnownFile.of(plan.picture, plan.record.parent)
+            _try_to_write(replace(record, picture=picture), plan)
 
 
-def output_names(
-    stem_names: Sequence[str], aggregate: Mapping[str, Sequence[str]] | None
-) -> list[str]:
-    """Names of the results: the stems, or the sums that `aggregate` describes.
-
-    Parameters
-    ----------
-    stem_names : sequence of str
-        Stems that the separator estimates.
-    aggregate : mapping of str to sequence of str, or None
-        Names of results and the stems summed in them.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ConfigError
-        If `aggregate` is malformed or names an unknown stem, or a name cannot be that of a file.
-    """
-    if aggregate is not None:
-        check_aggregate(aggregate, stem_names)
-    names = list(stem_names if aggregate is None else aggregate)
-    for name in names:
-        if not is_file_name(name):
-            raise ConfigError(f"stem={name!r} cannot be the name of a file")
-    return names
-
-
-def output_paths(
-    path: str | os.PathLike[str],
-    names: Sequence[str],
-    outdir: str | os.PathLike[str] | None = None,
-    *,
-    model: str = DEFAULT_MODEL,
-    ext: str = ".wav",
-    filename: str | None = None,
-) -> dict[str, Path]:
-    """Where the stems of a file go.
-
-    Parameters
-    ----------
-    path, outdir, model, ext, filename
-        As for `separate_file`; `model` is a name.
-    names : sequence of str
-        Names of the stems.
-
-    Returns
-    -------
-    dict of str to Path
-        One path a name.
-
-    Raises
-    ------
-    ConfigError
-        If `filename` has an unknown placeholder or gives two stems the same file.
-    AudioError
-        If a stem would replace the input.
-
-    Examples
-    --------
-    >>> output_paths("songs/one.mp3", ["vocals"], "out")["vocals"].as_posix()
-    'out/one/vocals.wav'
-    >>> output_paths("songs/one.mp3", ["vocals"], model="umxhq")["vocals"].as_posix()
-    'one_umxhq/vocals.wav'
-    """
-    path = Path(path)
-    if filename is None:
-        filename = FILENAME_ALONE if outdir is None else FILENAME_IN_OUTDIR
-    values = _values(path, model) | {"ext": ext if ext.startswith(".") else f".{ext}"}
-    root = Path(outdir) if outdir is not None else Path()
-    paths = {
-        name: root / _filled("filename", filename, _PLACEHOLDERS, values | {"stem": name})
-        for name in names
-    }
-    # Some file systems do not tell upper from lower case.
-    if len({str(target).casefold() for target in paths.values()}) < len(names):
-        raise ConfigError(
-            f"filename={filename!r} gives several of the stems {', '.join(names)} one file; add "
-            "{stem}, or name them differently"
+def _open_writers(
+    plan: Plan, separator: Separator, reader: AudioReader, writers: dict[str, StemWriter]
+) -> None:
+    # A model of one channel filters stereo too.
+    nb_channels = min(reader.nb_channels, max(separator.nb_channels, 2))
+    if nb_channels < reader.nb_channels:
+        logger.warning(
+            "%s: only the first %d of %d channels are separated",
+            plan.source,
+            nb_channels,
+            reader.nb_channels,
         )
-    for target in paths.values():
-        # `os.path.exists` takes a name that is too long for one that does not exist.
-        if os.path.exists(target) and os.path.exists(path) and target.samefile(path):
-            raise AudioError(f"path={str(path)!r} would be replaced by a stem; choose other names")
-    return paths
-
-
-def plot_path(
-    path: str | os.PathLike[str], plot: str | os.PathLike[str], *, model: str = DEFAULT_MODEL
-) -> Path:
-    """Where the picture of a file goes.
-
-    Parameters
-    ----------
-    path, plot, model
-        As for `separate_file`; `model` is a name.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ConfigError
-        If `plot` has an unknown placeholder, or is no name of a PNG file or folder.
-
-    Examples
-    --------
-    >>> plot_path("songs/one.mp3", "pictures/").as_posix()
-    'pictures/one.png'
-    >>> plot_path("songs/one.mp3", "{parent}-{track}.png").as_posix()
-    'songs-one.png'
-    """
-    template = os.fspath(plot)
-    if template.endswith(("/", os.sep)) or os.path.isdir(template):
-        template = os.path.join(template, "{track}.png")
-    picture = song_path("plot", template, path, model)
-    if picture.suffix.lower() != ".png":
-        raise ConfigError(
-            f"plot={os.fspath(plot)!r} must end in .png, or be a folder (a new one ends in /)"
+    options = plan.options
+    keep_rate = options["rate"] == "input"
+    file_rate = reader.source_rate if keep_rate else reader.rate
+    length = reader.nb_source_timesteps if keep_rate else reader.nb_timesteps
+    possible = nearest_rate(next(iter(plan.paths.values())).suffix, file_rate)
+    if possible != file_rate:
+        logger.info(
+            "%s: stems have %g Hz, as their format has no %g", plan.source, possible, file_rate
         )
-    return picture
+        length = nb_resampled(length, file_rate, possible)
+    for name, target in plan.paths.items():
+        writers[name] = StemWriter(
+            target,
+            nb_channels=nb_channels,
+            rate=reader.rate,
+            file_rate=possible,
+            nb_timesteps=length,
+            bits=options["bits"],
+            clip_mode=options["clip_mode"],
+            quality=options["quality"],
+        )
 
 
-def song_path(argument: str, template: str, path: str | os.PathLike[str], model: str) -> Path:
-    """Fill in the placeholders that tell songs apart.
-
-    Parameters
-    ----------
-    argument : str
-        What the template was given as, for the message.
-    template : str
-        Text with ``{track}``, ``{name}``, ``{parent}`` or ``{model}``.
-    path : str or path-like
-        The song.
-    model : str
-        Name of the model.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ConfigError
-        If the template has an unknown placeholder.
-    """
-    return Path(_filled(argument, template, _SONG_PLACEHOLDERS, _values(Path(path), model)))
-
-
-def _values(path: Path, model: str) -> dict[str, str]:
-    """What the placeholders stand for that tell songs apart."""
-    return {
-        # The stem of "..wav" is ".", which names a folder that is there already.
-        "track": path.stem if path.stem.strip(".") else path.name,
-        "name": path.name,
-        # Without "..", and without the empty name of the root, which would make the place absolute.
-        "parent": Path(os.path.abspath(path)).parent.name or ".",
-        "model": model,
-    }
-
-
-def _filled(
-    argument: str, template: str, placeholders: Sequence[str], values: Mapping[str, str]
-) -> str:
+def _write_record(plan: Plan, before: os.stat_result) -> Record | None:
+    """Describe the stems that are in place; None where that is not possible."""
+    folder = plan.record.parent
     try:
-        unknown = {field for _, field, _, _ in string.Formatter().parse(template) if field}
-        unknown -= set(placeholders)
-        if unknown:
-            raise ValueError(f"unknown placeholder {', '.join(sorted(unknown))}")
-        return template.format(**values)
-    except (ValueError, IndexError, KeyError) as error:
-        raise ConfigError(
-            f"{argument}={template!r} is not usable ({error}); the placeholders are "
-            f"{' '.join('{' + name + '}' for name in placeholders)}"
+        source = KnownFile.of(plan.source, folder)
+        after = os.stat(plan.source)
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            logger.warning(
+                "%s was changed while it was separated: its stems may be of parts of both versions",
+                plan.source,
+            )
+            return None
+        outputs = {name: KnownFile.of(path, folder) for name, path in plan.paths.items()}
+    except OSError as error:
+        logger.warning("%s: no record is written: %s", plan.source, error)
+        return None
+    return _try_to_write(Record(source, plan.model, plan.options, outputs), plan)
+
+
+def _try_to_write(record: Record, plan: Plan) -> Record | None:
+    try:
+        plan.record.parent.mkdir(parents=True, exist_ok=True)
+        record.write(plan.record)
+    except OSError as error:
+        # The stems are complete, and will only be separated again where they need not.
+        logger.warning("%s: the record cannot be written: %s", plan.record, error)
+        return None
+    return record
+
+
+def _draw(plan: Plan, separator: Separator, picture: Path) -> None:
+    from .plots import plot_separation
+
+    options = plan.options
+    title = f"{plan.source.name}   ({plan.model['name']}, niter={separator.config.niter})"
+    try:
+        plot_separation(
+            plan.source,
+            plan.paths,
+            picture,
+            title=title,
+            start=options["start"],
+            duration=options["duration"],
+        )
+    except OSError as error:
+        raise AudioError(
+            f"plot={str(picture)!r} cannot be written: {error.strerror or error}; the stems are "
+            "complete"
         ) from error
 
 

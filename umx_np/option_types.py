@@ -35,6 +35,10 @@ def json_object(text: str) -> dict[str, list[str]]:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
+    except RecursionError:
+        raise argparse.ArgumentTypeError(
+            f"{text[:50]!r}... must be a JSON object of names and lists, and not so deep"
+        ) from None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"{text!r} must be a JSON object of names and lists")
     return value

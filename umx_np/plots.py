@@ -19,7 +19,7 @@ import numpy as np
 
 from ._atomic import atomic_write
 from .audio import AudioReader
-from .errors import ConfigError
+from .errors import ConfigError, printable
 
 # Size of a picture of a song: enough for every pixel of the plot, whatever the length of the song.
 _MAX_COLUMNS = 1000
@@ -117,6 +117,10 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Names of songs and models may hold what no font has, and what cannot be drawn at all.
+    for text in figure.findobj(lambda artist: hasattr(artist, "set_text")):
+        if (shown := printable(written := text.get_text())) != written:
+            text.set_text(shown)
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=120)
     return path

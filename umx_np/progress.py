@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .errors import printable
+
 Progress = Callable[[float], None]
 
 
@@ -41,6 +43,7 @@ def reporting(
     count = "" if seconds is None else " {n:.0f}/{total:.0f} s"
     layout = "{desc}: {percentage:3.0f}%|{bar}|" + count + " [{elapsed}<{remaining}]"
     # `disable=None` draws no bar on anything but a terminal.
+    label = None if label is None else printable(label)
     with tqdm(total=total, desc=label, disable=None, leave=False, bar_format=layout) as bar:
 
         def report(fraction: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,6 +20,7 @@ from .dsp.wiener import wiener
 from .errors import ConfigError, ShapeError
 from .model import OpenUnmix
 from .progress import Progress, reporting
+from .records import weights_digest
 from .streaming import ArraySource, CheckedSource, is_finite_as, separate_blocks, stem_blocks
 from .weights.bundle import ModelBundle
 
@@ -121,6 +123,7 @@ class Separator:
         for target, model in target_models.items():
             check_network(target, model.config, n_fft, nb_channels)
             self.networks[target] = model.network(self.ops)
+        self._weights_digest: str | None = None
         self.residual_name = residual if isinstance(residual, str) and residual else RESIDUAL
         if self.config.residual and self.residual_name in self.networks:
             raise ConfigError(
@@ -155,7 +158,7 @@ class Separator:
             name: OpenUnmix.from_weights(weights, device=ops)
             for name, weights in bundle.targets.items()
         }
-        return cls(
+        separator = cls(
             models,
             niter=niter,
             softmask=softmask,
@@ -169,6 +172,12 @@ class Separator:
             device=ops,
             name=bundle.name,
         )
+        if ops.precision != "full":
+            # Such networks keep rounded weights only.
+            separator._weights_digest = weights_digest(
+                {name: (w.config, w.state) for name, w in bundle.targets.items()}
+            )
+        return separator
 
     def __repr__(self) -> str:
         return f"Separator({', '.join(self.stem_names)}; {self.config}; {self.ops})"
@@ -192,6 +201,16 @@ class Separator:
     def stem_names(self) -> list[str]:
         """Names of the stems: the targets, then the residual if it is returned."""
         return self.target_names + ([self.residual_name] if self.config.residual else [])
+
+    @property
+    def weights_digest(self) -> str | None:
+        """SHA-256 of all weights; None if they are not kept as they were (precision 'fast')."""
+        if self._weights_digest is None:
+            with suppress(ConfigError):
+                self._weights_digest = weights_digest(
+                    {name: (net.config, net.state_dict()) for name, net in self.networks.items()}
+                )
+        return self._weights_digest
 
     @property
     def filters_residual(self) -> bool:

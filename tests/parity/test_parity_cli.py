@@ -64,7 +64,7 @@ def upstream_pcm(upstream, folder, samples, *, targets=TARGETS, aggregate=None, 
 
 
 def assert_equal_to_one_step(folder, desired):
-    assert {path.name for path in folder.iterdir()} == {f"{name}.wav" for name in desired}
+    assert {path.name for path in folder.glob("[!.]*")} == {f"{name}.wav" for name in desired}
     for name, expected in desired.items():
         actual = read_pcm(folder / f"{name}.wav")
         assert actual.shape == expected.shape

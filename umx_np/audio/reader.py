@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
+import shutil
+import tempfile
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,6 @@ from types import TracebackType
 
 import numpy as np
 
-from .._atomic import TemporaryFolder
 from ..config import check_int
 from ..errors import AudioError
 from .decoding import (
@@ -134,11 +135,11 @@ class AudioReader:
         try:
             file = SoundFile(self.path)
         except READ_ERRORS as error:
-            folder = TemporaryFolder()
-            self._release = folder.discard
+            folder = Path(tempfile.mkdtemp(prefix="umx-np-"))
+            self._release = weakref.finalize(self, _remove, folder, os.getpid())
             # One second more than needed, as ffmpeg's clock may begin before the first sample.
             self._readable = decode_with_ffmpeg(
-                self.path, folder.path, end=None if end is None else end + 1.0, reason=_plain(error)
+                self.path, folder, end=None if end is None else end + 1.0, reason=_plain(error)
             )
             self.format = "ffmpeg"
             file = SoundFile(self._readable)
@@ -340,6 +341,11 @@ def read(
             audio[:, done : done + block.shape[1]] = block
             done += block.shape[1]
         return audio, reader.rate
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # and not a child that was forked since
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _plain(error: BaseException) -> str:

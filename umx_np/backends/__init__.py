@@ -10,7 +10,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, DeviceError
+from ..errors import ConfigError, DeviceError, shortened
 
 if TYPE_CHECKING:
     from .base import Backend
@@ -42,7 +42,14 @@ def get_backend(
         If there is no device of that name, or it has no such precision.
     """
     if not isinstance(device, str):
+        if not hasattr(device, "network"):
+            raise ConfigError(
+                f"device={shortened(device)} must be a name like 'auto', 'cpu' or 'cuda', or a "
+                "backend"
+            )
         return device
+    if precision not in ("full", "fast"):
+        raise ConfigError(f"precision={shortened(precision)} must be 'full' or 'fast'")
     if device == "reference":
         from .reference import ReferenceBackend
 
@@ -70,12 +77,14 @@ def _cuda_backend(index: int, precision: str) -> Backend:
 
 
 def _best_backend(threads: int | None, precision: str) -> Backend:
+    backend = None
     try:
         backend = _cuda_backend(0, precision)
         reason = "a CUDA device is there"
     except DeviceError as error:
-        backend = get_backend("cpu", threads, precision)
         reason = f"no CUDA device: {error}"
+    if backend is None:  # not where the error above would be told with those of the processor
+        backend = get_backend("cpu", threads, precision)
     logger.info("device='auto': using %s (%s)", backend, reason)
     return backend
 

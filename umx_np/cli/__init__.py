@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
-import sys
 import traceback
 from collections.abc import Sequence
 
 from .._version import __version__
-from ..console import cleaning_up_when_terminated, logging_to_stderr, print_any_name, say
+from ..console import (
+    cleaning_up_when_terminated,
+    exit_status,
+    logging_to_stderr,
+    print_any_name,
+    say,
+)
 from ..errors import UmxError
 from . import convert, download, info, models, separate
-from .common import PROGRAM
+from .common import PROGRAM, option_words
 
 _COMMANDS = (separate, download, models, convert, info)
 
@@ -64,31 +68,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         the output went away. Mistakes in the arguments raise `SystemExit` with 2, as argparse
         does.
     """
+    return exit_status(PROGRAM, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = build_parser().parse_args(argv)
     print_any_name()
+    words = option_words(args.parser)
     level = logging.DEBUG if args.verbose else logging.ERROR if args.quiet else logging.WARNING
-    with logging_to_stderr(level, f"{PROGRAM}: "), cleaning_up_when_terminated():
+    with logging_to_stderr(level, f"{PROGRAM}: ", words), cleaning_up_when_terminated():
         try:
-            status = args.run(args)
-            if sys.stdout is not None:
-                sys.stdout.flush()  # so that an error in writing is met here
-            return status
-        except UmxError as error:
-            if args.verbose:
-                traceback.print_exc()
-            say(f"{PROGRAM}: error: {error}")
-            return 1
+            return args.run(args)
         except BrokenPipeError:
-            # Whoever read the output, such as `head`, has seen enough. Python would complain when
-            # it flushes the rest at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 128 + 13  # as if ended by SIGPIPE
-        except OSError as error:
-            # A full disk, a folder without permission.
+            raise
+        except (UmxError, OSError) as error:
             if args.verbose:
                 traceback.print_exc()
-            say(f"{PROGRAM}: error: {error}")
+            say(f"{PROGRAM}: error: {words(str(error))}")
             return 1
-        except KeyboardInterrupt:
-            say(f"{PROGRAM}: interrupted")
-            return 130

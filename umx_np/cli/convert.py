@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..console import show
 from .common import add_command, format_size
 
 if TYPE_CHECKING:
@@ -47,5 +48,5 @@ def run(args: argparse.Namespace) -> int:
     )
     if not args.quiet:
         for path in map(Path, paths):
-            print(f"{path} ({format_size(path.stat().st_size)})")
+            show(f"{path} ({format_size(path.stat().st_size)})")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..console import say
+from ..console import say, show
 from .common import add_command
 
 if TYPE_CHECKING:
@@ -42,5 +42,5 @@ def run(args: argparse.Namespace) -> int:
             say(f"{info.name}: {origin}licence {terms}; see {info.page}")
         paths = download(info.name, args.targets, offline=args.offline, progress=not args.quiet)
         for path in paths.values():
-            print(path)
+            show(str(path))
     return 0

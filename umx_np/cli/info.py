@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._version import __version__
+from ..console import show
 from ..errors import UmxError
 from .common import add_command, format_size
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(report, indent=2))
     else:
-        print(_as_text(report))
+        show(_as_text(report))
     return 0
 
 

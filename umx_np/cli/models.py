@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from ..console import show
 from ..errors import DownloadError, ModelNotFoundError
 from .common import add_command, format_size, table
 
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
                 _where(model),
             ]
         )
-    print(table(rows))
+    show(table(rows))
     return 0
 
 

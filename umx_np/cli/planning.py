@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import glob
+import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import AudioError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+# Types of files in a message.
+_MAX_NAMES = 8
 
 # Files with other extensions are read too, when they are named; this is for folders.
 _AUDIO_SUFFIXES = frozenset(
@@ -39,9 +45,11 @@ def find_inputs(arguments: list[str]) -> list[Path]:
     AudioError
         If a folder holds no sound files.
     """
+    from ..naming import existing_or_expanded
+
     found: dict[str, Path] = {}
     for argument in arguments:
-        path = Path(argument)
+        path = existing_or_expanded(argument)
         if os.path.isdir(path):
             try:
                 entries = list(path.iterdir())
@@ -49,20 +57,25 @@ def find_inputs(arguments: list[str]) -> list[Path]:
                 raise AudioError(
                     f"input={argument!r} is a folder that cannot be read: {error.strerror}"
                 ) from error
-            paths = sorted(
-                file
-                for file in entries
-                if file.suffix.lower() in _AUDIO_SUFFIXES
-                and os.path.isfile(file)
-                and not file.name.startswith(".")
+            shown = sorted(
+                file for file in entries if os.path.isfile(file) and not file.name.startswith(".")
             )
+            paths = [file for file in shown if file.suffix.lower() in _AUDIO_SUFFIXES]
+            others = sorted({file.suffix.lower() or "none" for file in shown if file not in paths})
+            if paths and others:
+                logger.warning(
+                    "%s: %d files of other types are left out (%s); name them to have them read",
+                    argument,
+                    len(shown) - len(paths),
+                    " ".join(others[:_MAX_NAMES]) + (" ..." if len(others) > _MAX_NAMES else ""),
+                )
             if not paths:
                 raise AudioError(
                     f"input={argument!r}: the folder holds no sound files (its subfolders are not "
                     "searched); name files, or another folder"
                 )
-        elif not os.path.exists(path) and glob.has_magic(argument):
-            paths = sorted(map(Path, glob.glob(argument))) or [path]
+        elif not os.path.exists(path) and glob.has_magic(str(path)):
+            paths = sorted(map(Path, glob.glob(str(path)))) or [path]
         else:
             paths = [path]
         for file in paths:
@@ -95,16 +108,16 @@ def plan_outputs(
     ConfigError
         If two inputs would be written to the same files, or an input would be replaced.
     """
-    from ..files import output_paths
+    from ..naming import output_paths
 
     outputs: dict[Path, dict[str, Path]] = {}
-    sources = {os.path.realpath(path) for path in inputs}
+    sources = set(filter(None, map(_identity, inputs)))
     for path in inputs:
         outputs[path] = output_paths(
             path, names, args.outdir, model=model, ext=args.ext, filename=args.filename
         )
         for target in outputs[path].values():
-            if os.path.realpath(target) in sources:
+            if _identity(target) in sources:
                 raise ConfigError(
                     f"the stems of {str(path)!r} would replace {str(target)!r}, which is to be "
                     "separated, too; choose another --outdir or --filename, or leave it out"
@@ -140,7 +153,7 @@ def plan_pictures(inputs: list[Path], plot: str | None, model: str) -> dict[Path
     ConfigError
         If two inputs would have the same picture.
     """
-    from ..files import plot_path
+    from ..naming import plot_path
 
     if plot is None:
         return {}
@@ -182,7 +195,7 @@ def plan_references(
     if reference is None:
         return {}
     from ..evaluation.sdr import find_references
-    from ..files import song_path
+    from ..naming import song_path
 
     if len(inputs) > 1 and len({song_path("reference", reference, p, model) for p in inputs}) == 1:
         raise ConfigError(
@@ -195,12 +208,36 @@ def plan_references(
     }
 
 
+def check_inputs(inputs: list[Path]) -> None:
+    """Raise `AudioError` if none of the inputs can be reached, which says why of the first."""
+    reasons = []
+    for path in inputs:
+        try:
+            os.stat(path)
+            return
+        except (OSError, ValueError) as error:  # ValueError: a null character in the name
+            reasons.append(getattr(error, "strerror", None) or str(error))
+    raise AudioError(
+        f"input={str(inputs[0])!r} cannot be opened: {reasons[0]}; give sound files or folders"
+    )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from others, whatever names it has; None if it is not there."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _check_one_owner(results: Iterable[tuple[Path, Path]], what: str, remedy: str) -> None:
     """Raise `ConfigError` if two inputs, the first of each pair, would be written to one file."""
+    from ..naming import name_on_disk
+
     owners: dict[str, Path] = {}
     for path, result in results:
-        # Some file systems do not tell upper from lower case.
-        owner = owners.setdefault(str(result).casefold(), path)
+        owner = owners.setdefault(name_on_disk(result), path)
         if owner != path:
             raise ConfigError(
                 f"the {what} of {str(owner)!r} and {str(path)!r} would both be {str(result)!r}; "

@@ -8,13 +8,13 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..console import say
-from ..errors import AudioError, ConfigError, UmxError
+from ..console import say, show
+from ..errors import ConfigError, UmxError
 from ..option_types import json_object, natural, positive_int
 from .common import PROGRAM, add_command, table
-from .planning import find_inputs, plan_outputs, plan_pictures, plan_references
+from .planning import check_inputs, find_inputs, plan_outputs, plan_pictures, plan_references
 
 if TYPE_CHECKING:
     from ..separator import Separator
@@ -185,13 +185,14 @@ def _add_writing_options(parser: argparse.ArgumentParser) -> None:
     writing.add_argument(
         "--skip-existing",
         action="store_true",
-        help="leave out files whose results are all there, and not empty",
+        help="leave out files whose results are all there, and were made from the same song with "
+        "the same model, options and version, as the records beside the stems say",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Separate all files with one separator; return 1 if some could not be."""
-    from ..files import output_names
+    from ..naming import output_names
 
     if args.no_cuda:
         if args.device.startswith("cuda"):
@@ -205,9 +206,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_available("--plot")
     inputs = find_inputs(args.input)
-    if not any(os.path.exists(path) for path in inputs):
-        # Before a model is loaded or even downloaded.
-        raise AudioError(f"input={str(inputs[0])!r} does not exist; give sound files or folders")
+    check_inputs(inputs)  # before a model is loaded or even downloaded
     separator, model = _load(args)
     names = output_names(separator.stem_names, args.aggregate)
     outputs = plan_outputs(inputs, names, args, model)
@@ -216,9 +215,7 @@ def run(args: argparse.Namespace) -> int:
 
     done, skipped, failed = 0, 0, 0
     for number, (path, targets) in enumerate(outputs.items(), 1):
-        results = [*targets.values(), *([pictures[path]] if pictures else [])]
-        if args.skip_existing and all(map(_is_there, results)):
-            logger.info("%s: skipped, its results are there", path)
+        if args.skip_existing and _is_separated(path, separator, model, args):
             skipped += 1
             continue
         begin = time.perf_counter()
@@ -231,7 +228,7 @@ def run(args: argparse.Namespace) -> int:
                 seconds = time.perf_counter() - begin
                 say(f"[{number}/{len(outputs)}] {path} -> {', '.join(places)} ({seconds:.1f} s)")
             if references:
-                print(_scores(path, targets, references[path], args))
+                show(_scores(path, targets, references[path], args))
             done += 1
         except UmxError as error:
             logger.error("error: %s", error, exc_info=args.verbose)
@@ -276,7 +273,7 @@ def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     if notice is not None and not args.quiet:
         say(f"{PROGRAM}: {notice}")
     bundle = load_model(
-        DEFAULT_MODEL if args.model is None else args.model,
+        DEFAULT_MODEL if args.model is None else os.path.expanduser(args.model),
         args.targets,
         offline=args.offline,
         progress=not args.quiet,
@@ -300,27 +297,31 @@ def _separate_one(path: Path, separator: Separator, model: str, args: argparse.N
 
     separate_file(
         path,
-        args.outdir,
-        model=model,
-        aggregate=args.aggregate,
         separator=separator,
-        start=args.start,
-        duration=args.duration,
-        ext=args.ext,
-        bits=args.bits,
-        clip_mode=args.clip_mode,
-        quality=args.quality,
-        rate=args.rate,
-        filename=args.filename,
         progress=not args.quiet,
         max_memory=args.max_memory,
-        plot=args.plot,
+        **_settings(model, args),
     )
 
 
-def _is_there(path: Path) -> bool:
-    # An empty file is what may be left of one that was written just before a power cut.
-    return os.path.isfile(path) and os.path.getsize(path) > 0
+def _is_separated(path: Path, separator: Separator, model: str, args: argparse.Namespace) -> bool:
+    """Whether the results are there, and are what would be written now."""
+    from ..files import plan_separation
+
+    plan = plan_separation(path, separator=separator, **_settings(model, args))
+    differences = plan.differences()
+    if not differences:
+        logger.info("%s: skipped, its results are there", path)
+    elif any(map(os.path.lexists, plan.results)):
+        logger.warning("%s is separated again: %s", path, "; ".join(differences))
+    return not differences
+
+
+def _settings(model: str, args: argparse.Namespace) -> dict[str, Any]:
+    """What decides on the results, besides the separator."""
+    names = ["outdir", "aggregate", "start", "duration", "ext", "bits", "clip_mode", "quality"]
+    names += ["rate", "filename", "plot"]
+    return {"model": model, **{name: getattr(args, name) for name in names}}
 
 
 def _seconds(text: str) -> float:

@@ -11,6 +11,7 @@ import soundfile as sf
 
 import umx_np.pretrained
 from umx_np.cli import main
+from umx_np.config import SeparatorConfig
 from umx_np.errors import ConfigError, ModelNotFoundError
 
 STEMS = ["vocals", "drums", "bass", "other"]
@@ -24,6 +25,7 @@ class Engine:
         self.separators = []
         self.separated = []
         self.sample_rate = 44100.0
+        self.weights_digest = "0" * 64
         # Called with the path of each file before its first block.
         self.before = lambda path: None
         self.after_block = lambda: None
@@ -44,8 +46,18 @@ class Engine:
             name=bundle.name,
             sample_rate=self.sample_rate,
             stem_names=[*bundle.targets, *residual],
+            target_names=list(bundle.targets),
             nb_channels=2,
-            config=SimpleNamespace(niter=options.get("niter", 1)),
+            config=SeparatorConfig(
+                niter=options.get("niter", 1),
+                softmask=options.get("softmask", False),
+                residual=bool(options["residual"]),
+                wiener_win_len=options.get("wiener_win_len", 300),
+            ),
+            ops=SimpleNamespace(
+                name=options.get("device", "cpu"), precision=options.get("precision", "full")
+            ),
+            weights_digest=self.weights_digest,
         )
 
     def separate_stream(
@@ -121,7 +133,9 @@ def run(capsys):
 
 
 def files(folder):
-    """Every file below a folder, as text relative to it."""
+    """Every file below a folder but for the records of stems, as text relative to it."""
     return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and not (path.name.startswith(".") and "umx-np" in path.name)
     )

@@ -110,7 +110,7 @@ def test_names_that_are_none(drawn, song, run, folder, plot):
     song()
     result = run("separate", "song.wav", "--plot", plot)
     assert result.status == 1
-    assert "plot=" in result.err
+    assert "--plot " in result.err
     assert files(folder) == ["song.wav"]
 
 
