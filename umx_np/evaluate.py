@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .console import cleaning_up_when_terminated, logging_to_stderr, print_any_name
-from .errors import ConfigError, UmxError
+from .console import (
+    cleaning_up_when_terminated,
+    exit_status,
+    logging_to_stderr,
+    print_any_name,
+    say,
+    show,
+)
+from .errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,20 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 when all tracks have scores, 1 after an error in some or all of them, 130
         after an interruption. Mistakes in the arguments raise `SystemExit` with 2.
     """
+    return exit_status("umx_np.evaluate", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     from .evaluation.options import parse_options
 
     args = parse_options(argv)
     print_any_name()
     level = logging.WARNING if args.quiet else logging.INFO
-    try:
-        with logging_to_stderr(level), cleaning_up_when_terminated():
-            return _evaluate(args)
-    except (UmxError, OSError) as error:
-        print(f"umx_np.evaluate: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("umx_np.evaluate: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    with logging_to_stderr(level), cleaning_up_when_terminated():
+        return _evaluate(args)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -60,17 +63,16 @@ def _evaluate(args: argparse.Namespace) -> int:
     result = evaluate(**evaluate_arguments(args))
     if result.scores:
         summary = result.summary()
-        print(f"{result.name}: {_described(result.settings)}")
-        print(summary.table())
+        show(f"{result.name}: {_described(result.settings)}")
+        show(summary.table())
         if args.plot is not None:
             draw_boxes(summary, result.name, args.plot)
         if args.pandas is not None:
             write_pandas(result.scores, args.pandas, result.name)
     if result.failed:
-        print(
+        say(
             f"umx_np.evaluate: {len(result.failed)} of "
-            f"{len(result.failed) + len(result.scores)} tracks could not be evaluated",
-            file=sys.stderr,
+            f"{len(result.failed) + len(result.scores)} tracks could not be evaluated"
         )
     return 1 if result.failed else 0
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from collections.abc import Sequence
 
-from .console import logging_to_stderr
-from .errors import UmxError
+from .console import exit_status, logging_to_stderr, say
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,18 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 when the training is done, 1 after an error, 128 plus the number of the
         signal when it was stopped by one. Mistakes in the arguments raise `SystemExit` with 2.
     """
+    return exit_status("umx_np.train", lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     from .training.options import given_architecture, parse_options
 
-    try:
-        args = parse_options(argv)
-        with logging_to_stderr(logging.WARNING if args.quiet else logging.INFO):
-            return _train(vars(args), given_architecture(argv))
-    except UmxError as error:
-        print(f"umx_np.train: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("umx_np.train: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
+    args = parse_options(argv)
+    with logging_to_stderr(logging.WARNING if args.quiet else logging.INFO):
+        return _train(vars(args), given_architecture(argv))
 
 
 def _train(arguments: dict, given: frozenset[str]) -> int:
@@ -60,7 +55,7 @@ def _train(arguments: dict, given: frozenset[str]) -> int:
         if not trainers or not trainers[0].is_running:
             return False
         trainers[0].stop()
-        print("stopping after this batch; once more to stop at once", file=sys.stderr)
+        say("stopping after this batch; once more to stop at once")
         return True
 
     with stopping_on_signals(stop):

@@ -16,12 +16,17 @@ logger = logging.getLogger(__name__)
 # Types of files in a message.
 _MAX_NAMES = 8
 
-# Files with other extensions are read too, when they are named; this is for folders.
+# What libsndfile or ffmpeg read. Files with other extensions are read too, when they are named;
+# this is for folders, where there are pictures, texts and archives as well.
 _AUDIO_SUFFIXES = frozenset(
     [
         *(".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"),
-        *(".w64", ".rf64", ".au", ".caf", ".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka"),
-        *(".mkv", ".mov", ".ac3", ".wv", ".ape"),
+        *(".w64", ".rf64", ".bwf", ".au", ".snd", ".caf", ".sf", ".voc", ".nist", ".sph", ".avr"),
+        *(".paf", ".iff", ".8svx", ".sds", ".wve", ".mp1", ".mp2", ".spx", ".ogv", ".ogx"),
+        *(".m4a", ".m4b", ".m4r", ".m4v", ".mp4", ".aac", ".adts", ".alac", ".wma", ".wmv", ".asf"),
+        *(".webm", ".weba", ".mka", ".mkv", ".mov", ".qt", ".3gp", ".3g2", ".amr", ".ac3", ".eac3"),
+        *(".dts", ".wv", ".ape", ".tta", ".tak", ".mpc", ".dsf", ".dff", ".shn", ".ra", ".rm"),
+        *(".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".avi", ".flv", ".vob"),
     ]
 )
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
-from ..console import logging_to_stderr
-from ..errors import UmxError
+from ..console import exit_status, logging_to_stderr
 from .base import UnmixDataset
 from .loader import MODES, Batch, Loader
 from .options import add_dataset_options, load_datasets, parse_dataset_options
@@ -79,21 +78,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit status: 0 for success, 1 for errors, 130 after an interruption.
     """
+    return exit_status(PROGRAM, lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     args = parse_dataset_options(build_parser(), argv)
-    try:
-        with logging_to_stderr(logging.WARNING):
-            train, valid = load_datasets(args)
-            _load_all(train, args)
-            print(f"Number of training samples: {len(train)}")
-            print(f"Number of validation samples: {len(valid)}")
-            if not args.no_statistics:
-                _show_statistics(train, args)
-    except (UmxError, OSError) as error:
-        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted", file=sys.stderr)
-        return 130
+    with logging_to_stderr(logging.WARNING):
+        train, valid = load_datasets(args)
+        _load_all(train, args)
+        print(f"Number of training samples: {len(train)}")
+        print(f"Number of validation samples: {len(valid)}")
+        if not args.no_statistics:
+            _show_statistics(train, args)
     return 0
 
 

@@ -149,7 +149,9 @@ def test_aggregate(engine, song, run, folder):
     [
         ("{", 2, "is not JSON"),
         ("[1]", 2, "must be a JSON object"),
-        ("{}", 1, "aggregate={} must map"),
+        ("{}", 1, "--aggregate {} must map"),
+        ('{"a":' * 100_000, 2, "and not so deep"),
+        ('{"a": ' + "[" * 400 + "]" * 400 + "}", 1, "names the stem [[["),
         ('{"a": "vocals"}', 1, "aggregate['a']='vocals' must be a list"),
         ('{"a": []}', 1, "aggregate['a']=[] must be a list"),
         ('{"a": ["piano"]}', 1, "names the stem 'piano'; there are vocals, drums"),

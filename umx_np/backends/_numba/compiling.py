@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, wraps
 from pathlib import Path
 from threading import RLock
+from types import FrameType
 from typing import Any, TypeVar
 
 import llvmlite.binding
@@ -62,14 +66,45 @@ def compiled(kernel: Callable, signatures: Sequence[Any], *, fastmath: bool = Tr
         "fastmath": set(_FASTMATH) if fastmath else False,
     }
     kernel.__qualname__ = _name_of_variant(kernel, signatures)
+    with _interrupted_afterwards():
+        try:
+            return numba.njit(list(signatures), cache=True, **options)(kernel)
+        except (RuntimeError, OSError) as error:
+            # Numba raises a bare RuntimeError if it finds no place, OSError if that place is full.
+            if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
+                raise
+            logger.warning("kernel=%s cannot be cached on disk: %s", kernel.__name__, error)
+            return numba.njit(list(signatures), **options)(kernel)
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Hold back signals that Python code answers until a kernel is compiled.
+
+    An exception out of nowhere is lost in LLVM's calls back into Python, which print it and go on,
+    or leaves Numba's own state half changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where no signals are answered
+        return
+    received: list[tuple[int, FrameType | None]] = []
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        received.append((number, frame))
+
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        before = signal.getsignal(kind)
+        if callable(before):
+            handlers[kind] = before
+            signal.signal(kind, hold)
     try:
-        return numba.njit(list(signatures), cache=True, **options)(kernel)
-    except (RuntimeError, OSError) as error:
-        # Numba raises a bare RuntimeError if it finds no place, and OSError if that place is full.
-        if isinstance(error, RuntimeError) and "cannot cache" not in str(error):
-            raise
-        logger.warning("kernel=%s cannot be cached on disk: %s", kernel.__name__, error)
-        return numba.njit(list(signatures), **options)(kernel)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in received:
+            handlers[number](number, frame)
 
 
 def _name_of_variant(kernel: Callable, signatures: Sequence[Any]) -> str:
