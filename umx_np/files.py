@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any
 from .audio import AudioReader, StemWriter, commit_together, nb_resampled
 from .audio.writer import nearest_rate
 from .errors import AudioError, ConfigError
-from .naming import existing_or_expanded, output_names, output_paths, plot_path, record_path
+from .naming import (
+    check_text,
+    existing_or_expanded,
+    output_names,
+    output_paths,
+    plot_path,
+    record_path,
+)
 from .progress import Progress, reporting
 from .records import KnownFile, Record
 from .records import remove as remove_record
@@ -128,18 +135,19 @@ def separate_file(
     -----
     Of files with more channels than the model has, the first ones are separated: at least two.
     """
+    existing_or_expanded(path)  # which says what is no path, before a model is loaded
     if rate not in ("input", "model"):
         raise ConfigError(f"rate={rate!r} must be 'input' or 'model'")
     if plot is not None:
         from .plots import check_available
 
-        check_available(f"plot={os.fspath(plot)!r}")
+        check_available(f"plot={check_text('plot', plot)!r}")
     if separator is None:
         from .pretrained import default_model, load_model
         from .separator import Separator
 
         bundle = load_model(
-            os.path.expanduser(model) if model is not None else default_model(),
+            default_model() if model is None else os.path.expanduser(check_text("model", model)),
             targets,
             offline=offline,
         )
@@ -250,7 +258,9 @@ def plan_separation(
         As `output_names`, `output_paths` and `plot_path` do.
     """
     source = existing_or_expanded(path)
-    name = Path(model).name if model is not None else separator.name or "model"
+    name = separator.name or "model"
+    if model is not None:
+        name = Path(check_text("model", model)).name
     names = output_names(separator.stem_names, aggregate)
     # `asdict` names all that is configurable, also what is yet to come.
     options = {
@@ -262,7 +272,7 @@ def plan_separation(
         "aggregate": None if aggregate is None else {k: list(v) for k, v in aggregate.items()},
         "start": float(start),
         "duration": None if duration is None or not 0 <= duration < math.inf else float(duration),
-        "ext": ext.lower().removeprefix("."),
+        "ext": check_text("ext", ext).lower().removeprefix("."),
         "bits": bits,
         "clip_mode": clip_mode,
         "quality": None if quality is None else float(quality),

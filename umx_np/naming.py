@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .config import DEFAULT_MODEL, check_aggregate, is_file_name
-from .errors import AudioError, ConfigError
+from .errors import AudioError, ConfigError, shortened
 
 # Open-Unmix's two layouts: with and without a folder for the results.
 FILENAME_IN_OUTDIR = "{track}/{stem}{ext}"
@@ -176,7 +176,7 @@ def plot_path(
     >>> plot_path("songs/one.mp3", "{parent}-{track}.png").as_posix()
     'songs-one.png'
     """
-    template = os.path.expanduser(os.fspath(plot))
+    template = os.path.expanduser(check_text("plot", plot))
     if template.endswith(("/", os.sep)) or os.path.isdir(template):
         template = os.path.join(template, "{track}.png")
     picture = song_path("plot", template, path, model)
@@ -189,7 +189,16 @@ def plot_path(
 
 def existing_or_expanded(path: str | os.PathLike[str]) -> Path:
     """Replace ``~`` by the home folder, unless there is a file of exactly that name."""
-    return Path(path if os.path.lexists(path) else os.path.expanduser(path))
+    text = check_text("path", path)
+    return Path(text if os.path.lexists(text) else os.path.expanduser(text))
+
+
+def check_text(argument: str, value: object) -> str:
+    """Return a name or path as text; raise `ConfigError` if it is something else."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or "\0" in text:
+        raise ConfigError(f"{argument}={shortened(value)} must be text or a path")
+    return text
 
 
 def song_path(argument: str, template: str, path: str | os.PathLike[str], model: str) -> Path:
@@ -241,10 +250,11 @@ def _layout(
     """Template, what stands for its placeholders but the stem, and the folder for the results."""
     if filename is None:
         filename = FILENAME_ALONE if outdir is None else FILENAME_IN_OUTDIR
+    ext, filename = check_text("ext", ext), check_text("filename", filename)
     ext = ext if ext.startswith(".") else f".{ext}"
     if not is_file_name(ext):
         raise ConfigError(f"ext={ext!r} must be the end of a file's name, like .wav")
-    root = Path() if outdir is None else Path(os.path.expanduser(outdir))
+    root = Path() if outdir is None else Path(os.path.expanduser(check_text("outdir", outdir)))
     return os.path.expanduser(filename), _values(path, model) | {"ext": ext}, root
 
 
@@ -252,8 +262,6 @@ def _below(argument: str, template: str, place: str) -> str:
     """Return a place in its shortest form; raise `ConfigError` if it is not below a folder."""
     shortest = os.path.normpath(place)
     leads_out = os.path.isabs(shortest) or bool(Path(shortest).anchor)
-    if "\0" in place:
-        raise ConfigError(f"{argument}={template!r} has a null character; leave it out")
     if leads_out or os.pardir in Path(shortest).parts or shortest == os.curdir:
         raise ConfigError(
             f"{argument}={template!r} leads to {place!r}, out of the folder for the results; name "

@@ -149,3 +149,11 @@ def test_without_matplotlib(song, monkeypatch):
     with pytest.raises(ConfigError, match=r"needs matplotlib.*umx-np\[plot\]"):
         plot_separation(song / "song.wav", {}, song / "song.png")
     assert not (song / "song.png").exists()
+
+
+def test_names_that_no_font_can_draw(tmp_path, song):
+    """Such as those that are not UTF-8, which cannot even be encoded."""
+    name = "so\udcf6\x1b$^\nng"
+    panel = spectrogram(np.zeros((1, 5000), np.float32), 8000.0)
+    path = plots.draw_separation(panel, {name: panel}, tmp_path / "p.png", title=name)
+    assert path.stat().st_size > 1000

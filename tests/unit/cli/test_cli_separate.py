@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import soundfile as sf
 
 from umx_np.audio import StemWriter
 from umx_np.cli import main
+from umx_np.errors import ConfigError
+from umx_np.files import separate_file
+from umx_np.naming import plot_path
 
 from .conftest import STEMS, files
 
@@ -405,3 +409,78 @@ def test_unwritable_format_fails_before_separation(engine, song, run, folder):
     assert engine.separated == []
     assert files(folder) == ["song.wav"]
     assert not (folder / "song_umxm").exists()
+
+
+@pytest.mark.parametrize("argument", ["path", "outdir", "model", "ext", "filename", "plot"])
+@pytest.mark.parametrize("value", [5, b"x", ["x"], "x\0"])
+def test_what_is_no_text(engine, song, argument, value):
+    song()
+    arguments = {"path": "song.wav", argument: value}
+    with pytest.raises(ConfigError, match=f"{argument}=.* must be text"):
+        separate_file(**arguments)
+    assert engine.separated == []
+
+
+class TestHome:
+    @pytest.fixture(autouse=True)
+    def _home(self, folder, monkeypatch):
+        for name in ("HOME", "USERPROFILE"):
+            monkeypatch.setenv(name, str(folder / "home"))
+
+    def test_is_found_in_every_path(self, engine, song, run, folder):
+        song("home/a/song.wav")
+        for stem in STEMS:
+            song(f"home/true/{stem}.wav")
+        options = ["--outdir", "~/out", "--model", "~/models/m", "--reference", "~/true"]
+        result = run("separate", "~/a", "~/a/song.wav", *options)
+        assert result.status == 0, result.err
+        assert engine.loaded[0][0] == str(folder / "home" / "models" / "m")
+        assert files(folder / "home" / "out") == sorted(f"song/{stem}.wav" for stem in STEMS)
+        assert "SDR of song.wav" in result.out
+        assert not (folder / "~").exists()
+        separate_file("~/a/song.wav", "~/again", model="m")
+        assert (folder / "home" / "again" / "song" / "bass.wav").exists()
+
+    def test_of_pictures(self, folder):
+        assert plot_path("a.wav", "~/x.png") == folder / "home" / "x.png"
+        assert plot_path("a.wav", "~/") == folder / "home" / "a.png"
+
+    def test_is_no_file_of_that_name(self, engine, song, run, folder):
+        song("~song.wav")
+        assert run("separate", "~song.wav", "--outdir", "o").status == 0
+        assert (folder / "o" / "~song").is_dir()
+
+
+def test_what_is_left_out_of_a_folder_is_said(engine, song, run, folder):
+    for name in ("a.WAV", "b.wav"):
+        song(f"album/{name}")
+    for name in ("cover.jpg", "list.m3u", "c.xyz", "README", ".hidden"):
+        (folder / "album" / name).write_text("x")
+    result = run("separate", "album")
+    assert result.status == 0
+    assert engine.separated == ["a.WAV", "b.wav"]
+    assert "album: 4 files of other types are left out (.jpg .m3u .xyz none)" in result.err
+    assert "left out" not in run("separate", "album/a.WAV").err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_inputs_that_cannot_be_reached_say_why(engine, run, folder):
+    os.symlink("nowhere", "broken.wav")
+    os.symlink("loop.wav", "loop.wav")
+    assert "No such file" in run("separate", "broken.wav").err
+    assert "symbolic links" in run("separate", "loop.wav").err
+    (folder / "file").write_text("x")
+    assert "Not a directory" in run("separate", "file/song.wav").err
+    assert engine.loaded == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs links")
+def test_an_input_is_not_replaced_by_another_name(engine, song, run, folder):
+    audio = song("one.wav")
+    (folder / "one").mkdir()
+    os.link("one.wav", "one/vocals.wav")
+    song("two.wav")
+    result = run("separate", "two.wav", "one.wav", "--outdir", ".")
+    assert result.status == 1
+    assert "would be replaced by a stem" in result.err
+    np.testing.assert_array_equal(sf.read("one.wav")[0].T, audio)

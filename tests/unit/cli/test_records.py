@@ -343,5 +343,5 @@ def test_names_of_one_file():
 def test_names_of_models_stay_in_the_folder():
     with pytest.raises(ConfigError, match="out of the folder for the results"):
         output_paths("a.wav", ["vocals"], "o", model="../../x", filename="{model}/{stem}{ext}")
-    with pytest.raises(ConfigError, match="null character"):
+    with pytest.raises(ConfigError, match="must be text"):
         output_paths("a.wav", ["vocals"], "o", filename="\0{stem}{ext}")
