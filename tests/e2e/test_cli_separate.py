@@ -159,12 +159,35 @@ def test_interruption_leaves_nothing(song, model_folder, tmp_path, name, status)
     assert sorted(os.listdir()) == ["long.wav", "song.wav"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_what_a_killed_run_left_goes_with_the_next(song, model_folder, tmp_path):
+    """The long form: UMX_NP_TEST_KILLS=200 python -m pytest <this file> -k killed_run."""
+    write("long.wav", np.tile(song, 100), RATE)
+    command = [sys.executable, "-m", "umx_np", "separate", "long.wav", "--outdir", "o"]
+    command += ["--model", str(model_folder), "--skip-existing"]
+    environment = os.environ | {"PYTHONPATH": str(Path(umx_np.__file__).parents[1])}
+    place = tmp_path / "o" / "long"
+    for k in range(int(os.environ.get("UMX_NP_TEST_KILLS", "2"))):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment) as process:
+            while len(list(place.glob(".umx-np-*.tmp"))) < 4:
+                assert process.poll() is None
+                time.sleep(0.005)
+            time.sleep(0.01 * (k % 30))
+            process.kill()
+        left = {path.name for path in place.glob(".*")}
+        assert len(left) == 4  # and not those of the run before as well
+    assert separate("long.wav", "--outdir", "o", "--model", model_folder, "--skip-existing") == 0
+    names = sorted(path.name for path in place.iterdir())
+    assert names == sorted([".umx-np.wav.json", *(f"{name}.wav" for name in TARGETS)])
+    assert sf.info(place / "vocals.wav").frames == 100 * song.shape[1]
+
+
 def test_targets_of_the_model_are_named(song, model_folder, capsys):
     assert separate("song.wav", "--model", model_folder, "--targets", "piano") == 1
     assert "vocals" in capsys.readouterr().err
     assert separate("song.wav", "--model", "no/such/folder") == 1
     assert "no/such/folder" in capsys.readouterr().err
     assert separate("song.wav", "--model", model_folder, "--device", "toaster") == 1
-    assert "device='toaster'" in capsys.readouterr().err
+    assert "--device 'toaster'" in capsys.readouterr().err
     assert separate("song.wav", "--model", model_folder, "--residual", "drums") == 1
     assert "drums" in capsys.readouterr().err
