@@ -322,11 +322,14 @@ def _separate(
             progress=report,
             max_memory=max_memory,
         )
-        for writer in writers.values():
+        outputs = {}
+        for name, writer in writers.items():
             writer.finish()
+            # Before they have their names: another program may replace them from then on.
+            outputs[name] = KnownFile.of(writer.temporary_path, plan.record.parent)
         # From the first stem that is replaced, the old record would describe a mixture of both.
         remove_record(plan.record)
-    record = _write_record(plan, before)
+    record = _write_record(plan, before, outputs)
     if plan.picture is not None:
         _draw(plan, separator, plan.picture)
         if record is not None:
@@ -369,7 +372,9 @@ def _open_writers(
         )
 
 
-def _write_record(plan: Plan, before: os.stat_result) -> Record | None:
+def _write_record(
+    plan: Plan, before: os.stat_result, outputs: dict[str, KnownFile]
+) -> Record | None:
     """Describe the stems that are in place; None where that is not possible."""
     folder = plan.record.parent
     try:
@@ -381,7 +386,7 @@ def _write_record(plan: Plan, before: os.stat_result) -> Record | None:
                 plan.source,
             )
             return None
-        outputs = {name: KnownFile.of(path, folder) for name, path in plan.paths.items()}
+        outputs = {name: outputs[name].renamed(path, folder) for name, path in plan.paths.items()}
     except OSError as error:
         logger.warning("%s: no record is written: %s", plan.source, error)
         return None

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,18 @@ class KnownFile:
         times = before if before == _times(os.stat(path)) else (0, 0)
         return cls(_relative(path, folder), size, sha256, *times)
 
+    def renamed(self, path: Path, folder: Path) -> KnownFile:
+        """The same file under another name; its times are kept if that is what is there."""
+        status = os.stat(path)
+        times = _times(status)
+        is_same = status.st_size == self.size and times[0] == self.mtime_ns
+        return replace(
+            self,
+            name=_relative(path, folder),
+            mtime_ns=times[0] if is_same else 0,
+            ctime_ns=times[1] if is_same else 0,
+        )
+
     def is_still(self, path: Path) -> bool:
         """Whether a file, whatever its name, holds the bytes that this one held."""
         try:
@@ -132,6 +144,8 @@ class Record:
     def read(cls, path: Path) -> Record | None:
         """Read a record; None if there is none of this format that is whole."""
         try:
+            if not path.is_file():  # a pipe would be waited for
+                return None
             with path.open("rb") as file:
                 document = json.loads(file.read(_MAX_BYTES + 1))
             if document.pop("format") != "umx_np record":
@@ -144,7 +158,9 @@ class Record:
             document["outputs"] = {
                 name: KnownFile(**known) for name, known in document["outputs"].items()
             }
-            return cls(**document)
+            record = cls(**document)
+            is_whole = isinstance(record.model, dict) and isinstance(record.options, dict)
+            return record if is_whole else None
         except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
             return None
 

@@ -478,6 +478,11 @@ class StemWriter:
         finally:
             staged.discard()
 
+    @property
+    def temporary_path(self) -> Path:
+        """Where the file is until it is committed."""
+        return self._sink.path
+
     def commit(self) -> None:
         """Give the finished file its name, replacing a file that has it.
 

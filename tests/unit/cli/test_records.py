@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+import umx_np.files
 from umx_np import records
 from umx_np.data.options import load_datasets
 from umx_np.errors import AudioError, ConfigError
@@ -117,13 +118,16 @@ class TestSkipping:
         assert again() == ""
 
     @pytest.mark.parametrize(
-        "content", ["", "{", "[]", "null", "[" * 100_000, '{"format": "umx_np record"}', "older"]
+        "content",
+        ["", "{", "[]", "null", "[" * 100_000, '{"format": "umx_np record"}', "older", "odd"],
     )
     def test_no_record_or_a_strange_one(self, again, folder, content):
         path = folder / "o" / "song" / RECORD
         if content == "older":
             document = json.loads(path.read_text())
             content = json.dumps({**document, "format_version": 0})
+        elif content == "odd":
+            content = json.dumps({**json.loads(path.read_text()), "options": []})
         path.write_text(content)
         assert "there is no record at" in again()
         path.unlink()
@@ -180,6 +184,21 @@ def test_a_kill_between_the_stems_leaves_no_record(engine, song, run, again, mon
     monkeypatch.setattr(os, "replace", replace)
     assert len(calls) == 3
     assert "there is no record at" in again()
+
+
+def test_another_program_that_writes_the_same_stems(engine, song, run, again, monkeypatch):
+    """Its stems, in the moment before the record is written, are not taken for ours."""
+    song()
+    write = umx_np.files._write_record
+
+    def late(*arguments):
+        shutil.copy("o/song/drums.wav", "o/song/vocals.wav")
+        return write(*arguments)
+
+    monkeypatch.setattr(umx_np.files, "_write_record", late)
+    again()
+    monkeypatch.setattr(umx_np.files, "_write_record", write)
+    assert "vocals.wav is not the file that was written" in again()
 
 
 def test_a_song_that_changes_while_it_is_separated(engine, song, run, again, folder):
