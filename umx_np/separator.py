@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -118,12 +117,12 @@ class Separator:
         self.geometry.check_invertible()
         self.ops = get_backend(device, threads, precision)
         self._transforms: dict[np.dtype, Transform] = {}
+        self._weights_digest: str | None = None
         self.name = name
         self.networks: dict[str, Network] = {}
         for target, model in target_models.items():
             check_network(target, model.config, n_fft, nb_channels)
             self.networks[target] = model.network(self.ops)
-        self._weights_digest: str | None = None
         self.residual_name = residual if isinstance(residual, str) and residual else RESIDUAL
         if self.config.residual and self.residual_name in self.networks:
             raise ConfigError(
@@ -206,10 +205,12 @@ class Separator:
     def weights_digest(self) -> str | None:
         """SHA-256 of all weights; None if they are not kept as they were (precision 'fast')."""
         if self._weights_digest is None:
-            with suppress(ConfigError):
+            try:
                 self._weights_digest = weights_digest(
                     {name: (net.config, net.state_dict()) for name, net in self.networks.items()}
                 )
+            except ConfigError:
+                return None
         return self._weights_digest
 
     @property
