@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .audio import AudioReader, StemWriter, commit_together, nb_resampled
 from .audio.writer import nearest_rate
-from .errors import AudioError, ConfigError
+from .errors import AudioError, ConfigError, UmxError
 from .naming import (
     check_text,
     existing_or_expanded,
@@ -298,6 +298,7 @@ def _separate(
     options = plan.options
     writers: dict[str, StemWriter] = {}
     with (
+        _naming_the_song(plan.source),
         AudioReader(
             plan.source,
             start=options["start"],
@@ -423,6 +424,17 @@ def _draw(plan: Plan, separator: Separator, picture: Path) -> None:
             f"plot={str(picture)!r} cannot be written: {error.strerror or error}; the stems are "
             "complete"
         ) from error
+
+
+@contextmanager
+def _naming_the_song(path: Path) -> Iterator[None]:
+    """Let errors say which song they are about, and not only which stem, network or device."""
+    try:
+        yield
+    except UmxError as error:
+        if repr(str(path)) in str(error):
+            raise
+        raise type(error)(f"path={str(path)!r} cannot be separated: {error}") from error
 
 
 @contextmanager

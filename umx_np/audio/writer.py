@@ -408,7 +408,7 @@ class StemWriter:
         if not np.isfinite(frames).all():
             # Before resampling, which would make NaN of everything that follows.
             raise AudioError(
-                f"the stem for path={str(self.path)!r} holds NaN or infinity near "
+                f"the samples for path={str(self.path)!r} hold NaN or infinity near "
                 f"{self._nb_frames / self.file_rate:.3f} s: nothing was written"
             )
         if self._resampler is not None:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+import umx_np
 from umx_np.audio import written_suffixes
-from umx_np.errors import AudioError, ConfigError
+from umx_np.errors import AudioError, ConfigError, DeviceError, ShapeError
 from umx_np.files import output_names, output_paths, separate_file
+from umx_np.testing import random_bundle
 
 from .conftest import STEMS, files
 
@@ -137,3 +139,28 @@ def test_names_and_places():
     assert output_paths("/a.wav", ["x"], "o", filename=by_folder) == {"x": Path("o/a.wav")}
     # Braces in names are no placeholders.
     assert output_paths("{x}.wav", ["bass"], "o") == {"bass": Path("o/{x}/bass.wav")}
+
+
+@pytest.mark.parametrize(
+    "error", [AudioError("stem"), ShapeError("shape"), DeviceError("memory"), ConfigError("x")]
+)
+def test_every_error_names_the_song(engine, song, error):
+    song()
+
+    def fail(path):
+        raise error
+
+    engine.before = fail
+    with pytest.raises(type(error), match=f"path='song.wav' cannot be separated: {error}"):
+        separate_file("song.wav", model="m")
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid):RuntimeWarning")
+def test_samples_that_are_too_large_are_those_of_the_song(folder):
+    """And not of a stem, which is where NaN or infinity is met."""
+    noise = np.random.default_rng(0).uniform(-1e37, 1e37, (44100, 2)).astype(np.float32)
+    sf.write("song.wav", noise, 44100, subtype="FLOAT")
+    separator = umx_np.Separator.from_bundle(random_bundle("umxm", seed=0), device="cpu")
+    with pytest.raises(AudioError, match=r"^path='song.wav' cannot be"):
+        separate_file("song.wav", separator=separator)
+    assert files(folder) == ["song.wav"]
