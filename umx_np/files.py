@@ -334,8 +334,9 @@ def _separate(
     if plan.picture is not None:
         _draw(plan, separator, plan.picture)
         if record is not None:
-            picture = KnownFile.of(plan.picture, plan.record.parent)
-            _try_to_write(replace(record, picture=picture), plan)
+            with suppress(OSError):  # it is gone again, so the record has none
+                picture = KnownFile.of(plan.picture, plan.record.parent)
+                _try_to_write(replace(record, picture=picture), plan)
 
 
 def _open_writers(
