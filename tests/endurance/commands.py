@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,7 @@ from typing import Any
 import umx_np
 
 ZYGOTE = Path(__file__).with_name("zygote.py")
+TESTS = Path(__file__).parents[1]
 # Seconds after which a command that should end counts as hanging.
 PATIENCE = 60.0
 # Every so many runs begin with a fresh interpreter, so that imports are met as well.
@@ -98,13 +99,15 @@ class Zygote:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self._environment = os.environ | {
-            "PYTHONPATH": str(Path(umx_np.__file__).parents[1]),
+            "PYTHONPATH": os.pathsep.join(map(str, (Path(umx_np.__file__).parents[1], TESTS))),
             # Threads do not survive the fork.
             "OPENBLAS_NUM_THREADS": "1",
             "OMP_NUM_THREADS": "1",
         }
         self._process = self._popen(scenario.main, *scenario.preload)
-        assert self._read() == "ready"
+
+    def await_imports(self) -> None:
+        assert self._read() == "ready", "the command cannot be imported"
 
     def _popen(self, *arguments: str) -> subprocess.Popen:
         command = [sys.executable, str(ZYGOTE), *arguments]
@@ -166,6 +169,7 @@ def zygote(scenario: Scenario) -> Iterator[Zygote]:
     """Start a `Zygote` that ends with the block."""
     starter = Zygote(scenario)
     try:
+        starter.await_imports()
         yield starter
     finally:
         starter.close()
@@ -341,7 +345,3 @@ def disturb(
             assert not problems, f"after the next run: {problems}\n{context}"
     report.seconds = time.monotonic() - begin
     return report
-
-
-def are_files(names: Iterable[Path]) -> bool:
-    return all(path.is_file() for path in names)

@@ -28,10 +28,13 @@ RATE = 8000
 STEMS = ("vocals", "drums", "bass", "other")
 
 
-def write_model(folder: Path, seed: int, hidden_size: int = 16) -> Path:
-    """Write a random model of four targets; its safetensors name the STFT that it needs."""
-    config = ModelConfig(nb_bins=257, hidden_size=hidden_size, max_bin=200)
-    save_folder(random_bundle_of(config, STEMS, seed=seed, sample_rate=float(RATE)), folder)
+def write_model(folder: Path, seed: int, hidden_size: int = 16, nb_channels: int = 2) -> Path:
+    """Write a random model of four targets, or of two if it is for one channel."""
+    config = ModelConfig(
+        nb_bins=257, nb_channels=nb_channels, hidden_size=hidden_size, max_bin=200
+    )
+    stems = STEMS[: 2 * nb_channels]
+    save_folder(random_bundle_of(config, stems, seed=seed, sample_rate=float(RATE)), folder)
     return folder
 
 
@@ -91,7 +94,7 @@ def convert_folder(base: Path) -> Scenario:
     """PyTorch files to safetensors; the older ones are those of another model."""
     folders = []
     for seed in (1, 2):
-        written = write_model(base / f"safe{seed}", seed, hidden_size=160)
+        written = write_model(base / f"safe{seed}", seed, hidden_size=96)
         convert(written, base / f"torch{seed}", format="pth")
         folders.append(base / f"torch{seed}")
 
@@ -114,11 +117,11 @@ def train(base: Path) -> Scenario:
             folder = base / "tracks" / split / f"track{track}"
             folder.mkdir(parents=True)
             for name in ("vocals", "drums"):
-                sound = 0.1 * rng.standard_normal((2 * RATE, 2))
+                sound = 0.1 * rng.standard_normal((RATE, 2))
                 sf.write(folder / f"{name}.wav", sound, RATE)
     options = (
-        "--dataset trackfolder_var --target-file vocals.wav --target vocals --seq-dur 0.5 "
-        "--nfft 256 --nhop 64 --hidden-size 8 --bandwidth 3000 --batch-size 3 --epochs 6 "
+        "--dataset trackfolder_var --target-file vocals.wav --target vocals --seq-dur 0.25 "
+        "--nfft 256 --nhop 128 --hidden-size 8 --bandwidth 3000 --batch-size 3 --epochs 3 "
         "--checkpoint-every 1 --device reference --no-plot --quiet --overwrite --output out"
     )
     argv = [*options.split(), "--root", str(base / "tracks")]
@@ -169,9 +172,9 @@ def evaluate(base: Path) -> Scenario:
     for track in ("one", "two", "three"):
         folder = base / "songs" / "test" / track
         folder.mkdir(parents=True)
-        for name in STEMS:
-            sf.write(folder / f"{name}.wav", 0.1 * rng.standard_normal((2 * RATE, 2)), RATE)
-    model = write_model(base / "model", 1)
+        for name in STEMS[:2]:
+            sf.write(folder / f"{name}.wav", 0.1 * rng.standard_normal((RATE, 1)), RATE)
+    model = write_model(base / "model", 1, nb_channels=1)
     options = "--dataset folder --evaldir scores --outdir stems --device cpu --threads 2 --quiet"
     argv = [*options.split(), "--root", str(base / "songs"), "--model", str(model)]
     argv += ["--overwrite", "--niter", "0"]

@@ -64,7 +64,6 @@ class TestTheChecksThemselves:
             (folder / "result.bin").write_bytes(b"old" * 20)
 
         careless = Scenario(main="endurance.careless", argv=[fault], older=older)
-        careless.environment["PYTHONPATH"] = str(Path(__file__).parents[1])
         with pytest.raises(AssertionError, match=complaint):
             disturb(careless, tmp_path, 30, seed=3)
 
