@@ -78,7 +78,7 @@ class Soak:
         return 0.1 * self.rng.standard_normal((nb_channels, length)).astype(np.float32)
 
     def arrays(self) -> None:
-        sound = self.sound(self.random.choice([0, 1, 500, 8000, 40000]), self.random.randint(1, 3))
+        sound = self.sound(self.random.choice([1, 500, 8000, 40000]), self.random.randint(1, 3))
         umx_np.separate(
             sound,
             self.random.choice(RATES),
