@@ -177,13 +177,21 @@ def evaluate(base: Path) -> Scenario:
     model = write_model(base / "model", 1, nb_channels=1)
     options = "--dataset folder --evaldir scores --outdir stems --device cpu --threads 2 --quiet"
     argv = [*options.split(), "--root", str(base / "songs"), "--model", str(model)]
-    argv += ["--overwrite", "--niter", "0"]
+    argv += ["--niter", "0"]
+
+    def again(folder: Path) -> list[str]:
+        settings = folder / "scores" / "test_settings.json"
+        is_new = settings.exists() and json.loads(settings.read_text())["niter"] == 0
+        return argv if is_new else [*argv, "--overwrite"]
+
     return Scenario(
         main="umx_np.evaluate",
-        argv=argv,
+        argv=[*argv, "--overwrite"],
         older=lambda starter, folder: starter.run(folder, [*argv, "--niter", "1"]),
-        again=lambda folder: argv,
+        again=again,
         same=same_but_for_times,
+        # Scores of other settings must not be taken for those of this run.
+        passing=(".json", ".csv", ".settings"),
         preload=("umx_np.evaluation.runner", "umx_np.separator", "umx_np.backends.cpu"),
     )
 
