@@ -23,7 +23,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,8 @@ class Process:
 
     def signal(self, number: int) -> None:
         """Send a signal, unless the command has ended."""
-        try:
+        with suppress(ProcessLookupError):
             os.kill(self.pid, number)
-        except ProcessLookupError:
-            pass
 
     def wait(self) -> tuple[int, str]:
         """Wait for the end; return the status, negative for a signal, and what was said."""
@@ -325,7 +323,9 @@ def disturb(
             time.sleep(moment)
             process.signal(number)
             status, errors = process.wait()
-            context = f"attempt {attempt}, after {moment:.4f} of {seconds:.4f} s: {status}\n{errors}"
+            context = (
+                f"attempt {attempt}, after {moment:.4f} of {seconds:.4f} s: {status}\n{errors}"
+            )
             if status == 0:
                 report.ended += 1
             else:

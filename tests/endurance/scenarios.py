@@ -30,9 +30,7 @@ STEMS = ("vocals", "drums", "bass", "other")
 
 def write_model(folder: Path, seed: int, hidden_size: int = 16, nb_channels: int = 2) -> Path:
     """Write a random model of four targets, or of two if it is for one channel."""
-    config = ModelConfig(
-        nb_bins=257, nb_channels=nb_channels, hidden_size=hidden_size, max_bin=200
-    )
+    config = ModelConfig(nb_bins=257, nb_channels=nb_channels, hidden_size=hidden_size, max_bin=200)
     stems = STEMS[: 2 * nb_channels]
     save_folder(random_bundle_of(config, stems, seed=seed, sample_rate=float(RATE)), folder)
     return folder
@@ -258,7 +256,9 @@ def download(base: Path) -> Iterator[tuple[Scenario, list[int]]]:
                 argv=["download", "tiny", "--quiet"],
                 older=older,
                 same=lambda one, other: one.name.endswith(".verified.json"),
-                problem=lambda path: None if path.name.endswith(".verified.json") else "other bytes",
+                problem=lambda path: (
+                    None if path.name.endswith(".verified.json") else "other bytes"
+                ),
                 # The part is what the next run continues.
                 kept=(".part", ".part.json"),
                 preload=("umx_np.pretrained", "requests"),

@@ -2,7 +2,7 @@
 
 A script; `test_soak.py` runs it and looks at what it prints: one JSON object with a row of
 measurements a round. Every round separates arrays and files, streams, loads models, trains, and
-evaluates, each with other lengths, rates and formats, and with errors and interruptions among them::
+evaluates, each with other lengths, rates and formats, errors and interruptions among them::
 
     python tests/endurance/soak.py FOLDER SECONDS [SEED]
 """
@@ -59,9 +59,7 @@ class Soak:
         save_folder(bundle, folder / "model")
         convert(folder / "model", folder / "torch", format="pth")
         live = ModelConfig(nb_bins=129, hidden_size=16, max_bin=100, unidirectional=True)
-        save_folder(
-            random_bundle_of(live, STEMS, seed=2, sample_rate=float(RATE)), folder / "live"
-        )
+        save_folder(random_bundle_of(live, STEMS, seed=2, sample_rate=float(RATE)), folder / "live")
         for split, count in (("train", 3), ("valid", 1), ("test", 1)):
             for track in range(count):
                 place = folder / "tracks" / split / f"track{track}"
@@ -154,8 +152,8 @@ class Soak:
     def training(self) -> None:
         options = (
             "--dataset trackfolder_var --target-file vocals.wav --target vocals --seq-dur 0.25 "
-            "--nfft 256 --nhop 128 --nb-channels 1 --hidden-size 8 --bandwidth 3000 --batch-size 3 --epochs 1 "
-            "--device reference --no-plot --quiet --overwrite"
+            "--nfft 256 --nhop 128 --nb-channels 1 --hidden-size 8 --bandwidth 3000 --batch-size 3 "
+            "--epochs 1 --device reference --no-plot --quiet --overwrite"
         )
         places = ["--root", str(self.folder / "tracks"), "--output", str(self.folder / "run")]
         assert train_main([*options.split(), *places]) == 0

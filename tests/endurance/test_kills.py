@@ -1,6 +1,6 @@
 """Commands that are killed, or asked to end, at random moments leave nothing wrong behind.
 
-The long form takes about half an hour for each kind of signal; UMX_NP_LONG_SCALE=0.1 takes a tenth::
+The long form takes half an hour for each kind of signal; UMX_NP_LONG_SCALE=0.1 takes a tenth::
 
     UMX_NP_TEST_LONG=1 python -m pytest tests/endurance/test_kills.py -m long
 """
@@ -38,7 +38,9 @@ def test_at_many_moments(tmp_path: Path, name: str, number: str) -> None:
     count = scaled(200)
     seed = int(os.environ.get("UMX_NP_LONG_SEED", "2"))
     with scenario(name, tmp_path / "material") as command:
-        report = disturb(command, tmp_path / "runs", count, number=getattr(signal, number), seed=seed)
+        report = disturb(
+            command, tmp_path / "runs", count, number=getattr(signal, number), seed=seed
+        )
     record(
         f"{number} of {name}",
         f"{report.signals} signals, {report.with_leftovers} of them left something that the next "

@@ -1,9 +1,9 @@
 """Starts a command again and again, each time in a fork of one process that has imported it.
 
-Importing takes a second and what is to be disturbed a tenth of one, so that nearly all signals would
-meet imports. A script, started by `commands.Zygote`: it reads requests from stdin, one JSON object a
-line, and answers each with two lines, the process and how it ended. With ``--fresh`` it imports
-nothing beforehand, and runs its one request itself.
+Importing takes a second and what is to be disturbed a tenth of one, so that nearly all signals
+would meet imports. A script, started by `commands.Zygote`: it reads requests from stdin, one JSON
+object a line, and answers each with two lines, the process and how it ended. With ``--fresh`` it
+imports nothing beforehand, and runs its one request itself.
 """
 
 from __future__ import annotations
