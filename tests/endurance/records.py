@@ -1,4 +1,7 @@
-"""Figures of the long runs, kept beside the tests that found them."""
+"""Figures of the long runs, kept beside the tests that found them.
+
+As a script it writes them into docs/promises.md.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,18 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).with_name("results.json")
+DOCUMENT = Path(__file__).parents[2] / "docs" / "promises.md"
+MARKS = ("<!-- results:begin -->\n", "<!-- results:end -->\n")
+
+# What is run by hand; other runs may write their results as well.
+RUNS = (
+    *(
+        f"{number} of {name}"
+        for number in ("SIGKILL", "SIGINT", "SIGTERM")
+        for name in ("separate", "convert", "download", "train", "evaluate")
+    ),
+    "soak",
+)
 
 
 def scaled(count: float) -> int:
@@ -50,3 +65,30 @@ def record(name: str, found: str, *, seconds: float) -> None:
     }
     text = json.dumps(dict(sorted(results.items())), indent=1) + "\n"
     RESULTS.write_text(text, encoding="utf-8")
+
+
+def table() -> str:
+    """What is known of every run, for the document."""
+    results = read_results()
+    lines = ["| run | found | took | when, commit, machine |", "|---|---|---|---|"]
+    for name in [*RUNS, *sorted(set(results) - {*RUNS})]:
+        if name not in results:
+            lines.append(f"| {name} | not run yet | | |")
+            continue
+        run = results[name]
+        lines.append(
+            f"| {name} | {run['found']} | {run['seconds']:,} s | {run['date']}, {run['commit']}, "
+            f"{run['machine']} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def with_table(text: str) -> str:
+    """The document with the table of now."""
+    begin, end = MARKS
+    head, _, rest = text.partition(begin)
+    return head + begin + table() + end + rest.partition(end)[2]
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")

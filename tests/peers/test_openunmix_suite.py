@@ -2,12 +2,12 @@
 
 They are part of its source package; `.ci/run` fetches it. By hand::
 
-    python -m pip download --no-binary :all: --no-deps --dest peers openunmix==1.3.0
+    python -m pip download --no-binary openunmix --no-deps --dest peers openunmix==1.3.0
     tar -xf peers/openunmix-1.3.0.tar.gz -C peers
     UMX_NP_PEERS=$PWD/peers python -m pytest -m parity tests/peers
 
-Left out are the tests that download weights or MUSDB18 (`NETWORK`), and those of what neither package
-has (`ABSENT`); the parity tests compare both on models and music of their own.
+Left out are the tests that download weights or MUSDB18 (`NETWORK`), and those of what neither
+package has (`ABSENT`); the parity tests compare both on models and music of their own.
 """
 
 from __future__ import annotations

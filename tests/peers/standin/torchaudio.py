@@ -1,4 +1,4 @@
-"""What Open-Unmix's tests touch of torchaudio: the choice of what reads files, of which here is one."""
+"""What Open-Unmix's tests touch of torchaudio: the choice of what reads files."""
 
 
 def set_audio_backend(name: str) -> None:
