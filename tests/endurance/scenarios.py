@@ -22,7 +22,7 @@ from umx_np.testing import random_bundle_of
 from umx_np.training.checkpoint import read_checkpoint
 from umx_np.weights import convert, load_torch, save_folder
 
-from .commands import Scenario, Zygote
+from .commands import Scenario, Zygote, unreadable
 
 RATE = 8000
 STEMS = ("vocals", "drums", "bass", "other")
@@ -61,7 +61,10 @@ def separate(base: Path) -> Scenario:
         argv=argv,
         older=older,
         again=again,
+        # The record of what the stems were made of: it holds times, and goes before they change.
+        problem=unreadable_document,
         same=same_but_for_times,
+        passing=(".json",),
         preload=("umx_np.files", "umx_np.separator", "umx_np.streaming", "umx_np.backends.cpu"),
     )
 
@@ -78,6 +81,17 @@ def without_times(document: object) -> object:
     if isinstance(document, list):
         return [without_times(value) for value in document]
     return document
+
+
+def unreadable_document(path: Path) -> str | None:
+    """What is wrong with a JSON document; other files have the bytes of before or after."""
+    if path.suffix != ".json":
+        return unreadable(path)
+    try:
+        json.loads(path.read_bytes())
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def same_but_for_times(one: Path, other: Path) -> bool:
