@@ -22,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -290,9 +290,14 @@ def expected_statuses(number: int) -> tuple[int, ...]:
 
 
 def disturb(
-    scenario: Scenario, base: Path, count: int, *, number: int = signal.SIGKILL, seed: int = 0
+    scenario: Scenario,
+    base: Path,
+    count: int,
+    *,
+    numbers: Sequence[int] = (signal.SIGKILL,),
+    seed: int = 0,
 ) -> Report:
-    """Send a signal to a command at `count` random moments, and look at what is left.
+    """Send signals to a command, in turns, at `count` random moments, and look at what is left.
 
     Raises
     ------
@@ -314,6 +319,7 @@ def disturb(
         attempt = 0
         while report.signals < count:
             before, after, seconds = states[attempt % len(states)]
+            number = numbers[report.signals % len(numbers)]
             fresh = attempt % FRESH_EVERY == FRESH_EVERY - 1 and number == signal.SIGKILL
             attempt += 1
             assert attempt < 5 * count + 20, "nearly all runs end before the signal"

@@ -23,12 +23,13 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs signals, 
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM")
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_at_some_moments(tmp_path: Path, name: str, number: str) -> None:
+def test_at_some_moments(tmp_path: Path, name: str) -> None:
+    numbers = [getattr(signal, number) for number in SIGNALS]
     with scenario(name, tmp_path / "material") as command:
-        report = disturb(command, tmp_path / "runs", 2, number=getattr(signal, number), seed=1)
-    assert report.signals == 2
+        report = disturb(command, tmp_path / "runs", 4, numbers=numbers, seed=1)
+    assert report.signals == 4
 
 
 @pytest.mark.long
@@ -38,9 +39,8 @@ def test_at_many_moments(tmp_path: Path, name: str, number: str) -> None:
     count = scaled(200)
     seed = int(os.environ.get("UMX_NP_LONG_SEED", "2"))
     with scenario(name, tmp_path / "material") as command:
-        report = disturb(
-            command, tmp_path / "runs", count, number=getattr(signal, number), seed=seed
-        )
+        numbers = [getattr(signal, number)]
+        report = disturb(command, tmp_path / "runs", count, numbers=numbers, seed=seed)
     record(
         f"{number} of {name}",
         f"{report.signals} signals, {report.with_leftovers} of them left something that the next "
