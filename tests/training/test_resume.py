@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
@@ -15,6 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.runs import assert_same_run
 
 from umx_np.errors import ConfigError
 from umx_np.train import main
@@ -42,39 +42,6 @@ def cut_after(trainer: Trainer, nb_steps: int) -> None:
         return train_batch(x, y)
 
     trainer._train_batch = counted  # type: ignore[method-assign]
-
-
-# Where the files are, how often to save, and how long it took.
-VARYING = ("/output", "/checkpoint", "/overwrite", "/checkpoint_every", "/seconds", "_time_history")
-
-
-def flat(tree, name=""):
-    """Leaves of a checkpoint by the path to them, without what may differ."""
-    if name.endswith(VARYING) or name == "/arguments":
-        return {}
-    if not isinstance(tree, dict):
-        return {name: tree}
-    leaves = {}
-    for key, value in tree.items():
-        leaves.update(flat(value, f"{name}/{key}"))
-    return leaves
-
-
-def assert_same_run(actual: Path, desired: Path, target: str = "tone") -> None:
-    """Compare the final checkpoints, the best weights and the histories of two runs."""
-    one, two = (flat(read_checkpoint(folder / f"{target}.chkpnt")) for folder in (actual, desired))
-    assert set(one) == set(two)
-    for name, value in two.items():
-        if isinstance(value, np.ndarray):
-            assert one[name].dtype == value.dtype
-            np.testing.assert_array_equal(one[name], value, err_msg=name)
-        else:
-            assert one[name] == value, name
-    weights = [(folder / f"{target}.pth").read_bytes() for folder in (actual, desired)]
-    assert weights[0] == weights[1]
-    results = [json.loads((folder / f"{target}.json").read_text()) for folder in (actual, desired)]
-    for key in ("train_loss_history", "valid_loss_history", "best_loss", "num_bad_epochs"):
-        assert results[0][key] == results[1][key]
 
 
 @pytest.fixture
