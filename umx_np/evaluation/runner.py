@@ -261,6 +261,9 @@ def _plan(tracks: Iterable[Track], source: Estimates, result: Evaluation) -> lis
     known = {target for track in tracks for target in track.targets}
     unknown: dict[str, None] = {}
     for track in tracks:
+        if track.fault:
+            _fail(result, track.name, track.fault)
+            continue
         try:
             names = source.names(track)
             common = [target for target in track.targets if target in names]
@@ -271,7 +274,7 @@ def _plan(tracks: Iterable[Track], source: Estimates, result: Evaluation) -> lis
                     f"{', '.join(track.targets)}; scores need at least two stems that have both, "
                     "for instance vocals and the residual under the name accompaniment"
                 )
-        except UmxError as error:
+        except (UmxError, OSError) as error:
             _fail(result, track.name, str(error))
             continue
         unknown.update(dict.fromkeys(name for name in names if name not in known))
