@@ -306,10 +306,3 @@ def test_formats_that_ffmpeg_decodes(tmp_path: Path, store: CachedFiles) -> None
     whole = plain.read(Clip(path))
     np.testing.assert_array_equal(store.read(Clip(path)), whole)
     np.testing.assert_array_equal(store.read(Clip(path), 100, 900), whole[:, 100:1000])
-
-
-def test_a_missing_decoder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.stem.mp4").write_bytes(b"")
-    monkeypatch.setattr(files_module.shutil, "which", lambda name: None)
-    with pytest.raises(AudioError, match=r"ffprobe is needed to read .stem.mp4 files"):
-        AudioFiles().info(Clip(tmp_path / "a.stem.mp4", 1))

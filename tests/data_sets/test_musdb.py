@@ -261,7 +261,7 @@ def test_mistakes(root: Path, wav_root: Path, tmp_path: Path) -> None:
         MUSDBDataset(root=root, seq_duration=60.0)
     with pytest.raises(ConfigError, match="is_wav=True needs root"):
         MUSDBDataset(is_wav=True)
-    with pytest.raises(ConfigError, match="musdb: Subset has to set to `train`"):
+    with pytest.raises(ConfigError, match=r"split='train' needs subsets='train'"):
         MUSDBDataset(root=root, subsets="test")
     shutil.copytree(wav_root, tmp_path / "wav")
     (tmp_path / "wav/train" / TRACK / "bass.wav").unlink()
@@ -274,12 +274,14 @@ def test_damaged_stems(excerpt: Path, tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
     path = tmp_path / "train" / "a.stem.mp4"
     path.write_bytes(b"no sound at all")
-    with pytest.raises(AudioError, match="musdb cannot open"):
+    with pytest.raises(AudioError, match=r"a.stem.mp4' has no sound in stream="):
         MUSDBDataset(root=tmp_path)
     shutil.copy(excerpt, path)
     dataset = MUSDBDataset(root=tmp_path, seq_duration=1.0)
     path.write_bytes(excerpt.read_bytes()[:300000])
-    with pytest.raises(AudioError, match=r"a.stem.mp4' cannot be decoded: ffmpeg gave 0 samples"):
+    with pytest.raises(
+        AudioError, match=r"a.stem.mp4' (has no sound in|cannot be decoded.* of) stream"
+    ):
         dataset.sample(0, np.random.default_rng(0))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,8 @@ from umx_np.data import (
     gain,
     item_rng,
 )
+from umx_np.data.files import Clip
+from umx_np.data.musdb18 import MUSDBFolder, MUSDBTrack
 from umx_np.data.plans import PlannedItem, PlanningDataset
 
 from .conftest import RATE, Tree
@@ -78,19 +79,12 @@ def test_musdb(tree: Tree, monkeypatch: pytest.MonkeyPatch, target: str) -> None
     sources = ("drums", "bass", "other", "vocals")
     tracks = []
     for name in ("one", "two"):
-        paths = {s: str(tree.add(f"train/{name}/{s}.wav")) for s in ("mixture", *sources)}
-        tracks.append(
-            SimpleNamespace(
-                name=name,
-                path=paths.pop("mixture"),
-                stem_id=0,
-                sources={s: SimpleNamespace(path=path, stem_id=1) for s, path in paths.items()},
-            )
-        )
+        clips = {s: Clip(tree.add(f"train/{name}/{s}.wav")) for s in ("mixture", *sources)}
+        tracks.append(MUSDBTrack(name, clips.pop("mixture"), clips))
     targets = {source: {source: 1} for source in sources}
     targets["accompaniment"] = dict.fromkeys(sources[:3], 1)
     setup = {"sample_rate": RATE, "sources": sources, "targets": targets}
-    database = SimpleNamespace(root=str(tree.root), setup=setup, tracks=tracks)
+    database = MUSDBFolder(str(tree.root), setup, tracks)
     monkeypatch.setattr("umx_np.data.musdb18.open_database", lambda *arguments: database)
     dataset = MUSDBDataset(
         target,

@@ -9,7 +9,8 @@ import pytest
 
 from umx_np.errors import ConfigError, ShapeError
 from umx_np.evaluation import bss_eval
-from umx_np.evaluation.bss import METRICS, NB_TAPS, _quick_length, nb_frames_of, silent_sources
+from umx_np.evaluation.bss import METRICS, NB_TAPS, nb_frames_of, silent_sources
+from umx_np.evaluation.filters import quick_length
 
 from .conftest import imperfect, sources
 
@@ -41,6 +42,18 @@ def silenced(x, source, part, factor=0.0):
     return x
 
 
+def rounded(x):
+    """As the files of 16 bits are that MUSDB18 and most others consist of."""
+    return np.round(x.astype(np.float64) * 32768.0) / 32768.0
+
+
+def without_treble(x, share):
+    """As a lossy encoder leaves it, whose decoder gives floats."""
+    spectrum = np.fft.rfft(x)
+    spectrum[..., int(share * spectrum.shape[-1]) :] = 0.0
+    return np.fft.irfft(spectrum, x.shape[-1]).astype(np.float32)
+
+
 R = sources()
 E = imperfect(R)
 M, F = R[:, :1], E[:, :1]
@@ -61,6 +74,7 @@ CASES = {
     "mono references, stereo estimates": (R[:, [0, 0]], E),
     "a silent channel": (R * np.float32([[[1], [0]], [[1], [1]]]), E),
     "panned by half": (M * np.float32([[1], [0.5]]), E),
+    "16 bits": (rounded(R), E),
 }
 
 
@@ -91,8 +105,9 @@ def test_windows(museval, window, hop):
 
 
 def test_correlations_do_not_depend_on_the_blocks(monkeypatch):
-    monkeypatch.setattr("umx_np.evaluation.bss._CORRELATION_FFT", 2048)
-    monkeypatch.setattr("umx_np.evaluation.bss._BATCH", 1 << 14)
+    monkeypatch.setattr("umx_np.evaluation.filters.CORRELATION_FFT", 2048)
+    monkeypatch.setattr("umx_np.evaluation.filters.BATCH", 1 << 14)
+    monkeypatch.setattr("umx_np.evaluation.bss.BATCH", 1 << 14)
     small = bss_eval(M, F, window=WINDOW, hop=WINDOW, nb_taps=100)
     monkeypatch.undo()
     large = bss_eval(M, F, window=WINDOW, hop=WINDOW, nb_taps=100)
@@ -128,6 +143,49 @@ def test_copies_of_sources_share_the_credit():
             np.testing.assert_allclose(getattr(found, metric)[0], getattr(alone, metric)[0])
         # A delayed copy explains a few lags more at the ends.
         np.testing.assert_allclose(found.SAR[0], alone.SAR[0], atol=0.1)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.7, 0.3])
+@pytest.mark.parametrize("nb_channels", [1, 2])
+def test_references_without_treble(museval, share, nb_channels, caplog):
+    """The normal equations are singular: museval's scores are noise, 70 dB off for SIR."""
+    references = without_treble(sources(3, nb_channels), share)
+    estimates = imperfect(references)
+    options = {"window": WINDOW, "hop": WINDOW, "nb_taps": 128}
+    found = bss_eval(references, estimates, **options)
+    # One line, which names the sources.
+    assert [record.getMessage()[:30] for record in caplog.records] == [
+        "source 0, source 1, source 2: "
+    ]
+    caplog.clear()
+    of_16_bits = bss_eval(rounded(references), estimates, **options)
+    assert not caplog.records
+    expected = by_museval(museval, rounded(references), estimates, nb_taps=128)
+    exact = by_museval(museval, references, estimates, nb_taps=128)
+    np.testing.assert_allclose(found.SDR, exact["SDR"], rtol=0.0, atol=DECIMALS)
+    for metric in ("SIR", "SAR"):
+        values = getattr(found, metric)
+        np.testing.assert_array_equal(values, getattr(of_16_bits, metric))
+        np.testing.assert_allclose(values, expected[metric], rtol=0.0, atol=DECIMALS)
+    assert np.abs(found.SIR - exact["SIR"]).max() > 10.0
+
+
+def test_references_of_16_bits_and_of_more_are_left_alone(museval, caplog):
+    """Where they determine the scores, these are museval's, whatever the rounding."""
+    references = without_treble(R[:, :1], 0.9) + 1e-6 * sources(2, 1, seed=9)
+    expected = by_museval(museval, references, F, nb_taps=64)
+    found = bss_eval(references, F, window=WINDOW, hop=WINDOW, nb_taps=64)
+    assert not caplog.records
+    for metric in METRICS:
+        np.testing.assert_allclose(
+            getattr(found, metric), expected[metric], rtol=0.0, atol=DECIMALS
+        )
+
+
+def test_rounding_leaves_no_reference_silent():
+    references = without_treble(M, 0.5) * np.float32([[[1.0]], [[1e-5]]])
+    scores = bss_eval(references, F, window=WINDOW, hop=WINDOW, nb_taps=64)
+    assert all(np.isfinite(values).all() for values in scores)
 
 
 def test_what_is_silent_throughout_has_no_scores(museval):
@@ -183,7 +241,7 @@ def test_mistakes():
 
 @pytest.mark.parametrize("length", [1, 2, 511, 513, 4511, 44611, 65537])
 def test_lengths_of_transforms(length):
-    found = _quick_length(length)
+    found = quick_length(length)
     rest = found
     for prime in (2, 3, 5):
         while rest % prime == 0:

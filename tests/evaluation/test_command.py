@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from umx_np import evaluate as command
-from umx_np.evaluation import bss_eval, evaluate, scores
+from umx_np.evaluation import evaluate, scores
+from umx_np.evaluation.bss import scores_and_doubts
 from umx_np.evaluation.options import build_parser, evaluate_arguments, parse_options
 
 # Those of `python -m openunmix.evaluate` and their defaults. The model is chosen for its licence,
@@ -73,7 +74,8 @@ def words(flag: str, value: Any) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def short_filters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "bss_eval", functools.partial(bss_eval, nb_taps=32))
+    few = functools.partial(scores_and_doubts, nb_taps=32)
+    monkeypatch.setattr(scores, "scores_and_doubts", few)
 
 
 @pytest.fixture
@@ -268,7 +270,7 @@ folder = Path(sys.argv[1])
 class Job:
     def estimates(self, threads): return None
 
-def attempt(job, estimates, task):
+def attempt(job, estimates, task, wait):
     with atomic_write(folder / "stem.wav") as file:
         file.write(b"RIFF")
         file.flush()
@@ -277,7 +279,7 @@ def attempt(job, estimates, task):
 
 work._attempt = attempt
 work._begin(Job(), 1)
-work._work(None)
+work._work(None, False)
 """
     run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     deadline = time.monotonic() + 60.0

@@ -10,7 +10,8 @@ import pytest
 from helpers.documents import ROOT, blocks_of, commands_in, text_of
 
 from umx_np.evaluate import main
-from umx_np.evaluation import bss_eval, scores
+from umx_np.evaluation import scores
+from umx_np.evaluation.bss import scores_and_doubts
 from umx_np.evaluation.options import build_parser
 
 DOCUMENT = "docs/evaluation.md"
@@ -23,7 +24,8 @@ def test_examples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(ROOT / "examples/make_example.py"))["main"]([])
     with monkeypatch.context() as patch:
-        patch.setattr(scores, "bss_eval", functools.partial(bss_eval, nb_taps=32))
+        few = functools.partial(scores_and_doubts, nb_taps=32)
+        patch.setattr(scores, "scores_and_doubts", few)
         for number, block in enumerate(blocks_of("python", DOCUMENT)):
             exec(compile(block, f"evaluation.md, block {number}", "exec"), {})
     assert "vocals" in capsys.readouterr().out

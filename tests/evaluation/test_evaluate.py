@@ -19,14 +19,13 @@ import umx_np
 from umx_np.errors import ConfigError, ModelNotFoundError
 from umx_np.evaluation import (
     ScoresError,
-    bss_eval,
     evaluate,
     read_scores,
     score_track,
     scores,
     work,
 )
-from umx_np.evaluation.bss import METRICS
+from umx_np.evaluation.bss import METRICS, scores_and_doubts
 from umx_np.evaluation.settings import is_marked, marked
 from umx_np.evaluation.tracks import TrackAudio, find_tracks
 
@@ -47,7 +46,8 @@ def sdr(result: Any, song: str = "one") -> dict[str, float]:
 def short_filters(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Filters of 32 taps take a hundredth of the time; other processes do not know of them."""
     if "cores" not in request.fixturenames:
-        monkeypatch.setattr(scores, "bss_eval", functools.partial(bss_eval, nb_taps=32))
+        few = functools.partial(scores_and_doubts, nb_taps=32)
+        monkeypatch.setattr(scores, "scores_and_doubts", few)
 
 
 @pytest.fixture

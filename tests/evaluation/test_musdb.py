@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import subprocess
 import urllib.error
 import warnings
 from pathlib import Path
@@ -17,6 +18,8 @@ from umx_np.errors import ConfigError, DownloadError
 from umx_np.evaluation import evaluate, read_scores
 from umx_np.evaluation.bss import METRICS
 from umx_np.evaluation.tracks import TrackAudio, find_tracks
+
+from .conftest import sources
 
 TRACK = "The Easton Ellises - Falcon 69"
 STEMS = ("vocals", "drums", "bass", "other")
@@ -92,11 +95,12 @@ def test_scores_are_those_of_museval(
         warnings.simplefilter("ignore")
         (track,) = quietly("musdb").DB(root=str(root), subsets="test").tracks
         museval._load_track_estimates(track, str(estimates), str(tmp_path / "museval"))
+        nb_frames = len(track.audio) // 44100
     theirs = read_scores(tmp_path / "museval/test" / f"{TRACK}.json")
     assert list(ours.targets) == list(theirs.targets) == ["vocals", "drums"]
     for target in ours.targets:
         for metric in METRICS:
-            assert len(ours.targets[target][metric]) == 6
+            assert len(ours.targets[target][metric]) == nb_frames
             np.testing.assert_allclose(
                 ours.targets[target][metric], theirs.targets[target][metric], rtol=0, atol=1.1e-5
             )
@@ -149,8 +153,46 @@ def test_the_excerpts(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [track.name for track in find_tracks(None)] == [TRACK]
 
 
-def test_a_source_is_missing(wav_root: Path, tmp_path: Path) -> None:
+def test_odd_tracks_do_not_stop_the_others(
+    root: Path, wav_root: Path, estimates: Path, tmp_path: Path
+) -> None:
     shutil.copytree(wav_root, tmp_path / "hq")
-    (tmp_path / "hq/test" / TRACK / "bass.wav").unlink()
-    with pytest.raises(ConfigError, match=r"Falcon 69.* has no bass"):
-        find_tracks(tmp_path / "hq", is_wav=True)
+    shutil.copytree(wav_root / "test" / TRACK, tmp_path / "hq/test/Odd - Song")
+    (tmp_path / "hq/test/Odd - Song/bass.wav").unlink()
+    (tmp_path / "hq/test/covers").mkdir()
+    result = evaluate(tmp_path / "hq", is_wav=True, estimates=estimates)
+    assert list(result.scores) == [TRACK]
+    assert list(result.failed) == ["Odd - Song"]
+    assert "has no bass" in result.failed["Odd - Song"]
+
+    shutil.copytree(root, tmp_path / "mp4")
+    (tmp_path / "mp4/test/Broken.stem.mp4").write_bytes(b"no sound at all")
+    (tmp_path / "mp4/test" / f"._{TRACK}.stem.mp4").write_bytes(b"of macOS")
+    shutil.copytree(estimates, tmp_path / "estimates")
+    shutil.copytree(estimates / "test" / TRACK, tmp_path / "estimates/test/Broken")
+    result = evaluate(tmp_path / "mp4", estimates=tmp_path / "estimates")
+    assert list(result.scores) == [TRACK]
+    assert "has no sound in stream" in result.failed["Broken"]
+
+
+@pytest.fixture(scope="module")
+def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MUSDB18 with a track by another encoder, in which sound begins with the first sample."""
+    folder = tmp_path_factory.mktemp("encoded")
+    inputs: list[str] = []
+    stems = 0.3 * sources(4, 2, 100001)
+    for k, samples in enumerate([stems.sum(axis=0), *stems]):
+        sf.write(folder / f"{k}.wav", samples.T, 44100, subtype="PCM_16")
+        inputs += ["-i", str(folder / f"{k}.wav")]
+    maps = [word for k in range(5) for word in ("-map", str(k))]
+    (folder / "test").mkdir()
+    path = folder / "test" / f"{TRACK}.stem.mp4"
+    command = ["ffmpeg", "-v", "error", *inputs, *maps, "-c:a", "aac", "-b:a", "96k", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+def test_scores_of_another_encoder_are_those_of_museval(
+    museval: Any, encoded: Path, estimates: Path, tmp_path: Path
+) -> None:
+    test_scores_are_those_of_museval(museval, encoded, Path(), estimates, tmp_path)

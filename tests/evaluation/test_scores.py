@@ -171,3 +171,18 @@ def test_mistakes(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "museval", None)
     with pytest.raises(ConfigError, match=r'pip install "umx-np\[eval\]"'):
         score_track("song", REFERENCES, ESTIMATES, RATE, method="museval")
+
+
+def test_references_that_do_not_determine_the_scores_are_named(caplog):
+    """Each track says so once for each comparison, with the names of the stems."""
+    spectrum = np.fft.rfft(R)
+    spectrum[..., spectrum.shape[-1] // 2 :] = 0.0
+    references = np.fft.irfft(spectrum, R.shape[-1]).astype(np.float32)
+    stems = dict(zip(NAMES, references, strict=True))
+    with caplog.at_level(logging.WARNING):
+        scores = score_track(
+            "song", stems, dict(zip(NAMES, imperfect(references), strict=True)), RATE
+        )
+    (record,) = caplog.records
+    assert record.getMessage().startswith("song: vocals, drums, bass: some of SIR, ISR and SAR")
+    assert min(scores.medians()[name]["SIR"] for name in NAMES) > -10.0

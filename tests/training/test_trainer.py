@@ -535,6 +535,25 @@ class TestData:
         with pytest.raises(DataError, match=r"validation, tone 0: .*n_fft=256"):
             make_trainer(valid=Tones(nb_timesteps=200), statistics=False).fit()
 
+    @pytest.mark.parametrize("damage", ["short", "unreadable"])
+    def test_validation_items_are_looked_at_before_the_first_epoch(self, make_trainer, damage):
+        class OneBad(Tones):
+            def sample(self, index, rng):
+                x, y = super().sample(index, rng)
+                if index < 2:
+                    return x, y
+                if damage == "short":
+                    return x[:, :200], y[:, :200]
+                raise umx_np.errors.AudioError("path='a.wav' cannot be read")
+
+        class Untouched(Tones):
+            def sample(self, index, rng):
+                raise AssertionError("training has begun")
+
+        trainer = make_trainer(Untouched(), valid=OneBad(3), statistics=False)
+        with pytest.raises(DataError, match=r"validation, tone 2: .*n_fft=256|a.wav"):
+            trainer.fit()
+
     def test_an_error_in_the_middle_leaves_the_last_checkpoint(self, make_trainer):
         class Failing(Tones):
             broken = False

@@ -27,7 +27,8 @@ from .musdb18 import MUSDBDataset
 from .options import DATASETS, add_dataset_options, load_datasets, parse_dataset_options
 from .sourcefolder import SourceFolderDataset
 from .statistics import get_statistics
-from .trackfolder import FixedSourcesTrackFolderDataset, VariableSourcesTrackFolderDataset
+from .trackfolder import FixedSourcesTrackFolderDataset
+from .trackfolder_var import VariableSourcesTrackFolderDataset
 
 __all__ = [
     "DATASETS",

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import ConfigError
 from ..progress import Progress
 from .augmentations import Augmentation
 from .base import Sample
 from .files import Clip
 from .folders import FileDataset, visible
+from .sources import same_file
 
 
 class AlignedDataset(FileDataset):
@@ -70,6 +72,11 @@ class AlignedDataset(FileDataset):
             cache=cache,
             progress=progress,
         )
+        if os.path.normpath(input_file) == os.path.normpath(output_file):
+            raise ConfigError(
+                f"input_file={input_file!r} is output_file too: there is nothing to learn; name "
+                "two files"
+            )
         self.input_file = input_file
         self.output_file = output_file
         pairs = self._find_pairs()
@@ -94,15 +101,18 @@ class AlignedDataset(FileDataset):
         self.target = Path(self.tracks[0][1].path if is_pattern(output_file) else output_file).stem
 
     def _find_pairs(self) -> list[tuple[Clip, Clip]]:
-        pairs, incomplete = [], []
+        pairs, incomplete, linked = [], [], []
         for folder in self.subfolders():
             inputs = visible(folder.glob(self.input_file))
             outputs = visible(folder.glob(self.output_file))
-            if inputs and outputs:
-                pairs.append((Clip(inputs[0]), Clip(outputs[0])))
-            else:
+            if not inputs or not outputs:
                 incomplete.append(folder.name)
+            elif same_file(inputs[0], outputs[0]):
+                linked.append(folder.name)
+            else:
+                pairs.append((Clip(inputs[0]), Clip(outputs[0])))
         self.report_left_out(incomplete, f"no {self.input_file!r} or no {self.output_file!r}")
+        self.report_left_out(linked, "input and output are the same file")
         return pairs
 
     def __len__(self) -> int:

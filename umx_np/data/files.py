@@ -7,14 +7,11 @@ import json
 import logging
 import mmap
 import os
-import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,7 @@ from .. import audio
 from .._threads import started_executor
 from ..errors import AudioError, ConfigError
 from ..progress import Progress, reporting
+from . import streams
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +150,7 @@ class AudioFiles:
         if nb_timesteps is None:
             nb_timesteps = info.nb_timesteps - first
         if clip.stream >= 0:
-            return _to_float(_decode_stream(clip, info, first, nb_timesteps))
+            return _to_float(streams.decode(clip.path, clip.stream, first, nb_timesteps))
         start, duration = first / info.rate, nb_timesteps / info.rate
         samples, _ = audio.read(clip.path, start=start, duration=duration)
         if samples.shape != (info.nb_channels, nb_timesteps):
@@ -188,10 +186,9 @@ class AudioFiles:
 
     def _find_info(self, clip: Clip) -> AudioInfo:
         if clip.stream >= 0:
-            try:
-                return _probe(clip)
-            except OSError as error:
-                raise AudioError(f"path={str(clip)!r} cannot be opened: {error}") from error
+            rate, nb_channels = streams.probe(clip.path, clip.stream)
+            nb_timesteps = streams.count(clip.path, clip.stream)
+            return AudioInfo(rate, nb_channels, nb_timesteps, quick=False)
         with audio.AudioReader(clip.path) as reader:
             quick = reader.format not in ("MP3", "OGG", "ffmpeg")
             return AudioInfo(
@@ -229,7 +226,8 @@ class CachedFiles(AudioFiles):
 
     # Bytes before the samples: a line of JSON and spaces. A multiple of a page of memory.
     _HEADER = 4096
-    _VERSION = 1
+    # Rises when samples change: those of streams of MP4 files and of some MP3 files did with 2.
+    _VERSION = 2
     # After this many seconds an unfinished file has been left behind by a program that was killed.
     _ABANDONED = 24 * 3600.0
 
@@ -330,10 +328,9 @@ class CachedFiles(AudioFiles):
     def _decode(self, clip: Clip, path: Path) -> None:
         logger.info("decoding %s", clip)
         if clip.stream >= 0:
-            # ffmpeg's own 16 bits, as the musdb package reads stems.
-            info = _probe(clip)
-            samples = _decode_stream(clip, info, 0, None)
-            info = AudioInfo(info.rate, info.nb_channels, samples.shape[1])
+            rate, nb_channels = streams.probe(clip.path, clip.stream)
+            samples = streams.decode(clip.path, clip.stream)
+            info = AudioInfo(rate, nb_channels, samples.shape[1])
             self._write(path, clip, info, "<i2", lambda: iter([samples]))
             return
         with audio.AudioReader(clip.path) as reader:
@@ -405,71 +402,3 @@ def _to_float(samples: np.ndarray) -> np.ndarray:
     if samples.dtype.kind == "i":
         result *= np.float32(1.0 / FULL_SCALE)
     return result
-
-
-# An AAC decoder needs the frame before the first; seeking a second earlier is more than enough.
-_PREROLL = 1
-# How much shorter a stream may be than the first of its file, by which the others are measured: a
-# few frames of the encoder.
-_MISSING = 8192
-
-
-def _decode_stream(clip: Clip, info: AudioInfo, first: int, nb_timesteps: int | None) -> np.ndarray:
-    """Let ffmpeg decode one stream of a file, as [shape=(nb_channels, nb_timesteps)], int16.
-
-    A stream that ends a few frames too early is extended with silence.
-    """
-    start = first / info.rate
-    before = max(int(start) - _PREROLL, 0)
-    command = [_program("ffmpeg"), "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
-    command += ["-ss", str(before), "-i", f"file:{clip.path.absolute()}"]
-    command += ["-ss", f"{start - before:.9f}", "-map", f"0:{clip.stream}"]
-    if nb_timesteps is not None:
-        command += ["-t", f"{nb_timesteps / info.rate:.9f}"]
-    command += ["-ar", str(info.rate), "-ac", str(info.nb_channels), "-f", "s16le", "pipe:"]
-    run = subprocess.run(command, capture_output=True, check=False)
-    samples = np.frombuffer(run.stdout, "<i2")
-    samples = samples[: len(samples) // info.nb_channels * info.nb_channels]
-    samples = samples.reshape(-1, info.nb_channels).T
-    wanted = samples.shape[1] if nb_timesteps is None else nb_timesteps
-    missing = wanted - samples.shape[1]
-    if run.returncode or not samples.size or missing > _MISSING:
-        complaint = " / ".join(run.stderr.decode(errors="replace").splitlines()[-3:])
-        raise AudioError(
-            f"path={str(clip.path)!r} cannot be decoded: ffmpeg gave {samples.shape[1]} samples of "
-            f"stream={clip.stream} from {start:.3f} s, exit status {run.returncode}, {complaint!r}"
-        )
-    samples = samples[:, :wanted]
-    return np.pad(samples, ((0, 0), (0, max(missing, 0)))) if missing > 0 else samples
-
-
-def _probe(clip: Clip) -> AudioInfo:
-    """Ask ffprobe about one stream of a file."""
-    complaint, streams = _probe_streams(clip.path, clip.path.stat().st_mtime_ns)
-    if clip.stream not in streams:
-        raise AudioError(
-            f"path={str(clip.path)!r} has no sound in stream={clip.stream}: ffprobe says "
-            f"{complaint!r}"
-        )
-    return streams[clip.stream]
-
-
-@lru_cache(maxsize=1024)
-def _probe_streams(path: Path, mtime_ns: int) -> tuple[str, dict[int, AudioInfo]]:
-    """All streams of a file, as they all are asked for one after the other."""
-    command = [_program("ffprobe"), "-v", "error", "-protocol_whitelist", "file"]
-    command += ["-select_streams", "a", "-show_streams", "-of", "json", f"file:{path.absolute()}"]
-    run = subprocess.run(command, capture_output=True, check=False)
-    streams = {}
-    for stream in json.loads(run.stdout or "{}").get("streams", ()):
-        rate = int(stream["sample_rate"])
-        nb_timesteps = round(float(stream.get("duration", 0.0)) * rate)
-        streams[stream["index"]] = AudioInfo(rate, int(stream["channels"]), nb_timesteps, False)
-    return " / ".join(run.stderr.decode(errors="replace").splitlines()[-3:]), streams
-
-
-def _program(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise AudioError(f"{name} is needed to read .stem.mp4 files; install ffmpeg")
-    return found

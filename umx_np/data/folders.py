@@ -176,7 +176,14 @@ class FileDataset(UnmixDataset):
         """Log tracks that are not used."""
         if names:
             logger.warning(
-                "%s: left out %d tracks, %s: %s", self.folder, len(names), reason, _listed(names)
+                "%s: left out %d tracks, %s: %s", self.folder, len(names), reason, listed(names)
+            )
+
+    def report_unused(self, names: Sequence[str], reason: str) -> None:
+        """Log files that are not used."""
+        if names:
+            logger.warning(
+                "%s: %d files are not used, %s: %s", self.folder, len(names), reason, listed(names)
             )
 
     def report_uneven(self, tracks: Mapping[str, Iterable[Clip]]) -> None:
@@ -190,7 +197,7 @@ class FileDataset(UnmixDataset):
             logger.warning(
                 "%s: the files of %d tracks differ in length, only what all of them have is used: "
                 "%s",
-                *(self.folder, len(names), _listed(names)),
+                *(self.folder, len(names), listed(names)),
             )
 
     def no_tracks(self, hint: str) -> ConfigError:
@@ -267,7 +274,8 @@ class FileDataset(UnmixDataset):
         return plain
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Some of the names, and how many more there are."""
     more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
     return ", ".join(names[:_MAX_NAMES]) + more
 

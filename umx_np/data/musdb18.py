@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..config import check_int
-from ..errors import AudioError, ConfigError, DownloadError
+from ..errors import ConfigError, DownloadError
 from ..progress import Progress
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
-from .folders import FileDataset, mix
+from .folders import FileDataset, mix, visible
 from .plans import PlannedItem
 
 logger = logging.getLogger(__name__)
@@ -33,8 +33,20 @@ PREVIEW_TRACKS = {"train": 94, "test": 50}
 
 
 @dataclass(frozen=True)
-class _Track:
-    """Where the mixture and the sources of a track are."""
+class MUSDBTrack:
+    """Where the sound of a track is.
+
+    Attributes
+    ----------
+    name : str
+        Name of the track.
+    mixture : Clip
+        Its mixture.
+    sources : dict of str to Clip
+        Its sources, which may be missing.
+    nb_timesteps : int
+        Length of the shortest of them, once it is known.
+    """
 
     name: str
     mixture: Clip
@@ -43,7 +55,32 @@ class _Track:
 
     @property
     def clips(self) -> tuple[Clip, ...]:
+        """All of it."""
         return (self.mixture, *self.sources.values())
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of the files that are not there."""
+        return [clip.path.stem for clip in self.clips if not clip.path.exists()]
+
+
+@dataclass(frozen=True)
+class MUSDBFolder:
+    """What `open_database` finds.
+
+    Attributes
+    ----------
+    root : str
+        Folder of the data set.
+    setup : dict
+        Its description, as in ``mus.yaml`` of musdb.
+    tracks : list of MUSDBTrack
+        In the order of their names.
+    """
+
+    root: str
+    setup: dict[str, Any]
+    tracks: list[MUSDBTrack]
 
 
 class MUSDBDataset(FileDataset):
@@ -129,7 +166,13 @@ class MUSDBDataset(FileDataset):
                 f"target={target!r} is none of MUSDB18's: {', '.join(db.setup['targets'])}"
             )
         self._target_sources = list(db.setup["targets"][target])
-        tracks = [self._locate(track) for track in db.tracks]
+        tracks = db.tracks
+        for track in tracks:
+            if track.missing:
+                raise ConfigError(
+                    f"the track {track.name!r} in root={str(self.root)!r} has no "
+                    f"{', '.join(track.missing)}"
+                )
         self.require(clip for track in tracks for clip in track.clips)
         tracks = [replace(track, nb_timesteps=self.length(track.clips)) for track in tracks]
         self.tracks = [track for track in tracks if self._is_usable(track)]
@@ -144,25 +187,10 @@ class MUSDBDataset(FileDataset):
                 + f" in {'train' if split else subsets} of root; split={split!r} goes by the "
                 "names of MUSDB18's tracks"
             )
+        self.report_uneven({track.name: track.clips for track in self.tracks})
         self.settle({clip for track in self.tracks for clip in track.clips})
 
-    def _locate(self, track: Any) -> _Track:
-        def clip(path: str, stem_id: int) -> Clip:
-            return Clip(Path(path), -1 if self.is_wav else stem_id)
-
-        missing = [name for name in self.source_names if name not in track.sources]
-        if missing:
-            raise ConfigError(f"the track at path={track.path!r} has no {', '.join(missing)}")
-        return _Track(
-            track.name,
-            clip(track.path, track.stem_id),
-            {
-                name: clip(track.sources[name].path, track.sources[name].stem_id)
-                for name in self.source_names
-            },
-        )
-
-    def _is_usable(self, track: _Track) -> bool:
+    def _is_usable(self, track: MUSDBTrack) -> bool:
         rate = self.files.info(track.mixture).rate
         return not self._takes_excerpts or self.long_enough(track.nb_timesteps, rate)
 
@@ -222,7 +250,7 @@ class MUSDBDataset(FileDataset):
             sources.append(load(track.sources[name], first, count, rng))
         return sources
 
-    def _whole(self, track: _Track) -> Sample:
+    def _whole(self, track: MUSDBTrack) -> Sample:
         count = track.nb_timesteps
         x = self.files.read(track.mixture, 0, count)
         parts = [self.files.read(track.sources[name], 0, count) for name in self._target_sources]
@@ -285,8 +313,8 @@ def open_database(
     subsets: str | Sequence[str],
     split: str | None,
     setup_file: str | None,
-) -> Any:
-    """Make a `musdb.DB`, turning what can go wrong into our errors.
+) -> MUSDBFolder:
+    """Find the tracks of MUSDB18 as `musdb.DB` does, which opens no file of them here.
 
     Parameters
     ----------
@@ -295,7 +323,7 @@ def open_database(
 
     Returns
     -------
-    musdb.DB
+    MUSDBFolder
 
     Raises
     ------
@@ -303,32 +331,33 @@ def open_database(
         If musdb or ffmpeg is missing, or musdb does not like an argument.
     DownloadError
         If the excerpts cannot be downloaded.
-    AudioError
-        If a file of the dataset is damaged.
     """
+    subsets = [subsets] if isinstance(subsets, str) else list(subsets)
+    if split is not None and subsets != ["train"]:
+        raise ConfigError(f"split={split!r} needs subsets='train', not {subsets}")
     if is_wav and root is None:
         raise ConfigError("is_wav=True needs root: the excerpts to download are .stem.mp4 files")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # other people's deprecations
-            musdb = importlib.import_module("musdb")
-    except ImportError as error:
-        raise ConfigError(
-            f'dataset="musdb" needs the package musdb: pip install "umx-np[train]" ({error})'
-        ) from error
-    except RuntimeError as error:
-        raise ConfigError(f"the package musdb needs ffmpeg: {error}") from error
+    musdb = _import_musdb()
     if root is not None and not Path(os.path.expanduser(root)).is_dir() and not download:
         raise ConfigError(f"root={str(root)!r} is no folder")
     try:
-        return musdb.DB(
+        # Without subsets it looks for no tracks: it would end at the first file that is damaged,
+        # and let ffprobe follow a playlist that has the name of one.
+        db = musdb.DB(
             root=None if root is None else os.fspath(root),
             setup_file=setup_file,
             is_wav=is_wav,
             download=download,
-            subsets=[subsets] if isinstance(subsets, str) else list(subsets),
-            split=split,
+            subsets=[],
         )
+        setup = dict(db.setup)
+        held_out = setup["validation_tracks"]
+        tracks = []
+        for subset in subsets:
+            for track in _tracks(Path(db.root, subset), setup, is_wav):
+                valid = subset == "train" and track.name in held_out
+                if split not in ("train", "valid") or valid == (split == "valid"):
+                    tracks.append(track)
     except Exception as error:
         if download and isinstance(error, (OSError, RuntimeError, zipfile.BadZipFile)):
             raise DownloadError(
@@ -337,7 +366,50 @@ def open_database(
                 "https://github.com/sigsep/sigsep-mus-db/releases and unpack it in "
                 f"{root or '~/MUSDB18/MUSDB18-7'}"
             ) from error
-        if isinstance(error, RuntimeError):
-            raise ConfigError(f"musdb: {error}") from error
-        # What ffprobe's wrapper raises for a damaged file has no common type.
-        raise AudioError(f"musdb cannot open root={str(root)!r}: {error}") from error
+        # What is wrong with a setup file has no common type.
+        raise ConfigError(
+            f"musdb cannot open root={str(root)!r}: {type(error).__name__}: {error}"
+        ) from error
+    return MUSDBFolder(str(db.root), setup, tracks)
+
+
+def _import_musdb() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # other people's deprecations
+            return importlib.import_module("musdb")
+    except ImportError as error:
+        raise ConfigError(
+            f'dataset="musdb" needs the package musdb: pip install "umx-np[train]" ({error})'
+        ) from error
+    except RuntimeError as error:
+        raise ConfigError(f"the package musdb needs ffmpeg: {error}") from error
+
+
+def _tracks(folder: Path, setup: dict[str, Any], is_wav: bool) -> list[MUSDBTrack]:
+    """Find the tracks of a subset; what else lies there is passed over."""
+    found = visible(folder.iterdir()) if folder.is_dir() else []
+    if not is_wav:
+        stems, suffix = setup["stem_ids"], ".stem.mp4"
+        return [
+            MUSDBTrack(
+                path.name.removesuffix(suffix),
+                Clip(path, stems["mixture"]),
+                {name: Clip(path, stems[name]) for name in setup["sources"]},
+            )
+            for path in found
+            if path.name.endswith(suffix)
+        ]
+    tracks: list[MUSDBTrack] = []
+    others: list[MUSDBTrack] = []
+    for path in found:
+        sources = {name: Clip(path / file) for name, file in setup["sources"].items()}
+        track = MUSDBTrack(path.name, Clip(path / setup["mixture"]), sources)
+        if path.is_dir():
+            (tracks if len(track.missing) < len(track.clips) else others).append(track)
+    if others:
+        logger.warning(
+            "%s: %d folders have none of a track's files and are passed over, %s for one",
+            *(folder, len(others), others[0].name),
+        )
+    return tracks

@@ -14,7 +14,8 @@ from .augmentations import AUGMENTATIONS, aug_from_str
 from .base import UnmixDataset
 from .musdb18 import MUSDBDataset, check_preview, named_root
 from .sourcefolder import SourceFolderDataset
-from .trackfolder import FixedSourcesTrackFolderDataset, VariableSourcesTrackFolderDataset
+from .trackfolder import FixedSourcesTrackFolderDataset
+from .trackfolder_var import VariableSourcesTrackFolderDataset
 
 logger = logging.getLogger(__name__)
 

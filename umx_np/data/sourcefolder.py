@@ -13,7 +13,8 @@ from ..progress import Progress
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset, item_rng
 from .files import Clip
-from .folders import FileDataset, mix, visible
+from .folders import FileDataset, mix
+from .sources import same_file, sound_files
 
 
 class SourceFolderDataset(FileDataset):
@@ -36,9 +37,10 @@ class SourceFolderDataset(FileDataset):
     target_dir : str
         Folder of the target.
     interferer_dirs : sequence of str
-        Folders of what is mixed with it.
+        Folders of what is mixed with it, but not that of the target. One that is named twice gives
+        two files to each item.
     ext : str
-        How the names of the files end.
+        How the names of the files end, in upper or lower case.
     nb_samples : int
         Number of items.
     seq_duration : float or None
@@ -88,16 +90,35 @@ class SourceFolderDataset(FileDataset):
         self.ext = ext
         self.nb_samples = check_int("nb_samples", nb_samples, 1)
         self.seed = check_int("seed", seed, 0)
+        self._check_names()
         self.source_tracks = {
-            name: self._find_tracks(name) for name in [*self.interferer_dirs, self.target_dir]
+            name: self._find_tracks(name)
+            for name in dict.fromkeys([*self.interferer_dirs, self.target_dir])
         }
         self.settle({clip for clips in self.source_tracks.values() for clip in clips})
+
+    def _check_names(self) -> None:
+        if not self.interferer_dirs:
+            raise ConfigError(
+                "interferer_dirs is empty: the mixture would be the target; name what is mixed "
+                "with it"
+            )
+        for name in self.interferer_dirs:
+            if same_file(self.folder / name, self.folder / self.target_dir):
+                raise ConfigError(
+                    f"interferer_dirs={self.interferer_dirs} has {name!r}, which is the folder of "
+                    f"target_dir={self.target_dir!r}: nothing tells one from the other"
+                )
 
     def _find_tracks(self, source: str) -> list[Clip]:
         folder = self.folder / source
         if not folder.is_dir():
             raise ConfigError(f"root={str(self.root)!r} has no folder {self.split}/{source}")
-        clips = [Clip(path) for path in visible(folder.glob("*" + self.ext))]
+        found, others = sound_files(folder, self.ext)
+        self.report_unused(
+            [f"{source}/{path.name}" for path in others], f"ext={self.ext!r} passes over them"
+        )
+        clips = [Clip(path) for path in found]
         self.require(clips)
         infos = {clip: self.files.info(clip) for clip in clips}
         keep = [c for c in clips if self.long_enough(infos[c].nb_timesteps, infos[c].rate)]
@@ -118,8 +139,9 @@ class SourceFolderDataset(FileDataset):
         """Mix excerpts of random files; see `UnmixDataset.sample`."""
         if self.split == "valid":
             rng = item_rng(self.seed, 0, index)
-        # The target comes last.
-        sources = [self._draw(clips, rng) for clips in self.source_tracks.values()]
+        # The target comes last; a folder that is named twice gives two sources.
+        names = [*self.interferer_dirs, self.target_dir]
+        sources = [self._draw(self.source_tracks[name], rng) for name in names]
         x = mix(sources)
         return x, sources[-1][:, : x.shape[1]]
 

@@ -1,4 +1,4 @@
-"""Folders that hold the sources of a track, to be mixed: a fixed set of files, or any number."""
+"""Folders that hold the sources of a track, to be mixed: files of the same names in each."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import TypeVar
 
@@ -13,13 +14,14 @@ import numpy as np
 
 from ..audio.resampling import resample_to
 from ..config import check_int
-from ..errors import AudioError, ConfigError
+from ..errors import ConfigError
 from ..progress import Progress
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
-from .folders import FileDataset, mix, visible
+from .folders import FileDataset, mix
 from .plans import PlannedItem
+from .sources import same_file
 
 Source = TypeVar("Source")
 
@@ -28,7 +30,7 @@ FAINT = 1e-6
 
 
 @dataclass(frozen=True)
-class _Track:
+class Track:
     """A folder, what is used of it, and the length of its shortest file."""
 
     folder: Path
@@ -41,10 +43,10 @@ class _Track:
         return self.interferers if self.target is None else (self.target, *self.interferers)
 
 
-class _TrackFolderDataset(FileDataset):
+class TrackFolderDataset(FileDataset):
     """What both kinds of track folders share."""
 
-    tracks: list[_Track]
+    tracks: list[Track]
 
     def __len__(self) -> int:
         return len(self.tracks)
@@ -53,7 +55,7 @@ class _TrackFolderDataset(FileDataset):
         """Folder of the track."""
         return str(self.tracks[index].folder)
 
-    def _measured(self, tracks: list[_Track]) -> list[_Track]:
+    def _measured(self, tracks: list[Track]) -> list[Track]:
         """Tracks that are long enough, with their lengths."""
         measured, short = [], []
         for track in tracks:
@@ -67,7 +69,7 @@ class _TrackFolderDataset(FileDataset):
         return measured
 
 
-class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
+class FixedSourcesTrackFolderDataset(TrackFolderDataset):
     """A folder for each track, with files of the same names in all of them.
 
     The mixture is the sum of the target and the interferers. ::
@@ -90,7 +92,8 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
     target_file : str
         Name of the file of the target.
     interferer_files : sequence of str
-        Names of the files to mix with it. Tracks that lack one of them are left out.
+        Names of the files to mix with it, each once. Tracks that lack one of them are left out, and
+        those in which two are links to one file.
     seq_duration : float or None
         Length of the excerpts in seconds; tracks whose shortest file is not longer are left out.
         None takes whole tracks.
@@ -165,6 +168,7 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
             raise ConfigError(f"speed={speed!r} needs excerpts: set seq_duration")
         self.target_file = target_file
         self.interferer_files = list(interferer_files)
+        self._check_names()
         self.random_track_mix = random_track_mix
         self.samples_per_track = check_int("samples_per_track", samples_per_track, 1)
         self.coherent_share = float(coherent_share)
@@ -177,17 +181,35 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
             raise self.no_tracks(f"each track is a folder that holds {names}")
         self.settle(self.clips)
 
-    def _find_tracks(self) -> list[_Track]:
-        tracks, incomplete = [], []
+    def _check_names(self) -> None:
+        if not self.interferer_files:
+            raise ConfigError(
+                "interferer_files is empty: the mixture would be the target; name what is mixed "
+                "with it"
+            )
+        names = [os.path.normpath(name) for name in (self.target_file, *self.interferer_files)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(
+                f"target_file={self.target_file!r} and interferer_files={self.interferer_files} "
+                f"name {', '.join(twice)} twice; each source is mixed in once"
+            )
+
+    def _find_tracks(self) -> list[Track]:
+        tracks, incomplete, linked = [], [], []
         for folder in self.subfolders():
             target, *interferers = (
                 Clip(folder / name) for name in (self.target_file, *self.interferer_files)
             )
-            if all(clip.path.exists() for clip in (target, *interferers)):
-                tracks.append(_Track(folder, target, tuple(interferers)))
-            else:
+            paths = [clip.path for clip in (target, *interferers)]
+            if not all(path.exists() for path in paths):
                 incomplete.append(folder.name)
+            elif any(same_file(*pair) for pair in combinations(paths, 2)):
+                linked.append(folder.name)
+            else:
+                tracks.append(Track(folder, target, tuple(interferers)))
         self.report_left_out(incomplete, "files are missing")
+        self.report_left_out(linked, "two of the files are the same one")
         self.require(clip for track in tracks for clip in track.clips)
         return tracks
 
@@ -300,149 +322,3 @@ class FixedSourcesTrackFolderDataset(_TrackFolderDataset):
         plain.mix_level = None
         plain.speed = None
         return plain
-
-
-class _UnreadableError(AudioError):
-    """A file that was fine when the dataset was made."""
-
-    def __init__(self, clip: Clip, error: AudioError) -> None:
-        super().__init__(str(error))
-        self.clip = clip
-
-
-class VariableSourcesTrackFolderDataset(_TrackFolderDataset):
-    """A folder for each track, with the target and any number of other sources.
-
-    The mixture is the sum of all of them; it must not lie among them itself. ::
-
-        train/1/vocals.wav -----+
-        train/1/drums.wav ------+
-        train/1/bass.wav -------+--> input
-        train/1/accordion.wav --+
-
-        train/1/vocals.wav --------> output
-
-    A file that cannot be read is passed over with its track: when the dataset is made, the track is
-    left out; later, the item before it is taken in its place (the one after it for the first).
-
-    Parameters
-    ----------
-    root : str or path-like
-        Folder with the folders ``train`` and ``valid``.
-    split : str
-        Which of them.
-    target_file : str
-        Name of the file of the target. It may end differently from the others.
-    ext : str
-        How the names of the interferers end.
-    seq_duration : float or None
-        Length of the excerpts in seconds; tracks whose shortest file is not longer are left out.
-        None takes whole tracks.
-    random_chunks : bool
-        Excerpts from a random position in place of the beginning.
-    random_interferer_mix : bool
-        Take all interferers from one random track, at a position of its own.
-    sample_rate : float or None
-        See `FileDataset`.
-    source_augmentations : callable or None
-        Applied to each source.
-    silence_missing_targets : bool
-        Let the target be silent where it is missing; otherwise such tracks are left out.
-    cache, progress
-        See `FileDataset`.
-    """
-
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        split: str = "train",
-        target_file: str = "vocals.wav",
-        ext: str = ".wav",
-        seq_duration: float | None = None,
-        random_chunks: bool = False,
-        random_interferer_mix: bool = False,
-        sample_rate: float | None = None,
-        source_augmentations: Augmentation | None = None,
-        silence_missing_targets: bool = False,
-        *,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
-    ) -> None:
-        super().__init__(
-            root,
-            split=split,
-            seq_duration=seq_duration,
-            random_chunks=random_chunks,
-            source_augmentations=source_augmentations,
-            sample_rate=sample_rate,
-            cache=cache,
-            progress=progress,
-        )
-        self.target_file = target_file
-        self.ext = ext
-        self.random_interferer_mix = random_interferer_mix
-        self.silence_missing_targets = silence_missing_targets
-        self.target = Path(target_file).stem
-        self.tracks = self._measured(self._readable(self._find_tracks()))
-        if not self.tracks:
-            raise self.no_tracks(
-                f"each track is a folder that holds target_file={target_file!r} and files with "
-                f"ext={ext!r}"
-            )
-        self.settle({clip for track in self.tracks for clip in track.clips})
-
-    def _find_tracks(self) -> list[_Track]:
-        tracks: list[_Track] = []
-        empty: list[str] = []
-        missing: list[str] = []
-        for folder in self.subfolders():
-            target = folder / self.target_file
-            found = visible(folder.glob("*" + self.ext))
-            interferers = tuple(Clip(path) for path in found if path != target)
-            if target.exists() and found:
-                tracks.append(_Track(folder, Clip(target), interferers))
-            elif interferers and self.silence_missing_targets:
-                tracks.append(_Track(folder, None, interferers))
-            else:
-                (missing if interferers else empty).append(folder.name)
-        self.report_left_out(missing, f"no {self.target_file!r}")
-        self.report_left_out(empty, f"no sources with ext={self.ext!r}")
-        return tracks
-
-    def _readable(self, tracks: list[_Track]) -> list[_Track]:
-        """Tracks all of whose files can be read."""
-        errors = self.look_at(clip for track in tracks for clip in track.clips)
-        for clip in sorted(errors):
-            self.skip(str(clip), str(errors[clip]))
-        return [track for track in tracks if errors.keys().isdisjoint(track.clips)]
-
-    def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Mix the sources of a track; see `UnmixDataset.sample`."""
-        neighbours = [*range(index - 1, -1, -1), *range(index + 1, len(self))]
-        for candidate in (index, *neighbours):
-            try:
-                return self._make(self.tracks[candidate], rng)
-            except _UnreadableError as error:
-                self.skip(str(error.clip), str(error))
-        raise AudioError(f"none of the {len(self)} tracks in {str(self.folder)!r} can be read")
-
-    def load(self, clip: Clip, first: int, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Read an excerpt and augment it; an error knows the file."""
-        try:
-            return super().load(clip, first, count, rng)
-        except AudioError as error:
-            raise _UnreadableError(clip, error) from error
-
-    def _make(self, track: _Track, rng: np.random.Generator) -> Sample:
-        first, count = self.place(track.nb_timesteps, rng)
-        other, other_first, other_count = track, first, count
-        if self.random_interferer_mix:
-            other = self.tracks[rng.integers(len(self.tracks))]
-            other_first, other_count = self.place(other.nb_timesteps, rng)
-        sources = [self.load(clip, other_first, other_count, rng) for clip in other.interferers]
-        if track.target is None:
-            y = np.zeros((self.nb_channels or 1, count), np.float32)
-        else:
-            y = self.load(track.target, first, count, rng)
-        x = mix([y, *sources])
-        return x, y[:, : x.shape[1]]

@@ -7,6 +7,7 @@ An estimate is taken apart, frame by frame, into the true source, what filtering
 The values are museval's. What is different is the way there: correlations are summed over short
 blocks instead of transforming whole tracks, all filters come from one solution of the normal
 equations, and energies are summed over the spectra of frames, which saves the inverse transforms.
+Where the references do not determine the filters, museval's values are noise; see `filters`.
 
     n_fft             transform of a frame and its filters' tails
     R = nb_sources * nb_channels   signals, the channels of a source side by side
@@ -15,7 +16,7 @@ equations, and energies are summed over the spectra of frames, which saves the i
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -23,14 +24,12 @@ import numpy as np
 
 from ..config import check_int
 from ..errors import ShapeError
+from .filters import BATCH, distortion_filters, quick_length
+
+logger = logging.getLogger(__name__)
 
 NB_TAPS = 512
 METRICS = ("SDR", "SIR", "ISR", "SAR")
-
-# Transform by which correlations are computed; a sum over blocks of this size less the taps.
-_CORRELATION_FFT = 8192
-# Complex numbers of a batch of blocks or frames: 32 MiB.
-_BATCH = 1 << 21
 
 
 class BssScores(NamedTuple):
@@ -127,6 +126,33 @@ def bss_eval(
     >>> scores.SIR.max(axis=1) > 50  # what is wrong with the first is the other source
     array([False,  True])
     """
+    scores, doubtful = scores_and_doubts(references, estimates, window, hop, nb_taps)
+    if doubtful:
+        logger.warning("%s", doubt([f"source {j}" for j in doubtful]))
+    return scores
+
+
+def scores_and_doubts(
+    references: Sequence[np.ndarray],
+    estimates: Sequence[np.ndarray],
+    window: int,
+    hop: int,
+    nb_taps: int = NB_TAPS,
+) -> tuple[BssScores, list[int]]:
+    """Do what `bss_eval` does, without a word.
+
+    Parameters
+    ----------
+    references, estimates, window, hop, nb_taps
+        As for `bss_eval`.
+
+    Returns
+    -------
+    scores : BssScores
+    doubtful : list of int
+        Sources that have scores which the references do not determine as they are, but rounded to
+        16 bits: those are taken. The SDR is never among them.
+    """
     window, hop = check_int("window", window, 1), check_int("hop", hop, 1)
     nb_taps = check_int("nb_taps", nb_taps, 1)
     references = [np.asarray(reference) for reference in references]
@@ -136,17 +162,41 @@ def bss_eval(
     window = min(window, nb_timesteps)
 
     values = np.full((len(METRICS), len(references), nb_frames), np.nan)
+    doubts = np.zeros((len(METRICS), len(references)), bool)
     heard = [j for j, reference in enumerate(references) if not is_silent(reference)]
     scored = [j for j in heard if not is_silent(estimates[j])]
     if scored:
-        values[:, scored] = _score(
-            [references[j] for j in heard],
+        rest = (
             [estimates[j] for j in scored],
             [heard.index(j) for j in scored],
             [slice(t * hop, t * hop + window) for t in range(nb_frames)],
             nb_taps,
         )
-    return BssScores(*values)
+        true = [references[j] for j in heard]
+        values[:, scored], doubts[:, scored] = _score(true, *rest)
+        rounded = [_rounded(signal) for signal in true]
+        if doubts.any() and any(map(np.any, map(np.subtract, rounded, true))):
+            better = np.full_like(values, np.nan)
+            better[:, scored], _ = _score(rounded, *rest)
+            values[doubts] = better[doubts]
+        else:
+            doubts[:] = False
+    return BssScores(*values), np.flatnonzero(doubts.any(axis=0)).tolist()
+
+
+def doubt(names: Sequence[str]) -> str:
+    """What is to be said of sources that `scores_and_doubts` tells of, given their names."""
+    return (
+        f"{', '.join(names)}: some of SIR, ISR and SAR are those for references rounded to 16 "
+        "bits; as they are, the references have too little energy at some frequencies to determine "
+        "them, which is usual with lossy files"
+    )
+
+
+def _rounded(signal: np.ndarray) -> np.ndarray:
+    """Round to 16 bits, unless nothing would be left."""
+    rounded = np.round(signal.astype(np.float64) * 32768.0) / 32768.0
+    return signal if is_silent(rounded) else rounded
 
 
 def silent_sources(
@@ -231,17 +281,24 @@ def _score(
     sources: list[int],
     frames: list[slice],
     nb_taps: int,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Score estimates, none of the signals being silent throughout.
 
     `sources` has the number of the reference that belongs to each estimate. Returns
-    [shape=(4, nb_estimates, nb_frames)].
+    [shape=(4, nb_estimates, nb_frames)], and which of the metrics of which estimates the references
+    do not determine [shape=(4, nb_estimates)].
     """
     nb_estimates, nb_channels = len(estimates), len(references[0])
     channels = [slice(j * nb_channels, (j + 1) * nb_channels) for j in sources]
-    own, common = _filters(references, estimates, channels, nb_taps)
+    own, common, own_in_doubt, common_in_doubt = distortion_filters(
+        references, estimates, channels, nb_taps
+    )
+    doubts = np.zeros((len(METRICS), nb_estimates), bool)
+    doubts[1] = own_in_doubt | common_in_doubt  # in the order of METRICS
+    doubts[2] = own_in_doubt
+    doubts[3] = common_in_doubt
     window = frames[0].stop - frames[0].start
-    n_fft = _quick_length(window + nb_taps - 1)
+    n_fft = quick_length(window + nb_taps - 1)
     # (nb_bins, R, nb_estimates * nb_channels) and (nb_bins, nb_estimates, nb_channels, nb_channels)
     common_spectra = np.ascontiguousarray(np.moveaxis(np.fft.rfft(common, n_fft, axis=1), 1, 0))
     own_spectra = np.ascontiguousarray(np.moveaxis(np.fft.rfft(own, n_fft, axis=2), 2, 0))
@@ -253,7 +310,7 @@ def _score(
         for t, frame in enumerate(frames)
         if not any(is_silent(signal[:, frame]) for signal in (*references, *estimates))
     ]
-    size = max(_BATCH // (len(common_spectra) * len(references) * nb_channels), 1)
+    size = max(BATCH // (len(common_spectra) * len(references) * nb_channels), 1)
     for first in range(0, len(times), size):
         batch = times[first : first + size]
 
@@ -292,7 +349,7 @@ def _score(
             )
         ):
             values[k][:, batch] = _decibels(signal, error).T
-    return values
+    return values, doubts
 
 
 def _decibels(signal: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -326,166 +383,3 @@ def _energy_of_spectra(n_fft: int) -> Callable[[np.ndarray], np.ndarray]:
         return (weights @ squares).reshape(*spectra.shape[1:3], -1).sum(axis=-1)
 
     return energy
-
-
-# Distortion filters
-
-
-def _filters(
-    references: list[np.ndarray],
-    estimates: list[np.ndarray],
-    channels: list[slice],
-    nb_taps: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Filters that bring the sources closest to the estimates.
-
-    Parameters
-    ----------
-    references, estimates : list of ndarray
-        As for `_score`.
-    channels : list of slice
-        Of each estimate, where its source is among the channels of all sources.
-    nb_taps : int
-        Length of the filters.
-
-    Returns
-    -------
-    own : ndarray [shape=(nb_estimates, nb_channels, nb_taps, nb_channels)]
-        From the channels of a source to those of its estimate.
-    common : ndarray [shape=(R, nb_taps, nb_estimates * nb_channels)]
-        From the channels of all sources to those of all estimates.
-    """
-    nb_channels = len(references[0])
-    correlations = _correlations(references, [*references, *estimates], nb_taps)
-    nb_signals = len(references) * nb_channels
-    among, across = correlations[..., :nb_signals], correlations[..., nb_signals:]
-    signals = [channel for reference in references for channel in reference]
-
-    common = np.zeros((nb_signals, nb_taps, across.shape[2]))
-    rows = _distinct(signals, among[0])
-    common[rows] = _solve(among[:, rows][:, :, rows], across[:, rows])
-    if len(references) == 1:
-        return common[None], common
-    own = np.zeros((len(estimates), nb_channels, nb_taps, nb_channels))
-    for i, k in enumerate(channels):
-        columns = slice(i * nb_channels, (i + 1) * nb_channels)
-        rows = _distinct(signals[k], among[0, k, k])
-        inner, outer = among[:, k, k], across[:, k, columns]
-        own[i, rows] = _solve(inner[:, rows][:, :, rows], outer[:, rows])
-    return own, common
-
-
-def _distinct(signals: list[np.ndarray], products: np.ndarray) -> list[int]:
-    """Numbers of the signals that are neither silent nor a copy of an earlier one.
-
-    The others can explain nothing more, and would make the normal equations singular. Copies are
-    common: a mono stem in stereo has two equal channels. `products` are the inner products of the
-    signals, which tell most apart without looking at the samples.
-    """
-    found: list[int] = []
-    for p, signal in enumerate(signals):
-        energy = products[p, p]
-        if not np.any(signal):
-            continue
-        if not any(
-            abs(products[p, q] - energy) <= 1e-9 * energy and np.array_equal(signals[q], signal)
-            for q in found
-        ):
-            found.append(p)
-    return found
-
-
-def _correlations(
-    signals: Sequence[np.ndarray], others: Sequence[np.ndarray], nb_lags: int
-) -> np.ndarray:
-    """Correlate all channels of `signals` with all channels of `others`.
-
-    Returns
-    -------
-    ndarray [shape=(nb_lags, R, channels of all others)]
-        ``sum(x[n] * y[n + lag] for n)``, lags from 0.
-    """
-    n_fft = max(_CORRELATION_FFT, _quick_length(4 * nb_lags))
-    block = n_fft - nb_lags + 1
-    nb_timesteps = signals[0].shape[1]
-    nb_blocks = -(-nb_timesteps // block)
-    rows, columns = sum(map(len, signals)), sum(map(len, others))
-    cross = np.zeros((n_fft // 2 + 1, rows, columns), np.complex128)
-    size = max(_BATCH // (len(cross) * (rows + columns)), 1)
-    for first in range(0, nb_blocks, size):
-        starts = [k * block for k in range(first, min(first + size, nb_blocks))]
-        x = _block_spectra(signals, starts, block, n_fft)
-        # Longer by the lags, so that a block meets what follows it and nothing wraps around.
-        y = _block_spectra(others, starts, n_fft, n_fft)
-        cross += np.matmul(x.transpose(0, 2, 1).conj(), y)
-    return np.fft.irfft(cross, n_fft, axis=0)[:nb_lags]
-
-
-def _block_spectra(
-    signals: Sequence[np.ndarray], starts: Sequence[int], length: int, n_fft: int
-) -> np.ndarray:
-    """Transform pieces of all channels to [shape=(nb_bins, nb_blocks, channels)]."""
-    pieces = np.zeros((sum(map(len, signals)), len(starts), length))
-    row = 0
-    for signal in signals:
-        for k, start in enumerate(starts):
-            piece = signal[:, start : start + length]
-            pieces[row : row + len(signal), k, : piece.shape[1]] = piece
-        row += len(signal)
-    return np.ascontiguousarray(np.fft.rfft(pieces, n_fft, axis=-1).transpose(2, 1, 0))
-
-
-def _solve(among: np.ndarray, across: np.ndarray) -> np.ndarray:
-    """Solve the normal equations of least squares.
-
-    Parameters
-    ----------
-    among : ndarray [shape=(nb_taps, rows, rows)]
-        Correlations of the signals to filter.
-    across : ndarray [shape=(nb_taps, rows, columns)]
-        Their correlations with the signals to be matched.
-
-    Returns
-    -------
-    ndarray [shape=(rows, nb_taps, columns)]
-    """
-    nb_taps, rows, columns = across.shape
-    # Lags from 1 - nb_taps: exchanging the signals changes the sign of the lag.
-    lags = np.concatenate([among[:0:-1].transpose(0, 2, 1), among])
-    taps = np.arange(nb_taps)
-    # matrix[p, a, q, b] = sum(p[n - a] * q[n - b] for n): the correlation at the lag a - b.
-    matrix = lags[taps[:, None] - taps[None, :] + nb_taps - 1]
-    matrix = matrix.transpose(2, 0, 3, 1).reshape(rows * nb_taps, rows * nb_taps)
-    target = across.transpose(1, 0, 2).reshape(rows * nb_taps, columns)
-    # museval's; with samples of the usual level it does nothing.
-    ridge = np.finfo(np.float64).eps
-    while True:
-        matrix[np.diag_indices_from(matrix)] += ridge
-        try:
-            return np.linalg.solve(matrix, target).reshape(rows, nb_taps, columns)
-        except np.linalg.LinAlgError:
-            # Some signals are filtered copies of others. As little as the rounding of the matrix
-            # has done already chooses one of the many solutions, all of which explain the same.
-            ridge = max(10.0 * ridge, np.finfo(np.float64).eps * matrix.diagonal().max())
-
-
-def _quick_length(length: int) -> int:
-    """Smallest number of at least `length` without prime factors above 5.
-
-    Examples
-    --------
-    >>> _quick_length(44611)
-    45000
-    """
-    best = 1 << math.ceil(math.log2(length))
-    five = 1
-    while five < best:
-        three = five
-        while three < best:
-            # Powers of two that take it just to the length.
-            two = max(math.ceil(math.log2(length / three)), 0)
-            if three << two >= length:
-                best = min(best, three << two)
-            three *= 3
-        five *= 5
-    return best

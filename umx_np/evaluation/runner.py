@@ -19,14 +19,12 @@ from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimate
 from .scores import (
     TrackScores,
     check_method,
-    nb_frames,
-    read_scores,
     scored_targets,
 )
-from .settings import claim_folder, scores_path
+from .settings import claim_folder
 from .summary import Summary, write_summary
-from .tracks import Track, TrackAudio, find_tracks
-from .work import Job, Task, run_tasks
+from .tracks import Track, find_tracks
+from .work import Job, Task, finished_scores, run_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +88,8 @@ def evaluate(
     """Separate the tracks of a data set and score the stems with BSS Eval version 4.
 
     A track that fails is reported in the result and does not stop the others. With `evaldir`, an
-    evaluation that was interrupted goes on where it was when it is called again.
+    evaluation that was interrupted goes on where it was when it is called again, and several that
+    run at the same time share the tracks.
 
     Parameters
     ----------
@@ -194,6 +193,8 @@ def evaluate(
         folder = StoredEstimates(estimates, separation.targets, aggregate)
     # Before a model is loaded or even downloaded.
     tracks = find_tracks(root, dataset=dataset, subset=subset, is_wav=is_wav, download=download)
+    if all(track.fault for track in tracks):
+        raise ConfigError(f"no track can be scored: {tracks[0].fault}")
     job = Job(
         None if folder is not None else separation,
         folder,
@@ -261,6 +262,9 @@ def _plan(tracks: Iterable[Track], source: Estimates, result: Evaluation) -> lis
     known = {target for track in tracks for target in track.targets}
     unknown: dict[str, None] = {}
     for track in tracks:
+        if track.fault:
+            _fail(result, track.name, track.fault)
+            continue
         try:
             names = source.names(track)
             common = [target for target in track.targets if target in names]
@@ -271,7 +275,7 @@ def _plan(tracks: Iterable[Track], source: Estimates, result: Evaluation) -> lis
                     f"{', '.join(track.targets)}; scores need at least two stems that have both, "
                     "for instance vocals and the residual under the name accompaniment"
                 )
-        except UmxError as error:
+        except (UmxError, OSError) as error:
             _fail(result, track.name, str(error))
             continue
         unknown.update(dict.fromkeys(name for name in names if name not in known))
@@ -291,27 +295,10 @@ def _left_to_do(
     tasks: Sequence[Task], job: Job, source: Estimates, result: Evaluation
 ) -> list[Task]:
     """Take over the scores that are complete; return the tracks that have none."""
-    assert job.evaldir is not None
     left = []
     for task in tasks:
-        path = scores_path(job.evaldir, task.track.subset, task.track.name)
-        try:
-            scores = read_scores(path) if path.exists() else None
-            if scores is not None:
-                sound = TrackAudio(task.track)
-                frames = nb_frames(sound.nb_timesteps, sound.rate)
-                if not scores.is_complete(scored_targets(task.targets), frames):
-                    raise ScoresError(f"path={str(path)!r} is not complete")
-                written = path.stat().st_mtime
-                if written < source.changed(task.track):
-                    raise ScoresError(f"path={str(path)!r} is older than the estimates")
-                if written < task.track.changed():
-                    raise ScoresError(f"path={str(path)!r} is older than the true stems")
-        except (UmxError, OSError) as error:
-            logger.warning("%s; it is made anew", error)
-            scores = None
-        stems_lack = job.outdir is not None and not job.has_written_stems(task.track, source)
-        if scores is None or stems_lack:
+        scores = finished_scores(job, source, task)
+        if scores is None:
             left.append(task)
         else:
             result.scores[task.track.name] = scores
@@ -341,6 +328,8 @@ def _run(
                 _fail(result, outcome.name, outcome.error)
             else:
                 result.scores[outcome.name] = outcome.scores
+                if outcome.reused:
+                    result.reused.append(outcome.name)
                 logger.info(
                     "[%d/%d] %s: %s (%.1f s)",
                     done,

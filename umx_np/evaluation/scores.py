@@ -18,7 +18,15 @@ import numpy as np
 from .._atomic import atomic_write
 from .._version import __version__
 from ..errors import ConfigError, ScoresError
-from .bss import METRICS, BssScores, bss_eval, nb_frames_of, silent_sources
+from .bss import (
+    METRICS,
+    BssScores,
+    doubt,
+    fitted_estimates,
+    nb_frames_of,
+    scores_and_doubts,
+    silent_sources,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +210,7 @@ def score_track(
         Sample rate in Hz.
     method : {'builtin', 'museval'}
         Compute with `bss_eval` or let the package museval do it. The scores are the same to five
-        decimals; museval takes much longer and more memory.
+        decimals; museval takes much longer and more memory, and says nothing where they are noise.
 
     Returns
     -------
@@ -242,7 +250,10 @@ def score_track(
     found: dict[str, dict[str, np.ndarray]] = {}
     for stems, counting in compared:
         pairs = [references[stem] for stem in stems], [estimates[stem] for stem in stems]
-        scores = _compute(*pairs, rate, method)
+        scores, numbers = _compute(*pairs, rate, method)
+        doubtful = [stems[k] for k in numbers if stems[k] in counting]
+        if doubtful:
+            logger.warning("%s: %s", name, doubt(doubtful))
         for k, kind in silent_sources(*pairs):
             if stems[k] in counting:
                 logger.warning(
@@ -273,12 +284,11 @@ def nan_median(values: Sequence[float] | np.ndarray) -> float:
 
 def _compute(
     references: list[np.ndarray], estimates: list[np.ndarray], rate: float, method: str
-) -> BssScores:
+) -> tuple[BssScores, list[int]]:
+    """Scores, and the numbers of the sources that `doubt` is to be said of."""
     window, hop = int(WINDOW * rate), int(HOP * rate)
     if method == "builtin":
-        return bss_eval(references, estimates, window=window, hop=hop)
-    from .bss import fitted_estimates
-
+        return scores_and_doubts(references, estimates, window, hop)
     estimates = fitted_estimates(references, estimates)
     try:
         sdr, isr, sir, sar = _museval().evaluate(
@@ -290,7 +300,7 @@ def _compute(
     except (ValueError, ArithmeticError, AttributeError) as error:
         # AttributeError: museval's handling of singular matrices needs an old NumPy.
         raise ScoresError(f"museval cannot score this track: {error}") from error
-    return BssScores(sdr, sir, isr, sar)
+    return BssScores(sdr, sir, isr, sar), []
 
 
 def _museval() -> Any:

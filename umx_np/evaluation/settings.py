@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from .._atomic import atomic_write
 from .._version import __version__
@@ -105,6 +109,43 @@ def check_still_claimed(evaldir: Path, subset: str, settings: Mapping[str, Any])
             f"evaldir={str(evaldir)!r} was taken over by an evaluation with other settings while "
             f"this one ran ({path.name} is not what it was); use a folder for each"
         )
+
+
+@contextmanager
+def claimed(evaldir: Path, subset: str, track: str, *, wait: bool) -> Iterator[bool]:
+    """Hold the claim on a track, so that of several evaluations only one works on it.
+
+    The claim of a program that ends, however it ends, is free.
+
+    Parameters
+    ----------
+    evaldir, subset, track
+        As for `scores_path`.
+    wait : bool
+        Wait for another evaluation that has the claim.
+
+    Yields
+    ------
+    bool
+        Whether the claim is held; False only without `wait`.
+    """
+    # Any name of a track makes a name of a file of a usual length.
+    digest = hashlib.blake2b(os.fsencode(track), digest_size=12).hexdigest()
+    path = evaldir / f".{subset}_{digest}.claim"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # Who waits for this very file gets the claim, while another may make a new one. Both find
+        # the scores there; at worst, both try again what has failed.
+        with suppress(OSError):  # Windows does not remove what is open
+            path.unlink()
+        lock.release()
 
 
 @contextmanager

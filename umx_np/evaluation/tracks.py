@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 DATASETS = ("musdb", "folder")
 MIXTURE = "mixture"
+# Samples by which the streams of one file may differ: a few frames of the encoder.
+_STREAM_SLACK = 8192
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,15 @@ class Track:
         Its mixture; None if that is the sum of the sources.
     sources : dict of str to Clip
         The stems.
+    fault : str
+        Why it cannot be scored, a message; empty if nothing is known against it.
     """
 
     name: str
     subset: str
     mixture: Clip | None
     sources: dict[str, Clip]
+    fault: str = ""
 
     @property
     def targets(self) -> dict[str, tuple[str, ...]]:
@@ -82,7 +87,8 @@ class TrackAudio:
         for clip in clips[1:]:
             info = self._files.info(clip)
             # The streams of one file end together; what is missing at the end of one is silence.
-            same_length = clip.stream >= 0 or info.nb_timesteps == first.nb_timesteps
+            slack = _STREAM_SLACK if clip.stream >= 0 else 0
+            same_length = abs(info.nb_timesteps - first.nb_timesteps) <= slack
             if not same_length or (info.rate, info.nb_channels) != (first.rate, first.nb_channels):
                 raise AudioError(
                     f"path={str(clip)!r} has rate={info.rate}, nb_channels={info.nb_channels}, "
@@ -108,7 +114,10 @@ class TrackAudio:
         return total
 
     def _read(self, clip: Clip) -> np.ndarray:
-        return self._files.read(clip, 0, self.nb_timesteps)
+        count = min(self._files.info(clip).nb_timesteps, self.nb_timesteps)
+        samples = self._files.read(clip, 0, count)
+        missing = self.nb_timesteps - count
+        return np.pad(samples, ((0, 0), (0, missing))) if missing else samples
 
 
 def find_tracks(
@@ -200,56 +209,35 @@ def _musdb_tracks(
         )
     if is_preview:
         check_preview(root, subset)
-    tracks = []
-    for track in db.tracks:
-        missing = [name for name in db.setup["sources"] if name not in track.sources]
-        if missing or track.rate is None:
-            raise ConfigError(
-                f"the track at path={track.path!r} has no {', '.join(missing) or MIXTURE}"
-            )
-        tracks.append(
-            Track(
-                track.name,
-                subset,
-                Clip(Path(track.path), -1 if is_wav else track.stem_id),
-                {
-                    name: Clip(
-                        Path(track.sources[name].path),
-                        -1 if is_wav else track.sources[name].stem_id,
-                    )
-                    for name in db.setup["sources"]
-                },
-            )
+    return [
+        Track(
+            track.name,
+            subset,
+            track.mixture,
+            track.sources,
+            f"the track {track.name!r} in root={str(root)!r} has no {', '.join(track.missing)}"
+            if track.missing
+            else "",
         )
-    return tracks
+        for track in db.tracks
+    ]
 
 
 def _folder_tracks(root: Path, subset: str) -> list[Track]:
     if not root.is_dir():
         raise ConfigError(f"root={str(root)!r} is no folder")
     folder = root / subset if (root / subset).is_dir() else root
-    tracks = []
+    tracks: list[Track] = []
+    others: list[Track] = []
     for place in sorted(folder.iterdir()):
         if place.name.startswith(".") or not place.is_dir():
             continue
-        stems = stem_files(place)
-        mixture = stems.pop(MIXTURE, None)
-        if len(stems) < 2:
-            if stems or mixture:
-                raise ConfigError(
-                    f"the track at path={str(place)!r} has {', '.join(stems) or 'no stems'}; "
-                    f"scores need two or more, as files like vocals.wav"
-                )
-            continue  # not a track
-        if mixture is None:
-            _check_sum(place, stems)
-        tracks.append(
-            Track(
-                place.name,
-                subset,
-                None if mixture is None else Clip(mixture),
-                {name: Clip(path) for name, path in stems.items()},
-            )
+        track = _folder_track(place, subset)
+        (tracks if track.sources or track.mixture or track.fault else others).append(track)
+    if others and tracks:
+        logger.warning(
+            "%s: %d folders hold no sound files of stems and are passed over, %s for one",
+            *(folder, len(others), others[0].name),
         )
     if not tracks:
         raise ConfigError(
@@ -259,16 +247,43 @@ def _folder_tracks(root: Path, subset: str) -> list[Track]:
     return tracks
 
 
-def _check_sum(place: Path, stems: Mapping[str, Path]) -> None:
-    """Raise `ConfigError` if the sum of these files is hardly the mixture of a track."""
+def _folder_track(place: Path, subset: str) -> Track:
+    """What a folder holds; what forbids to score it is said in the track, for others go on."""
+    try:
+        stems = stem_files(place)
+    except ConfigError as error:
+        return Track(place.name, subset, None, {}, str(error))
+    except OSError as error:
+        reason = f"path={str(place)!r} cannot be read: {error.strerror or error}"
+        return Track(place.name, subset, None, {}, reason)
+    mixture = stems.pop(MIXTURE, None)
+    fault = ""
+    if len(stems) < 2:
+        fault = (
+            f"the track at path={str(place)!r} has {', '.join(stems) or 'no stems'}; scores need "
+            "two or more, as files like vocals.wav"
+        )
+    elif mixture is None:
+        fault = _doubtful_sum(place, stems)
+    return Track(
+        place.name,
+        subset,
+        None if mixture is None else Clip(mixture),
+        {name: Clip(path) for name, path in stems.items()},
+        fault if stems or mixture else "",
+    )
+
+
+def _doubtful_sum(place: Path, stems: Mapping[str, Path]) -> str:
+    """Why the sum of these files is hardly the mixture of a track; empty if it may well be."""
     if ACCOMPANIMENT in stems and set(stems) - {"vocals", ACCOMPANIMENT}:
         doubt = f"{stems[ACCOMPANIMENT].name} beside stems that it may be the sum of"
     elif len(suffixes := sorted({path.suffix.lower() for path in stems.values()})) > 1:
         # Most likely a copy of the song among its stems.
         doubt = f"files of several formats, {' '.join(suffixes)}"
     else:
-        return
-    raise ConfigError(
+        return ""
+    return (
         f"the track at path={str(place)!r} has {doubt}, and no file of its mixture, which would be "
         f"their sum; add {MIXTURE}.wav, or leave only files that add up to it"
     )

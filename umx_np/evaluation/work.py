@@ -19,10 +19,10 @@ from typing import Any
 
 from .. import audio
 from .._threads import resolve_threads
-from ..errors import UmxError
+from ..errors import ScoresError, UmxError
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
-from .scores import TrackScores, score_track
-from .settings import check_still_claimed, is_marked, marked, scores_path
+from .scores import TrackScores, nb_frames, read_scores, score_track, scored_targets
+from .settings import check_still_claimed, claimed, is_marked, marked, scores_path
 from .tracks import Track, TrackAudio
 
 logger = logging.getLogger(__name__)
@@ -106,6 +106,10 @@ class Outcome:
         How long it took.
     log : list of (int, str)
         Level and text of what was logged on the way in another process.
+    reused : bool
+        Whether another evaluation has made the scores in the meantime.
+    busy : bool
+        Whether another evaluation is at it; then nothing was done.
     """
 
     name: str
@@ -113,6 +117,8 @@ class Outcome:
     error: str = ""
     seconds: float = 0.0
     log: list[tuple[int, str]] = field(default_factory=list)
+    reused: bool = False
+    busy: bool = False
 
 
 def evaluate_track(job: Job, estimates: Estimates, task: Task) -> TrackScores:
@@ -155,10 +161,52 @@ def evaluate_track(job: Job, estimates: Estimates, task: Task) -> TrackScores:
     return scores
 
 
+def finished_scores(
+    job: Job, estimates: Estimates, task: Task, *, quiet: bool = False
+) -> TrackScores | None:
+    """Read the scores of a track if they are there, complete, and newer than what they are of.
+
+    Parameters
+    ----------
+    job, estimates, task
+        As for `evaluate_track`, with a folder for scores.
+    quiet : bool
+        Do not log what is the matter with a file that is there.
+
+    Returns
+    -------
+    TrackScores or None
+        None if the track is to be evaluated, be it for the sake of its stems.
+    """
+    assert job.evaldir is not None
+    path = scores_path(job.evaldir, task.track.subset, task.track.name)
+    try:
+        scores = read_scores(path) if path.exists() else None
+        if scores is not None:
+            sound = TrackAudio(task.track)
+            frames = nb_frames(sound.nb_timesteps, sound.rate)
+            if not scores.is_complete(scored_targets(task.targets), frames):
+                raise ScoresError(f"path={str(path)!r} is not complete")
+            written = path.stat().st_mtime
+            if written < estimates.changed(task.track):
+                raise ScoresError(f"path={str(path)!r} is older than the estimates")
+            if written < task.track.changed():
+                raise ScoresError(f"path={str(path)!r} is older than the true stems")
+    except (UmxError, OSError) as error:
+        if not quiet:
+            logger.warning("%s; it is made anew", error)
+        return None
+    stems_lack = job.outdir is not None and not job.has_written_stems(task.track, estimates)
+    return None if stems_lack else scores
+
+
 def run_tasks(
     job: Job, estimates: Estimates, tasks: Sequence[Task], cores: int, threads: int | None
 ) -> Generator[Outcome, None, None]:
     """Work on tracks, and tell of each when it is done; closing it ends all processes.
+
+    Tracks that another evaluation is at come last. Their scores are waited for and taken over, or
+    made here if it ends without them.
 
     Parameters
     ----------
@@ -181,17 +229,41 @@ def run_tasks(
     nb_processes = min(cores, len(tasks))
     if nb_processes <= 1:
         with _blas_threads(threads):
+            busy = []
             for task in tasks:
-                yield _attempt(job, estimates, task)
+                outcome = _attempt(job, estimates, task)
+                if outcome.busy:
+                    busy.append(task)
+                else:
+                    yield outcome
+            _tell_of_busy(busy)
+            for task in busy:
+                yield _attempt(job, estimates, task, wait=True)
         return
     yield from _in_processes(job, tasks, nb_processes, resolve_threads(threads))
 
 
-def _attempt(job: Job, estimates: Estimates, task: Task) -> Outcome:
+def _tell_of_busy(tasks: Sequence[Task]) -> None:
+    if tasks:
+        logger.info(
+            "another evaluation is at %d tracks, %s for one; waiting for it",
+            *(len(tasks), tasks[0].track.name),
+        )
+
+
+def _attempt(job: Job, estimates: Estimates, task: Task, *, wait: bool = False) -> Outcome:
     outcome = Outcome(task.track.name)
     begin = time.perf_counter()
     try:
-        outcome.scores = evaluate_track(job, estimates, task)
+        if job.evaldir is None:
+            outcome.scores = evaluate_track(job, estimates, task)
+        else:
+            with claimed(job.evaldir, task.track.subset, task.track.name, wait=wait) as ours:
+                outcome.busy = not ours
+                if ours:
+                    outcome.scores = finished_scores(job, estimates, task, quiet=True)
+                    outcome.reused = outcome.scores is not None
+                    outcome.scores = outcome.scores or evaluate_track(job, estimates, task)
     except (UmxError, OSError) as error:
         outcome.error = str(error)
     except Exception as error:
@@ -216,19 +288,27 @@ def _in_processes(
         initargs=(job, max(threads // nb_processes, 1)),
     )
     try:
-        futures: dict[Future[Outcome], Task] = {
-            executor.submit(_work, task): task for task in tasks
-        }
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                yield Outcome(
-                    futures[future].track.name,
-                    error="a process ended before this track was done, perhaps for want of memory "
-                    "(try again with fewer cores), or because the main program lacks an "
-                    '`if __name__ == "__main__":`',
-                )
+        for wait in (False, True):
+            futures: dict[Future[Outcome], Task] = {
+                executor.submit(_work, task, wait): task for task in tasks
+            }
+            busy = []
+            for future in as_completed(futures):
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool:
+                    outcome = Outcome(
+                        futures[future].track.name,
+                        error="a process ended before this track was done, perhaps for want of "
+                        "memory (try again with fewer cores), or because the main program lacks an "
+                        '`if __name__ == "__main__":`',
+                    )
+                if outcome.busy:
+                    busy.append(futures[future])
+                else:
+                    yield outcome
+            _tell_of_busy(busy)
+            tasks = busy
         executor.shutdown()
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
@@ -285,12 +365,12 @@ def _leave_with_parent() -> None:
         os._exit(1)
 
 
-def _work(task: Task) -> Outcome:
+def _work(task: Task, wait: bool) -> Outcome:
     if isinstance(_context, str):
         return Outcome(task.track.name, error=_context)
     job, estimates = _context
     try:
-        outcome = _attempt(job, estimates, task)
+        outcome = _attempt(job, estimates, task, wait=wait)
     except SystemExit:
         outcome = None
     if outcome is None:

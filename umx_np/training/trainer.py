@@ -264,6 +264,8 @@ class Trainer:
                 "whole run)",
                 record.epochs_trained,
             )
+        if record.epochs_trained < config.epochs:
+            self._check_validation()
         self._last_save = time.monotonic()
         reason = "epochs"
         while record.epochs_trained < config.epochs:
@@ -369,23 +371,37 @@ class Trainer:
             "Lower --lr, or limit the gradients with --clip-grad-norm"
         )
 
+    def _check_validation(self) -> None:
+        """Raise `DataError` now for an item that would end the first epoch, perhaps hours on."""
+        bar = BatchBar("looking at validation", len(self._valid_loader), shown=self.progress)
+        with closing(self._validation_items()) as items, bar:
+            for _ in items:
+                bar.update()
+
+    def _validation_items(self) -> Generator[tuple[Any, Any], None, None]:
+        """Magnitudes of mixture and target of each validation item; none after `stop`."""
+        with closing(cast(Batches, self._valid_batches.epoch(0))) as batches:
+            for index, (x, y) in enumerate(batches):
+                if self._stop.is_set():
+                    return
+                try:
+                    yield self._steps.magnitudes(x), self._steps.magnitudes(y)
+                except UmxError as error:
+                    name = self.valid_dataset.describe(index) or f"item {index}"
+                    raise DataError(f"validation, {name}: {error}") from error
+
     def _validate(self) -> float | None:
         """Mean loss over the validation items; None if `stop` was called."""
         self._finite_state()
         evaluate = self._steps.evaluator()
-        total, nb_items = 0.0, len(self._valid_loader)
+        total, done, nb_items = 0.0, 0, len(self._valid_loader)
         bar = BatchBar("validation", nb_items, shown=self.progress)
-        with closing(cast(Batches, self._valid_batches.epoch(0))) as batches, bar:
-            for index, (x, y) in enumerate(batches):
-                if self._stop.is_set():
-                    return None
-                try:
-                    mixture, target = self._steps.magnitudes(x), self._steps.magnitudes(y)
-                except UmxError as error:
-                    name = self.valid_dataset.describe(index) or f"item {index}"
-                    raise DataError(f"validation, {name}: {error}") from error
-                total += evaluate(mixture, target)
-                bar.update(loss=f"{total / (index + 1):.4g}")
+        with closing(self._validation_items()) as items, bar:
+            for mixture, target in items:
+                total, done = total + evaluate(mixture, target), done + 1
+                bar.update(loss=f"{total / done:.4g}")
+        if done < nb_items:
+            return None
         loss = total / nb_items
         if not math.isfinite(loss):
             logger.warning("the validation loss of epoch %d is %s", self.record.epoch, loss)
