@@ -181,7 +181,7 @@ def test_lengths_are_compared_with_the_file(code: bytes) -> None:
 
 
 def test_deep_nesting_does_not_exhaust_the_stack(tmp_path: Path) -> None:
-    body = b")" + b"\x85" * 400_000
+    body = b")" + b"\x85" * 200_000
     nested = read(body + b".")
     assert isinstance(nested, tuple)
     del nested
