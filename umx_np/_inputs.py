@@ -168,7 +168,8 @@ def parse_json(
         raise error(f"path={name!r} holds more values than a JSON file may have")
     try:
         document = json.loads(text, object_pairs_hook=_unique)
-    # RecursionError: brackets nested thousands deep. ValueError: numbers of thousands of digits too.
+    # RecursionError: brackets nested thousands deep. ValueError: also integers of thousands of
+    # digits.
     except (ValueError, RecursionError) as problem:
         raise error(f"path={name!r} holds no valid JSON: {shortened_error(problem)}") from problem
     if not isinstance(document, dict):

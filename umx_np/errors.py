@@ -6,10 +6,13 @@ offending value as ``name=value`` and says what to do about it.
 
 from __future__ import annotations
 
+import itertools
+import numbers
 import os
-from itertools import islice
-from numbers import Integral, Rational, Real
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 
 class UmxError(Exception):
@@ -72,7 +75,7 @@ _SHOWN_BITS = 200
 
 
 def shortened(value: object, limit: int = 100) -> str:
-    """Describe a value for a message, in little time whatever it is.
+    r"""Describe a value for a message, in little time whatever it is.
 
     Parameters
     ----------
@@ -90,8 +93,8 @@ def shortened(value: object, limit: int = 100) -> str:
 
     Examples
     --------
-    >>> shortened("a\\x1b[31m" + "b" * 1000, limit=20)
-    "'a\\\\x1b[31mbbbbbb...'"
+    >>> shortened("a\x1b[31m" + "b" * 1000, limit=20)
+    "'a\\x1b[31mbbbbbb...'"
     >>> shortened([[[[[1]]]], 2])
     '[[[...]], 2]'
     """
@@ -104,10 +107,10 @@ def _described(value: object, limit: int, depth: int) -> str:
         return _quoted(value, limit)
     if value is None or isinstance(value, bool):
         return repr(value)
-    if isinstance(value, Integral):
+    if isinstance(value, numbers.Integral):
         bits = int(value).bit_length()
         return repr(int(value)) if bits <= _SHOWN_BITS else f"<integer of {bits} bits>"
-    if isinstance(value, Real) and not isinstance(value, Rational):
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
         return repr(float(value))
     if isinstance(value, (list, tuple, dict, set, frozenset)):
         return _container(value, limit, depth)
@@ -131,7 +134,11 @@ def _quoted(value: str | bytes | bytearray, limit: int) -> str:
 
 
 def _container(
-    value: list[Any] | tuple[Any, ...] | dict[Any, Any] | set[Any] | frozenset[Any],
+    value: list[object]
+    | tuple[object, ...]
+    | dict[object, object]
+    | set[object]
+    | frozenset[object],
     limit: int,
     depth: int,
 ) -> str:
@@ -144,11 +151,13 @@ def _container(
     room = max(limit // 2, 10)
     parts = []
     if isinstance(value, dict):
-        for key, item in islice(value.items(), _SHOWN_ITEMS):
+        for key, item in itertools.islice(value.items(), _SHOWN_ITEMS):
             shown = _described(key, room, depth - 1)
             parts.append(f"{shown}: {_described(item, room, depth - 1)}")
     else:
-        parts = [_described(item, room, depth - 1) for item in islice(value, _SHOWN_ITEMS)]
+        parts = [
+            _described(item, room, depth - 1) for item in itertools.islice(value, _SHOWN_ITEMS)
+        ]
     if len(value) > _SHOWN_ITEMS:
         parts.append("...")
     elif type(value) is tuple and len(value) == 1:

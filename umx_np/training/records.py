@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-
-from ..errors import TrainingError
 
 _GIT_TIMEOUT = 10.0
 
@@ -146,17 +143,6 @@ def results_document(
         "train_time_history": record.train_time_history,
         "valid_loss_history": record.valid_loss_history,
     }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise `TrainingError`."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"path={str(path)!r} cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise TrainingError(f"path={str(path)!r} does not hold a JSON object")
-    return document
 
 
 def source_commit() -> str | None:

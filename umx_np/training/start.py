@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._inputs import read_json
 from ..config import ModelConfig, bandwidth_to_max_bin, max_bin_to_bandwidth
 from ..data import UnmixDataset, get_statistics
 from ..errors import ConfigError, TrainingError
@@ -23,7 +24,7 @@ from .checkpoint import (
     read_torch_weights,
 )
 from .config import ARCHITECTURE, NETWORK, TrainConfig
-from .records import RunRecord, read_json
+from .records import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -201,7 +202,7 @@ def _from_torch_checkpoint(
     state = read_torch_weights(path)
     model_config = infer_config(state)
     results_path = path.with_suffix(".json")
-    results = read_json(results_path)
+    results = read_json(results_path, TrainingError)
     try:
         record = RunRecord.from_results(results)
         num_bad_epochs = int(results["num_bad_epochs"])
