@@ -133,15 +133,7 @@ def _quoted(value: str | bytes | bytearray, limit: int) -> str:
     return f"{written[:-1]}...{written[-1]}"
 
 
-def _container(
-    value: list[object]
-    | tuple[object, ...]
-    | dict[object, object]
-    | set[object]
-    | frozenset[object],
-    limit: int,
-    depth: int,
-) -> str:
+def _container(value: Collection[object], limit: int, depth: int) -> str:
     brackets = {list: "[]", tuple: "()"}.get(type(value), "{}")
     opening, closing = brackets[0], brackets[1]
     if not value:
@@ -155,9 +147,8 @@ def _container(
             shown = _described(key, room, depth - 1)
             parts.append(f"{shown}: {_described(item, room, depth - 1)}")
     else:
-        parts = [
-            _described(item, room, depth - 1) for item in itertools.islice(value, _SHOWN_ITEMS)
-        ]
+        items = itertools.islice(value, _SHOWN_ITEMS)
+        parts = [_described(item, room, depth - 1) for item in items]
     if len(value) > _SHOWN_ITEMS:
         parts.append("...")
     elif type(value) is tuple and len(value) == 1:

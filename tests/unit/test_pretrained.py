@@ -19,7 +19,7 @@ from umx_np import pretrained
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
 from umx_np.testing import random_state
-from umx_np.weights import ModelBundle, TargetWeights, save_folder, save_torch
+from umx_np.weights import ModelBundle, TargetWeights, _hashes, save_folder, save_torch
 from umx_np.weights.published import PUBLISHED, ModelInfo, PublishedFile
 
 CONFIG = ModelConfig(nb_bins=5, nb_channels=2, hidden_size=4, nb_layers=1, max_bin=3)
@@ -189,13 +189,13 @@ def test_files_are_hashed_once(
 ) -> None:
     put_in_cache(content, tmp_path)
     hashed: list[str] = []
-    original = pretrained._verify
+    original = pretrained.check_hashes
 
     def counting(path: Path, *arguments: object) -> str | None:
         hashed.append(path.name)
         return original(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pretrained, "_verify", counting)
+    monkeypatch.setattr(pretrained, "check_hashes", counting)
     path = pretrained.download("tiny", "vocals")["vocals"]
     pretrained.download("tiny", "vocals")
     assert len(hashed) == 1
@@ -222,7 +222,7 @@ def test_read_only_cache(
         raise PermissionError(13, "Permission denied", str(path))
 
     folder = put_in_cache(content, tmp_path)
-    monkeypatch.setattr(pretrained, "atomic_write", refuse)
+    monkeypatch.setattr(_hashes, "atomic_write", refuse)
     for _ in range(2):
         assert set(pretrained.download("tiny")) == {"vocals", "drums"}
     assert sorted(path.name for path in folder.iterdir()) == sorted(content)
