@@ -85,10 +85,8 @@ def fetch(
     DownloadError
         If the server refuses, or all attempts fail. `part` is kept, to be continued later.
     """
-    import requests
-
     failures, furthest = 0, _size(part)
-    with requests.Session() as session:
+    with _session() as session:
         while True:
             try:
                 _attempt(session, url, part, max_bytes, report)
@@ -103,6 +101,28 @@ def fetch(
             pause = max(pause, min(FIRST_PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE))
             logger.info("%s: %s; trying again in %.1f s", url, reason, pause)
             time.sleep(pause)
+
+
+def _session() -> requests.Session:
+    """Return a session that leaves it to `_answer` to follow an answer that leads elsewhere.
+
+    Even when told not to follow, requests reads the whole body of such an answer.
+    """
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> None:
+            return None
+
+    return Session()
+
+
+def _following(session: requests.Session, address: str, response: requests.Response) -> str | None:
+    """Where an answer leads, None if it is the one that was asked for."""
+    import requests
+
+    target = requests.Session.get_redirect_target(session, response)
+    return None if target is None else requests.compat.urljoin(address, target)
 
 
 @contextmanager
@@ -122,22 +142,17 @@ def _network_errors() -> Iterator[None]:
 @contextmanager
 def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Iterator[Any]:
     """Ask for an address and follow where it leads, over HTTP and HTTPS only."""
-    import requests
-
     address = url
     for _ in range(_MAX_REDIRECTS + 1):
         with _network_errors():
             try:
-                # Left to itself, requests reads the whole body of an answer that leads elsewhere.
                 response = session.get(
                     address,
                     headers=headers,
                     stream=True,
                     timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
-                    allow_redirects=False,
                 )
-                target = session.get_redirect_target(response)
-                following = None if target is None else requests.compat.urljoin(address, target)
+                following = _following(session, address, response)
             # All of requests' errors about addresses and headers are also of this kind, and so are
             # those about text that cannot be sent.
             except ValueError as error:
