@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-import torch_bytes as tb
+from helpers import torch_bytes as tb
 
 from umx_np.errors import WeightsError
 from umx_np.weights import _pickle, load_torch

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch_bytes as tb
+from helpers import torch_bytes as tb
 
 from umx_np.errors import WeightsError
 from umx_np.weights import load_torch, save_torch
