@@ -270,12 +270,7 @@ class _Machine:
         # Only `OrderedDict._metadata` (module versions, written by Module.state_dict) is known.
         # It is dropped: no attribute of any object is ever set.
         state, target = self.pop(), self.peek()
-        # Compared as views: to copy the keys again and again would take long.
-        if (
-            type(target) is not OrderedDict
-            or type(state) is not dict
-            or not state.keys() <= {"_metadata"}
-        ):
+        if type(target) is not OrderedDict or type(state) is not dict or set(state) - {"_metadata"}:
             raise self.error(f"sets attributes of a {type(target).__name__}")
 
     def persistent(self) -> None:
