@@ -2,8 +2,8 @@
 
     python tests/fuzz/fuzz.py torch-zip --minutes 30
 
-Every input is held to the rule in `targets.py`. What breaks it is written to the folder of the
-corpus, ``crash-*``; seeds are made anew and finds are kept there for the next run.
+Every input is held to the rule in `tests/helpers/fuzz_targets.py`. What breaks it is written to the
+folder of the corpus, ``crash-*``; seeds are made anew and finds are kept there for the next run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 # What Python may take in all; a file that needs more than its share meets this or the rule.
 _MAX_ADDRESS_BYTES = 8 << 30
@@ -27,7 +27,7 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["umx_np.weights", "umx_np._inputs"]):
-        import targets
+        from helpers import fuzz_targets as targets
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=targets.TARGETS)
@@ -36,7 +36,8 @@ def main() -> None:
     options = parser.parse_args()
 
     target = targets.TARGETS[options.kind]
-    folder = Path(tempfile.mkdtemp())
+    # In memory where there is such a folder: thousands of files a second.
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     corpus = Path(options.corpus or folder / "corpus")
     corpus.mkdir(parents=True, exist_ok=True)
     seeds = target.seeds(folder)

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("resource", reason="measures memory as POSIX does")
 
-import targets
+from helpers import fuzz_targets as targets
 
 _SHORT = 400
 

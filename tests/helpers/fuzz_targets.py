@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers import torch_bytes as tb
 
+from helpers import torch_bytes as tb
 from umx_np.errors import TrainingError, UmxError
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
 from umx_np.weights import load_folder, load_safetensors, load_torch, save_safetensors, save_torch
@@ -195,16 +195,20 @@ def _json_seeds(_: Path) -> list[bytes]:
 
 def _read_json(path: Path) -> object:
     folder = path.parent / "model"
+    good = {"separator.json": _SEPARATOR, "vocals.json": _DESCRIPTION}
     if not folder.exists():
         folder.mkdir()
         save_safetensors(_NETWORK, folder / "vocals.safetensors", tb.TINY)
+        for name, document in good.items():
+            (folder / name).write_text(json.dumps(document))
     data = path.read_bytes()
-    (folder / "separator.json").write_text(json.dumps(_SEPARATOR))
-    (folder / "vocals.json").write_text(json.dumps(_DESCRIPTION))
     # The content says which of the two it is meant to be.
     name = "vocals.json" if b'"args"' in data else "separator.json"
     (folder / name).write_bytes(data)
-    return load_folder(folder)
+    try:
+        return load_folder(folder)
+    finally:
+        (folder / name).write_text(json.dumps(good[name]))
 
 
 # Checkpoints of a training
