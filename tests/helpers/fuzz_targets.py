@@ -152,11 +152,13 @@ def _read_torch(path: Path) -> object:
 # Safetensors
 
 
-def _with_header(header: bytes, numbers: bytes = b"") -> bytes:
+def with_header(header: bytes, numbers: bytes = b"") -> bytes:
+    """Make a safetensors file."""
     return len(header).to_bytes(8, "little") + header + numbers
 
 
-def _header_of(data: bytes) -> bytes:
+def header_of(data: bytes) -> bytes:
+    """Return the JSON of a safetensors file."""
     return data[8 : 8 + int.from_bytes(data[:8], "little")]
 
 
@@ -169,7 +171,7 @@ def _safetensors_seeds(folder: Path) -> list[bytes]:
     save_safetensors(_STATE, path)
     seeds.append(path.read_bytes())
     wide = {"x": {"dtype": "BF16", "shape": [1, 2], "data_offsets": [0, 4]}}
-    seeds.append(_with_header(json.dumps(wide).encode(), b"abcd"))
+    seeds.append(with_header(json.dumps(wide).encode(), b"abcd"))
     return seeds
 
 
@@ -249,11 +251,11 @@ def _document_wrap(text: bytes) -> bytes:
     """Put the text of a checkpoint's document into the metadata, without tensors."""
     inner = {"version": 1, "metadata": {"checkpoint": text.decode("utf-8", "replace")}}
     header = {"__metadata__": {"umx_np": json.dumps(inner)}}
-    return _with_header(json.dumps(header).encode())
+    return with_header(json.dumps(header).encode())
 
 
 def _document_of(data: bytes) -> bytes:
-    inner = json.loads(json.loads(_header_of(data))["__metadata__"]["umx_np"])
+    inner = json.loads(json.loads(header_of(data))["__metadata__"]["umx_np"])
     return inner["metadata"]["checkpoint"].encode()
 
 
@@ -271,7 +273,7 @@ TARGETS = {
     "torch-zip": Target(".pth", _read_torch, _zip_seeds, _zip_wrap, _zip_core),
     "torch-legacy": Target(".pth", _read_torch, _legacy_seeds, _legacy_wrap, _legacy_core),
     "safetensors": Target(
-        ".safetensors", _read_safetensors, _safetensors_seeds, _with_header, _header_of
+        ".safetensors", _read_safetensors, _safetensors_seeds, with_header, header_of
     ),
     "json": Target(".json", _read_json, _json_seeds, bytes, bytes),
     "checkpoint": Target(
@@ -364,8 +366,8 @@ def mutate_document(target: Target, seed: bytes, rng: Rng) -> bytes:
     """Change the JSON in a seed, at the outer or inner level; the numbers behind it stay."""
     if target.suffix == ".json":
         return json.dumps(mutate_tree(json.loads(seed), rng)).encode()
-    header = json.loads(_header_of(seed))
-    numbers = seed[8 + len(_header_of(seed)) :]
+    header = json.loads(header_of(seed))
+    numbers = seed[8 + len(header_of(seed)) :]
     if rng.random() < 0.5:
         header = mutate_tree(header, rng)
     elif "__metadata__" in header:
@@ -376,7 +378,7 @@ def mutate_document(target: Target, seed: bytes, rng: Rng) -> bytes:
         else:
             inner = mutate_tree(inner, rng)
         header["__metadata__"]["umx_np"] = json.dumps(inner)
-    return _with_header(json.dumps(header).encode(), numbers)
+    return with_header(json.dumps(header).encode(), numbers)
 
 
 def mutant(target: Target, seeds: list[bytes], rng: Rng) -> bytes:

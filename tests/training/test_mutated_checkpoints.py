@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 
@@ -10,9 +11,25 @@ import pytest
 
 pytest.importorskip("resource", reason="measures memory as POSIX does")
 
-from helpers.fuzz_targets import TARGETS, mutate_document
+from helpers.fuzz_targets import TARGETS, header_of, mutate_document, mutate_tree, with_header
 
 from umx_np.errors import UmxError
+
+
+def _mutant(whole: bytes, rng: np.random.Generator) -> bytes:
+    """Change the JSON of a checkpoint anywhere, or in one part of the tree without arrays."""
+    if rng.random() < 0.3:
+        return mutate_document(TARGETS["checkpoint"], whole, rng)
+    header, numbers = json.loads(header_of(whole)), whole[8 + len(header_of(whole)) :]
+    inner = json.loads(header["__metadata__"]["umx_np"])
+    document = json.loads(inner["metadata"]["checkpoint"])
+    parts = sorted(document["content"].keys() - {"network", "optimizer"})
+    part = parts[rng.integers(len(parts))]
+    changed = mutate_tree({part: document["content"].pop(part)}, rng)
+    document["content"].update(changed)
+    inner["metadata"]["checkpoint"] = json.dumps(document)
+    header["__metadata__"]["umx_np"] = json.dumps(inner)
+    return with_header(json.dumps(header).encode(), numbers)
 
 
 def _continue_mutants(make_trainer, tmp_path, count: int, seed: int) -> None:
@@ -21,10 +38,10 @@ def _continue_mutants(make_trainer, tmp_path, count: int, seed: int) -> None:
     whole = path.read_bytes()
     rng = np.random.default_rng(seed)
     for index in range(count):
-        path.write_bytes(mutate_document(TARGETS["checkpoint"], whole, rng))
+        path.write_bytes(_mutant(whole, rng))
         begin = time.process_time()
         try:
-            make_trainer(epochs=1, checkpoint=str(tmp_path / "out"))
+            make_trainer(epochs=2, checkpoint=str(tmp_path / "out")).fit()
         except UmxError as error:
             shown = str(error).replace(str(tmp_path), "")
             assert len(shown) < 500
