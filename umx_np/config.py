@@ -21,13 +21,49 @@ DEFAULT_MODEL = "umxm"
 MUSIC_TARGETS = ("vocals", "drums", "bass", "other")
 
 
-def check_int(name: str, value: object, minimum: int) -> int:
+# What a model may be described with. The files of a model can say anything, and each of these
+# numbers decides how much time and memory a song takes; no model comes near the bounds.
+RATES = (1_000.0, 768_000.0)
+LARGEST = {
+    "n_fft": 1 << 18,
+    "nb_bins": (1 << 17) + 1,
+    "nb_channels": 64,
+    "hidden_size": 1 << 16,
+    "nb_layers": 64,
+}
+MAX_OVERLAP = 256
+
+
+def check_int(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as a plain int, or raise `ConfigError` naming it."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise ConfigError(f"{name}={value!r} must be an integer")
+        raise ConfigError(f"{name}={shortened(value)} must be an integer")
     if value < minimum:
-        raise ConfigError(f"{name}={value} must be at least {minimum}")
+        raise ConfigError(f"{name}={shortened(value)} must be at least {minimum}")
+    if maximum is not None and value > maximum:
+        raise ConfigError(f"{name}={shortened(value)} must be at most {maximum}")
     return int(value)
+
+
+def check_rate(name: str, value: object) -> float:
+    """Return a sample rate as a plain float, or raise `ConfigError` naming it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ConfigError(f"{name}={shortened(value)} must be a rate in Hz")
+    # Integers are compared exactly; a float may be NaN.
+    if not RATES[0] <= value <= RATES[1]:
+        raise ConfigError(
+            f"{name}={shortened(value)} must be a rate from {RATES[0]:g} to {RATES[1]:g} Hz"
+        )
+    return float(value)
+
+
+def check_hop(hop_name: str, n_hop: int, fft_name: str, n_fft: int) -> None:
+    """Raise `ConfigError` unless frames overlap or touch, and no more than `MAX_OVERLAP` fold."""
+    if not n_fft <= MAX_OVERLAP * n_hop <= MAX_OVERLAP * n_fft:
+        raise ConfigError(
+            f"{hop_name}={n_hop} must be from {-(-n_fft // MAX_OVERLAP)} to {n_fft}, since "
+            f"{fft_name}={n_fft}"
+        )
 
 
 def check_network(name: str, config: ModelConfig, n_fft: int, nb_channels: int) -> None:
@@ -107,7 +143,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("nb_bins", "nb_channels", "hidden_size", "nb_layers"):
-            object.__setattr__(self, name, check_int(name, getattr(self, name), 1))
+            value = check_int(name, getattr(self, name), 1, LARGEST[name])
+            object.__setattr__(self, name, value)
         if not self.unidirectional and self.hidden_size % 2:
             # The two directions are concatenated to `hidden_size` features.
             raise ConfigError(
@@ -170,10 +207,11 @@ class SeparatorConfig:
     filterbank: str = "torch"
 
     def __post_init__(self) -> None:
-        if not self.sample_rate > 0:
-            raise ConfigError(f"sample_rate={self.sample_rate!r} must be a positive rate in Hz")
+        object.__setattr__(self, "sample_rate", check_rate("sample_rate", self.sample_rate))
         for name, minimum in (("n_fft", 2), ("n_hop", 1), ("nb_channels", 1), ("niter", 0)):
-            object.__setattr__(self, name, check_int(name, getattr(self, name), minimum))
+            value = check_int(name, getattr(self, name), minimum, LARGEST.get(name))
+            object.__setattr__(self, name, value)
+        check_hop("n_hop", self.n_hop, "n_fft", self.n_fft)
         if self.wiener_win_len is not None:
             # Open-Unmix reads 0 as "the whole track".
             length = check_int("wiener_win_len", self.wiener_win_len, 0)

@@ -6,7 +6,14 @@ offending value as ``name=value`` and says what to do about it.
 
 from __future__ import annotations
 
+import itertools
+import numbers
+import os
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 # What a terminal takes for a command or for a new line: control characters, separators of lines,
 # and the marks that turn the direction of writing around. And what no encoding can write.
@@ -76,7 +83,90 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: repr(match[0])[1:-1], text)
 
 
+# How deep and how far `shortened` looks into a container.
+_SHOWN_DEPTH = 3
+_SHOWN_ITEMS = 6
+# Integers of more bits are described; beyond 4300 digits Python refuses to write them.
+_SHOWN_BITS = 200
+
+
 def shortened(value: object, limit: int = 100) -> str:
-    """Describe a value for a message, in at most so many characters."""
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    r"""Describe a value for a message, in little time whatever it is.
+
+    Parameters
+    ----------
+    value : object
+        Anything, such as what a file held.
+    limit : int
+        Most characters of the description.
+
+    Returns
+    -------
+    str
+        As `repr` would write it where that is short. Containers are cut after a few items and
+        levels, so that one which holds itself, or shares its parts, costs no more than another.
+        Control characters and those that change the direction of text are escaped.
+
+    Examples
+    --------
+    >>> shortened("a\x1b[31m" + "b" * 1000, limit=20)
+    "'a\\x1b[31mbbbbbb...'"
+    >>> shortened([[[[[1]]]], 2])
+    '[[[...]], 2]'
+    """
+    text = _described(value, limit, _SHOWN_DEPTH)
+    return text if len(text) <= limit else text[: max(limit - 3, 0)] + "..."
+
+
+def _described(value: object, limit: int, depth: int) -> str:
+    if isinstance(value, (str, bytes, bytearray)):
+        return _quoted(value, limit)
+    if value is None or isinstance(value, bool):
+        return repr(value)
+    if isinstance(value, numbers.Integral):
+        bits = int(value).bit_length()
+        return repr(int(value)) if bits <= _SHOWN_BITS else f"<integer of {bits} bits>"
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
+        return repr(float(value))
+    if isinstance(value, (list, tuple, dict, set, frozenset)):
+        return _container(value, limit, depth)
+    if isinstance(value, os.PathLike):
+        return _quoted(os.fspath(value), limit)
+    if isinstance(value, type):
+        return f"<class {_quoted(value.__qualname__, limit)}>"
+    return f"<{_quoted(type(value).__qualname__, limit)[1:-1]}>"
+
+
+def _quoted(value: str | bytes | bytearray, limit: int) -> str:
+    """Write a text as `repr` does; what is too long ends in dots within the quotes."""
+    shown = value[: max(limit, 0)]
+    if len(shown) == len(value) and len(whole := repr(shown)) <= limit:
+        return whole
+    # An escape takes up to ten characters, so that fewer may fit than `limit`.
+    while shown and len(repr(shown)) > limit - 3:
+        shown = shown[: min(len(shown) - 1, max(limit - 5, 0))]
+    written = repr(shown)
+    return f"{written[:-1]}...{written[-1]}"
+
+
+def _container(value: Collection[object], limit: int, depth: int) -> str:
+    brackets = {list: "[]", tuple: "()"}.get(type(value), "{}")
+    opening, closing = brackets[0], brackets[1]
+    if not value:
+        return opening + closing if not isinstance(value, (set, frozenset)) else "set()"
+    if depth <= 1:
+        return f"{opening}...{closing}"
+    room = max(limit // 2, 10)
+    parts = []
+    if isinstance(value, dict):
+        for key, item in itertools.islice(value.items(), _SHOWN_ITEMS):
+            shown = _described(key, room, depth - 1)
+            parts.append(f"{shown}: {_described(item, room, depth - 1)}")
+    else:
+        items = itertools.islice(value, _SHOWN_ITEMS)
+        parts = [_described(item, room, depth - 1) for item in items]
+    if len(value) > _SHOWN_ITEMS:
+        parts.append("...")
+    elif type(value) is tuple and len(value) == 1:
+        return f"({parts[0]},)"
+    return opening + ", ".join(parts) + closing

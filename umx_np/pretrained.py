@@ -17,29 +17,33 @@ UMX_NP_OFFLINE
 Notes
 -----
 Hashing the four files of the largest model takes about half a second. A file is therefore hashed
-when it is first found, and a small stamp in the cache remembers its path, size, time of change and
-hash; later it is hashed again only if one of these differs, or on request (``verify=True``).
+when it is first loaded, and a small stamp in the cache remembers which file that was; later it is
+hashed again only if it is another one or was touched, or on request (``verify=True``). A stamp
+counts only where it and the file belong to this user or the administrator and nobody else can write
+them; in a folder that is shared otherwise, and on Windows, files are hashed whenever they are
+loaded. Of umxl 32 bits of the hashes are published, which the log says.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.resources
-import json
 import logging
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from ._atomic import atomic_write, is_kept
+from ._atomic import is_kept
+from ._inputs import why_unreadable
 from .config import DEFAULT_MODEL
 from .errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
 from .weights import ModelBundle, TargetWeights, check_state, is_model_folder, load_folder
 from .weights import load_torch as _load_torch
+from .weights._hashes import check_hashes, is_stamped
 from .weights._transfer import Report, fetch, file_lock
 from .weights.folder import check_targets
 from .weights.published import BUNDLED, PUBLISHED, ModelInfo, PublishedFile
@@ -63,8 +67,6 @@ logger = logging.getLogger(__name__)
 
 # progress(file name, bytes there, size of the file or None)
 DownloadProgress = Callable[[str, int, "int | None"], None]
-
-_HASH_CHUNK_BYTES = 1 << 20
 
 
 def registry() -> Mapping[str, ModelInfo]:
@@ -323,8 +325,10 @@ def load_model(
         folder = os.path.expanduser(name)
         if os.path.isdir(folder):
             problem = "holds no <target>.json with <target>.pth"
+        elif os.path.isfile(folder):
+            problem = "is not a folder"
         else:
-            problem = "is not a folder" if os.path.exists(folder) else "does not exist"
+            problem = f"cannot be used: {why_unreadable(folder)}"
         raise ModelNotFoundError(
             f"path={name!r} {problem}; give a folder with a model or one of "
             f"{', '.join(model_names())}"
@@ -381,74 +385,30 @@ def _stamp_path(info: ModelInfo, file: PublishedFile) -> Path:
 
 
 def _find_verified(
-    info: ModelInfo, file: PublishedFile, verify: bool
+    info: ModelInfo, file: PublishedFile, always: bool
 ) -> tuple[Path | None, list[str]]:
-    """Return a file that is here and right, and what is wrong with the others."""
+    """Return a file that is here and right, and what is wrong with the others.
+
+    With `always` a file is hashed although it has been before.
+    """
     stamp = _stamp_path(info, file)
     problems: list[str] = []
     for path in (_cached_path(info, file), _torch_hub_path(file)):
-        with suppress(OSError):
-            if not path.is_file():
-                continue
-            if not verify and _is_stamped(path, file, stamp):
-                return path, problems
-            problem = _verify(path, file, stamp)
-            if problem is None:
-                return path, problems
-            logger.warning("%s is not used: %s", path, problem)
-            problems.append(f"at {path} has {problem}")
+        if not os.path.lexists(path):
+            continue
+        if not always and is_stamped(path, file, stamp):
+            return path, problems
+        try:
+            problem = check_hashes(path, file, stamp)
+        except DownloadError as error:
+            logger.warning("%s", error)
+            problems.append(str(error))
+            continue
+        if problem is None:
+            return path, problems
+        logger.warning("%s is not used: %s", path, problem)
+        problems.append(f"at {path} has {problem}")
     return None, problems
-
-
-def _is_stamped(path: Path, file: PublishedFile, stamp: Path) -> bool:
-    """Whether the file has been verified and not been touched since."""
-    try:
-        known = json.loads(stamp.read_text("utf-8"))
-        status = path.stat()
-        return (
-            known["path"] == str(path)
-            and known["size"] == status.st_size
-            and known["mtime_ns"] == status.st_mtime_ns
-            and known["sha256"].startswith(file.sha256)
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-
-
-def _verify(
-    path: Path, file: PublishedFile, stamp: Path | None = None, final: Path | None = None
-) -> str | None:
-    """Compare a file with all that is known about it; return what is wrong, if anything.
-
-    When nothing is wrong and `stamp` is given, that is remembered there. `final` is the name that
-    the file will have, if it does not have it yet (renaming changes neither size nor time).
-    """
-    status = path.stat()
-    if file.size is not None and status.st_size != file.size:
-        return f"size={status.st_size} instead of {file.size} bytes"
-    # MD5 is one of several here and protects against damage, not against attack.
-    hashers = {name: hashlib.new(name, usedforsecurity=False) for name in file.hashes}
-    with open(path, "rb") as opened:
-        while chunk := opened.read(_HASH_CHUNK_BYTES):
-            for hasher in hashers.values():
-                hasher.update(chunk)
-    for name, expected in file.hashes.items():
-        found = hashers[name].hexdigest()
-        if not found.startswith(expected):
-            return f"{name}={found} instead of {expected}"
-    if stamp is not None:
-        known = {
-            "path": str(final or path),
-            "size": status.st_size,
-            "mtime_ns": status.st_mtime_ns,
-            "sha256": hashers["sha256"].hexdigest(),
-        }
-        # Without a stamp (a read-only cache) the file is hashed each time.
-        with suppress(OSError):
-            stamp.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(stamp) as opened:
-                opened.write(json.dumps(known).encode())
-    return None
 
 
 # Downloading
@@ -502,7 +462,7 @@ def _obtain(
         path.parent.mkdir(parents=True, exist_ok=True)
         with file_lock(path.with_name(f".{file.filename}.lock")):
             # Another process may have finished while this one waited.
-            found, _ = _find_verified(info, file, verify=False)
+            found, _ = _find_verified(info, file, always=False)
             if found is not None:
                 return found
             problems = []
@@ -510,9 +470,13 @@ def _obtain(
                 with _reporting(file, progress) as report:
                     problem = _try_address(info, file, url, part, retries, report)
                 if problem is None:
+                    # Whatever the umask: of a file that others can write no stamp counts.
+                    os.chmod(part, part.stat().st_mode & ~(stat.S_IWGRP | stat.S_IWOTH))
                     os.replace(part, path)
                     part.with_name(part.name + ".json").unlink(missing_ok=True)
                     logger.info("downloaded %s", path)
+                    # Once more under its name, and remembered.
+                    check_hashes(path, file, _stamp_path(info, file))
                     return path
                 problems.append(problem)
     except DownloadError:
@@ -535,14 +499,14 @@ def _try_address(
     # What is there may come from another address or be damaged; then a second, whole download.
     for is_continued in (is_kept(part), False):
         try:
-            if not (is_continued and _verify(part, file) is None):
+            if not (is_continued and check_hashes(part, file) is None):
                 limit = file.size or info.max_file_size
                 if is_continued and part.stat().st_size >= limit:
                     part.unlink()
                 fetch(url, part, max_bytes=limit, retries=retries, report=report)
         except DownloadError as error:
             return str(error)
-        problem = _verify(part, file, _stamp_path(info, file), _cached_path(info, file))
+        problem = check_hashes(part, file)
         if problem is None:
             return None
         part.unlink()

@@ -19,7 +19,7 @@ from umx_np import pretrained
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
 from umx_np.testing import random_state
-from umx_np.weights import ModelBundle, TargetWeights, save_folder, save_torch
+from umx_np.weights import ModelBundle, TargetWeights, _hashes, save_folder, save_torch
 from umx_np.weights.published import PUBLISHED, ModelInfo, PublishedFile
 
 CONFIG = ModelConfig(nb_bins=5, nb_channels=2, hidden_size=4, nb_layers=1, max_bin=3)
@@ -189,13 +189,13 @@ def test_files_are_hashed_once(
 ) -> None:
     put_in_cache(content, tmp_path)
     hashed: list[str] = []
-    original = pretrained._verify
+    original = pretrained.check_hashes
 
     def counting(path: Path, *arguments: object) -> str | None:
         hashed.append(path.name)
         return original(path, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pretrained, "_verify", counting)
+    monkeypatch.setattr(pretrained, "check_hashes", counting)
     path = pretrained.download("tiny", "vocals")["vocals"]
     pretrained.download("tiny", "vocals")
     assert len(hashed) == 1
@@ -222,7 +222,7 @@ def test_read_only_cache(
         raise PermissionError(13, "Permission denied", str(path))
 
     folder = put_in_cache(content, tmp_path)
-    monkeypatch.setattr(pretrained, "atomic_write", refuse)
+    monkeypatch.setattr(_hashes, "atomic_write", refuse)
     for _ in range(2):
         assert set(pretrained.download("tiny")) == {"vocals", "drums"}
     assert sorted(path.name for path in folder.iterdir()) == sorted(content)
@@ -389,3 +389,141 @@ def test_empty_name_is_not_the_current_folder(
     with pytest.raises(ModelNotFoundError, match="model=''"):
         pretrained.load_model("")
     assert list(pretrained.load_model(".").targets) == ["vocals"]
+
+
+# Stamps that others could have made
+
+
+@pytest.fixture
+def stamped(model: ModelInfo, content: dict[str, bytes], tmp_path: Path) -> tuple[Path, Path]:
+    """Weights that have been verified, and the stamp that says so."""
+    put_in_cache(content, tmp_path)
+    path = pretrained.download("tiny", "vocals")["vocals"]
+    (stamp,) = path.parent.glob(".*.verified.json")
+    return path, stamp
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are hashed."""
+    names: list[str] = []
+    original = pretrained.check_hashes
+
+    def counting(path: Path, *arguments: object) -> str | None:
+        names.append(path.name)
+        return original(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pretrained, "check_hashes", counting)
+    return names
+
+
+posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="files are hashed every time")
+
+
+@posix
+def test_a_stamp_of_this_user_spares_the_hashing(
+    stamped: tuple[Path, Path], hashed: list[str]
+) -> None:
+    pretrained.download("tiny", "vocals")
+    assert not hashed
+
+
+@posix
+@pytest.mark.parametrize("which", [0, 1], ids=["weights", "stamp"])
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_what_others_can_write_is_hashed(
+    stamped: tuple[Path, Path], hashed: list[str], which: int, mode: int
+) -> None:
+    os.chmod(stamped[which], mode)
+    known = json.loads(stamped[1].read_text())
+    # As one who forges it would.
+    known["identity"] = _hashes._identity(stamped[0].stat())
+    stamped[1].write_text(json.dumps(known))
+    os.chmod(stamped[1], mode if which else 0o644)
+    pretrained.download("tiny", "vocals")
+    assert hashed
+
+
+@posix
+@pytest.mark.parametrize("which", [0, 1], ids=["weights", "stamp"])
+def test_what_others_own_is_hashed(
+    stamped: tuple[Path, Path], hashed: list[str], which: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.getuid():
+        monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    else:
+        os.chown(stamped[which], 12345, 12345)
+        known = json.loads(stamped[1].read_text())
+        known["identity"] = _hashes._identity(stamped[0].stat())
+        stamped[1].write_text(json.dumps(known))
+    pretrained.download("tiny", "vocals")
+    assert hashed
+
+
+def test_another_file_of_the_same_size_and_time_is_hashed(
+    stamped: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path, _ = stamped
+    status = path.stat()
+    other = tmp_path / "other"
+    other.write_bytes(bytes(status.st_size))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    os.replace(other, path)
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    with pytest.raises(DownloadError, match="sha256="):
+        pretrained.download("tiny", "vocals", offline=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"path": ' * 1000, "\x00", '{"identity": 1}', " " * 100_000, "[]"],
+    ids=["deep", "nested", "null", "other", "long", "list"],
+)
+def test_stamps_that_are_damaged(stamped: tuple[Path, Path], hashed: list[str], text: str) -> None:
+    stamped[1].write_text(text)
+    pretrained.download("tiny", "vocals")
+    assert hashed
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no pipes of that kind")
+def test_pipes_in_the_cache(stamped: tuple[Path, Path], hashed: list[str]) -> None:
+    path, stamp = stamped
+    stamp.unlink()
+    os.mkfifo(stamp)
+    pretrained.download("tiny", "vocals")
+    assert hashed
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DownloadError, match="it is a pipe, not a file"):
+        pretrained.download("tiny", "vocals", offline=True)
+    path.unlink()
+    path.symlink_to("gone")
+    with pytest.raises(DownloadError, match="a link to 'gone', which does not exist"):
+        pretrained.download("tiny", "vocals", offline=True)
+
+
+def test_short_hashes_are_told(
+    model: ModelInfo,
+    content: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    put_in_cache(content, tmp_path)
+    whole = model.files["vocals"]
+    file = replace(whole, sha256=whole.sha256[:8], sha512=None, md5=None)
+    info = replace(model, files={"vocals": file})
+    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+    pretrained.download("tiny", "vocals")
+    assert "only the first 32 bits of its SHA-256 are published" in caplog.text
+    assert model.files["vocals"].sha256 in caplog.text
+    assert {file.nb_verified_bits for file in PUBLISHED["umxl"].files.values()} == {32}
+    assert {file.nb_verified_bits for file in PUBLISHED["umxhq"].files.values()} == {512}
+
+
+def test_a_folder_that_is_a_link_to_nothing(model: ModelInfo, tmp_path: Path) -> None:
+    (tmp_path / "model").symlink_to("gone")
+    with pytest.raises(ModelNotFoundError, match="a link to 'gone', which does not exist"):
+        pretrained.load_model(tmp_path / "model")
+    with pytest.raises(ModelNotFoundError, match=r"'https://a\.org/model' .* an address"):
+        pretrained.load_model("https://a.org/model")

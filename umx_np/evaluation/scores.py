@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from .._atomic import atomic_write
+from .._inputs import read_json, shortened_error
 from .._version import __version__
 from ..errors import ConfigError, ScoresError
 from .bss import (
@@ -125,7 +126,7 @@ def read_scores(path: str | os.PathLike[str]) -> TrackScores:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path, ScoresError)
         targets = {
             target["name"]: {
                 metric: np.array(
@@ -136,11 +137,12 @@ def read_scores(path: str | os.PathLike[str]) -> TrackScores:
             for target in content["targets"]
         }
         return TrackScores(path.name.removesuffix(".json"), targets, content["museval_version"])
-    except OSError as error:
-        raise ScoresError(f"path={str(path)!r} cannot be read: {error.strerror}") from error
+    except ScoresError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ScoresError(
-            f"path={str(path)!r} does not hold scores of a track ({type(error).__name__}: {error})"
+            f"path={str(path)!r} does not hold scores of a track "
+            f"({type(error).__name__}: {shortened_error(error)})"
         ) from error
 
 

@@ -13,8 +13,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .._atomic import atomic_write
+from .._inputs import read_json
 from .._version import __version__
-from ..errors import ConfigError
+from ..errors import ConfigError, ScoresError
 
 # For the reader only: the digest of the weights tells models apart, whatever they are called.
 _NOT_COMPARED = ("model", "umx_np")
@@ -191,10 +192,9 @@ def _write(path: Path, settings: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return read_json(path, ScoresError)
+    except ScoresError:
         return None
-    return content if isinstance(content, dict) else None
 
 
 def _shown(value: object) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import TrainingError, WeightsError
+from .._inputs import open_input, parse_json
+from ..errors import TrainingError, WeightsError, shortened
 from ..weights import (
     StateDict,
     load_safetensors,
@@ -79,11 +80,8 @@ def find_checkpoint(folder: str | os.PathLike[str], target: str | None = None) -
 
 def is_torch_checkpoint(path: Path) -> bool:
     """Whether Open-Unmix wrote the file, judged by its first bytes."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-    except OSError as error:
-        raise TrainingError(f"path={str(path)!r} cannot be read: {error.strerror}") from error
+    with open_input(path, TrainingError) as (file, _):
+        start = file.read(9)
     # Ours begins with the length of the JSON that follows, which may look like anything.
     return start.startswith(_TORCH_STARTS) and start[8:] != b"{"
 
@@ -139,18 +137,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         If the file is missing, damaged or of another version.
     """
     try:
-        tensors = load_safetensors(path)
         _, metadata = load_safetensors_config(path)
-        document = json.loads(metadata[_METADATA_KEY])
-        version = document["version"]
+        if not isinstance(text := metadata.get(_METADATA_KEY), str):
+            raise WeightsError(f"path={str(path)!r} holds weights only")
+        document = parse_json(text, str(path))
+        version = document.get("version")
         if version == FORMAT_VERSION:
-            return _with_arrays(document["content"], tensors)
-    except (WeightsError, KeyError, TypeError, ValueError) as error:
+            return _read_content(document.get("content"), load_safetensors(path))
+    except WeightsError as error:
         raise TrainingError(f"path={str(path)!r} is no checkpoint: {error}") from error
     raise TrainingError(
-        f"path={str(path)!r} has version={version!r}; this version of umx_np continues "
+        f"path={str(path)!r} has version={shortened(version)}; this version of umx_np continues "
         f"version={FORMAT_VERSION}. Begin a new run from its weights with --model"
     )
+
+
+def _read_content(content: object, tensors: StateDict) -> dict[str, Any]:
+    """Put the arrays back into the tree; each belongs to one place."""
+    left = dict(tensors)
+    try:
+        tree = _with_arrays(content, left)
+    # RecursionError: deeper than what Python itself reads without one.
+    except (KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(f"its tree does not fit its tensors ({type(error).__name__})") from error
+    if left or not isinstance(tree, dict):
+        raise WeightsError("its tree does not fit its tensors")
+    return tree
 
 
 def read_torch_weights(path: Path) -> StateDict:
@@ -183,7 +195,7 @@ def _without_arrays(value: Any, name: str, tensors: StateDict) -> Any:
 def _with_arrays(value: Any, tensors: StateDict) -> Any:
     if isinstance(value, dict):
         if set(value) == {_TENSOR}:
-            return tensors[value[_TENSOR]]
+            return tensors.pop(value[_TENSOR])
         return {key: _with_arrays(v, tensors) for key, v in value.items()}
     if isinstance(value, list):
         return [_with_arrays(v, tensors) for v in value]

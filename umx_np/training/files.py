@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import plots
 from .._atomic import atomic_write, check_writable
+from .._inputs import read_json
 from ..config import ModelConfig
 from ..errors import TrainingError
 from ..weights import StateDict, load_torch, save_safetensors, save_torch
@@ -18,7 +19,7 @@ from ..weights.folder import SEPARATOR_FILE, separator_document, write_json
 from . import curve
 from .checkpoint import checkpoint_path, not_written, write_checkpoint
 from .config import TrainConfig
-from .records import RunRecord, read_json, results_document, source_commit
+from .records import RunRecord, results_document, source_commit
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class RunFiles:
         others = {p.stem for p in self.folder.glob("*.pth")} - {self.target}
         if not path.exists() or not others:
             return
-        known = read_json(path)
+        known = read_json(path, TrainingError)
         differing = [key for key, value in settings.items() if known.get(key) != value]
         if differing:
             raise TrainingError(

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .._inputs import read_json
 from ..data import add_dataset_options, parse_dataset_options
 from ..data.aligned import is_pattern
+from ..errors import TrainingError
 from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
 from .config import (
     ARCHITECTURE,
@@ -22,7 +24,6 @@ from .config import (
     UPSTREAM_NAMES,
     TrainConfig,
 )
-from .records import read_json
 
 _DESCRIPTION = """\
 Train one target's network. The options and defaults are those of Open-Unmix's trainer; what it does
@@ -130,7 +131,7 @@ def _stored_arguments(given: argparse.Namespace) -> dict[str, Any]:
             target = Path(getattr(given, name)).stem
     path, _ = find_checkpoint(given.checkpoint, target)
     if is_torch_checkpoint(path):
-        stored = read_json(path.with_suffix(".json")).get("args", {})
+        stored = read_json(path.with_suffix(".json"), TrainingError).get("args", {})
     else:
         saved = read_checkpoint(path)
         stored = {**saved.get("arguments", {}), **saved.get("config", {})}

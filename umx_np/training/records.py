@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingError
+from ..errors import shortened
 
 _GIT_TIMEOUT = 10.0
+
+
+def _is_count(value: object) -> bool:
+    # Compared with numbers of batches, and written down.
+    return type(value) is int and 0 <= value < 1 << 53
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
 
 
 @dataclass
@@ -46,6 +58,14 @@ class RunRecord:
     train_loss_history: list[float] = field(default_factory=list)
     valid_loss_history: list[float] = field(default_factory=list)
     train_time_history: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # A checkpoint may hold anything.
+        checks = {"int": _is_count, "float": _is_number, "list[float]": _are_numbers}
+        for description in fields(self):
+            value, kinds = getattr(self, description.name), str(description.type).split(" | ")
+            if not (checks[kinds[0]](value) or (value is None and "None" in kinds)):
+                raise TypeError(f"{description.name}={shortened(value)} is no {kinds[0]}")
 
     @property
     def epochs_trained(self) -> int:
@@ -146,17 +166,6 @@ def results_document(
         "train_time_history": record.train_time_history,
         "valid_loss_history": record.valid_loss_history,
     }
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or raise `TrainingError`."""
-    try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"path={str(path)!r} cannot be read: {error}") from error
-    if not isinstance(document, dict):
-        raise TrainingError(f"path={str(path)!r} does not hold a JSON object")
-    return document
 
 
 def source_commit() -> str | None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .._inputs import read_json, shortened_error
 from ..config import ModelConfig, bandwidth_to_max_bin, max_bin_to_bandwidth
 from ..data import UnmixDataset, get_statistics
-from ..errors import ConfigError, TrainingError
+from ..errors import ConfigError, TrainingError, UmxError
 from ..model import initial_state
 from ..progress import Progress
 from ..weights import StateDict, infer_config
@@ -23,7 +24,7 @@ from .checkpoint import (
     read_torch_weights,
 )
 from .config import ARCHITECTURE, NETWORK, TrainConfig
-from .records import RunRecord, read_json
+from .records import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset, given: Collecti
         arguments = saved["config"]
         state = saved["network"]
         record = RunRecord(**saved["record"])
-        sample_rate, nb_items = saved["sample_rate"], saved["nb_items"]
+        sample_rate, nb_items = float(saved["sample_rate"]), saved["nb_items"]
         model_config = infer_config(state)
         known = TrainConfig.from_arguments(
             {
@@ -153,8 +154,14 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset, given: Collecti
                 "model": None,
             }
         )
-    except (KeyError, TypeError) as error:
+    except UmxError:
+        raise
+    except KeyError as error:
         raise TrainingError(f"path={str(path)!r} lacks {error}; it cannot be continued") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise TrainingError(
+            f"path={str(path)!r} cannot be continued: {shortened_error(error)}"
+        ) from error
     if sample_rate != dataset.sample_rate:
         raise ConfigError(
             f"checkpoint={config.checkpoint!r} was trained at {sample_rate:g} Hz, the data is at "
@@ -201,7 +208,7 @@ def _from_torch_checkpoint(
     state = read_torch_weights(path)
     model_config = infer_config(state)
     results_path = path.with_suffix(".json")
-    results = read_json(results_path)
+    results = read_json(results_path, TrainingError)
     try:
         record = RunRecord.from_results(results)
         num_bad_epochs = int(results["num_bad_epochs"])

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from .._inputs import shortened_error
 from ..config import ModelConfig
 from ..data import Loader, UnmixDataset
 from ..errors import ConfigError, DataError, TrainingError, UmxError
@@ -226,10 +227,10 @@ class Trainer:
             for part in ("optimizer", "scheduler", "early_stopping"):
                 try:
                     getattr(self, part).load_state_dict(start.saved[part])
-                except (KeyError, TypeError, ValueError, UmxError) as error:
+                except (KeyError, TypeError, ValueError, OverflowError, UmxError) as error:
                     raise TrainingError(
                         f"checkpoint={config.checkpoint!r}: the state of {part} does not fit: "
-                        f"{error}; begin a new run from its weights with --model"
+                        f"{shortened_error(error)}; begin a new run from its weights with --model"
                     ) from error
         elif self.record.epochs_trained and self.record.best_loss is not None:
             self.early_stopping.best = self.record.best_loss

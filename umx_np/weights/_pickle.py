@@ -19,11 +19,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import WeightsError
+from ..errors import WeightsError, shortened
 
 # The pickle of a state dict is about 7 kB, of a checkpoint with its optimiser 30 kB.
 MAX_PICKLE_BYTES = 8 << 20
-MAX_INSTRUCTIONS = 1_000_000
+MAX_INSTRUCTIONS = 300_000
+# A call takes as long as so many other instructions, and what it makes is as large.
+_WORK_OF_A_CALL = 12
 # torch writes sizes and strides of at most 64 bits.
 MAX_INT_BYTES = 8
 _MAX_NAME_BYTES = 256
@@ -49,6 +51,7 @@ def read_pickle(
     allowed: Globals,
     persistent_load: PersistentLoad | None = None,
     max_int_bytes: int = MAX_INT_BYTES,
+    max_work: int | None = None,
 ) -> tuple[Any, int]:
     """Read one pickle without running anything.
 
@@ -64,6 +67,8 @@ def read_pickle(
         Turns a persistent id into an object. Without it persistent ids are refused.
     max_int_bytes : int
         Widest integer, in bytes.
+    max_work : int, optional
+        Most instructions; `MAX_INSTRUCTIONS` if not given. A call counts for several.
 
     Returns
     -------
@@ -79,12 +84,8 @@ def read_pickle(
         For a name that is not in `allowed`, an instruction that is not needed for weights, a
         truncated or malformed pickle, or one that exceeds a resource limit.
     """
-    return _Machine(data, start, allowed, persistent_load, max_int_bytes).run()
-
-
-def _shorten(text: str) -> str:
-    """Quote text from a file for a message; the file may hold anything."""
-    return repr(text if len(text) <= 100 else text[:97] + "...")
+    limit = MAX_INSTRUCTIONS if max_work is None else max_work
+    return _Machine(data, start, allowed, persistent_load, max_int_bytes, limit).run()
 
 
 class _Machine:
@@ -97,6 +98,7 @@ class _Machine:
         allowed: Globals,
         persistent_load: PersistentLoad | None,
         max_int_bytes: int,
+        max_work: int,
     ) -> None:
         self.data = data
         self.position = start
@@ -104,6 +106,8 @@ class _Machine:
         self.allowed = allowed
         self.persistent_load = persistent_load
         self.max_int_bytes = max_int_bytes
+        self.max_work = max_work
+        self.max_calls = max_work // _WORK_OF_A_CALL
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -113,7 +117,7 @@ class _Machine:
             raise self.error("does not begin with a protocol number")
         if not 2 <= (protocol := self.unsigned(1)) <= _HIGHEST_PROTOCOL:
             raise self.error(f"protocol={protocol} is not one that torch writes (2 to 5)")
-        for _ in range(MAX_INSTRUCTIONS):
+        for _ in range(self.max_work):
             code = self.take(1)
             if code == b".":
                 result = self.pop()
@@ -124,7 +128,7 @@ class _Machine:
             if instruction is None:
                 raise self.error(f"instruction={_describe(code)} is not needed for weights")
             instruction(self)
-        raise self.error(f"has more than {MAX_INSTRUCTIONS} instructions")
+        raise self.error(f"has more than {self.max_work} instructions")
 
     def error(self, what: str) -> WeightsError:
         return WeightsError(f"the pickle {what} (byte={self.position}); the file was not loaded")
@@ -230,7 +234,7 @@ class _Machine:
 
     def refusal(self, module: str, name: str) -> WeightsError:
         return self.error(
-            f"asks for global={_shorten(f'{module}.{name}')}, which weights do not need and which "
+            f"asks for global={shortened(f'{module}.{name}')}, which weights do not need and which "
             "could run code; save only the state dict of the model"
         )
 
@@ -254,7 +258,13 @@ class _Machine:
             raise self.error(f"calls a {type(function).__name__}")
         if not isinstance(arguments, tuple):
             raise self.error(f"calls {function.name} without a tuple of arguments")
+        self.count_call()
         self.push(function.build(*_bounded(arguments, self)))
+
+    def count_call(self) -> None:
+        self.max_calls -= 1
+        if self.max_calls < 0:
+            raise self.error("makes too many tensors")
 
     def build(self) -> None:
         # Only `OrderedDict._metadata` (module versions, written by Module.state_dict) is known.
@@ -266,6 +276,7 @@ class _Machine:
     def persistent(self) -> None:
         if self.persistent_load is None:
             raise self.error("refers to a storage where none is expected")
+        self.count_call()
         self.push(self.persistent_load(self.pop()))
 
     def frame(self) -> None:

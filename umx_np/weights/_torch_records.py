@@ -8,20 +8,22 @@ training checkpoint costs nothing.
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import WeightsError
+from ..errors import WeightsError, shortened
 from ._pickle import Constructor
 
 # More dimensions than any layer has; NumPy itself stops at 32 or 64.
 MAX_DIMENSIONS = 16
 # Tensors may share a storage (tied weights, slices), so that a file can describe more numbers than
-# it holds. This bounds how many times over.
-MAX_SHARING = 16
+# it holds. This bounds how many more.
+MAX_SHARED_BYTES = 64 << 20
+# torch names tensors by the path of modules to them.
+MAX_NAME_LENGTH = 500
 _MAX_SIZE = 1 << 40
 
 
@@ -36,11 +38,18 @@ class StorageType:
     def decode(self, raw: np.ndarray) -> np.ndarray:
         """Turn stored elements into numbers; bfloat16 becomes float32, without loss."""
         if self.bfloat16:
-            # bfloat16 is the upper half of a float32.
-            return (raw.astype(np.uint32) << 16).view(np.float32)
+            return widen_bfloat16(raw)
         if self.name == "BoolStorage":
             return raw != 0
         return raw
+
+
+def widen_bfloat16(raw: np.ndarray) -> np.ndarray:
+    """Turn bfloat16, stored as uint16, into float32 without loss."""
+    # bfloat16 is the upper half of a float32.
+    wide = raw.astype(np.uint32)
+    wide <<= 16
+    return wide.view(np.float32)
 
 
 _DTYPES = {
@@ -148,7 +157,9 @@ def storage_from_id(identity: object, *, legacy: bool) -> StorageRecord:
             and all(map(_is_count, view[1:]))
             and view[1] + view[2] <= total
         ):
-            raise WeightsError(f"storage={key!r} has a malformed view; the file is damaged")
+            raise WeightsError(
+                f"storage={shortened(key)} has a malformed view; the file is damaged"
+            )
         start, length = view[1], view[2]
     return StorageRecord(kind, key, total, start, length)
 
@@ -159,34 +170,41 @@ def _rebuild_tensor(
     """Check ``torch._utils._rebuild_tensor[_v2]``; the further fields concern autograd."""
     if not isinstance(storage, StorageRecord):
         raise WeightsError("a tensor has no storage; the file is damaged")
-    where = f"a tensor of storage={storage.key!r}"
     if not (isinstance(shape, tuple) and isinstance(strides, tuple)):
-        raise WeightsError(f"{where} has no shape or strides; the file is damaged")
+        raise _wrong_tensor(storage, "has no shape or strides; the file is damaged")
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
-        raise WeightsError(
-            f"{where} has {len(shape)} sizes and {len(strides)} strides; the file is damaged"
+        raise _wrong_tensor(
+            storage, f"has {len(shape)} sizes and {len(strides)} strides; the file is damaged"
         )
     if not (_is_count(offset) and all(map(_is_count, shape)) and all(map(_is_count, strides))):
-        raise WeightsError(f"{where} has a size, stride or offset that is no count")
+        raise _wrong_tensor(storage, "has a size, stride or offset that is no count")
     assert isinstance(offset, int)
     # Python integers do not overflow, so these comparisons hold for any number in the file.
     if math.prod(max(size, 1) for size in shape) > _MAX_SIZE:
-        raise WeightsError(f"{where} has an impossible shape={shape}; the file is damaged")
+        raise _wrong_tensor(
+            storage, f"has an impossible shape={shortened(shape)}; the file is damaged"
+        )
     if 0 in shape:
         return TensorRecord(storage, 0, shape, (0,) * len(shape))
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= storage.length:
-        raise WeightsError(
-            f"{where} with shape={shape}, strides={strides}, offset={offset} reaches beyond the "
-            f"{storage.length} elements of the storage; the file is damaged"
+        raise _wrong_tensor(
+            storage,
+            f"with shape={shortened(shape)}, strides={shortened(strides)}, offset={offset} reaches "
+            f"beyond the {storage.length} elements of the storage; the file is damaged",
         )
     record = TensorRecord(storage, offset, shape, strides)
     if record.size > storage.length:
-        raise WeightsError(
-            f"{where} with shape={shape} repeats elements of a storage of {storage.length}; "
-            "call .contiguous() on expanded tensors before saving them"
+        raise _wrong_tensor(
+            storage,
+            f"with shape={shortened(shape)} repeats elements of a storage of {storage.length}; "
+            "call .contiguous() on expanded tensors before saving them",
         )
     return record
+
+
+def _wrong_tensor(storage: StorageRecord, problem: str) -> WeightsError:
+    return WeightsError(f"a tensor of storage={shortened(storage.key)} {problem}")
 
 
 def _rebuild_parameter(data: object, *_: object) -> TensorRecord:
@@ -257,9 +275,11 @@ def select_state(content: object) -> dict[str, TensorRecord]:
         )
     state: dict[str, TensorRecord] = {}
     for name, record in content.items():
+        if isinstance(name, str) and len(name) > MAX_NAME_LENGTH:
+            raise WeightsError(f"entry={shortened(name)} of the state dict has too long a name")
         if not isinstance(name, str) or not isinstance(record, TensorRecord):
             raise WeightsError(
-                f"entry={str(name)[:100]!r} of the state dict is a {type(record).__name__}, "
+                f"entry={shortened(name)} of the state dict is a {type(record).__name__}, "
                 "not a tensor; save model.state_dict()"
             )
         state[name] = record
@@ -284,47 +304,56 @@ def build_arrays(
         C-contiguous, writable arrays that share no memory.
     """
     check_sharing(state)
+    # A storage is read when the first of its tensors is made, and let go after the last.
+    nb_left = Counter(record.storage.key for record in state.values())
     storages: dict[str, np.ndarray] = {}
     given_away: set[str] = set()
     arrays: dict[str, np.ndarray] = {}
     for name, record in state.items():
-        storage = record.storage
-        if storage.key not in storages:
-            storages[storage.key] = storage.type.decode(read_storage(storage))
-        base = storages[storage.key]
-        if record.is_whole_storage and storage.key not in given_away:
+        key = record.storage.key
+        if key not in storages:
+            storages[key] = record.storage.type.decode(read_storage(record.storage))
+        if record.is_whole_storage and key not in given_away:
             # The common case: no second copy of the numbers.
-            given_away.add(storage.key)
-            arrays[name] = base.reshape(record.shape)
-            continue
-        step = base.itemsize
-        view: np.ndarray = np.ndarray(
-            record.shape,
-            base.dtype,
-            # The constructor checks the bounds once more.
-            buffer=base.data if base.size else b"",
-            offset=(storage.start + record.offset) * step if record.size else 0,
-            strides=[stride * step for stride in record.strides],
-        )
-        arrays[name] = view.copy(order="C")
+            given_away.add(key)
+            arrays[name] = storages[key].reshape(record.shape)
+        else:
+            arrays[name] = _copy(record, storages[key])
+        nb_left[key] -= 1
+        if not nb_left[key]:
+            del storages[key]
     return arrays
 
 
+def _copy(record: TensorRecord, base: np.ndarray) -> np.ndarray:
+    """Return the elements of a tensor from those of its storage."""
+    step = base.itemsize
+    view: np.ndarray = np.ndarray(
+        record.shape,
+        base.dtype,
+        # The constructor checks the bounds once more.
+        buffer=base.data if base.size else b"",
+        offset=(record.storage.start + record.offset) * step if record.size else 0,
+        strides=[stride * step for stride in record.strides],
+    )
+    return view.copy(order="C")
+
+
 def check_sharing(state: dict[str, TensorRecord]) -> None:
-    """Refuse a file in which storages disagree or are shared so often that memory would run out."""
+    """Refuse a file in which storages disagree, or whose tensors are far larger than the file."""
     kinds: dict[str, tuple[StorageType, int]] = {}
-    nb_described: dict[str, int] = {}
+    nb_bytes = 0
     for record in state.values():
         storage = record.storage
         kind = (storage.type, storage.total)
         if kinds.setdefault(storage.key, kind) != kind:
             raise WeightsError(
-                f"storage={storage.key!r} is described in two ways; the file is damaged"
+                f"storage={shortened(storage.key)} is described in two ways; the file is damaged"
             )
-        nb_described[storage.key] = nb_described.get(storage.key, 0) + record.size
-    for key, nb_elements in nb_described.items():
-        if nb_elements > MAX_SHARING * kinds[key][1]:
-            raise WeightsError(
-                f"storage={key!r} is shared by tensors {nb_elements / kinds[key][1]:.0f} times its "
-                f"size (limit: {MAX_SHARING})"
-            )
+        nb_bytes += record.size * storage.type.stored.itemsize
+    stored_bytes = sum(kind.stored.itemsize * total for kind, total in kinds.values())
+    if nb_bytes > stored_bytes + MAX_SHARED_BYTES:
+        raise WeightsError(
+            f"the tensors share their storages so often that {nb_bytes} bytes would be made from "
+            f"{stored_bytes} (limit: {MAX_SHARED_BYTES} more); save copies of them, with .clone()"
+        )

@@ -15,11 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._atomic import atomic_write, open_kept, try_lock, unlock
+from .._inputs import read_json, shortened_error
 from .._version import __version__
-from ..errors import DownloadError
+from ..errors import DownloadError, shortened
 
 if TYPE_CHECKING:
     import requests
@@ -38,6 +39,11 @@ _CHUNK_BYTES = 1 << 14
 # An attempt that brings this many new bytes does not count as failed, so that a bad connection
 # finishes eventually. The size of the file bounds how often that happens.
 _PROGRESS_BYTES = 1 << 20
+# An attempt fails when a server gives fewer bytes a second, on average over this time in seconds.
+SLOW_AFTER = 60.0
+SLOWEST_RATE = 200.0
+_MAX_REDIRECTS = 10
+_REASON_LENGTH = 200
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _LOCK_PAUSE = 0.05
 _LOCK_TIMEOUT = 3600.0
@@ -79,24 +85,14 @@ def fetch(
     DownloadError
         If the server refuses, or all attempts fail. `part` is kept, to be continued later.
     """
-    import requests
-
     failures, furthest = 0, _size(part)
-    with requests.Session() as session:
+    with _session() as session:
         while True:
             try:
                 _attempt(session, url, part, max_bytes, report)
                 return
             except _RetryError as error:
                 reason, pause = str(error), error.pause
-            except (
-                requests.exceptions.InvalidURL,
-                requests.exceptions.InvalidSchema,
-                requests.exceptions.MissingSchema,
-            ) as error:
-                raise DownloadError(f"url={url!r} is not a web address: {error}") from error
-            except requests.RequestException as error:
-                reason, pause = f"{type(error).__name__}: {error}", 0.0
             size = _size(part)
             failures = 0 if size >= furthest + _PROGRESS_BYTES else failures + 1
             furthest = max(furthest, size)
@@ -105,6 +101,75 @@ def fetch(
             pause = max(pause, min(FIRST_PAUSE * 2 ** max(failures - 1, 0), LONGEST_PAUSE))
             logger.info("%s: %s; trying again in %.1f s", url, reason, pause)
             time.sleep(pause)
+
+
+def _session() -> requests.Session:
+    """Return a session that leaves it to `_answer` to follow an answer that leads elsewhere.
+
+    Even when told not to follow, requests reads the whole body of such an answer.
+    """
+    import requests
+
+    class Session(requests.Session):
+        def get_redirect_target(self, resp: requests.Response) -> None:
+            return None
+
+    return Session()
+
+
+def _following(session: requests.Session, address: str, response: requests.Response) -> str | None:
+    """Where an answer leads, None if it is the one that was asked for."""
+    import requests
+
+    target = requests.Session.get_redirect_target(session, response)
+    return None if target is None else requests.compat.urljoin(address, target)
+
+
+@contextmanager
+def _network_errors() -> Iterator[None]:
+    """Turn what goes wrong on the way into a reason to try again."""
+    import requests
+    import urllib3
+
+    try:
+        yield
+    # Some of urllib3's errors pass through requests as they are.
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        reason = shortened_error(error, _REASON_LENGTH)
+        raise _RetryError(f"{type(error).__name__}: {reason}") from error
+
+
+@contextmanager
+def _answer(session: requests.Session, url: str, headers: dict[str, str]) -> Iterator[Any]:
+    """Ask for an address and follow where it leads, over HTTP and HTTPS only."""
+    address = url
+    for _ in range(_MAX_REDIRECTS + 1):
+        with _network_errors():
+            try:
+                response = session.get(
+                    address,
+                    headers=headers,
+                    stream=True,
+                    timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                )
+                following = _following(session, address, response)
+            # All of requests' errors about addresses and headers are also of this kind, and so are
+            # those about text that cannot be sent.
+            except ValueError as error:
+                raise DownloadError(
+                    f"url={shortened(address, 200)} is not a web address, or what it answers is "
+                    f"not HTTP: {shortened_error(error, _REASON_LENGTH)}"
+                ) from error
+        with response:
+            if following is None:
+                yield response
+                return
+            address = following
+            if not address.lower().startswith(("http://", "https://")):
+                raise DownloadError(
+                    f"url={url!r} leads to {shortened(address, 200)}, which is not a web address"
+                )
+    raise DownloadError(f"url={url!r} leads from address to address without an end")
 
 
 def _size(path: Path) -> int:
@@ -130,9 +195,7 @@ def _attempt(
         validator = _read_validator(notes, url)
         if validator:
             headers["If-Range"] = validator
-    with session.get(
-        url, headers=headers, stream=True, timeout=(CONNECT_TIMEOUT, READ_TIMEOUT)
-    ) as response:
+    with _answer(session, url, headers) as response:
         if response.status_code == 206:
             total = _continued_total(response, begin)
             if total is None:
@@ -143,18 +206,26 @@ def _attempt(
             begin, total = 0, _content_length(response)
         elif response.status_code == 416 and begin:
             # Nothing follows: either all is there or the file has changed.
-            match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
-            if match and int(match[1]) == begin:
+            match = re.fullmatch(r"bytes \*/(\S+)", response.headers.get("Content-Range", ""))
+            if match and _count(match[1]) == begin:
                 return
             part.unlink()
             raise _RetryError("the part that is here does not fit; starting again")
         elif response.status_code in _TRANSIENT:
             raise _RetryError(f"status={response.status_code}", _retry_after(response))
         else:
-            raise DownloadError(f"url={url!r}: status={response.status_code} {response.reason}")
+            reason = shortened(response.reason or "", _REASON_LENGTH)[1:-1]
+            raise DownloadError(f"url={url!r}: status={response.status_code} {reason}")
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding not in ("", "identity"):
+            # It was asked for as it is; a few bytes can be compressed gigabytes.
+            raise DownloadError(
+                f"url={url!r} gives the file in encoding={shortened(encoding)}; use another mirror"
+            )
         if total is not None and total > max_bytes:
             raise DownloadError(
-                f"url={url!r} has {total} bytes, more than the {max_bytes} the file can have"
+                f"url={url!r} has {shortened(total)} bytes, more than the {max_bytes} the file "
+                "can have"
             )
         _write_validator(notes, url, response)
         _store(response, part, begin, total, max_bytes, report)
@@ -172,11 +243,12 @@ def _store(
     with open_kept(part, append=begin > 0) as file:
         if report:
             report(done, total)
-        for chunk in response.iter_content(_CHUNK_BYTES):
+        for chunk in _chunks(response):
             done += len(chunk)
             if done > max_bytes:
                 raise DownloadError(
-                    f"url={response.url!r} gives more than the {max_bytes} bytes the file can have"
+                    f"url={shortened(response.url, 200)} gives more than the {max_bytes} bytes the "
+                    "file can have"
                 )
             file.write(chunk)
             if report:
@@ -187,34 +259,63 @@ def _store(
         raise _RetryError(f"the connection ended after {done} of {total} bytes")
 
 
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """Yield the body as it comes; give up on a server that keeps the connection but hardly sends.
+
+    The timeout of the connection begins anew with every byte.
+    """
+    begin, nb_bytes = time.monotonic(), 0
+    # `read1` returns what is there, of which older versions of urllib3 know nothing.
+    read = getattr(response.raw, "read1", response.raw.read)
+    while True:
+        with _network_errors():
+            chunk = read(_CHUNK_BYTES)
+        if not chunk:
+            return
+        yield chunk
+        nb_bytes += len(chunk)
+        if (passed := time.monotonic() - begin) > SLOW_AFTER:
+            if nb_bytes < SLOWEST_RATE * passed:
+                raise _RetryError(f"the server gave {nb_bytes} bytes in {passed:.0f} s")
+            begin, nb_bytes = time.monotonic(), 0
+
+
+def _count(text: str) -> int | None:
+    """Read a number of a header; None if it is no plain one of at most 18 digits."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
+
+
 def _continued_total(response: requests.Response, begin: int) -> int | None:
     """Size of the whole file if the answer really continues at `begin`."""
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != begin or int(match[2]) + 1 != int(match[3]):
+    value = response.headers.get("Content-Range", "")
+    match = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", value, re.ASCII)
+    if match is None:
         return None
-    return int(match[3])
+    first, last, total = (int(number) for number in match.groups())
+    return total if first == begin <= last == total - 1 else None
 
 
 def _content_length(response: requests.Response) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        # The length is that of the compressed body.
-        return None
-    return int(length) if length.isdigit() else None
+    return _count(response.headers.get("Content-Length", ""))
 
 
 def _retry_after(response: requests.Response) -> float:
-    seconds = response.headers.get("Retry-After", "")
-    return min(float(seconds), LONGEST_PAUSE) if seconds.isdigit() else 0.0
+    return min(float(_count(response.headers.get("Retry-After", "")) or 0), LONGEST_PAUSE)
 
 
 def _read_validator(notes: Path, url: str) -> str | None:
     """Return what identifies the version of the file that the part is from."""
     try:
-        known = json.loads(notes.read_text("utf-8"))
-        return str(known["validator"]) if known["url"] == url else None
-    except (OSError, ValueError, KeyError, TypeError):
+        known = read_json(notes, DownloadError)
+    except DownloadError:
         return None
+    validator = known.get("validator")
+    return validator if known.get("url") == url and _can_be_sent(validator) else None
+
+
+def _can_be_sent(validator: object) -> bool:
+    """Whether a text can stand in a header; what came in one may span several lines."""
+    return isinstance(validator, str) and bool(re.fullmatch(r"[\x20-\x7e]{1,200}", validator))
 
 
 def _write_validator(notes: Path, url: str, response: requests.Response) -> None:
@@ -222,7 +323,7 @@ def _write_validator(notes: Path, url: str, response: requests.Response) -> None
     if not validator or validator.startswith("W/"):
         # A weak tag does not promise equal bytes.
         validator = response.headers.get("Last-Modified", "")
-    if validator:
+    if _can_be_sent(validator):
         with atomic_write(notes, follow_links=False) as file:
             file.write(json.dumps({"url": url, "validator": validator}).encode())
     else:

@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from .._inputs import read_json, why_unreadable
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from .bundle import StateDict
 from .folder import SEPARATOR_FILE, check_format, load_folder, save_folder
 from .quantization import stored_dtype, stored_state
-from .safetensors_files import load_safetensors, parse_json, save_safetensors
+from .safetensors_files import load_safetensors, save_safetensors
 from .state import check_state, infer_config
 from .torch_files import is_torch_suffix, load_torch
 from .torch_writer import save_torch
@@ -69,8 +70,10 @@ def convert(
     if format not in (None, "pth", "safetensors"):
         raise ConfigError(f"format={format!r} must be 'pth' or 'safetensors'")
     stored = None if dtype is None else stored_dtype(dtype)
-    if not source.exists():
-        raise ModelNotFoundError(f"src={str(source)!r} does not exist")
+    # As it was given: a path would lose a slash of an address.
+    shown = os.path.expanduser(src)
+    if not os.path.exists(shown):
+        raise ModelNotFoundError(f"src={shown!r} cannot be read: {why_unreadable(shown)}")
     if target.exists() and source.resolve() == target.resolve():
         raise ConfigError(f"src and dst={str(target)!r} are the same; give another dst")
     if source.is_dir():
@@ -124,7 +127,7 @@ def _convert_folder(
         raise ConfigError(f"dst={str(target)!r} is a file; a folder is converted to a folder")
     bundle = load_folder(source, dtype=None)
     descriptions = {
-        name: parse_json(path.read_bytes(), str(path))
+        name: read_json(path)
         for name in bundle.targets
         if (path := source / f"{name}.json").is_file() and path.name != SEPARATOR_FILE
     }

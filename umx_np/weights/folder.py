@@ -18,14 +18,22 @@ from typing import Any, Literal
 import numpy as np
 
 from .._atomic import atomic_write
-from ..config import ModelConfig, in_usual_order, is_file_name
-from ..errors import ConfigError, ModelNotFoundError, WeightsError
+from .._inputs import read_json, why_unreadable
+from ..config import (
+    LARGEST,
+    ModelConfig,
+    check_hop,
+    check_int,
+    check_rate,
+    in_usual_order,
+    is_file_name,
+)
+from ..errors import ConfigError, ModelNotFoundError, WeightsError, shortened
 from .bundle import ModelBundle, StateDict, TargetWeights
 from .quantization import stored_dtype, stored_state
 from .safetensors_files import (
     load_safetensors,
     load_safetensors_config,
-    parse_json,
     save_safetensors,
 )
 from .state import check_state, infer_config, same_architecture
@@ -37,6 +45,9 @@ logger = logging.getLogger(__name__)
 SEPARATOR_FILE = "separator.json"
 _SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
 _DEFAULT_RATE = 44100.0
+_OUR_NAMES = {"nfft": "n_fft"}
+_MAX_LICENSE_LENGTH = 200
+_MAX_LISTED = 6
 # Keys of results["args"], in the spelling of Open-Unmix's trainer, and where they are found.
 _ARGUMENTS = ("nb_channels", "hidden_size", "nb_layers", "unidirectional")
 
@@ -115,7 +126,7 @@ def load_folder(
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(
             f"path={str(folder)!r} is no folder that can be read: "
-            f"{getattr(error, 'strerror', None) or error}"
+            f"{why_unreadable(str(folder), error if isinstance(error, OSError) else None)}"
         ) from error
     available = _find_targets(folder, names)
     chosen = check_targets(targets, available, str(folder), known_only=False)
@@ -243,10 +254,11 @@ def _load_target(
 
 
 def _load_arguments(description: Path) -> dict[str, Any]:
-    if not description.is_file():
+    # A link to nothing is an error: whoever made it wanted something to be read.
+    if not os.path.lexists(description):
         logger.info("%s does not exist; the weights tell the architecture", description)
         return {}
-    arguments = _read_json(description).get("args")
+    arguments = read_json(description).get("args")
     if not isinstance(arguments, dict):
         raise WeightsError(
             f"path={str(description)!r} has no 'args' object, so it was not written by a trainer"
@@ -261,7 +273,7 @@ def _compare(description: Path, arguments: dict[str, Any], config: ModelConfig) 
         if key in arguments and arguments[key] != expected:
             raise WeightsError(
                 f"the weights have {key}={expected!r}, but {description.name} says "
-                f"{key}={arguments[key]!r}; the two files do not belong together"
+                f"{key}={shortened(arguments[key])}; the two files do not belong together"
             )
     if "nfft" in arguments:
         n_fft = _integer(description, arguments, "nfft")
@@ -272,18 +284,12 @@ def _compare(description: Path, arguments: dict[str, Any], config: ModelConfig) 
             )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return parse_json(path.read_bytes(), str(path))
-    except OSError as error:
-        raise WeightsError(f"path={str(path)!r} cannot be read: {error.strerror}") from error
-
-
 def _integer(path: Path, values: dict[str, Any], key: str) -> int:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise WeightsError(f"path={str(path)!r} has {key}={value!r} instead of a positive integer")
-    return value
+    try:
+        # Bounds of our names hold for Open-Unmix's.
+        return check_int(key, values.get(key), 1, LARGEST.get(_OUR_NAMES.get(key, key)))
+    except ConfigError as error:
+        raise WeightsError(f"path={str(path)!r}: {error}") from error
 
 
 def _load_separator(
@@ -291,19 +297,21 @@ def _load_separator(
 ) -> dict[str, Any]:
     """Return what a `ModelBundle` says about the STFT."""
     path = folder / SEPARATOR_FILE
-    if path.is_file():
-        values = _read_json(path)
+    if os.path.lexists(path):
+        values = read_json(path)
     else:
         values = _infer_separator(folder, arguments)
         logger.warning(
             "%s does not exist; using n_fft=%s, n_hop=%s, sample_rate=%s from the targets",
             path, values["nfft"], values["nhop"], values["sample_rate"],
         )  # fmt: skip
-    rate = values.get("sample_rate")
-    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1e9:
-        raise WeightsError(f"path={str(path)!r} has sample_rate={rate!r}; give a rate in Hz")
-    n_fft = _integer(path, values, "nfft")
+    n_fft, n_hop = _integer(path, values, "nfft"), _integer(path, values, "nhop")
     nb_channels = _integer(path, values, "nb_channels")
+    try:
+        rate = check_rate("sample_rate", values.get("sample_rate"))
+        check_hop("nhop", n_hop, "nfft", n_fft)
+    except ConfigError as error:
+        raise WeightsError(f"path={str(path)!r}: {error}") from error
     for target, weight in weights.items():
         if (weight.config.nb_bins, weight.config.nb_channels) != (n_fft // 2 + 1, nb_channels):
             raise WeightsError(
@@ -311,23 +319,34 @@ def _load_separator(
                 f"of target={target!r} have nb_bins={weight.config.nb_bins}, "
                 f"nb_channels={weight.config.nb_channels}"
             )
-    license_ = values.get("license")
     return {
-        "sample_rate": float(rate),
+        "sample_rate": rate,
         "n_fft": n_fft,
-        "n_hop": _integer(path, values, "nhop"),
+        "n_hop": n_hop,
         "nb_channels": nb_channels,
-        "license": license_ if isinstance(license_, str) else None,
+        "license": _license(path, values.get("license")),
     }
+
+
+def _license(path: Path, value: object) -> str | None:
+    """Return the licence that a file names; it is shown in messages and tables."""
+    if not isinstance(value, str):
+        return None
+    if len(value) > _MAX_LICENSE_LENGTH or not value.isprintable():
+        raise WeightsError(
+            f"path={str(path)!r} has license={shortened(value)}; give its name in one line"
+        )
+    return value
 
 
 def _infer_separator(folder: Path, arguments: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Take the settings from the arguments of the targets, which must agree."""
     values: dict[str, Any] = {}
     for key in ("nfft", "nhop", "nb_channels"):
-        found = {repr(args[key]): args[key] for args in arguments.values() if key in args}
+        found = {shortened(args[key]): args[key] for args in arguments.values() if key in args}
         if len(found) != 1:
-            problem = f"disagree on {key} ({', '.join(found)})" if found else f"do not say {key}"
+            listed = ", ".join(list(found)[:_MAX_LISTED])
+            problem = f"disagree on {key} ({listed})" if found else f"do not say {key}"
             raise WeightsError(
                 f"path={str(folder)!r} has no {SEPARATOR_FILE}, and its targets {problem}; write "
                 'one such as {"nfft": 4096, "nhop": 1024, "sample_rate": 44100.0, "nb_channels": 2}'

@@ -137,6 +137,7 @@ def dequantize(state: Mapping[str, np.ndarray]) -> StateDict:
                     f"{name + _SUFFIX!r} with dtype={scale.dtype}, shape={scale.shape} is no scale "
                     f"for each row of {name!r} with shape={array.shape}; the file is damaged"
                 )
-            array = array.astype(np.float32) * scale[:, None].astype(np.float32)
+            array = array.astype(np.float32)
+            array *= scale[:, None].astype(np.float32)
         plain[name] = array
     return plain

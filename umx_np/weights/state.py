@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..config import ModelConfig
-from ..errors import ConfigError, WeightsError
+from ..errors import ConfigError, WeightsError, shortened
 from .bundle import StateDict
 
 logger = logging.getLogger(__name__)
@@ -94,11 +94,14 @@ def strip_wrappers(state: Mapping[str, np.ndarray]) -> StateDict:
     """
     plain: StateDict = {}
     for name, array in state.items():
-        stripped = name
-        while stripped.startswith(_WRAPPERS):
-            stripped = stripped.split(".", 1)[1]
+        begin = 0
+        while name.startswith(_WRAPPERS, begin):
+            begin = name.index(".", begin) + 1
+        stripped = name[begin:]
         if stripped in plain:
-            raise WeightsError(f"tensor={stripped!r} is there twice, with and without a prefix")
+            raise WeightsError(
+                f"tensor={shortened(stripped)} is there twice, with and without a prefix"
+            )
         plain[stripped] = array
     return plain
 
@@ -245,7 +248,7 @@ def _check_names(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name[:100]) for name in names[:6])
+    shown = ", ".join(shortened(name, 60) for name in names[:6])
     return shown + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 

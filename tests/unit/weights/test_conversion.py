@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch_bytes import TINY, tiny_state
+from helpers.torch_bytes import TINY, tiny_state
 
 from umx_np.errors import ConfigError, ModelNotFoundError, WeightsError
 from umx_np.weights import (

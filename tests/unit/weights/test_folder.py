@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from torch_bytes import TINY, tiny_state
+from helpers.torch_bytes import TINY, tiny_state
 
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, ModelNotFoundError, WeightsError

@@ -1,0 +1,116 @@
+"""A server on this machine that can misbehave in many ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import numpy as np
+
+from umx_np import pretrained
+
+SIZE = 300_000
+NAME = "vocals-00000000.pth"
+DATA = np.random.default_rng(0).bytes(SIZE)
+
+
+@dataclass
+class Server:
+    """What the server gives, and what it was asked."""
+
+    url: str = ""
+    data: bytes = DATA
+    etag: str = '"one"'
+    # Each answers one request and is then forgotten; afterwards all goes well.
+    faults: list[Callable[[Handler], None]] = field(default_factory=list)
+    honours_range: bool = True
+    requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+
+
+class Handler(BaseHTTPRequestHandler):
+    state: Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        state = self.state
+        wanted = self.headers.get("Range")
+        condition = self.headers.get("If-Range")
+        state.requests.append((self.path, wanted, condition))
+        if state.faults:
+            state.faults.pop(0)(self)
+            return
+        if not self.path.endswith(NAME):
+            self.send_error(404)
+            return
+        begin = 0
+        if wanted and state.honours_range and condition in (None, state.etag):
+            begin = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if begin >= len(state.data):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(state.data)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(206)
+            last = len(state.data) - 1
+            self.send_header("Content-Range", f"bytes {begin}-{last}/{len(state.data)}")
+        else:
+            self.send_response(200)
+        self.give(state.data[begin:])
+
+    def give(self, body: bytes, announced: int | None = None) -> None:
+        self.send_header("Content-Length", str(len(body) if announced is None else announced))
+        if self.state.etag:
+            self.send_header("ETag", self.state.etag)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def status(code: int, **headers: str) -> Callable[[Handler], None]:
+    def answer(handler: Handler) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def cut(count: int) -> Callable[[Handler], None]:
+    """Announce the whole file, give `count` bytes of it, and close the connection."""
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.give(handler.state.data[:count], announced=len(handler.state.data))
+        handler.close_connection = True
+
+    return answer
+
+
+def wrong_range(handler: Handler) -> None:
+    handler.send_response(206)
+    handler.send_header("Content-Range", f"bytes 5-{SIZE - 1}/{SIZE}")
+    handler.give(handler.state.data[5:])
+
+
+def part_of(tmp_path: Path) -> Path:
+    path = tmp_path / "home" / "tiny" / f"{NAME}.part"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def fetch_it(**options: object) -> Path:
+    path = pretrained.download("tiny", **options)["vocals"]  # type: ignore[arg-type]
+    assert path.read_bytes() == DATA
+    visible = [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")]
+    assert visible == [NAME]  # neither the part nor the notes about it remain
+    return path
+
+
+def ranges(server: Server) -> list[str | None]:
+    return [wanted for _, wanted, _ in server.requests]
