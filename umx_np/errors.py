@@ -57,3 +57,11 @@ class TrainingError(UmxError, RuntimeError):
 
 class ScoresError(UmxError, ValueError):
     """A file of scores cannot be read, or there is nothing to be scored."""
+
+
+def shortened(value: object, limit: int = 100) -> str:
+    """Describe a value for a message, in little time whatever it is."""
+    if not isinstance(value, (int, float, str)) or (isinstance(value, int) and abs(value) >> 200):
+        return f"<{type(value).__name__}>"[:limit]
+    text = repr(value[:limit] if isinstance(value, str) else value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
