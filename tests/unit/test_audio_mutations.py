@@ -145,7 +145,9 @@ def mutate(rng, data):
     stop = at + nb_bytes
     noise = rng.bytes(nb_bytes)
     kind = str(
-        rng.choice(["cut", "behead", "hole", "zeros", "noise", "flip", "insert", "append", "header"])
+        rng.choice(
+            ["cut", "behead", "hole", "zeros", "noise", "flip", "insert", "append", "header"]
+        )
     )
     begin, end = at, stop
     if kind == "cut":

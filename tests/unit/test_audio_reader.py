@@ -14,8 +14,7 @@ import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umx_np.audio import AudioReader, read, resample
-from umx_np.audio import decoding
+from umx_np.audio import AudioReader, decoding, read, resample
 from umx_np.errors import AudioError, ConfigError
 
 RATE = 8000

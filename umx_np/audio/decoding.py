@@ -6,7 +6,7 @@ import math
 import os
 import re
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,11 +15,12 @@ import soundfile as sf
 
 from ..errors import AudioError
 from ._quiet import quiet_library
-from .lossless import PLACEHOLDER_SIZE, flac_contents, wav_contents
+from .flac import flac_contents
 from .mp3 import mp3_contents
 from .ogg import ogg_contents, order_of_channels
 from .pieces import Contents, Part, PieceFile
 from .resampling import StreamResampler, nb_resampled
+from .wav import PLACEHOLDER_SIZE, wav_contents
 
 # What soundfile raises for files it cannot read: its own errors, TypeError and ValueError for
 # headerless formats, OSError from the system.
@@ -140,7 +141,7 @@ def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents
         wanted = 0
         if file is not None and end is not None:
             wanted = math.ceil(end * file.samplerate) + 1
-        return flac_contents(path, first_only=wanted)
+        return flac_contents(path, wanted=wanted)
     if (file is not None and file.format == "MP3") or magic[:3] == b"ID3" or magic[:1] == b"\xff":
         return mp3_contents(path)
     return Contents()
@@ -279,7 +280,7 @@ class LibrarySource:
         self._lengths = lengths
         return total
 
-    def blocks(self, first: int, end: int) -> Iterator[np.ndarray]:
+    def blocks(self, first: int, end: int) -> Generator[np.ndarray, None, None]:
         """Yield (n, nb_channels) float32 from the sample `first` on, up to `end` or a bit more.
 
         Raises

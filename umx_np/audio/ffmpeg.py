@@ -14,7 +14,7 @@ import subprocess
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -200,7 +200,16 @@ class FfmpegSource:
         if end is not None and math.isfinite(end):
             command += ["-t", f"{end:.6f}"]
         # WAV is the plainest format whose header tells the rate and the channels.
-        self._command = [*command, "-map_metadata", "-1", "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        self._command = [
+            *command,
+            "-map_metadata",
+            "-1",
+            "-c:a",
+            "pcm_f32le",
+            "-f",
+            "wav",
+            "pipe:1",
+        ]
         logger.info("decoding %s with ffmpeg", path)
         self._ready: _Pipe | None = None
         self._ready, (self.rate, self.nb_channels) = self._start()
@@ -235,7 +244,7 @@ class FfmpegSource:
                     break
         return nb_frames
 
-    def blocks(self, first: int, end: int) -> Iterator[np.ndarray]:
+    def blocks(self, first: int, end: int) -> Generator[np.ndarray, None, None]:
         """Yield (n, nb_channels) float32 from the sample `first` on, up to `end` or a bit more.
 
         Raises

@@ -134,12 +134,11 @@ class PieceFile:
 
 
 class Scanner:
-    """Bytes of a file by their position, read a megabyte at a time."""
+    """Bytes of a file by their position, read in chunks."""
 
-    _CHUNK = 1 << 20
-
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, chunk: int = 1 << 20) -> None:
         self._file = file
+        self._chunk = chunk
         self.size = os.fstat(file.fileno()).st_size
         self.base = 0
         self.data = b""
@@ -152,14 +151,19 @@ class Scanner:
             if position < self.base or self.base + len(self.data) < self.size:
                 self._file.seek(position)
                 self.base = position
-                self.data = self._file.read(max(self._CHUNK, nb_bytes))
+                self.data = self._file.read(max(self._chunk, nb_bytes))
         begin = position - self.base
         return self.data[begin : begin + nb_bytes]
+
+    def peek(self, position: int, nb_bytes: int) -> bytes:
+        """Bytes from `position` on, of which the neighbours will not be asked for."""
+        self._file.seek(position)
+        return self._file.read(nb_bytes)
 
     def find(self, pattern: bytes, position: int) -> int:
         """First place of `pattern` from `position` on; the end of the file if there is none."""
         while position < self.size:
-            data = self.at(position, self._CHUNK)
+            data = self.at(position, self._chunk)
             place = data.find(pattern)
             if place >= 0:
                 return position + place

@@ -1,9 +1,11 @@
-"""WAV and FLAC files whose headers do not tell what is there: wrapped, missing or wrong sizes."""
+"""WAV files whose headers do not tell what is there: wrapped, missing or wrong sizes."""
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
+
+import numpy as np
 
 from .pieces import Contents, Part, Scanner
 
@@ -11,13 +13,15 @@ from .pieces import Contents, Part, Scanner
 PLACEHOLDER_SIZE = 0x7FFF0000
 
 # What may follow the samples of a WAV file, also if its end is missing.
-_CHUNKS = frozenset(
-    "LIST id3  ID3  bext cue  smpl fact PEAK iXML _PMX afsp JUNK junk PAD  pad  FLLR inst acid cart "
-    "axml chna umid DISP plst adtl note labl strc minf elm1 regn levl LGWV ResU SNDM CDif".split(" ")
+_NAMES = (
+    b"LISTid3 ID3 bextcue smplfactPEAKiXML_PMXafspJUNKjunkPAD pad FLLRinstacidcartaxmlchnaumidDISP"
+    b"plstadtlnotelablstrcminfelm1regnlevlLGWVResUSNDMCDif"
 )
-_KNOWN = frozenset(name.ljust(4).encode() for name in _CHUNKS if name)
+_KNOWN = frozenset(_NAMES[i : i + 4] for i in range(0, len(_NAMES), 4))
 _TAGS = (b"TAG", b"ID3", b"APETAGEX", b"LYRICSBEGIN")
 _MOST_CHUNKS = 10000
+# Floats beyond this are not samples.
+_LOUDEST = 1e4
 
 
 def _foreign(scanner: Scanner, position: int, order: str) -> int:
@@ -52,7 +56,24 @@ def _data_chunk(scanner: Scanner, order: str) -> tuple[int, int, bytes]:
     return 0, 0, b""
 
 
-def _end_of_samples(scanner: Scanner, begin: int, size: int, order: str) -> tuple[int, str]:
+def _is_sound(data: bytes, nb_bytes: int, order: str) -> bool:
+    """Whether bytes are floats such as samples have."""
+    samples = np.frombuffer(data[: len(data) // nb_bytes * nb_bytes], f"{order}f{nb_bytes}")
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(samples) < _LOUDEST).all())
+
+
+def _float_size(description: bytes, order: str) -> int:
+    """Bytes of a sample that is a float; 0 if it is none."""
+    tag, _, _, _, _, bits = struct.unpack(order + "HHIIHH", description[8:24])
+    if tag == 0xFFFE and len(description) >= 34:
+        tag = struct.unpack(order + "H", description[32:34])[0]
+    return bits // 8 if tag == 3 and bits in (32, 64) else 0
+
+
+def _end_of_samples(
+    scanner: Scanner, begin: int, size: int, order: str, floats: int
+) -> tuple[int, str]:
     """Where the samples of a WAV file end, and what to say about it."""
     end = begin + size
     if end > scanner.size:
@@ -64,15 +85,19 @@ def _end_of_samples(scanner: Scanner, begin: int, size: int, order: str) -> tupl
         end += wrapped << 32
         note = f"its header gives {size} bytes of samples, without the upper digits; {end - begin}"
         return end, note + " are taken"
-    place = _foreign(scanner, end + size % 2, order)
-    if place == scanner.size:
+    # Some programs leave out the byte that makes the size even.
+    places = [_foreign(scanner, start, order) for start in sorted({end, end + size % 2})]
+    place = places[-1]
+    if scanner.size in places:
+        return end, ""
+    if any(scanner.at(begun, 16).startswith(_TAGS) for begun in places):
         return end, ""
     rest = scanner.at(place, 1 << 16)
     nb_bytes = scanner.size - place
-    if rest.startswith(_TAGS):
-        return end, ""
     if not any(rest) and len(rest) == nb_bytes:
         return end, f"the last {nb_bytes} bytes are zeros that its header does not count"
+    if floats and not _is_sound(rest[(end - place) % floats :], floats, order):
+        return end, f"{nb_bytes} bytes after the samples are not sound and are left out"
     note = f"its header gives {size} bytes of samples; {scanner.size - begin} are there and taken"
     return scanner.size, note
 
@@ -91,12 +116,13 @@ def wav_contents(path: Path) -> Contents:
         The file as it is, or with another header where that one's sizes are wrong.
     """
     with path.open("rb") as file:
-        scanner = Scanner(file)
+        scanner = Scanner(file, 1 << 12)
         order = ">" if scanner.at(0, 4) == b"RIFX" else "<"
         begin, size, description = _data_chunk(scanner, order)
-        if not begin or not description:
+        if scanner.at(8, 4) != b"WAVE" or not begin or len(description) < 24:
             return Contents()
-        end, note = _end_of_samples(scanner, begin, size, order)
+        floats = _float_size(description, order)
+        end, note = _end_of_samples(scanner, begin, size, order, floats)
     notes = [note] if note else []
     if end == begin + size:
         return Contents(notes=notes)
@@ -111,52 +137,3 @@ def wav_contents(path: Path) -> Contents:
         large = b"ds64" + struct.pack("<IQQQI", 28, riff_size + 36, size, 0, 0)
         header = b"RF64\xff\xff\xff\xffWAVE" + large + description + b"data\xff\xff\xff\xff"
     return Contents((Part((header, (begin, end)), 0, 0, begin, end),), notes)
-
-
-def _stream_info(scanner: Scanner, begin: int) -> bytes:
-    """Description of the FLAC stream that begins at `begin`; nothing if there is none."""
-    head = scanner.at(begin, 42)
-    # The first block of a stream is its description, of 34 bytes.
-    if len(head) < 42 or head[4] & 0x7F or head[5:8] != b"\0\0\x22":
-        return b""
-    rate = int.from_bytes(head[18:21], "big") >> 4
-    return head if rate and 16 <= int.from_bytes(head[8:10], "big") else b""
-
-
-def flac_contents(path: Path, *, first_only: int = 0) -> Contents:
-    """Find the streams of a FLAC file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    first_only : int
-        Do not look for more streams if the first one has this many samples; 0 always looks.
-
-    Returns
-    -------
-    Contents
-        One part for each stream.
-    """
-    parts: list[Part] = []
-    counted = True
-    with path.open("rb") as file:
-        scanner = Scanner(file)
-        begin = scanner.find(b"fLaC", 0)
-        while begin < scanner.size:
-            info = _stream_info(scanner, begin)
-            end = begin + 4
-            if info:
-                total = int.from_bytes(info[21:26], "big") & (2**36 - 1)
-                if not parts and 0 < first_only <= total:
-                    return Contents()
-                end = scanner.find(b"fLaC", end)
-                while end < scanner.size and not _stream_info(scanner, end):
-                    end = scanner.find(b"fLaC", end + 1)
-                counted = counted and total > 0
-                parts.append(Part(((begin, end),), total, 0, begin, end))
-            begin = end if info else scanner.find(b"fLaC", end)
-        size = scanner.size
-    if len(parts) <= 1:
-        return Contents((Part((), 0, 0, 0, size),), counted=counted)
-    return Contents(parts, counted=False)
