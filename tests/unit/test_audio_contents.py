@@ -212,6 +212,7 @@ def test_floats_that_are_no_sound_after_the_samples(tmp_path, caplog):
 def test_wav_beyond_4_gb(tmp_path, caplog):
     path = save(tmp_path / "a.wav", noise(2, 1000), subtype="PCM_16")
     nb_timesteps = (5 << 30) // 4
+    patch_size(path, 4 * nb_timesteps & 0xFFFFFFFF)
     with path.open("r+b") as file:
         try:
             file.truncate(44 + 4 * nb_timesteps)
@@ -219,7 +220,6 @@ def test_wav_beyond_4_gb(tmp_path, caplog):
             file.write(struct.pack("<hh", 16384, -16384))
         except OSError:
             pytest.skip("no room for a sparse file")
-    patch_size(path, 4 * nb_timesteps & 0xFFFFFFFF)
     with AudioReader(path) as reader:
         assert reader.nb_timesteps == nb_timesteps
     end, _ = read(path, start=(nb_timesteps - 10) / RATE)

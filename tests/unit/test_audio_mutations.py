@@ -238,7 +238,7 @@ def run_mutants(folder, caplog, nb_mutants, seed):
 
 
 def test_mutants_short(tmp_path, caplog):
-    assert run_mutants(tmp_path, caplog, 60, seed=1) == []
+    assert run_mutants(tmp_path, caplog, 36, seed=1) == []
 
 
 @pytest.mark.long
