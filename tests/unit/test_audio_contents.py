@@ -71,7 +71,7 @@ def test_parts_of_other_rates_and_channels_are_converted(tmp_path, caplog, name)
     third = save(tmp_path / f"c.{name}", noise(1, 44100, seed=2))
     path = join(tmp_path / f"abc.{name}", first, second, third)
     with AudioReader(path) as reader:
-        assert reader.nb_channels, reader.rate == (2, RATE)
+        assert (reader.nb_channels, reader.rate) == (2, RATE)
         found = np.concatenate(list(reader.blocks(3000)), axis=1)
     expected = [
         read(first)[0],

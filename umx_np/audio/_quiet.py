@@ -24,6 +24,20 @@ _nb_users = 0
 _kept: int | None = None
 
 
+def _start_anew() -> None:
+    """In a forked child, other threads are gone, and with them whoever held the lock."""
+    global _lock, _nb_users
+    _lock = threading.Lock()
+    if _nb_users:
+        _nb_users = 0
+        if (found := _variable()) is not None:
+            found[0].value = _kept
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
+
+
 @cache
 def _variable() -> tuple[ctypes.c_void_p, int] | None:
     """C's ``stderr`` and a stream to the null device; None where that cannot be had."""

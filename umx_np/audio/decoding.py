@@ -143,7 +143,12 @@ def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents
             wanted = math.ceil(end * file.samplerate) + 1
         return flac_contents(path, wanted=wanted)
     if (file is not None and file.format == "MP3") or magic[:3] == b"ID3" or magic[:1] == b"\xff":
-        return mp3_contents(path)
+        contents = mp3_contents(path)
+        # What libsndfile does not know may be something else that only looks like frames here and
+        # there.
+        nb_bytes = sum(part.end - part.begin for part in contents.parts if part.least)
+        if file is not None or 2 * nb_bytes > path.stat().st_size:
+            return contents
     return Contents()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 import struct
 import subprocess
@@ -48,6 +49,7 @@ class _Pipe:
 
     def __init__(self, command: list[str]) -> None:
         self.stopped = ""  # why it was, by us
+        self._owner = os.getpid()
         self._lines: deque[str] = deque(maxlen=_NB_LINES)
         try:
             self._process = subprocess.Popen(
@@ -114,6 +116,8 @@ class _Pipe:
         return " / ".join(line for line in self._lines if line)[:500]
 
     def close(self) -> None:
+        if os.getpid() != self._owner:  # a child that was forked since
+            return
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdout, self._process.stderr):

@@ -21,6 +21,8 @@ WAV_ORDER = {
     7: (0, 2, 1, 6, 5, 3, 4),
     8: (0, 2, 1, 7, 5, 6, 3, 4),
 }
+# Where each of theirs is among those of a WAV file.
+OGG_ORDER = {n: tuple(sorted(range(n), key=WAV_ORDER[n].__getitem__)) for n in WAV_ORDER}
 
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 

@@ -54,15 +54,12 @@ class Contents:
         In the order of the file.
     notes : sequence of str
         What is odd, for the log: what is missing, damaged or was guessed.
-    order : tuple of int
-        Channels of the decoder in the order of a WAV file; none if they are so already.
     counted : bool
         Whether the numbers of samples in the headers are those that are there.
     """
 
     parts: Sequence[Part] = (Part(),)
     notes: Sequence[str] = ()
-    order: tuple[int, ...] = ()
     counted: bool = True
 
 

@@ -35,21 +35,20 @@ class AudioReader:
     """A sound file as a sequence of blocks; never more than a few of them are in memory.
 
     Formats that libsndfile knows (wav, flac, ogg, mp3, aiff, w64, rf64, au, caf, ...) are read
-    directly. Others (m4a, mp4, aac, webm, video with sound) are first decoded by ffmpeg, if it is
-    installed, into a temporary file. It is removed by `close`, the end of the ``with`` block, or at
-    the latest the end of the program.
+    directly. Others (m4a, mp4, aac, webm, video with sound), and those of which libsndfile finds
+    less than there is, are decoded by ffmpeg if it is installed. Nothing is written to disk.
 
     Parameters
     ----------
     path : str or path-like
-        The file.
+        The file; ``~`` is the home folder.
     start : float
         Beginning of the excerpt in seconds, rounded to the nearest sample.
     duration : float or None
         Length of the excerpt in seconds; None or a negative value reads to the end. An excerpt that
         reaches beyond the end stops there.
     rate : float or None
-        Rate in Hz to deliver; None keeps the rate of the file.
+        Rate in Hz to deliver, from 1000 to 768000; None keeps the rate of the file.
 
     Attributes
     ----------
@@ -60,7 +59,9 @@ class AudioReader:
     rate : float
         Rate of the blocks in Hz.
     nb_channels : int
-        Channels of the file, all of which are delivered.
+        Channels of the file, all of which are delivered, in the order of WAV files (front left and
+        right, centre, low frequencies, back or side left and right for 5.1), also of Vorbis and
+        Opus files, which have another.
     nb_source_timesteps : int
         Exact length of the excerpt in samples at `source_rate`.
     nb_timesteps : int
@@ -73,15 +74,20 @@ class AudioReader:
     ------
     AudioError
         If there is no such file, it cannot be decoded, holds no samples, is cut short (mp3 and ogg
-        files deliver what is there), or `start` is negative or beyond its end. `blocks` raises it
-        for damage found later on, and for samples that are NaN or infinite, with the position of
-        the first.
+        files deliver what is there), has a rate that sound cannot have, or `start` is negative or
+        beyond its end. `blocks` raises it for damage found later on, and for samples that are NaN
+        or infinite, with the position of the first.
 
     Notes
     -----
-    The lengths that mp3 and ogg files claim are often estimates. These formats are decoded once
-    when opened, to count, and excerpts of them are reached by decoding from the beginning: seeking
-    is not exact to the sample.
+    The lengths that lossy files claim are often estimates. All but plain samples and FLAC are
+    decoded once when opened, to count, and excerpts of them are reached by decoding from the
+    beginning: seeking is not exact to the sample, or loses the decoder's state.
+
+    What the bytes of a file hold is read, whatever its header says: joined mp3, ogg and flac files
+    to the end of the last one (with its rate and channels converted to those of the first), and wav
+    files with sizes that are missing, wrong, or wrapped at 4 GB. What is guessed or left out is
+    said in the log, one line a place.
     """
 
     def __init__(
@@ -172,10 +178,10 @@ class AudioReader:
             return nb_frames
         try:
             other = FfmpegSource(self.path, end=None, reason="; ".join(source.notes[-3:]))
+            nb_other = other.count(enough)
         except AudioError as error:
             logger.info("%s", error)
             return nb_frames
-        nb_other = other.count(enough)
         if nb_other / other.rate <= nb_frames / self.source_rate + _FEW:
             other.close()
             return nb_frames

@@ -24,7 +24,7 @@ from ..config import check_int
 from ..errors import AudioError, ConfigError, ShapeError
 from .decoding import library_name
 from .mp3 import first_frame_bytes
-from .ogg import WAV_ORDER
+from .ogg import OGG_ORDER
 from .resampling import StreamResampler, check_rate
 
 logger = logging.getLogger(__name__)
@@ -164,9 +164,7 @@ class _Sink:
         self._final = path
         self._options = (rate, nb_channels, quality)
         self._format, self._subtype = pair
-        # Where each channel of the file is among those of a WAV file.
-        wav_order = WAV_ORDER.get(nb_channels, ()) if self._format == "OGG" else ()
-        self._order = tuple(sorted(range(len(wav_order)), key=wav_order.__getitem__))
+        self._order = OGG_ORDER.get(nb_channels, ()) if self._format == "OGG" else ()
         self._nb_frames = 0
         self._max_frames = 2**62
         if self._format in _SIZE_LIMITED:
@@ -309,8 +307,7 @@ class StemWriter:
         The file; its extension sets the format: .wav .flac .aiff .w64 .rf64 .au .caf .ogg (Vorbis)
         .opus .mp3. Missing folders are made. WAV files beyond 4 GB become RF64.
     nb_channels : int
-        Channels of the blocks and of the file, in the order of WAV files where there are more than
-        two (front left and right, centre, low frequencies, ...).
+        Channels of the blocks and of the file; more than two are in the order of WAV files.
     rate : float
         Rate of the blocks in Hz.
     file_rate : int or None
