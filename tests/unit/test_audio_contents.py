@@ -190,6 +190,27 @@ def test_wav_from_a_recorder_that_crashed(tmp_path, size, subtype):
     np.testing.assert_array_equal(read(path, start=1.0)[0], whole[:, RATE:])
 
 
+@pytest.mark.parametrize(
+    ("format", "mark", "offset", "kind"),
+    [
+        ("AIFF", b"SSND", 4, ">I"),
+        ("AU", b".snd", 8, ">I"),
+        ("CAF", b"data", 4, ">q"),
+        ("W64", b"data", 16, "<q"),
+        ("RF64", b"ds64", 16, "<q"),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 1000])
+def test_other_files_from_a_recorder_that_crashed(tmp_path, format, mark, offset, kind, size):
+    path = save(tmp_path / "a", noise(), format=format, subtype="PCM_16")
+    whole, _ = read(path)
+    data = bytearray(path.read_bytes())
+    place = data.index(mark) + offset
+    data[place : place + struct.calcsize(kind)] = struct.pack(kind, size)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read(path)[0], whole)
+
+
 def test_wav_with_chunks_after_the_samples(tmp_path, caplog):
     path = save(tmp_path / "a.wav", noise(1, 10001), subtype="PCM_U8")
     data = path.read_bytes()

@@ -100,12 +100,11 @@ def test_any_block_size_and_start_with_other_encoders(tmp_path, monkeypatch, nam
         pytest.skip("ffmpeg cannot write it")
     whole, rate = read(path)
     assert abs(whole.shape[1] / rate - SECONDS) < 0.15
-    for size in (997, 50000):
-        monkeypatch.setattr(decoding, "FILE_BLOCK", size)
-        for first in (0, 1, 1151, 60000):
-            with AudioReader(path, start=first / rate, duration=0.5) as reader:
-                part = np.concatenate(list(reader.blocks(1234)), axis=1)
-            np.testing.assert_array_equal(part, whole[:, first : first + round(0.5 * rate)])
+    monkeypatch.setattr(decoding, "FILE_BLOCK", 997)
+    for first in (1151, 60000):
+        with AudioReader(path, start=first / rate, duration=0.5) as reader:
+            part = np.concatenate(list(reader.blocks(1234)), axis=1)
+        np.testing.assert_array_equal(part, whole[:, first : first + round(0.5 * rate)])
 
 
 # Mutations
@@ -238,7 +237,7 @@ def run_mutants(folder, caplog, nb_mutants, seed):
 
 
 def test_mutants_short(tmp_path, caplog):
-    assert run_mutants(tmp_path, caplog, 36, seed=1) == []
+    assert run_mutants(tmp_path, caplog, 24, seed=1) == []
 
 
 @pytest.mark.long

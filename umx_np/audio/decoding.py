@@ -20,7 +20,7 @@ from .mp3 import mp3_contents
 from .ogg import ogg_contents, order_of_channels
 from .pieces import Contents, Part, PieceFile
 from .resampling import StreamResampler, nb_resampled
-from .wav import PLACEHOLDER_SIZE, wav_contents
+from .sizes import PLACEHOLDER_SIZE, sized_contents
 
 # What soundfile raises for files it cannot read: its own errors, TypeError and ValueError for
 # headerless formats, OSError from the system.
@@ -133,8 +133,6 @@ def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents
     """Look into a file, which libsndfile may not have been able to open."""
     with path.open("rb") as opened:
         magic = opened.read(4)
-    if magic in (b"RIFF", b"RIFX"):
-        return wav_contents(path)
     if magic == b"OggS":
         return ogg_contents(path)
     if magic == b"fLaC" or (file is not None and file.format == "FLAC"):
@@ -149,7 +147,8 @@ def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents
         nb_bytes = sum(part.end - part.begin for part in contents.parts if part.least)
         if file is not None or 2 * nb_bytes > path.stat().st_size:
             return contents
-    return Contents()
+        return Contents()
+    return sized_contents(path)
 
 
 class LibrarySource:
