@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .pieces import Contents, Part, Scanner
+from .pieces import MOST_PARTS, Contents, Part, Scanner
 
 _MARK = b"fLaC"
 # Files up to this size, and as much of the beginning and the end of others, are searched for marks.
@@ -119,11 +119,13 @@ def flac_contents(path: Path, *, wanted: int) -> Contents:
         if not info or 0 < wanted <= _length(info) or _is_one(scanner, begin, info):
             return Contents((Part((), 0, 0, 0, scanner.size),))
         parts = []
-        while begin < scanner.size:
+        while begin < scanner.size and len(parts) < MOST_PARTS:
             length = _length(_stream_info(scanner, begin))
             end = _next_stream(scanner, begin + 4)
             parts.append(Part(((begin, end),), length, 0, begin, end))
             begin = end
+        rest = scanner.size - begin
     if len(parts) > 1:
-        return Contents(parts, counted=False)
+        notes = [f"{rest} bytes from {begin} on are left out"] if rest > 0 else []
+        return Contents(parts, notes, counted=False)
     return Contents((Part((), 0, 0, 0, scanner.size),), counted=_length(info) > 0)

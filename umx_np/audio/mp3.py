@@ -7,12 +7,13 @@ frames themselves does not lie: each begins with four bytes that tell its length
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from .pieces import Contents, Part, Piece, Scanner, endless
+from .pieces import MOST_PARTS, MOST_TRIES, Contents, Part, Piece, Scanner, endless
 
 _KBITS = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -24,6 +25,8 @@ _KBITS = {
 # Marks of a first frame that holds no sound but numbers; VBRI is always at the same place.
 _MARKS = (b"Xing", b"Info")
 _VBRI = 36
+# A frame's first three bytes: eleven ones, and a bit rate that is neither "free" nor wrong.
+_HEADER = re.compile(rb"\xff[\xe2-\xff][\x10-\xef]", re.DOTALL)
 _TAGS = (b"TAG", b"ID3", b"APETAGEX")
 # The most bytes of a frame, and those of the next one's header.
 _LONGEST = 2048
@@ -140,8 +143,10 @@ def _starts(scanner: Scanner, position: int) -> _Frame | None:
 
 
 def _next_start(scanner: Scanner, position: int) -> tuple[int, _Frame | None]:
-    while position < scanner.size:
-        position = scanner.find(b"\xff", position)
+    for _ in range(MOST_TRIES):
+        position = scanner.search(_HEADER, position)
+        if position >= scanner.size:
+            break
         frame = _starts(scanner, position)
         if frame is not None:
             return position, frame
@@ -149,19 +154,18 @@ def _next_start(scanner: Scanner, position: int) -> tuple[int, _Frame | None]:
     return scanner.size, None
 
 
-def _holds_numbers(data: bytes, begin: int, mark: int) -> bool:
+def _holds_numbers(data: bytes, begin: int, frame: _Frame) -> bool:
     """Whether a frame holds numbers in place of sound, of which a part is then zero."""
-    if data[begin + mark : begin + mark + 4] in _MARKS:
-        return not any(data[begin + 4 : begin + mark])
-    return data[begin + _VBRI : begin + _VBRI + 4] == b"VBRI" and not any(
-        data[begin + 4 : begin + _VBRI]
-    )
+    for marks, mark in ((_MARKS, frame.mark), ((b"VBRI",), _VBRI)):
+        if data[begin + mark : begin + mark + 4] in marks and frame.size >= mark + 18:
+            return not any(data[begin + 4 : begin + mark])
+    return False
 
 
 def _follow(scanner: Scanner, run: _Run) -> None:
     """Find the end of a run."""
     position, format = run.begin, run.frame.format
-    size, mark = scanner.size, run.frame.mark
+    size = scanner.size
     base, data = scanner.base, scanner.data
     while position + 4 <= size:
         i = position - base
@@ -174,7 +178,7 @@ def _follow(scanner: Scanner, run: _Run) -> None:
         frame = _frame(data[i + 1], data[i + 2], data[i + 3] >= 0xC0)
         if frame is None or frame.format != format or position + frame.size > size:
             break
-        if _holds_numbers(data, i, mark):
+        if _holds_numbers(data, i, frame):
             if run.nb_frames:
                 break  # the beginning of another file
             run.info = data[i : i + frame.size]
@@ -198,6 +202,8 @@ def _runs(scanner: Scanner) -> tuple[list[_Run], list[tuple[int, int]]]:
             strange.append((position, begin))
         if frame is None:
             return runs, strange
+        if len(runs) == MOST_PARTS:
+            return runs, [*strange, (begin, scanner.size)]
         run = _Run(begin, frame)
         _follow(scanner, run)
         runs.append(run)
@@ -210,7 +216,7 @@ def first_frame_bytes(path: Path) -> int | None:
         scanner = Scanner(file)
         begin = _skip_tags(scanner, 0)
         frame, info = _frame_of(scanner.at(begin, 4)), scanner.at(begin, _LONGEST)
-    if frame is None or not _holds_numbers(info, 0, frame.mark):
+    if frame is None or not _holds_numbers(info, 0, frame):
         return None
     return _numbers(info, frame).get("bytes")
 

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .pieces import Contents, Part, Scanner
+from .pieces import MOST_PARTS, Contents, Part, Scanner
 
 _BEGIN, _END = 2, 4  # flags of a page: the first and the last one of a stream
 _NO_TIME = 2**64 - 1
@@ -70,13 +70,16 @@ def _links(scanner: Scanner) -> tuple[list[_Link], list[tuple[int, int]], int]:
     """Find all links, the bytes that are no pages, and how many pages are missing."""
     links: list[_Link] = []
     strange: list[tuple[int, int]] = []
-    nb_missing = position = 0
+    nb_missing = position = nb_tries = 0
     while position < scanner.size:
         page = _page(scanner, position)
         if not page:
             begin = position
             while position < scanner.size and not page:
+                nb_tries += 1
                 position = scanner.find(b"OggS", position + 1)
+                if nb_tries > MOST_PARTS or len(links) > MOST_PARTS:
+                    position = scanner.size
                 page = _page(scanner, position)
             strange.append((begin, position))
             if not page:

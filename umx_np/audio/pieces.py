@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ Piece = tuple[int, int] | bytes | int
 # file that seems very long makes the guess too high, and decoding ends where the data end. 8 kbit/s
 # is the lowest and 320 kbit/s the highest bit rate; four times that for safety.
 _ENDLESS = 160
+# No file that was not made for it has more parts, or places that look like the beginning of one.
+MOST_PARTS = 10_000
+MOST_TRIES = 100_000
 # The decoder looks for a tag in the last bytes and insists on being able to read them.
 _TAIL = 128
 
@@ -159,12 +163,18 @@ class Scanner:
 
     def find(self, pattern: bytes, position: int) -> int:
         """First place of `pattern` from `position` on; the end of the file if there is none."""
+        return self.search(re.compile(re.escape(pattern), re.DOTALL), position)
+
+    def search(self, pattern: re.Pattern[bytes], position: int) -> int:
+        """First match of at most 4 bytes from `position` on; the end of the file if none."""
         while position < self.size:
-            data = self.at(position, self._chunk)
-            place = data.find(pattern)
-            if place >= 0:
-                return position + place
-            if position + len(data) >= self.size:
+            if not self.base <= position < self.base + len(self.data) - 3:
+                self.at(position, min(self._chunk, self.size - position))
+            match = pattern.search(self.data, position - self.base)
+            if match is not None:
+                return self.base + match.start()
+            end = self.base + len(self.data)
+            if end >= self.size or not self.data:
                 break
-            position += len(data) - len(pattern) + 1
+            position = max(end - 3, position + 1)
         return self.size
