@@ -328,13 +328,11 @@ def test_playlists_are_no_songs(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="needs scripts that can be run")
 @pytest.mark.parametrize("nb_bytes", [0, 4000])
 def test_ffmpeg_that_says_nothing_is_ended(tmp_path, monkeypatch, nb_bytes):
-    header = b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, RATE, RATE * 4, 4, 32)
-    (tmp_path / "head").write_bytes(
-        (header + b"data\xff\xff\xff\xff" + bytes(nb_bytes))[nb_bytes == 0 :]
-    )
+    head = b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, RATE, RATE * 4, 4, 32)
+    (tmp_path / "head").write_bytes(head + b"data\xff\xff\xff\xff" + bytes(nb_bytes))
     script = tmp_path / "ffmpeg"
     what = f"cat {tmp_path}/head; " if nb_bytes else ""
-    script.write_text(f"#!/bin/sh\n{what}exec sleep 100\n")
+    script.write_text(f"#!/bin/sh\nPATH=/bin:/usr/bin\n{what}exec sleep 100\n")
     script.chmod(0o755)
     path = tmp_path / "a.m4a"
     path.write_bytes(bytes(1000))

@@ -118,7 +118,7 @@ def flac_contents(path: Path, *, wanted: int) -> Contents:
         info = _stream_info(scanner, begin)
         if not info or 0 < wanted <= _length(info) or _is_one(scanner, begin, info):
             return Contents((Part((), 0, 0, 0, scanner.size),))
-        parts = []
+        parts: list[Part] = []
         while begin < scanner.size and len(parts) < MOST_PARTS:
             length = _length(_stream_info(scanner, begin))
             end = _next_stream(scanner, begin + 4)
