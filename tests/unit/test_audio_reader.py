@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 
 import numpy as np
 import pytest
@@ -13,8 +14,7 @@ import soundfile as sf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from umx_np.audio import AudioReader, read, resample
-from umx_np.audio import reader as reader_module
+from umx_np.audio import AudioReader, decoding, read, resample
 from umx_np.errors import AudioError, ConfigError
 
 RATE = 8000
@@ -44,7 +44,7 @@ def song(tmp_path):
 @pytest.fixture
 def small_file_blocks(monkeypatch):
     """Make short files take many reads."""
-    monkeypatch.setattr(reader_module, "_FILE_BLOCK", 700)
+    monkeypatch.setattr(decoding, "FILE_BLOCK", 700)
 
 
 @pytest.fixture
@@ -298,21 +298,20 @@ def encode(source, path, *options):
 
 
 @needs_ffmpeg
-def test_ffmpeg_decodes_other_formats_and_cleans_up(song, tmp_path, temporary_folder):
+def test_ffmpeg_decodes_other_formats_through_a_pipe(song, tmp_path, temporary_folder):
     path = encode(song, tmp_path / "a:b -i %d.mka", "-c:a", "flac", "-sample_fmt", "s32")
     with AudioReader(path, start=0.5, duration=1.0, rate=11025) as reader:
         assert (reader.format, reader.source_rate, reader.nb_channels) == ("ffmpeg", RATE, 2)
         expected = resample(noise()[:, 4000:12000], RATE, 11025)
         np.testing.assert_allclose(concatenated(reader), expected, atol=1e-5)
         np.testing.assert_allclose(concatenated(reader, 1), expected, atol=1e-5)
-        assert os.listdir(temporary_folder)
-    assert os.listdir(temporary_folder) == []
+        next(reader.blocks(10))  # and no more
     with pytest.raises(AudioError, match="beyond the end"):
         AudioReader(path, start=100)
+    AudioReader(path)  # without `close`
     assert os.listdir(temporary_folder) == []
-    reader = AudioReader(path)
-    del reader  # without `close`
-    assert os.listdir(temporary_folder) == []
+    listeners = [thread for thread in threading.enumerate() if "ffmpeg" in thread.name]
+    assert listeners == [], "ffmpeg is still running"
 
 
 @needs_ffmpeg

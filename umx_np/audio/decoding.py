@@ -1,31 +1,42 @@
-"""Opening sound files: libsndfile where it knows the format, ffmpeg for the rest."""
+"""Sound files as libsndfile reads them, part by part."""
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
-import shutil
-import struct
-import subprocess
+import weakref
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO
 
+import numpy as np
 import soundfile as sf
 
 from ..errors import AudioError
-
-logger = logging.getLogger(__name__)
+from ._quiet import quiet_library
+from .flac import flac_contents
+from .mp3 import mp3_contents
+from .ogg import ogg_contents, order_of_channels
+from .pieces import Contents, Part, PieceFile
+from .resampling import StreamResampler, nb_resampled
+from .sizes import PLACEHOLDER_SIZE, sized_contents
 
 # What soundfile raises for files it cannot read: its own errors, TypeError and ValueError for
 # headerless formats, OSError from the system.
 READ_ERRORS = (sf.SoundFileError, RuntimeError, TypeError, ValueError, OSError)
 
+# Samples a channel that are taken from the file at a time: 512 KiB of stereo. Resampling always
+# works on blocks of this size, so the samples do not depend on the size the caller asks for.
+FILE_BLOCK = 1 << 16
+
+# Encodings of which each sample stands for itself (or, in FLAC, each block): their headers tell
+# the exact length, and any sample can be found. Others keep a state from sample to sample, which
+# is wrong after a jump; they are decoded from the beginning.
+_STATELESS = re.compile(r"PCM_\w+|FLOAT|DOUBLE|ULAW|ALAW")
+
 # "data : 400000 (should be 199978)" in libsndfile's log: the header promises more than there is.
 _SIZE_NOTE = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
-# Sizes from here on are placeholders of programs that write into a pipe.
-_PLACEHOLDER_SIZE = 0x7FFF0000
 # Writers disagree about counting a chunk's header or its padding byte.
 _SIZE_SLACK = 64
 
@@ -40,183 +51,315 @@ def library_name(path: Path) -> str | bytes:
     return name
 
 
-class _EndlessFile:
-    """An MP3 file that claims to be far longer than it is.
-
-    libsndfile stops reading an MP3 stream without a Xing header at a length guessed from the size
-    of the file and the bit rate of its first frames. For a variable bit rate the guess may be a
-    third of the truth. A file that seems very long makes the guess too high, and decoding ends
-    where the data end.
-    """
-
-    # 8 kbit/s is the lowest and 320 kbit/s the highest bit rate; four times that for safety.
-    _FACTOR = 160
-    # The decoder looks for a tag in the last bytes and insists on being able to read them.
-    _TAIL = 128
-
-    def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("rb")
-        self._size = os.fstat(self._file.fileno()).st_size
-        self._claimed = self._size * self._FACTOR + self._TAIL
-        self._position = 0
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = {0: 0, 1: self._position, 2: self._claimed}[whence]
-        self._position = max(base + offset, 0)
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, nb_bytes: int = -1) -> bytes:
-        if self._position >= self._claimed - self._TAIL:
-            data = bytes(max(min(nb_bytes, self._claimed - self._position), 0))
-        else:
-            self._file.seek(self._position)
-            data = self._file.read(nb_bytes)
-        self._position += len(data)
-        return data
-
-    def write(self, data: bytes) -> int:  # soundfile asks for it, also for reading
-        raise OSError("opened for reading")
-
-    def close(self) -> None:
-        self._file.close()
-
-
-_MP3_LENGTH_MARKS = (b"Xing", b"Info", b"VBRI")
-
-
-def _mp3_first_frame(path: Path) -> tuple[int, bytes]:
-    """Position and beginning of the first frame of an MP3 file."""
-    with path.open("rb") as file:
-        head = file.read(10)
-        start = 0
-        if head[:3] == b"ID3":
-            # The size of the tag has seven bits a byte.
-            start = 10
-            for position, byte in enumerate(head[9:5:-1]):
-                start += (byte & 0x7F) << (7 * position)
-        file.seek(start)
-        return start, file.read(4096)
-
-
-def _has_mp3_length(path: Path) -> bool:
-    """Whether the first frame of an MP3 file tells the number of frames."""
-    _, first_frame = _mp3_first_frame(path)
-    return any(mark in first_frame for mark in _MP3_LENGTH_MARKS)
-
-
-def mp3_bytes(path: Path) -> int | None:
-    """Size that the first frame of an MP3 file says the file has; None if it does not say."""
-    _, first_frame = _mp3_first_frame(path)
-    return _declared_bytes(first_frame)
-
-
-def missing_mp3_bytes(path: Path) -> int:
-    """How much of an MP3 file is not there, as far as its first frame tells."""
-    start, first_frame = _mp3_first_frame(path)
-    declared = _declared_bytes(first_frame)
-    return 0 if declared is None else max(declared - (path.stat().st_size - start), 0)
-
-
-def _declared_bytes(first_frame: bytes) -> int | None:
-    for mark in (b"Xing", b"Info"):
-        begin = first_frame.find(mark)
-        if 0 <= begin <= len(first_frame) - 16:
-            # Flags, then the number of frames if bit 0 is set, then that of bytes if bit 1 is.
-            flags, *numbers = struct.unpack(">3I", first_frame[begin + 4 : begin + 16])
-            return numbers[flags & 1] if flags & 2 else None
-    return None
-
-
 class SoundFile(sf.SoundFile):
-    """`soundfile.SoundFile` for reading, which reads MP3 files without a length to their end."""
+    """`soundfile.SoundFile` for reading a file, or a part of one, from its beginning."""
 
-    def __init__(self, path: Path) -> None:
-        self._endless: _EndlessFile | None = None
-        super().__init__(library_name(path))
-        if self.format == "MP3" and not _has_mp3_length(path):
-            super().close()
-            self._endless = _EndlessFile(path)
-            try:
-                super().__init__(self._endless)
-            except BaseException:
-                self._endless.close()
-                raise
+    def __init__(self, path: Path, part: Part | None = None) -> None:
+        self.position = 0
+        self._failure: Exception | None = None
+        self._pieces: PieceFile | None = None
+        if part is not None and part.pieces:
+            self._pieces = PieceFile(path, part.pieces)
+        try:
+            with quiet_library():
+                super().__init__(library_name(path) if self._pieces is None else self._pieces)
+        except BaseException:
+            if self._pieces is not None:
+                self._pieces.close()
+            raise
         if self.format == "W64" and self.subtype == "PCM_32" and "IEEE float" in self.extra_info:
             # As written by ffmpeg. libsndfile takes these floats for integers.
             self.close()
             raise ValueError("floats in an extensible W64 file are not supported")
 
+    def seekable(self) -> bool:
+        """Say no, whatever the file is.
+
+        soundfile seeks to where it is already after each read of a seekable file. Decoders lose
+        their state thereby, or do not know how to.
+        """
+        return False
+
+    def next_frames(self, nb_frames: int) -> np.ndarray:
+        """Read (nb_frames, nb_channels) float32, or what is left."""
+        if self._failure is not None:
+            raise self._failure
+        # NaN where libsndfile wrote nothing: soundfile does not tell how far it came before damage.
+        out = np.full((nb_frames, self.channels), np.nan, np.float32)
+        try:
+            with quiet_library() if self.format == "MP3" else nullcontext():
+                frames: np.ndarray = self.read(out=out)
+        except READ_ERRORS as error:
+            nothing = np.isnan(out).any(axis=1)
+            nb_read = int(np.argmax(nothing)) if nothing.any() else len(out)
+            if not nb_read:
+                raise
+            self._failure = error
+            frames = out[:nb_read]
+        if self._pieces is not None and self._pieces.error is not None:
+            raise self._pieces.error
+        return frames
+
     def close(self) -> None:
-        super().close()
-        if self._endless is not None:
-            self._endless.close()
+        with quiet_library():
+            super().close()
+        if self._pieces is not None:
+            self._pieces.close()
 
     @property
-    def has_exact_length(self) -> bool:
-        """Whether `frames` can be trusted; lossy formats are decoded to know."""
-        return self.format not in ("MP3", "OGG") and 0 <= self.frames < 2**62
+    def is_stateless(self) -> bool:
+        """Whether `frames` can be trusted and any of them be found."""
+        if self.format in ("MP3", "OGG") or not 0 <= self.frames < 2**62:
+            return False
+        return _STATELESS.fullmatch(self.subtype) is not None
 
 
 def check_complete(path: Path, log: str) -> None:
     """Raise `AudioError` if libsndfile's log says that the file is shorter than its header says."""
     for declared, present in _SIZE_NOTE.findall(log):
-        if int(present) + _SIZE_SLACK < int(declared) < _PLACEHOLDER_SIZE:
+        if int(present) + _SIZE_SLACK < int(declared) < PLACEHOLDER_SIZE:
             raise AudioError(
                 f"path={str(path)!r} is cut short: its header promises {declared} bytes and only "
                 f"{present} are there; copy or download it again"
             )
 
 
-def decode_with_ffmpeg(path: Path, folder: Path, *, end: float | None, reason: str) -> Path:
-    """Decode the first audio stream of a file to 32-bit floats.
+def plain(error: BaseException) -> str:
+    """Message of an error of soundfile without the path, which our message names already."""
+    return str(error).rsplit(": ", 1)[-1].rstrip(".") or type(error).__name__
+
+
+def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents:
+    """Look into a file, which libsndfile may not have been able to open."""
+    with path.open("rb") as opened:
+        magic = opened.read(4)
+    if magic == b"OggS":
+        return ogg_contents(path)
+    if magic == b"fLaC" or (file is not None and file.format == "FLAC"):
+        wanted = 0
+        if file is not None and end is not None:
+            wanted = math.ceil(end * file.samplerate) + 1
+        return flac_contents(path, wanted=wanted)
+    if (file is not None and file.format == "MP3") or magic[:3] == b"ID3" or magic[:1] == b"\xff":
+        contents = mp3_contents(path)
+        # What libsndfile does not know may be something else that only looks like frames here and
+        # there.
+        nb_bytes = sum(part.end - part.begin for part in contents.parts if part.least)
+        if file is not None or 2 * nb_bytes > path.stat().st_size:
+            return contents
+        return Contents()
+    return sized_contents(path)
+
+
+class LibrarySource:
+    """A file that libsndfile reads, as one signal even if it consists of several parts.
 
     Parameters
     ----------
     path : Path
-        Any file with sound that ffmpeg can read. Of the several streams of a ``.stem.mp4`` file,
-        the first is the mixture.
-    folder : Path
-        Existing folder for the result.
+        The file.
     end : float or None
-        Where decoding may stop, in seconds from the beginning.
-    reason : str
-        Why libsndfile could not read the file; goes into the messages.
+        Where reading may stop, in seconds from the beginning.
 
-    Returns
-    -------
-    Path
-        A WAV file, or RF64 if it is longer than 4 GB.
+    Attributes
+    ----------
+    format : str
+        Name of the container as libsndfile calls it.
+    rate, nb_channels : int
+        Of the first part; parts of others are converted.
+    nb_frames : int or None
+        Length in samples; None if only `count` can tell.
+    notes : list of str
+        What is odd about the file, and after `count` what cannot be read.
+    nb_missing : int
+        Samples that are in the file but were not found by `count`, as far as that is known.
 
     Raises
     ------
+    READ_ERRORS
+        If libsndfile cannot read the file.
     AudioError
-        If ffmpeg is missing or cannot decode the file.
+        If the file is cut short.
     """
-    ffmpeg = shutil.which("ffmpeg")
-    if ffmpeg is None:
-        raise AudioError(
-            f"path={str(path)!r} cannot be read by libsndfile ({reason}); if it holds sound in a "
-            "format like m4a, mp4, aac, wma or webm, install ffmpeg and put it on the PATH"
-        )
-    result = folder / "decoded.wav"
-    # `file:` keeps ffmpeg from taking a name with a colon for a protocol; the whitelist keeps
-    # playlists from opening anything that is not a local file.
-    command = [ffmpeg, "-nostdin", "-hide_banner", "-v", "error", "-protocol_whitelist", "file"]
-    command += ["-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"]
-    if end is not None and math.isfinite(end):
-        command += ["-t", f"{end:.6f}"]
-    command += ["-c:a", "pcm_f32le", "-f", "wav", "-rf64", "auto", "-y", f"file:{result}"]
-    logger.info("decoding %s with ffmpeg", path)
-    run = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    complaint = " / ".join(line.strip() for line in run.stderr.splitlines()[-3:])
-    if run.returncode or not result.exists():
-        raise AudioError(
-            f"path={str(path)!r} holds no sound that can be read: libsndfile says {reason!r}, "
-            f"ffmpeg says {complaint!r}"
-        )
-    if complaint:
-        logger.warning("%s: ffmpeg complains: %s", path, complaint)
-    return result
+
+    def __init__(self, path: Path, *, end: float | None) -> None:
+        self._path = path
+        self._files: weakref.WeakSet[SoundFile] = weakref.WeakSet()
+        self._lengths: list[int] | None = None
+        self.nb_missing = 0
+        file: SoundFile | None = None
+        refusal: Exception | None = None
+        try:
+            file = SoundFile(path)
+        except READ_ERRORS as error:
+            refusal = error
+        try:
+            contents = _contents(path, file, end)
+            self._parts = list(contents.parts)
+            self.notes = list(contents.notes)
+            if file is None or self._parts[0].pieces:
+                if file is None and not self._parts[0].pieces and refusal is not None:
+                    raise refusal
+                file = self._open_first(file)
+            check_complete(path, file.extra_info)
+            self.format: str = file.format
+            self.rate: int = file.samplerate
+            self.nb_channels: int = file.channels
+            self._order: tuple[int, ...] = ()
+            if self.format == "OGG":
+                self._order = order_of_channels(path, file.subtype, self.nb_channels)
+            one = len(self._parts) == 1
+            stateless = contents.counted and one and file.is_stateless
+            self.nb_frames: int | None = file.frames if stateless else None
+        finally:
+            if file is not None:
+                file.close()
+
+    def _open_first(self, file: SoundFile | None) -> SoundFile:
+        """Open the first part that can be opened, and forget those before it."""
+        if file is not None:
+            file.close()
+        while True:
+            part = self._parts[0]
+            try:
+                return SoundFile(self._path, part)
+            except READ_ERRORS:
+                if len(self._parts) == 1:
+                    raise
+                self._leave_out(part)
+                del self._parts[0]
+
+    def _leave_out(self, part: Part, reason: str = "cannot be decoded") -> None:
+        self.nb_missing += part.least
+        self.notes.append(f"{part.end - part.begin} bytes from {part.begin} on {reason}")
+
+    def _open(self, part: Part) -> SoundFile:
+        file = SoundFile(self._path, part)
+        self._files.add(file)
+        return file
+
+    def _open_at(self, part: Part, first: int) -> SoundFile:
+        """Open the only part at a sample, or at the beginning if it must be read up to there."""
+        file = self._open(part)
+        if self.nb_frames is not None and first > 0:
+            try:
+                file.position = file.seek(first)
+            except READ_ERRORS:  # in a damaged file
+                file.close()
+                return self._open(part)
+        return file
+
+    def count(self, enough: float) -> int:
+        """Decode to count samples; stop as soon as there are `enough`."""
+        lengths: list[int] = []
+        total = position = 0
+        for part in self._parts:
+            nb_frames, rate = 0, self.rate
+            try:
+                with self._open(part) as file:
+                    rate = file.samplerate
+                    if (rate, file.channels) != (self.rate, self.nb_channels):
+                        self.notes.append(
+                            f"goes on with {rate} Hz and {file.channels} channels after "
+                            f"{position / self.rate:.3f} s; converted to {self.rate} Hz and "
+                            f"{self.nb_channels} channels"
+                        )
+                    while total < enough and (n := len(file.next_frames(FILE_BLOCK))):
+                        nb_frames += n
+                        total = position + nb_resampled(nb_frames, rate, self.rate)
+            except READ_ERRORS as error:
+                self.notes.append(f"is damaged after {total / self.rate:.3f} s: {plain(error)}")
+            position = total
+            lengths.append(nb_frames)
+            if total >= enough:
+                break
+            least = part.least * rate // (part.rate or rate)
+            if nb_frames < least:
+                missing = math.ceil((least - nb_frames) * self.rate / rate)
+                self.nb_missing += missing
+                self.notes.append(
+                    f"about {missing / self.rate:.3f} s of sound before {total / self.rate:.3f} s "
+                    "cannot be decoded and are left out"
+                )
+        self._lengths = lengths
+        return total
+
+    def blocks(self, first: int, end: int) -> Generator[np.ndarray, None, None]:
+        """Yield (n, nb_channels) float32 from the sample `first` on, up to `end` or a bit more.
+
+        Raises
+        ------
+        AudioError
+            If the file turns out to be damaged; the message names the position.
+        """
+        position = 0
+        for number, part in enumerate(self._parts):
+            if self._lengths is not None and number >= len(self._lengths):
+                return
+            length = None if self._lengths is None else self._lengths[number]
+            if length == 0:
+                continue
+            if position >= end:
+                return
+            for n, block in self._part_blocks(part, length, position, (first, end)):
+                position += n
+                if position > first:
+                    yield block[max(len(block) - (position - first), 0) :]
+
+    def _part_blocks(
+        self, part: Part, length: int | None, begin: int, excerpt: tuple[int, int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield how far a part goes on, and its samples, which may be left out before `first`."""
+        position = begin
+        first, end = excerpt
+        try:
+            with self._open_at(part, first) as file:
+                same_rate = file.samplerate == self.rate
+                resampler = None
+                if not same_rate:
+                    resampler = StreamResampler(file.samplerate, self.rate, self.nb_channels)
+                done = file.position
+                position += done
+                yield done, np.empty((0, self.nb_channels), np.float32)
+                while position < end and (length is None or done < length):
+                    wanted = FILE_BLOCK if length is None else min(FILE_BLOCK, length - done)
+                    if same_rate:  # a block begins with the excerpt
+                        wanted = min(wanted, (first if position < first else end) - position)
+                    block = file.next_frames(wanted)
+                    if not len(block):
+                        break
+                    done += len(block)
+                    block = self._converted(block)
+                    if resampler is not None:
+                        block = resampler.push(block)
+                    position += len(block)
+                    yield len(block), block
+                if resampler is not None:
+                    block = resampler.finish()
+                    yield len(block), block
+        except READ_ERRORS as error:
+            if isinstance(error, AudioError):
+                raise
+            raise AudioError(
+                f"path={str(self._path)!r} is damaged after {position / self.rate:.3f} s: "
+                f"{plain(error)}"
+            ) from error
+
+    def _converted(self, block: np.ndarray) -> np.ndarray:
+        """Samples in the order of channels of a WAV file, and as many as the first part has."""
+        nb_channels = block.shape[1]
+        if nb_channels == self.nb_channels:
+            return np.ascontiguousarray(block[:, self._order]) if self._order else block
+        if nb_channels == 1:
+            return np.repeat(block, self.nb_channels, axis=1)
+        if self.nb_channels == 1:
+            return block.mean(axis=1, keepdims=True)
+        out = np.zeros((len(block), self.nb_channels), np.float32)
+        shared = min(nb_channels, self.nb_channels)
+        out[:, :shared] = block[:, :shared]
+        return out
+
+    def close(self) -> None:
+        """Close what is open; Windows would not remove it else."""
+        for file in list(self._files):
+            file.close()

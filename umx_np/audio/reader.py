@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 
@@ -16,41 +14,41 @@ import numpy as np
 
 from ..config import check_int
 from ..errors import AudioError
-from .decoding import (
-    READ_ERRORS,
-    SoundFile,
-    check_complete,
-    decode_with_ffmpeg,
-    missing_mp3_bytes,
+from .decoding import FILE_BLOCK, READ_ERRORS, LibrarySource, plain
+from .ffmpeg import FfmpegSource
+from .resampling import (
+    MAX_RATE,
+    MIN_RATE,
+    StreamResampler,
+    check_rate,
+    is_rate,
+    nb_resampled,
 )
-from .resampling import StreamResampler, check_rate, nb_resampled
 
 logger = logging.getLogger(__name__)
 
-# Samples a channel that are taken from the file at a time: 512 KiB of stereo. Resampling always
-# works on blocks of this size, so the samples do not depend on the size the caller asks for.
-_FILE_BLOCK = 1 << 16
+# Seconds of sound that may be missing before ffmpeg is asked.
+_FEW = 0.1
 
 
 class AudioReader:
     """A sound file as a sequence of blocks; never more than a few of them are in memory.
 
     Formats that libsndfile knows (wav, flac, ogg, mp3, aiff, w64, rf64, au, caf, ...) are read
-    directly. Others (m4a, mp4, aac, webm, video with sound) are first decoded by ffmpeg, if it is
-    installed, into a temporary file. It is removed by `close`, the end of the ``with`` block, or at
-    the latest the end of the program.
+    directly. Others (m4a, mp4, aac, webm, video with sound), and those of which libsndfile finds
+    less than there is, are decoded by ffmpeg if it is installed. Nothing is written to disk.
 
     Parameters
     ----------
     path : str or path-like
-        The file.
+        The file; ``~`` is the home folder.
     start : float
         Beginning of the excerpt in seconds, rounded to the nearest sample.
     duration : float or None
         Length of the excerpt in seconds; None or a negative value reads to the end. An excerpt that
         reaches beyond the end stops there.
     rate : float or None
-        Rate in Hz to deliver; None keeps the rate of the file.
+        Rate in Hz to deliver, from 1000 to 768000; None keeps the rate of the file.
 
     Attributes
     ----------
@@ -61,7 +59,9 @@ class AudioReader:
     rate : float
         Rate of the blocks in Hz.
     nb_channels : int
-        Channels of the file, all of which are delivered.
+        Channels of the file, all of which are delivered, in the order of WAV files (front left and
+        right, centre, low frequencies, back or side left and right for 5.1), also of Vorbis and
+        Opus files, which have another.
     nb_source_timesteps : int
         Exact length of the excerpt in samples at `source_rate`.
     nb_timesteps : int
@@ -74,15 +74,20 @@ class AudioReader:
     ------
     AudioError
         If there is no such file, it cannot be decoded, holds no samples, is cut short (mp3 and ogg
-        files deliver what is there), or `start` is negative or beyond its end. `blocks` raises it
-        for damage found later on, and for samples that are NaN or infinite, with the position of
-        the first.
+        files deliver what is there), has a rate that sound cannot have, or `start` is negative or
+        beyond its end. `blocks` raises it for damage found later on, and for samples that are NaN
+        or infinite, with the position of the first.
 
     Notes
     -----
-    The lengths that mp3 and ogg files claim are often estimates. These formats are decoded once
-    when opened, to count, and excerpts of them are reached by decoding from the beginning: seeking
-    is not exact to the sample.
+    The lengths that lossy files claim are often estimates. All but plain samples and FLAC are
+    decoded once when opened, to count, and excerpts of them are reached by decoding from the
+    beginning: seeking is not exact to the sample, or loses the decoder's state.
+
+    What the bytes of a file hold is read, whatever its header says: joined mp3, ogg and flac files
+    to the end of the last one (with its rate and channels converted to those of the first), and wav
+    files with sizes that are missing, wrong, or wrapped at 4 GB. What is guessed or left out is
+    said in the log, one line a place.
     """
 
     def __init__(
@@ -93,7 +98,7 @@ class AudioReader:
         duration: float | None = None,
         rate: float | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.expanduser(path))
         if not math.isfinite(start) or start < 0:
             raise AudioError(
                 f"start={start} must be 0 or a positive number of seconds (path={str(path)!r})"
@@ -107,7 +112,7 @@ class AudioReader:
             )
         if rate is not None:
             check_rate("rate", rate)
-        if os.path.exists(path) and not self.path.is_file():
+        if os.path.exists(self.path) and not self.path.is_file():
             raise AudioError(f"path={str(path)!r} is not a regular file; give a sound file")
         try:
             with self.path.open("rb"):
@@ -118,11 +123,9 @@ class AudioReader:
             raise AudioError(
                 f"path={str(path)!r} cannot be opened: {reason}; give a sound file"
             ) from error
-        self._release: Callable[[], object] = lambda: None
-        self._files: weakref.WeakSet[SoundFile] = weakref.WeakSet()
-        self._readable: Path | None = self.path
+        self._closed = False
+        self._use(self._open_source(None if duration is None else start + duration))
         try:
-            self._open_source(None if duration is None else start + duration)
             self._measure(start, duration)
         except BaseException:
             self.close()
@@ -130,45 +133,32 @@ class AudioReader:
         self.rate: float = self.source_rate if rate is None else rate
         self.nb_timesteps: int = nb_resampled(self.nb_source_timesteps, self.source_rate, self.rate)
 
-    def _open_source(self, end: float | None) -> None:
+    def _open_source(self, end: float | None) -> LibrarySource | FfmpegSource:
         """Find out what the file is; let ffmpeg decode it if libsndfile cannot."""
         try:
-            file = SoundFile(self.path)
+            return LibrarySource(self.path, end=end)
+        except AudioError:
+            raise
         except READ_ERRORS as error:
-            folder = Path(tempfile.mkdtemp(prefix="umx-np-"))
-            self._release = weakref.finalize(self, _remove, folder, os.getpid())
             # One second more than needed, as ffmpeg's clock may begin before the first sample.
-            self._readable = decode_with_ffmpeg(
-                self.path, folder, end=None if end is None else end + 1.0, reason=_plain(error)
-            )
-            self.format = "ffmpeg"
-            file = SoundFile(self._readable)
-        else:
-            self.format = file.format
-        with file:
-            self.source_rate: int = file.samplerate
-            self.nb_channels: int = file.channels
-            self._exact = file.has_exact_length
-            self._nb_frames: int = file.frames
-            check_complete(self.path, file.extra_info)
-        if self.format == "MP3" and (missing := missing_mp3_bytes(self.path)):
-            # Not an error: programs that cut MP3 files may leave the old number.
-            logger.warning(
-                "%s may be cut short: the last %d bytes that its header promises are not there",
-                self.path,
-                missing,
-            )
-        if self.nb_channels < 1 or self.source_rate < 1:
-            raise AudioError(
-                f"path={str(self.path)!r} has nb_channels={self.nb_channels} and "
-                f"rate={self.source_rate}: there is nothing to read"
-            )
+            limit = None if end is None else end + 1.0
+            return FfmpegSource(self.path, end=limit, reason=plain(error))
 
     def _measure(self, start: float, duration: float | None) -> None:
         """Set the first sample and the exact length of the excerpt."""
+        if self.nb_channels < 1 or not is_rate(self.source_rate):
+            raise AudioError(
+                f"path={str(self.path)!r} has nb_channels={self.nb_channels} and "
+                f"rate={self.source_rate} Hz; sound has at least one channel, and a rate from "
+                f"{MIN_RATE} to {MAX_RATE} Hz"
+            )
         self._first = round(start * self.source_rate)
         wanted = math.inf if duration is None else max(round(duration * self.source_rate), 1)
-        nb_frames = self._nb_frames if self._exact else self._count(self._first + wanted)
+        nb_frames = self._source.nb_frames
+        if nb_frames is None:
+            nb_frames = self._count(self._first + wanted)
+        for note in self._source.notes:
+            logger.warning("%s: %s", self.path, note)
         if nb_frames == 0:
             raise AudioError(f"path={str(self.path)!r} holds no samples")
         if self._first >= nb_frames:
@@ -179,60 +169,52 @@ class AudioReader:
         self.nb_source_timesteps: int = int(min(nb_frames - self._first, wanted))
 
     def _count(self, enough: float) -> int:
-        """Decode to count samples; stop as soon as there are `enough`."""
-        nb_frames = 0
-        with self._open() as file:
-            while nb_frames < enough:
-                nb_read = len(self._read(file, _FILE_BLOCK, nb_frames))
-                if not nb_read:
-                    break
-                nb_frames += nb_read
-        return nb_frames
-
-    def _open(self) -> SoundFile:
-        if self._readable is None:
-            raise AudioError(f"path={str(self.path)!r} was closed; open it again to read")
+        """Decode to count samples; where libsndfile misses some, see whether ffmpeg does not."""
+        source = self._source
+        nb_frames = source.count(enough)
+        if isinstance(source, FfmpegSource) or nb_frames >= enough:
+            return nb_frames
+        if source.nb_missing <= _FEW * self.source_rate and nb_frames > 0:
+            return nb_frames
         try:
-            file = SoundFile(self._readable)
-        except READ_ERRORS as error:
-            raise AudioError(
-                f"path={str(self.path)!r} cannot be opened: {_plain(error)}"
-            ) from error
-        self._files.add(file)
-        return file
+            other = FfmpegSource(self.path, end=None, reason="; ".join(source.notes[-3:]))
+            nb_other = other.count(enough)
+        except AudioError as error:
+            logger.info("%s", error)
+            return nb_frames
+        if nb_other / other.rate <= nb_frames / self.source_rate + _FEW:
+            other.close()
+            return nb_frames
+        logger.info("%s: libsndfile reads less of it than ffmpeg", self.path)
+        source.close()
+        self._use(other)
+        return nb_other
 
-    def _read(self, file: SoundFile, nb_frames: int, position: int) -> np.ndarray:
-        """Read (nb_frames, nb_channels) float32; `position` is for the message."""
-        try:
-            return file.read(nb_frames, dtype="float32", always_2d=True)
-        except READ_ERRORS as error:
-            raise AudioError(
-                f"path={str(self.path)!r} is damaged after {position / self.source_rate:.3f} s: "
-                f"{_plain(error)}"
-            ) from error
+    def _use(self, source: LibrarySource | FfmpegSource) -> None:
+        self._source = source
+        self.format: str = source.format
+        self.source_rate: int = source.rate
+        self.nb_channels: int = source.nb_channels
 
     def _source_blocks(self) -> Iterator[np.ndarray]:
         """Yield the excerpt as (n, nb_channels) float32 at the rate of the file."""
-        with self._open() as file:
-            position = 0
-            if self._exact:
-                file.seek(self._first)
-                position = self._first
-            end = self._first + self.nb_source_timesteps
-            while position < end:
-                # Up to the excerpt, samples are decoded and dropped.
-                stop = self._first if position < self._first else end
-                block = self._read(file, min(_FILE_BLOCK, stop - position), position)
-                if not len(block):
-                    raise AudioError(
-                        f"path={str(self.path)!r} is cut short: it ends after "
-                        f"{position / self.source_rate:.3f} s of "
-                        f"{end / self.source_rate:.3f} s; copy or download it again"
-                    )
-                if position >= self._first:
-                    self._check_finite(block, position)
-                    yield block
+        if self._closed:
+            raise AudioError(f"path={str(self.path)!r} was closed; open it again to read")
+        position = self._first
+        end = position + self.nb_source_timesteps
+        with closing(self._source.blocks(position, end)) as blocks:
+            for block in blocks:
+                block = block[: end - position]
+                self._check_finite(block, position)
+                yield block
                 position += len(block)
+                if position == end:
+                    return
+        raise AudioError(
+            f"path={str(self.path)!r} is cut short: it ends after "
+            f"{position / self.source_rate:.3f} s of {end / self.source_rate:.3f} s; copy or "
+            "download it again"
+        )
 
     def _check_finite(self, block: np.ndarray, position: int) -> None:
         finite = np.isfinite(block)
@@ -291,11 +273,9 @@ class AudioReader:
             yield out[:, :filled].copy()
 
     def close(self) -> None:
-        """Remove the temporary file, if there is one; `blocks` cannot be used any more."""
-        self._readable = None
-        for file in list(self._files):
-            file.close()  # else Windows would not remove what is open
-        self._release()
+        """Close the file and end ffmpeg; `blocks` cannot be used any more."""
+        self._closed = True
+        self._source.close()
 
     def __enter__(self) -> AudioReader:
         return self
@@ -337,17 +317,7 @@ def read(
     with AudioReader(path, start=start, duration=duration, rate=rate) as reader:
         audio = np.empty((reader.nb_channels, reader.nb_timesteps), np.float32)
         done = 0
-        for block in reader.blocks(_FILE_BLOCK):
+        for block in reader.blocks(FILE_BLOCK):
             audio[:, done : done + block.shape[1]] = block
             done += block.shape[1]
         return audio, reader.rate
-
-
-def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # and not a child that was forked since
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _plain(error: BaseException) -> str:
-    """Message of an error of soundfile without the path, which our message names already."""
-    return str(error).rsplit(": ", 1)[-1].rstrip(".") or type(error).__name__

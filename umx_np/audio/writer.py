@@ -21,7 +21,9 @@ import soundfile as sf
 from .._atomic import TemporaryFile
 from ..config import check_int
 from ..errors import AudioError, ConfigError, ShapeError
-from .decoding import library_name, mp3_bytes
+from .decoding import library_name
+from .mp3 import first_frame_bytes
+from .ogg import OGG_ORDER
 from .resampling import StreamResampler, check_rate
 
 logger = logging.getLogger(__name__)
@@ -161,6 +163,7 @@ class _Sink:
         self._final = path
         self._options = (rate, nb_channels, quality)
         self._format, self._subtype = pair
+        self._order = OGG_ORDER.get(nb_channels, ()) if self._format == "OGG" else ()
         self._nb_frames = 0
         self._max_frames = 2**62
         if self._format in _SIZE_LIMITED:
@@ -247,7 +250,7 @@ class _Sink:
 
     def _encode(self, frames: np.ndarray) -> np.ndarray:
         if not self._subtype.startswith("PCM_"):
-            return np.ascontiguousarray(frames)
+            return np.ascontiguousarray(frames[:, self._order] if self._order else frames)
         bits = int(self._subtype[4:])
         full_scale = 2 ** (bits - 1)
         # Exact in float32: a product with a power of two, and integers of at most 24 bits.
@@ -277,7 +280,7 @@ class _Sink:
             return
         if self._format == "MP3":
             # libmpg123 complains on stderr when it begins in the middle.
-            declared = mp3_bytes(self.path)
+            declared = first_frame_bytes(self.path)
             if declared is not None and self.path.stat().st_size >= declared:
                 return
             raise OSError("its end is missing")
@@ -311,7 +314,7 @@ class StemWriter:
         The file; its extension sets the format: .wav .flac .aiff .w64 .rf64 .au .caf .ogg (Vorbis)
         .opus .mp3. Missing folders are made. WAV files beyond 4 GB become RF64.
     nb_channels : int
-        Channels of the blocks and of the file.
+        Channels of the blocks and of the file; more than two are in the order of WAV files.
     rate : float
         Rate of the blocks in Hz.
     file_rate : int or None
@@ -348,7 +351,7 @@ class StemWriter:
         clip_mode: str = "clamp",
         quality: float | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(os.path.expanduser(path))
         self.nb_channels = check_int("nb_channels", nb_channels, 1)
         self.rate = check_rate("rate", rate)
         file_rate = check_rate("file_rate", rate if file_rate is None else file_rate)

@@ -1,0 +1,369 @@
+"""Files whose headers do not tell what is there: joined, chained, wrapped, unfinished, lying."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from umx_np.audio import AudioReader, StreamResampler, ffmpeg, mp3, read, resample, write
+from umx_np.errors import AudioError, ConfigError
+
+RATE = 44100
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+
+
+def noise(nb_channels=2, nb_timesteps=60000, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.uniform(-0.5, 0.5, (nb_channels, nb_timesteps)).astype(np.float32)
+
+
+def save(path, audio, rate=RATE, **options):
+    sf.write(path, audio.T, rate, **options)
+    return path
+
+
+def join(path, *parts):
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mp3", {}),
+        ("mp3", {"bitrate_mode": "CONSTANT"}),
+        ("ogg", {}),
+        ("opus", {"format": "OGG", "subtype": "OPUS"}),
+        ("flac", {}),
+    ],
+)
+def test_joined_files_are_read_to_the_end(tmp_path, name, options):
+    rate = 48000
+    first = save(tmp_path / f"a.{name}", noise(), rate, **options)
+    second = save(tmp_path / f"b.{name}", noise(seed=1, nb_timesteps=50000), rate, **options)
+    path = join(tmp_path / f"ab.{name}", first, second, first)
+    expected = np.concatenate([read(p)[0] for p in (first, second, first)], axis=1)
+    np.testing.assert_array_equal(read(path)[0], expected)
+    part, _ = read(path, start=1.0, duration=1.0)
+    np.testing.assert_array_equal(part, expected[:, rate : 2 * rate])
+
+
+def test_long_flac_files_of_the_same_length_are_read_to_the_end(tmp_path):
+    path = save(tmp_path / "a.flac", noise(nb_timesteps=500000))
+    assert path.stat().st_size > 1 << 20
+    with AudioReader(join(tmp_path / "aa.flac", path, path)) as reader:
+        assert reader.nb_timesteps == 1000000
+
+
+@pytest.mark.parametrize("name", ["mp3", "ogg"])
+def test_parts_of_other_rates_and_channels_are_converted(tmp_path, caplog, name):
+    first = save(tmp_path / f"a.{name}", noise())
+    second = save(tmp_path / f"b.{name}", noise(nb_timesteps=48000, seed=1), 48000)
+    third = save(tmp_path / f"c.{name}", noise(1, 44100, seed=2))
+    path = join(tmp_path / f"abc.{name}", first, second, third)
+    with AudioReader(path) as reader:
+        assert (reader.nb_channels, reader.rate) == (2, RATE)
+        found = np.concatenate(list(reader.blocks(3000)), axis=1)
+    expected = [
+        read(first)[0],
+        resample(read(second)[0], 48000, RATE),
+        np.repeat(read(third)[0], 2, axis=0),
+    ]
+    np.testing.assert_allclose(found, np.concatenate(expected, axis=1), atol=1e-5)
+    assert caplog.text.count("converted to 44100 Hz and 2 channels") == 2
+
+
+def info_frame(data):
+    """Where the first frame of an MP3 file holds the number of frames."""
+    for mark in (b"Xing", b"Info"):
+        if mark in data[:300]:
+            return data.index(mark) + 8
+    raise AssertionError("no frame of numbers")
+
+
+@pytest.mark.parametrize("factor", [0.3, 3.0, 0.0])
+def test_numbers_that_lie(tmp_path, factor):
+    path = save(tmp_path / "a.mp3", noise())
+    whole, _ = read(path)
+    data = bytearray(path.read_bytes())
+    place = info_frame(data)
+    nb_frames = struct.unpack(">I", data[place : place + 4])[0]
+    data[place : place + 4] = struct.pack(">I", int(factor * nb_frames))
+    path.write_bytes(data)
+    found, _ = read(path)
+    np.testing.assert_array_equal(found[:, : whole.shape[1]], whole)
+    assert found.shape[1] - whole.shape[1] < 3 * 1152
+
+
+def test_frame_of_numbers_without_numbers(tmp_path):
+    path = save(tmp_path / "a.mp3", noise())
+    whole, _ = read(path)
+    data = bytearray(path.read_bytes())
+    place = info_frame(data)
+    size = mp3._frame_of(bytes(data[:4])).size
+    # Neither frames nor bytes, and what follows them moves up.
+    data[place - 4 : size] = struct.pack(">I", 0xC) + data[place + 8 : size] + bytes(8)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read(path)[0], whole)
+
+
+def test_marks_in_the_text_of_a_tag_are_no_numbers(tmp_path):
+    path = save(tmp_path / "a.mp3", noise(), bitrate_mode="VARIABLE")
+    data = path.read_bytes()
+    data = data[mp3._frame_of(data[:4]).size :]  # without the frame of numbers
+    path.write_bytes(data)
+    whole, _ = read(path)
+    text = b"TXXX" + b"The Xing of Info, VBRI" + bytes(300)
+    for tag in (b"ID3\4\0\0\0\0" + bytes([len(text) >> 7, len(text) & 127]) + text, b""):
+        for end in (b"TAG" + b"Xing Info".ljust(125), b""):
+            path.write_bytes(tag + data + end)
+            np.testing.assert_array_equal(read(path)[0], whole)
+
+
+@pytest.mark.parametrize("numbers", [True, False])
+def test_bad_bytes_in_the_middle_of_an_mp3(tmp_path, caplog, numbers):
+    path = save(tmp_path / "a.mp3", noise(nb_timesteps=5 * RATE))
+    data = path.read_bytes()
+    if not numbers:
+        data = data[mp3._frame_of(data[:4]).size :]
+    whole_bytes = len(data)
+    middle = whole_bytes // 2
+    bad = np.random.default_rng(3).bytes(3000).replace(b"\xff", b"\0")
+    path.write_bytes(data[:middle] + bad + data[middle + 3000 :])
+    found, _ = read(path)
+    assert 0 <= 5 - found.shape[1] / RATE < 0.4
+    assert "are no MP3 frames and are left out" in caplog.text
+
+
+@pytest.mark.parametrize("begin", [0, 300])
+def test_mp3_without_numbers_cut_within_a_frame(tmp_path, caplog, begin):
+    path = save(tmp_path / "a.mp3", noise(nb_timesteps=2 * RATE))
+    data = path.read_bytes()
+    data = data[mp3._frame_of(data[:4]).size :]
+    path.write_bytes(data[begin:-100] + b"<html>not found</html>" * 20)
+    # The encoder adds two or three frames, the last one is cut.
+    assert abs(2 - read(path)[0].shape[1] / RATE) < 0.06
+    assert "are left out" in caplog.text
+
+
+def test_mp3_prints_nothing(tmp_path):
+    path = save(tmp_path / "a.mp3", noise())
+    data = bytearray(path.read_bytes())
+    data[5000:5010] = b"0123456789"
+    data[9000:12000] = bytes(3000)
+    path.write_bytes(data + data)
+    code = f"""
+import logging, sys
+logging.disable(logging.CRITICAL)
+from umx_np.audio import read
+read({str(path)!r})
+print("stays", file=sys.stderr)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    if sys.platform == "linux":
+        assert run.stderr == "stays\n"
+
+
+def patch_size(path, size):
+    data = bytearray(path.read_bytes())
+    place = data.index(b"data") + 4
+    data[place : place + 4] = struct.pack("<I", size)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("size", [0, 4, 20000, 0xFFFFFFFF, 0x80000000])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_wav_from_a_recorder_that_crashed(tmp_path, size, subtype):
+    path = save(tmp_path / "a.wav", noise(), subtype=subtype)
+    whole, _ = read(path)
+    patch_size(path, size)
+    np.testing.assert_array_equal(read(path)[0], whole)
+    np.testing.assert_array_equal(read(path, start=1.0)[0], whole[:, RATE:])
+
+
+@pytest.mark.parametrize(
+    ("format", "mark", "offset", "kind"),
+    [
+        ("AIFF", b"SSND", 4, ">I"),
+        ("AU", b".snd", 8, ">I"),
+        ("CAF", b"data", 4, ">q"),
+        ("W64", b"data", 16, "<q"),
+        ("RF64", b"ds64", 16, "<q"),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 1000])
+def test_other_files_from_a_recorder_that_crashed(tmp_path, format, mark, offset, kind, size):
+    path = save(tmp_path / "a", noise(), format=format, subtype="PCM_16")
+    whole, _ = read(path)
+    data = bytearray(path.read_bytes())
+    place = data.index(mark) + offset
+    data[place : place + struct.calcsize(kind)] = struct.pack(kind, size)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read(path)[0], whole)
+
+
+def test_wav_with_chunks_after_the_samples(tmp_path, caplog):
+    path = save(tmp_path / "a.wav", noise(1, 10001), subtype="PCM_U8")
+    data = path.read_bytes()
+    assert len(data) % 2 == 0
+    chunk = b"LIST" + struct.pack("<I", 4) + b"INFO"
+    for end in (chunk, chunk + b"id3 \xff\xff\0\0cut", b"TAG" + bytes(125)):
+        for padded in (data, data[:-1]):
+            path.write_bytes(padded + end)
+            assert read(path)[0].shape == (1, 10001)
+    assert not caplog.records
+
+
+def test_floats_that_are_no_sound_after_the_samples(tmp_path, caplog):
+    path = save(tmp_path / "a.wav", noise(), subtype="FLOAT")
+    path.write_bytes(path.read_bytes() + b"\xff\x90 no sound, but something else" * 20)
+    np.testing.assert_array_equal(read(path)[0], noise())
+    assert "are not sound and are left out" in caplog.text
+
+
+def test_wav_beyond_4_gb(tmp_path, caplog):
+    path = save(tmp_path / "a.wav", noise(2, 1000), subtype="PCM_16")
+    nb_timesteps = (5 << 30) // 4
+    patch_size(path, 4 * nb_timesteps & 0xFFFFFFFF)
+    with path.open("r+b") as file:
+        try:
+            file.truncate(44 + 4 * nb_timesteps)
+            file.seek(-4, os.SEEK_END)
+            file.write(struct.pack("<hh", 16384, -16384))
+        except OSError:
+            pytest.skip("no room for a sparse file")
+    with AudioReader(path) as reader:
+        assert reader.nb_timesteps == nb_timesteps
+    end, _ = read(path, start=(nb_timesteps - 10) / RATE)
+    np.testing.assert_array_equal(end[:, -1], [0.5, -0.5])
+    assert "without the upper digits" in caplog.text
+    path.unlink()
+
+
+def test_flac_of_unknown_length(tmp_path):
+    path = save(tmp_path / "a.flac", noise())
+    whole, _ = read(path)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read(path)[0], whole)
+    np.testing.assert_array_equal(read(path, start=1.0)[0], whole[:, RATE:])
+
+
+def test_damaged_flac_says_where(tmp_path):
+    path = save(tmp_path / "a.flac", noise(nb_timesteps=3 * RATE))
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(data)
+    clean = noise(nb_timesteps=3 * RATE)
+    np.testing.assert_allclose(read(path, duration=1.0)[0], clean[:, :RATE], atol=2**-14)
+    # To seek within a damaged file may fail where to read it does not.
+    np.testing.assert_allclose(read(path, start=2.5)[0], clean[:, 110250:], atol=2**-14)
+    with pytest.raises(AudioError, match=r"is damaged after 1\.\d+ s"):
+        read(path)
+
+
+@pytest.mark.parametrize("nb_channels", range(3, 9))
+@pytest.mark.parametrize("name", ["ogg", "opus"])
+def test_channels_come_in_the_order_of_wav(tmp_path, nb_channels, name):
+    time = np.arange(24000) / 48000
+    pitches = 100 * np.arange(1, nb_channels + 1)  # low: one channel may be for low frequencies
+    audio = 0.3 * np.sin(2 * np.pi * pitches[:, np.newaxis] * time).astype(np.float32)
+    if nb_channels >= 6:
+        audio[3] = 0  # for low frequencies only
+    path = write(tmp_path / f"a.{name}", audio, 48000)
+    found, _ = read(path)
+    for row, expected in zip(found, audio, strict=True):
+        assert np.abs(row[4000:20000] - expected[4000:20000]).max() < 0.1
+    if shutil.which("ffmpeg") is not None:
+        command = ["ffmpeg", "-v", "error", "-i", path, "-f", "f32le", "pipe:1"]
+        run = subprocess.run(command, capture_output=True, check=True)
+        other = np.frombuffer(run.stdout, "<f4").reshape(-1, nb_channels).T
+        n = min(other.shape[1], found.shape[1])
+        np.testing.assert_allclose(found[:, :n], other[:, :n], atol=1e-3)
+
+
+def playlists(folder):
+    """Texts that make ffmpeg open another file."""
+    victim = save(folder / "victim.wav", noise(2, 3 * RATE))
+    yield f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{victim}\n#EXT-X-ENDLIST\n"
+    yield "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nvictim.wav\n"  # live: waits for more
+    yield f"ffconcat version 1.0\nfile '{victim}'\n"
+    yield "ffconcat version 1.0\nfile victim.wav\n" + "file victim.wav\n" * 1000
+    yield (
+        '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'mediaPresentationDuration="PT3S"><Period><AdaptationSet mimeType="audio/wav">'
+        f'<Representation id="1"><BaseURL>{victim}</BaseURL></Representation>'
+        "</AdaptationSet></Period></MPD>"
+    )
+    yield "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 5004 RTP/AVP 0\n"
+    yield f'FILE "{victim}" WAVE\n  TRACK 01 AUDIO\n    INDEX 01 00:00:00\n'
+    yield "[playlist]\nFile1=victim.wav\nNumberOfEntries=1\n"
+
+
+@needs_ffmpeg
+def test_playlists_are_no_songs(tmp_path):
+    names = ["x.m4a", "x.wav", "x.mp3", "x.m3u8", "x.png", "x.sdp", "x.mpd", "x%03d.jpg"]
+    for number, text in enumerate(playlists(tmp_path)):
+        path = tmp_path / names[number % len(names)]
+        path.write_text(text)
+        begin = time.monotonic()
+        with pytest.raises(AudioError) as caught:
+            AudioReader(path)
+        assert repr(str(path)) in str(caught.value)
+        assert time.monotonic() - begin < 30
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs scripts that can be run")
+@pytest.mark.parametrize("nb_bytes", [0, 4000])
+def test_ffmpeg_that_says_nothing_is_ended(tmp_path, monkeypatch, nb_bytes):
+    head = b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, RATE, RATE * 4, 4, 32)
+    (tmp_path / "head").write_bytes(head + b"data\xff\xff\xff\xff" + bytes(nb_bytes))
+    script = tmp_path / "ffmpeg"
+    what = f"cat {tmp_path}/head; " if nb_bytes else ""
+    script.write_text(f"#!/bin/sh\nPATH=/bin:/usr/bin\n{what}exec sleep 100\n")
+    script.chmod(0o755)
+    path = tmp_path / "a.m4a"
+    path.write_bytes(bytes(1000))
+    monkeypatch.setattr(shutil, "which", lambda name: str(script))
+    monkeypatch.setattr(ffmpeg, "SILENCE", 0.5)
+    with pytest.raises(AudioError, match=r"a\.m4a.* nothing for 0\.5 s"):
+        read(path)
+
+
+@pytest.mark.parametrize("rate", [1, 100, 999, 800000, 2**31 - 1])
+def test_rates_that_sound_cannot_have(tmp_path, rate):
+    path = save(tmp_path / "a.wav", noise(1, 100), rate)
+    with pytest.raises(AudioError, match=f"rate={rate} Hz"):
+        AudioReader(path)
+
+
+@pytest.mark.parametrize("rate", [0.001, 1, 999.9, 768001, 1e8, float("nan"), "x", None, True])
+def test_rates_that_arguments_cannot_have(tmp_path, rate):
+    path = save(tmp_path / "a.wav", noise(1, 100))
+    with pytest.raises(ConfigError, match="must be a sample rate from 1000 to 768000 Hz"):
+        StreamResampler(RATE, rate, 1)
+    if rate is not None:
+        with pytest.raises(ConfigError, match="rate="):
+            AudioReader(path, rate=rate)
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    path = write("~/a.wav", noise(1, 100), RATE)
+    assert path == tmp_path / "a.wav"
+    assert read("~/a.wav")[0].shape == (1, 100)
+    with AudioReader("~/a.wav") as reader:
+        assert reader.path == path

@@ -1,0 +1,298 @@
+"""Sound that libsndfile cannot read, decoded by ffmpeg and taken from a pipe.
+
+Nothing is written to disk, and no more is in memory than a block: a file is decoded again each time
+it is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import struct
+import subprocess
+import threading
+import weakref
+from collections import deque
+from collections.abc import Generator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import AudioError
+
+logger = logging.getLogger(__name__)
+
+# Formats of files that hold the sound themselves. Playlists (HLS, DASH), lists of files (concat,
+# image sequences), descriptions of sessions (SDP) and devices are not among them: their text, under
+# the name of a song, would make ffmpeg open other files or addresses, or wait for them.
+_FORMATS = (
+    "aac,ac3,act,adx,aiff,alp,amr,amrnb,amrwb,ape,apm,aptx,aptx_hd,asf,asf_o,au,avi,boa,brstm,caf,"
+    "codec2,dsf,dts,dtshd,dv,eac3,flac,flv,g722,g726,g726le,g729,gsm,hcom,iff,ircam,live_flv,loas,"
+    "matroska,webm,mlp,mov,mp4,m4a,3gp,3g2,mj2,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,"
+    "osq,paf,pvf,qcp,rm,rso,sbc,sds,sox,spdif,svx,swf,tak,truehd,tta,voc,vqf,w64,wav,wsaud,wtv,wv,"
+    "wve,xa,xwma"
+)
+# Seconds that ffmpeg may need for the next block, which is about a second of sound.
+SILENCE = 60.0
+# Bytes a read: 64 Ki samples of stereo.
+_READ = 1 << 19
+_FLOATS = 3  # in the header of a WAV file
+_EXTENSIBLE = 0xFFFE
+_NB_LINES = 3  # of complaints that are kept
+
+
+class _Pipe:
+    """A running ffmpeg and what comes out of it."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.stopped = ""  # why it was, by us
+        self._owner = os.getpid()
+        self._lines: deque[str] = deque(maxlen=_NB_LINES)
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+            )
+        except OSError as error:
+            raise AudioError(f"ffmpeg={command[0]!r} cannot be started: {error}") from error
+        self._listener = threading.Thread(target=self._listen, name="umx-np-ffmpeg", daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        stream = self._process.stderr
+        assert stream is not None
+        rest = b""
+        with suppress(OSError, ValueError):  # closed meanwhile
+            while data := stream.read(4096):
+                *lines, rest = (rest + data).split(b"\n")
+                rest = rest[-4096:]
+                self._lines.extend(map(_printable, lines))
+        if rest:
+            self._lines.append(_printable(rest))
+
+    def read(self, nb_bytes: int) -> bytes:
+        """Next bytes; fewer at the end."""
+        stream = self._process.stdout
+        assert stream is not None
+        found: list[bytes] = []
+        timer = threading.Timer(SILENCE, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            while nb_bytes > 0 and (data := stream.read(nb_bytes)):
+                found.append(data)
+                nb_bytes -= len(data)
+        except (OSError, ValueError):  # closed meanwhile
+            self.stopped = self.stopped or "closed"
+        finally:
+            timer.cancel()
+        return b"".join(found)
+
+    def _give_up(self) -> None:
+        self.stopped = f"it gave nothing for {SILENCE:g} s"
+        self._process.kill()
+
+    def finish(self) -> int:
+        """Wait for the end, after the last byte."""
+        timer = threading.Timer(SILENCE, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            status = self._process.wait()
+        finally:
+            timer.cancel()
+        self._listener.join()
+        return status
+
+    @property
+    def complaint(self) -> str:
+        """Last lines of what ffmpeg said."""
+        return " / ".join(line for line in self._lines if line)[:500]
+
+    def close(self) -> None:
+        if os.getpid() != self._owner:  # a child that was forked since
+            return
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdout, self._process.stderr):
+            if stream is not None:
+                with suppress(OSError, ValueError):
+                    stream.close()
+        self._listener.join()
+
+
+def _printable(line: bytes) -> str:
+    text = line.decode(errors="replace").strip()
+    return "".join(char if char.isprintable() else "?" for char in text)[:300]
+
+
+def _read_header(pipe: _Pipe) -> tuple[int, int] | None:
+    """Rate and channels from the WAV header that comes first; None if nothing comes."""
+    if pipe.read(12)[8:12] != b"WAVE":
+        return None
+    found = None
+    while len(head := pipe.read(8)) == 8:
+        name, size = head[:4], struct.unpack("<I", head[4:])[0]
+        if name == b"data":
+            return found
+        chunk = pipe.read(size + size % 2)
+        if name == b"fmt " and len(chunk) >= 16:
+            tag, nb_channels, rate = struct.unpack("<HHI", chunk[:8])
+            if tag == _EXTENSIBLE and len(chunk) >= 26:
+                tag = struct.unpack("<H", chunk[24:26])[0]
+            if tag != _FLOATS or nb_channels < 1:
+                return None
+            found = rate, nb_channels
+    return None
+
+
+class FfmpegSource:
+    """The first stream of sound of a file, as ffmpeg decodes it.
+
+    Of the several streams of a ``.stem.mp4`` file, the first is the mixture.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    end : float or None
+        Where decoding may stop, in seconds from the beginning.
+    reason : str
+        Why libsndfile does not read the file; goes into the messages.
+
+    Attributes
+    ----------
+    format : str
+        ``"ffmpeg"``.
+    rate, nb_channels : int
+        Of the decoded sound; all of it has that of its beginning.
+    nb_frames : None
+        Only decoding tells the length.
+    notes : list of str
+        What ffmpeg complained about while it counted.
+
+    Raises
+    ------
+    AudioError
+        If ffmpeg is missing or cannot decode the file.
+    """
+
+    format = "ffmpeg"
+    nb_frames: int | None = None
+
+    def __init__(self, path: Path, *, end: float | None, reason: str) -> None:
+        self._path = path
+        self._reason = reason
+        self._pipes: weakref.WeakSet[_Pipe] = weakref.WeakSet()
+        self.notes: list[str] = []
+        ffmpeg = shutil.which("ffmpeg")
+        if ffmpeg is None:
+            raise AudioError(
+                f"path={str(path)!r} cannot be read by libsndfile ({reason}); if it holds sound in "
+                "a format like m4a, mp4, aac, wma or webm, install ffmpeg and put it on the PATH"
+            )
+        # `file:` keeps ffmpeg from taking a name with a colon for a protocol.
+        command = [ffmpeg, "-nostdin", "-hide_banner", "-v", "error"]
+        command += ["-protocol_whitelist", "file", "-format_whitelist", _FORMATS]
+        command += ["-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"]
+        if end is not None and math.isfinite(end):
+            command += ["-t", f"{end:.6f}"]
+        # WAV is the plainest format whose header tells the rate and the channels.
+        self._command = [
+            *command,
+            "-map_metadata",
+            "-1",
+            "-c:a",
+            "pcm_f32le",
+            "-f",
+            "wav",
+            "pipe:1",
+        ]
+        logger.info("decoding %s with ffmpeg", path)
+        self._ready: _Pipe | None = None
+        self._ready, (self.rate, self.nb_channels) = self._start()
+
+    def _start(self) -> tuple[_Pipe, tuple[int, int]]:
+        pipe = _Pipe(self._command)
+        try:
+            self._pipes.add(pipe)
+            found = _read_header(pipe)
+            if found is None:
+                pipe.finish()
+                raise self._error(pipe)
+        except BaseException:
+            pipe.close()
+            raise
+        return pipe, found
+
+    def _error(self, pipe: _Pipe) -> AudioError:
+        said = pipe.stopped or f"says {pipe.complaint!r}"
+        return AudioError(
+            f"path={str(self._path)!r} holds no sound that can be read: libsndfile says "
+            f"{self._reason!r}, ffmpeg {said}"
+        )
+
+    def count(self, enough: float) -> int:
+        """Decode to count samples; stop as soon as there are `enough`."""
+        nb_frames = 0
+        with closing(self._decode(self.notes)) as blocks:
+            for block in blocks:
+                nb_frames += len(block)
+                if nb_frames >= enough:
+                    break
+        return nb_frames
+
+    def blocks(self, first: int, end: int) -> Generator[np.ndarray, None, None]:
+        """Yield (n, nb_channels) float32 from the sample `first` on, up to `end` or a bit more.
+
+        Raises
+        ------
+        AudioError
+            If ffmpeg is silent for too long; the message names the position.
+        """
+        position = 0
+        with closing(self._decode()) as blocks:
+            for block in blocks:
+                position += len(block)
+                if position > first:
+                    yield block[max(len(block) - (position - first), 0) :]
+                if position >= end:
+                    return
+
+    def _decode(self, notes: list[str] | None = None) -> Generator[np.ndarray, None, None]:
+        pipe, self._ready = self._ready, None
+        if pipe is None:
+            pipe, found = self._start()
+            if found != (self.rate, self.nb_channels):
+                pipe.close()
+                raise AudioError(f"path={str(self._path)!r} was replaced while it was read")
+        frame_size = 4 * self.nb_channels
+        nb_bytes = max(_READ // frame_size, 1) * frame_size
+        nb_frames = 0
+        try:
+            while data := pipe.read(nb_bytes):
+                whole = len(data) // frame_size * frame_size
+                nb_frames += whole // frame_size
+                samples = np.frombuffer(data[:whole], "<f4").astype(np.float32)
+                yield samples.reshape(-1, self.nb_channels)
+            status = pipe.finish()
+            if pipe.stopped:
+                raise AudioError(
+                    f"path={str(self._path)!r} was given up after {nb_frames / self.rate:.3f} s of "
+                    f"sound: ffmpeg was stopped, {pipe.stopped}"
+                )
+            if notes is not None and (pipe.complaint or status):
+                notes.append(f"ffmpeg complains: {pipe.complaint or status}")
+        finally:
+            pipe.close()
+
+    def close(self) -> None:
+        """End what is running."""
+        for pipe in list(self._pipes):
+            pipe.close()
