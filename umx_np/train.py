@@ -25,12 +25,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status: 0 when the training is done, 1 after an error, 128 plus the number of the
         signal when it was stopped by one. Mistakes in the arguments raise `SystemExit` with 2.
     """
-    from .training.options import given_architecture, parse_options
+    from .training.options import given_settings, parse_options
 
     try:
         args = parse_options(argv)
         with logging_to_stderr(logging.WARNING if args.quiet else logging.INFO):
-            return _train(vars(args), given_architecture(argv))
+            return _train(vars(args), given_settings(argv))
     except UmxError as error:
         print(f"umx_np.train: error: {error}", file=sys.stderr)
         return 1
