@@ -45,14 +45,15 @@ cdef int _check_rows(
     # strides, each axis steps over all of the shorter ones.
     cdef Py_ssize_t step, best, covered
     cdef int i, axis, last = ndim - 1, done = 1 << last
+    for i in range(ndim):
+        if shape[i] == 0:
+            # NumPy gives an array without numbers any strides.
+            return 0
     if strides[last] != item and shape[last] > 1:
         _refuse(f"samples, bins or columns of {name} must be adjacent in memory, they are "
                 f"{strides[last]} bytes apart")
     if not written:
         return 0
-    for i in range(ndim):
-        if shape[i] == 0:
-            return 0
     covered = item * shape[last]
     for i in range(last):
         axis, best = -1, 0

@@ -141,6 +141,8 @@ def magnitude(spectrum, real[:, :, :] out not None, bint mono):
         _refuse("spectrum has no channels; at least one is needed")
     if nb_bins == 0 or nb_bins > spectrum.shape[2]:
         _refuse(f"out has {nb_bins} bins, the spectrum {spectrum.shape[2]}")
+    if nb_frames == 0:
+        return
     if spectrum.strides[2] != spectrum.itemsize:
         _refuse("bins of spectrum must be adjacent in memory, they are "
                 f"{spectrum.strides[2]} bytes apart")

@@ -215,7 +215,7 @@ def test_what_reaches_the_trainer(tiny_command, monkeypatch, loader, quiet):
         "loader_mode": loader or "threads",
         "given": {
             *("n_fft", "n_hop", "hidden_size", "bandwidth"),
-            *("seq_dur", "batch_size", "epochs", "device", "plot", "output"),
+            *("seq_dur", "batch_size", "epochs", "device", "plot", "output", "seed", "nb_workers"),
         },
     }
 

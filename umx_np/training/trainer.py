@@ -169,7 +169,9 @@ class Trainer:
             progress=self.progress,
         )
         self._prepare(start)
-        self._files.begin(self.config, self.train_dataset.sample_rate, self.model_config)
+        self._files.begin(
+            self.config, self.train_dataset.sample_rate, self.model_config, self.record
+        )
         self.is_running = True
         try:
             reason = self._run()
@@ -279,7 +281,7 @@ class Trainer:
                 break
             self._clock = time.perf_counter()
             speed = self._train_epoch()
-            if not (self._stop.is_set() or self._files.checkpoint.exists()):
+            if not (self._stop.is_set() or self._files.has_checkpoint):
                 # The first weights are written before the first epoch is done with; whatever
                 # happens between, there is something to continue from.
                 self._save()
@@ -404,7 +406,7 @@ class Trainer:
         epoch, seconds, train_loss = record.epoch, record.seconds, record.mean_loss
         is_best = record.finish_epoch(valid_loss)
         if is_best:
-            self._files.write_best(self.network.state_dict(), self.model_config)
+            self._files.write_best(self.network.state_dict(), self.model_config, self._results())
         self._save()
         self._files.draw(record)
         report = EpochReport(
@@ -431,15 +433,19 @@ class Trainer:
                 raise self._diverged(f"{name} holds NaN or infinity")
         return state
 
+    def _results(self) -> dict[str, Any]:
+        """Contents of ``<target>.json``."""
+        return self._files.results(
+            self.record,
+            {**self._arguments, **self.config.to_arguments()},
+            self.early_stopping.num_bad_epochs,
+        )
+
     def _save(self) -> None:
         """Write ``<target>.json`` and then the checkpoint, which is what counts."""
         state = self._finite_state()
         if self.record.epochs_trained:
-            self._files.write_results(
-                self.record,
-                {**self._arguments, **self.config.to_arguments()},
-                self.early_stopping.num_bad_epochs,
-            )
+            self._files.write_results(self._results())
         self._files.write_checkpoint(
             {
                 "config": self.config.to_arguments(),

@@ -22,6 +22,7 @@ from ..config import ModelConfig, in_usual_order, is_file_name
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from .bundle import ModelBundle, StateDict, TargetWeights
 from .quantization import stored_dtype, stored_state
+from .replacing import finish_replacements
 from .safetensors_files import (
     load_safetensors,
     load_safetensors_config,
@@ -110,6 +111,7 @@ def load_folder(
     are taken from ``<target>.json`` and the rate is taken to be 44100 Hz, with a note in the log.
     """
     folder = Path(os.path.expanduser(path))
+    finish_replacements(folder)
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except (OSError, ValueError) as error:
