@@ -497,7 +497,7 @@ cdef class Kernels:
         *,
         Py_ssize_t bin_start,
         Py_ssize_t bin_stop,
-        int iterations,
+        Py_ssize_t iterations,
         double max_abs,
         double eps,
         bint softmask=False,
@@ -516,15 +516,18 @@ cdef class Kernels:
         cdef umx_wiener_args g
         cdef Extent mix_at, mags_at, y_at, r_at
         cdef int failed
+        cdef Py_ssize_t level_index
         cdef float[:, :, :, ::1] y_view
         _describe_window(&g, &mix_at, &mags_at, mix, mags, bin_start, bin_stop)
+        if iterations >= _INT_MAX:
+            _refuse(f"iterations={iterations} must be less than {_INT_MAX}")
         if not (iterations >= 0 and max_abs > 0 and eps >= 0):
             _refuse(f"iterations={iterations} or eps={eps} is negative, or max_abs={max_abs} not "
                     "positive")
         # The scratch memory is counted in a Py_ssize_t.
-        if <double>g.nb_targets * (iterations + 1) > _MAX_STATISTICS:
+        if (<double>g.nb_targets + 1) * (iterations + 1) > _MAX_STATISTICS:
             _refuse(f"iterations={iterations} of {g.nb_targets} targets are too many")
-        g.residual, g.softmask, g.iterations = residual, softmask, iterations
+        g.residual, g.softmask, g.iterations = residual, softmask, <int>iterations
         g.eps, g.max_abs = eps, max_abs
         if r is not None:
             if (r.shape[0] != iterations or r.shape[1] != g.nb_targets + g.residual
@@ -540,12 +543,13 @@ cdef class Kernels:
         if level is not None:
             if r is None:
                 _refuse(f"level={level} needs r")
-            if not 0 <= level < iterations:
+            level_index = level
+            if not 0 <= level_index < iterations:
                 _refuse(f"level={level} is none of {iterations} iterations")
             if y is not None:
                 _refuse(f"y is not written at level={level}; it must be None")
             g.stage = UMX_WIENER_ACCUMULATE
-            g.level = level
+            g.level = <int>level_index
         else:
             g.stage = UMX_WIENER_FILTER if r is not None else UMX_WIENER_WINDOW
             _check_spectra("y", y, 4)

@@ -57,3 +57,9 @@ class TrainingError(UmxError, RuntimeError):
 
 class ScoresError(UmxError, ValueError):
     """A file of scores cannot be read, or there is nothing to be scored."""
+
+
+def shortened(value: object, limit: int = 100) -> str:
+    """Return `repr(value)`, cut to `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

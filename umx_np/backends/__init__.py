@@ -10,7 +10,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, DeviceError
+from ..errors import ConfigError, DeviceError, shortened
 
 if TYPE_CHECKING:
     from .base import Backend
@@ -42,6 +42,12 @@ def get_backend(
         If there is no device of that name, or it has no such precision.
     """
     if not isinstance(device, str):
+        from .base import Backend
+
+        if isinstance(device, type) or not isinstance(device, Backend):
+            raise ConfigError(
+                f"device={shortened(device)} must be text such as 'auto' or 'cpu', or a backend"
+            )
         return device
     if device == "reference":
         from .reference import ReferenceBackend
