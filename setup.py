@@ -15,7 +15,12 @@ else:
     flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 
 extensions = [
-    Extension("umx_np._kernels.stft", ["src_ext/stft.pyx"], extra_compile_args=flags),
+    Extension(
+        "umx_np._kernels.stft",
+        ["src_ext/stft.pyx"],
+        depends=["src_ext/checks.pxi"],
+        extra_compile_args=flags,
+    ),
     Extension(
         "umx_np._kernels.cpu",
         [
@@ -27,7 +32,8 @@ extensions = [
             f"{KERNELS}/isa_v4_bf16.c",
         ],
         include_dirs=[KERNELS],
-        depends=[
+        depends=["src_ext/checks.pxi"]
+        + [
             f"{KERNELS}/{name}.h"
             for name in (
                 "kernels",

@@ -1,11 +1,16 @@
 # The C kernels of src_ext/kernels as Python calls: shapes are checked, the GIL is released.
 # One `Kernels` object stands for one instruction-set level.
 #
-# Arrays are checked here, once, because the C code trusts its arguments. Everything about packing
-# is here too, so that only this file and the kernels know the packed layouts.
+# Arrays are checked here and in checks.pxi, once, because the C code trusts its arguments. Everything
+# about packing is here too, so that only this file and the kernels know the packed layouts.
 
 import numpy as np
 from libc.string cimport memset
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
+
+include "checks.pxi"
 
 cdef extern from "kernels.h" nogil:
     ctypedef struct umx_gemm_args:
@@ -85,52 +90,97 @@ def _pair_columns(packed):
     return np.ascontiguousarray(rounded.transpose(0, 1, 3, 2)).reshape(panels, -1, 2 * width)
 
 
-cdef int _check(bint good, str message) except -1:
-    if not good:
-        raise ValueError(message)
+cdef Py_ssize_t _INT_MAX = 2**31 - 1
+# No memory holds the weights of so many units, and what is computed from fewer does not overflow.
+cdef Py_ssize_t _MAX_HIDDEN = 2**24
+# Levels or frames, times sources, of which the Wiener filter keeps statistics: 1024 doubles each at
+# most, whose bytes a Py_ssize_t must count.
+cdef double _MAX_STATISTICS = PY_SSIZE_T_MAX // 2**15
+
+
+cdef int _check_length(str name, Py_ssize_t found, Py_ssize_t length) except -1:
+    if found != length:
+        _refuse(f"{name} has length {found}, {length} is needed")
     return 0
 
 
-cdef int _check_length(str name, const float[:] x, Py_ssize_t length) except -1:
-    return _check(x.shape[0] == length, f"{name} has length {x.shape[0]}, {length} is needed")
+cdef int _take_vector(
+    Extent *extent, str name, const float[::1] x, Py_ssize_t length
+) except -1:
+    _check_length(name, x.shape[0], length)
+    return _describe(extent, name, &x[0], 4, 1, x.shape, x.strides)
 
 
-cdef int _check_columns(str name, const float[:, :] x) except -1:
-    return _check(x.strides[1] == 4 or x.shape[1] == 1,
-                  f"columns of {name} must be adjacent, they are {x.strides[1]} bytes apart")
+cdef int _take_matrix(
+    Extent *extent, str name, const float[:, :] x, Py_ssize_t rows, Py_ssize_t columns, bint written
+) except -1:
+    if x.shape[0] != rows or x.shape[1] != columns:
+        _refuse(f"{name} has shape {(x.shape[0], x.shape[1])}, {(rows, columns)} is needed")
+    _describe(extent, name, &x[0, 0], 4, 2, x.shape, x.strides)
+    return _check_rows(name, 4, 2, x.shape, x.strides, written)
 
 
 cdef tuple _shape(const float[:, :, :, :] x):
     return x.shape[0], x.shape[1], x.shape[2], x.shape[3]
 
 
-cdef int _describe_window(
-    umx_wiener_args *g, mix, const float[:, :, :, ::1] mags, Py_ssize_t first, Py_ssize_t stop
+cdef int _check_spectra(str name, x, int ndim) except -1:
+    # Before it is taken for pairs of numbers.
+    if not isinstance(x, np.ndarray) or x.ndim != ndim or x.dtype != np.complex64:
+        found = type(x).__name__
+        if isinstance(x, np.ndarray):
+            found = f"{x.dtype} of {x.ndim} dimensions"
+        _refuse(f"{name} is {found}, complex64 of {ndim} dimensions is needed")
+    if not x.flags.c_contiguous:
+        _refuse(f"{name} is not contiguous; copy it")
+    return 0
+
+
+cdef int _take_spectra(
+    Extent *extent, str name, const float[:, :, :, ::1] x, umx_wiener_args *g
 ) except -1:
-    # Arrays and sizes of a window, all else 0; returns 0 where there is nothing to do.
-    cdef const float[:, :, ::1] mix_view = mix.view(np.float32)
-    _check(mix.dtype == np.complex64, f"mix has dtype={mix.dtype}, not complex64")
+    # Estimates of all sources, or their gradient.
+    cdef Py_ssize_t sources = g.nb_targets + (1 if g.residual else 0)
+    if (x.shape[0] != sources or x.shape[1] != g.nb_channels or x.shape[2] != g.nb_frames
+            or x.shape[3] != 2 * g.nb_bins):
+        _refuse(f"{name} is complex64 of shape "
+                f"{(x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2)}, "
+                f"{(sources, g.nb_channels, g.nb_frames, g.nb_bins)} is needed")
+    return _describe(extent, name, &x[0, 0, 0, 0], 4, 4, x.shape, x.strides)
+
+
+cdef int _describe_window(
+    umx_wiener_args *g, Extent *mix_at, Extent *mags_at, mix, const float[:, :, :, ::1] mags,
+    Py_ssize_t first, Py_ssize_t stop,
+) except -1:
+    # Arrays and sizes of a window, all else 0.
+    cdef const float[:, :, ::1] mix_view
+    _check_spectra("mix", mix, 3)
+    mix_view = mix.view(np.float32)
+    if mix_view.shape[0] != 1 and mix_view.shape[0] != 2:
+        _refuse(f"nb_channels={mix_view.shape[0]} must be 1 or 2")
+    if mags.shape[2] != 1 and mags.shape[2] != mix_view.shape[0]:
+        _refuse(f"mags have {mags.shape[2]} channels, mix {mix_view.shape[0]}; they need as many, "
+                "or one")
+    if not 0 < mags.shape[0] < _INT_MAX:
+        _refuse(f"mags are of {mags.shape[0]} targets; at least one is needed, at most {_INT_MAX}")
     memset(g, 0, sizeof(umx_wiener_args))
-    g.nb_channels = mix_view.shape[0]
+    g.nb_channels = <int>mix_view.shape[0]
     g.nb_frames = mix_view.shape[1]
     g.nb_bins = mix_view.shape[2] // 2
-    g.nb_targets = mags.shape[0]
-    g.mag_channels = mags.shape[2]
-    if g.nb_frames == 0 or first == stop:
-        return 0
-    _check(g.nb_channels in (1, 2), f"nb_channels={g.nb_channels} must be 1 or 2")
-    _check(g.mag_channels in (1, g.nb_channels),
-           f"mags have {g.mag_channels} channels, mix {g.nb_channels}; they need as many, or one")
-    _check(g.nb_targets > 0, "mags are of 0 targets; at least one is needed")
-    _check(mags.shape[1] == g.nb_frames and mags.shape[3] == g.nb_bins,
-           f"mags have {mags.shape[1]} frames of {mags.shape[3]} bins, mix {g.nb_frames} of "
-           f"{g.nb_bins}")
-    _check(0 <= first < stop <= g.nb_bins,
-           f"bins [{first}, {stop}) are not among the {g.nb_bins} of mix")
+    g.nb_targets = <int>mags.shape[0]
+    g.mag_channels = <int>mags.shape[2]
+    if mags.shape[1] != g.nb_frames or mags.shape[3] != g.nb_bins:
+        _refuse(f"mags have {mags.shape[1]} frames of {mags.shape[3]} bins, mix {g.nb_frames} of "
+                f"{g.nb_bins}")
+    if not 0 <= first <= stop <= g.nb_bins:
+        _refuse(f"bins [{first}, {stop}) are not among the {g.nb_bins} of mix")
+    _describe(mix_at, "mix", &mix_view[0, 0, 0], 4, 3, mix_view.shape, mix_view.strides)
+    _describe(mags_at, "mags", &mags[0, 0, 0, 0], 4, 4, mags.shape, mags.strides)
     g.bin_start, g.bin_stop = first, stop
     g.mix = &mix_view[0, 0, 0]
     g.mags = &mags[0, 0, 0, 0]
-    return 1
+    return 0
 
 
 cdef class Kernels:
@@ -159,6 +209,46 @@ cdef class Kernels:
                 return
         raise ValueError(f"level={level!r} cannot run here; levels: {levels()}")
 
+    cdef Py_ssize_t _panels(self, Py_ssize_t rows, Py_ssize_t width) noexcept:
+        return rows // width + (rows % width != 0)
+
+    cdef int _refuse_packed(self, str name, w, Py_ssize_t columns, tuple wanted) except -1:
+        return _refuse(f"packed {name} of shape {w.shape} do not fit the {columns} columns of out: "
+                       f"{wanted}")
+
+    cdef const void *_take_weights(
+        self, Extent *extent, str name, w, Py_ssize_t columns, Py_ssize_t panels, Py_ssize_t k,
+        Py_ssize_t width, bint *bf16,
+    ) except NULL:
+        # Packed by `pack_linear` or `pack_recurrent`: (panels, k, width) numbers of float32, or
+        # pairs of bfloat16 of two neighbouring k side by side.
+        cdef const float[:, :, ::1] w32
+        cdef const unsigned short[:, :, ::1] w16
+        if not isinstance(w, np.ndarray) or w.ndim != 3 or not w.flags.c_contiguous:
+            _refuse(f"{name} must be a contiguous array as packed here")
+        bf16[0] = w.dtype == np.uint16
+        if bf16[0]:
+            k, width = k // 2 + k % 2, 2 * width
+            w16 = w
+            if w16.shape[0] != panels or w16.shape[1] != k or w16.shape[2] != width:
+                self._refuse_packed(name, w, columns, (panels, k, width))
+            _describe(extent, name, &w16[0, 0, 0], 2, 3, w16.shape, w16.strides)
+            return &w16[0, 0, 0]
+        if w.dtype != np.float32:
+            _refuse(f"{name} have dtype={w.dtype}, float32 or uint16 is needed")
+        w32 = w
+        if w32.shape[0] != panels or w32.shape[1] != k or w32.shape[2] != width:
+            self._refuse_packed(name, w, columns, (panels, k, width))
+        _describe(extent, name, &w32[0, 0, 0], 4, 3, w32.shape, w32.strides)
+        return &w32[0, 0, 0]
+
+    def _packed(self, str name, packed):
+        packed = np.asarray(packed)
+        if packed.ndim != 3 or packed.dtype != np.float32:
+            _refuse(f"{name} have dtype={packed.dtype} and shape {packed.shape}, float32 of 3 "
+                    "dimensions is needed")
+        return packed
+
     # -- matrix product ---------------------------------------------------------------------------
 
     def pack_linear(self, weight, *, bf16=False):
@@ -167,6 +257,8 @@ cdef class Kernels:
         With `bf16` the panels are uint16 [shape=(ceil(n / nr), ceil(k / 2), 2 * nr)].
         """
         weight = np.asarray(weight, dtype=np.float32)
+        if weight.ndim != 2:
+            _refuse(f"weight has shape {weight.shape}, (n, k) is needed")
         n, k = weight.shape
         nr = self.table.gemm_nr
         panels = (n + nr - 1) // nr
@@ -178,14 +270,19 @@ cdef class Kernels:
 
     def unpack_linear(self, packed, Py_ssize_t n):
         """Undo `pack_linear`: the weight [shape=(n, k)]."""
+        cdef Py_ssize_t width = self.table.gemm_nr
+        packed = self._packed("packed weights", packed)
         panels, k, nr = packed.shape
+        if nr != width or n < 0 or n // width + (n % width != 0) != panels:
+            _refuse(f"packed weights of shape {packed.shape} are not those of {n} rows in panels of "
+                    f"{width}")
         return np.ascontiguousarray(packed.transpose(0, 2, 1).reshape(panels * nr, k)[:n])
 
     def gemm(
         self,
-        const float[:, :] a,
+        const float[:, :] a not None,
         w,
-        float[:, :] out,
+        float[:, :] out not None,
         *,
         const float[::1] a_shift=None,
         const float[::1] a_scale=None,
@@ -204,56 +301,66 @@ cdef class Kernels:
         bfloat16 need a processor with such products (`has_bf16_gemm`).
         """
         cdef umx_gemm_args g
-        cdef bint bf16 = w.dtype == np.uint16
-        cdef const float[:, :, ::1] w32
-        cdef const unsigned short[:, :, ::1] w16
+        cdef Extent out_at, a_at, w_at, shift_at, a_scale_at, scale_at, bias_at, gain_at
+        cdef bint bf16
         cdef int failed
         g.m = a.shape[0]
         g.k = a.shape[1]
         g.n = out.shape[1]
+        if g.k < 1 or g.n < 1:
+            _refuse(f"k={g.k} and n={g.n} must be positive")
+        if out.shape[0] != g.m:
+            _refuse(f"out has {out.shape[0]} rows, a has {g.m}")
+        _take_matrix(&out_at, "out", out, g.m, g.n, True)
+        _take_matrix(&a_at, "a", a, g.m, g.k, False)
+        g.w = self._take_weights(
+            &w_at, "weights", w, g.n, self._panels(g.n, self.table.gemm_nr), g.k,
+            self.table.gemm_nr, &bf16,
+        )
+        if bf16 and self.table.gemm_bf16 == NULL:
+            _refuse(f"level={self.level} has no bfloat16 products")
+        if (a_shift is None) != (a_scale is None):
+            _refuse(f"{'a_shift' if a_shift is None else 'a_scale'} is missing: both or none")
+        if act not in ACTIVATIONS:
+            _refuse(f"act={act!r} must be one of {', '.join(map(repr, ACTIVATIONS))}")
+        g.a_shift = g.a_scale = g.scale = g.bias = g.gain = NULL
+        g.ldg = 0
+        if a_shift is not None:
+            _take_vector(&shift_at, "a_shift", a_shift, g.k)
+            _take_vector(&a_scale_at, "a_scale", a_scale, g.k)
+            g.a_shift, g.a_scale = &a_shift[0], &a_scale[0]
+            if _meet(&out_at, &shift_at):
+                _check_apart("out", out, "a_shift", a_shift)
+            if _meet(&out_at, &a_scale_at):
+                _check_apart("out", out, "a_scale", a_scale)
+        if scale is not None:
+            _take_vector(&scale_at, "scale", scale, g.n)
+            g.scale = &scale[0]
+            if _meet(&out_at, &scale_at):
+                _check_apart("out", out, "scale", scale)
+        if bias is not None:
+            _take_vector(&bias_at, "bias", bias, g.n)
+            g.bias = &bias[0]
+            if _meet(&out_at, &bias_at):
+                _check_apart("out", out, "bias", bias)
+        if gain is not None:
+            _take_matrix(&gain_at, "gain", gain, g.m, g.n, False)
+            g.gain, g.ldg = &gain[0, 0], gain.strides[0] // 4
+            if _meet(&out_at, &gain_at):
+                _check_apart("out", out, "gain", gain)
+        if _meet(&out_at, &a_at):
+            _check_apart("out", out, "a", a)
+        if _meet(&out_at, &w_at):
+            _check_apart("out", out, "weights", w)
         if g.m == 0:
             return
-        _check(g.k > 0 and g.n > 0, f"k={g.k} and n={g.n} must be positive")
-        _check(out.shape[0] == g.m, f"out has {out.shape[0]} rows, a has {g.m}")
-        nr, panels = self.table.gemm_nr, (g.n + self.table.gemm_nr - 1) // self.table.gemm_nr
-        fitting = (panels, (g.k + 1) // 2, 2 * nr) if bf16 else (panels, g.k, nr)
-        _check(w.shape == fitting,
-               f"packed weights of shape {w.shape} do not fit k={g.k}, n={g.n}: {fitting}")
-        _check(not bf16 or self.has_bf16_gemm, f"level={self.level} has no bfloat16 products")
-        _check_columns("a", a)
-        _check_columns("out", out)
-        _check((a_shift is None) == (a_scale is None),
-               f"{'a_shift' if a_shift is None else 'a_scale'} is missing: both or none")
-        if a_shift is not None:
-            _check_length("a_shift", a_shift, g.k)
-            _check_length("a_scale", a_scale, g.k)
-        if scale is not None:
-            _check_length("scale", scale, g.n)
-        if bias is not None:
-            _check_length("bias", bias, g.n)
-        if gain is not None:
-            _check(gain.shape[0] == g.m and gain.shape[1] == g.n,
-                   f"gain has shape {(gain.shape[0], gain.shape[1])}, out {(g.m, g.n)}")
-            _check_columns("gain", gain)
         g.a = &a[0, 0]
         g.lda = a.strides[0] // 4
-        g.a_shift = &a_shift[0] if a_shift is not None else NULL
-        g.a_scale = &a_scale[0] if a_scale is not None else NULL
-        if bf16:
-            w16 = w
-            g.w = &w16[0, 0, 0]
-        else:
-            w32 = w
-            g.w = &w32[0, 0, 0]
         g.c = &out[0, 0]
         g.ldc = out.strides[0] // 4
         g.accumulate = accumulate
         g.finish = finish
-        g.scale = &scale[0] if scale is not None else NULL
-        g.bias = &bias[0] if bias is not None else NULL
         g.act = ACTIVATIONS[act]
-        g.gain = &gain[0, 0] if gain is not None else NULL
-        g.ldg = gain.strides[0] // 4 if gain is not None else 0
         with nogil:
             failed = self.table.gemm_bf16(&g) if bf16 else self.table.gemm(&g)
         if failed:
@@ -263,8 +370,10 @@ cdef class Kernels:
 
     def padded_size(self, Py_ssize_t hidden):
         """Units of `hidden` padded to a whole pair of tiles."""
-        pair = 2 * self.lanes
-        return (hidden + pair - 1) // pair * pair
+        cdef Py_ssize_t pair = 2 * self.lanes
+        if not 0 < hidden <= _MAX_HIDDEN:
+            _refuse(f"hidden={hidden} must be from 1 to {_MAX_HIDDEN}")
+        return self._panels(hidden, pair) * pair
 
     def _gate_rows(self, Py_ssize_t hidden):
         # Row of PyTorch's (4 * hidden) gates that each packed gate comes from; -1 is padding.
@@ -274,13 +383,20 @@ cdef class Kernels:
 
     def pack_gates(self, rows_of_gates, Py_ssize_t hidden):
         """Reorder the first axis (i, f, g, o; 4 * hidden) to the tile order of the scan."""
+        rows = np.asarray(rows_of_gates)
+        if rows.ndim == 0 or not 0 < hidden <= _MAX_HIDDEN or len(rows) != 4 * hidden:
+            _refuse(f"gates of shape {rows.shape} are not those of hidden={hidden}: 4 a unit")
         order = self._gate_rows(hidden)
-        packed = np.asarray(rows_of_gates)[np.maximum(order, 0)]
+        packed = rows[np.maximum(order, 0)]
         packed[order < 0] = 0
         return packed
 
     def unpack_gates(self, packed, Py_ssize_t hidden):
         """Undo `pack_gates`."""
+        packed = np.asarray(packed)
+        if packed.ndim == 0 or len(packed) != 4 * self.padded_size(hidden):
+            _refuse(f"packed gates of shape {packed.shape} are not those of hidden={hidden}: "
+                    f"{4 * self.padded_size(hidden)} rows")
         order = self._gate_rows(hidden)
         rows = np.empty((4 * hidden, *packed.shape[1:]), packed.dtype)
         rows[order[order >= 0]] = packed[order >= 0]
@@ -292,6 +408,8 @@ cdef class Kernels:
         With `bf16` the result is uint16 [shape=(pairs, ceil(hidden / 2), 16 * lanes)].
         """
         weight_hh = np.asarray(weight_hh, dtype=np.float32)
+        if weight_hh.ndim != 2:
+            _refuse(f"weight_hh has shape {weight_hh.shape}, (4 * hidden, hidden) is needed")
         hidden = weight_hh.shape[1]
         rows = self.pack_gates(weight_hh, hidden)
         packed = np.ascontiguousarray(rows.reshape(-1, 8 * self.lanes, hidden).transpose(0, 2, 1))
@@ -299,16 +417,17 @@ cdef class Kernels:
 
     def unpack_recurrent(self, packed):
         """Undo `pack_recurrent`."""
+        packed = self._packed("packed recurrent weights", packed)
         hidden = packed.shape[1]
         return self.unpack_gates(packed.transpose(0, 2, 1).reshape(-1, hidden), hidden)
 
     def lstm_scan(
         self,
-        const float[:, ::1] gates,
+        const float[:, ::1] gates not None,
         w,
-        float[::1] h,
-        float[::1] c,
-        float[:, :] out,
+        float[::1] h not None,
+        float[::1] c not None,
+        float[:, :] out not None,
         *,
         bint reverse=False,
     ):
@@ -318,36 +437,46 @@ cdef class Kernels:
         state in and out; `out` [shape=(nb_frames, hidden)].
         """
         cdef umx_scan_args s
+        cdef Extent gates_at, w_at, h_at, c_at, out_at
         cdef int failed
         cdef Py_ssize_t padded
-        cdef bint bf16 = w.dtype == np.uint16
-        cdef const float[:, :, ::1] w32
-        cdef const unsigned short[:, :, ::1] w16
+        cdef bint bf16
         s.nb_frames = gates.shape[0]
         s.hidden = out.shape[1]
         padded = self.padded_size(s.hidden)
+        if gates.shape[1] != 4 * padded:
+            _refuse(f"gates have {gates.shape[1]} columns, {4 * padded} are needed")
+        s.w = self._take_weights(
+            &w_at, "recurrent weights", w, s.hidden, padded // (2 * self.lanes), s.hidden,
+            8 * self.lanes, &bf16,
+        )
+        if out.shape[0] != s.nb_frames:
+            _refuse(f"out has {out.shape[0]} rows, gates {s.nb_frames}")
+        _take_matrix(&gates_at, "gates", gates, s.nb_frames, 4 * padded, False)
+        _take_matrix(&out_at, "out", out, s.nb_frames, s.hidden, True)
+        _take_vector(&h_at, "h", h, padded)
+        _take_vector(&c_at, "c", c, padded)
+        if _meet(&h_at, &c_at):
+            _check_apart("h", h, "c", c)
+        if _meet(&out_at, &h_at):
+            _check_apart("out", out, "h", h)
+        if _meet(&out_at, &c_at):
+            _check_apart("out", out, "c", c)
+        if _meet(&out_at, &gates_at):
+            _check_apart("out", out, "gates", gates)
+        if _meet(&out_at, &w_at):
+            _check_apart("out", out, "recurrent weights", w)
+        if _meet(&h_at, &gates_at):
+            _check_apart("h", h, "gates", gates)
+        if _meet(&h_at, &w_at):
+            _check_apart("h", h, "recurrent weights", w)
+        if _meet(&c_at, &gates_at):
+            _check_apart("c", c, "gates", gates)
+        if _meet(&c_at, &w_at):
+            _check_apart("c", c, "recurrent weights", w)
         if s.nb_frames == 0:
             return
-        pairs = padded // (2 * self.lanes)
-        fitting = (pairs, s.hidden, 8 * self.lanes)
-        if bf16:
-            fitting = (pairs, (s.hidden + 1) // 2, 16 * self.lanes)
-        _check(w.shape == fitting,
-               f"packed recurrent weights of shape {w.shape} do not fit the {s.hidden} columns of "
-               f"out: {fitting}")
-        _check(gates.shape[1] == 4 * padded,
-               f"gates have {gates.shape[1]} columns, {4 * padded} are needed")
-        _check_length("h", h, padded)
-        _check_length("c", c, padded)
-        _check(out.shape[0] == s.nb_frames, f"out has {out.shape[0]} rows, gates {s.nb_frames}")
-        _check_columns("out", out)
         s.gates = &gates[0, 0]
-        if bf16:
-            w16 = w
-            s.w = &w16[0, 0, 0]
-        else:
-            w32 = w
-            s.w = &w32[0, 0, 0]
         s.h = &h[0]
         s.c = &c[0]
         s.out = &out[0, 0]
@@ -363,12 +492,12 @@ cdef class Kernels:
     def wiener(
         self,
         mix,
-        const float[:, :, :, ::1] mags,
+        const float[:, :, :, ::1] mags not None,
         y,
         *,
         Py_ssize_t bin_start,
         Py_ssize_t bin_stop,
-        int iterations,
+        Py_ssize_t iterations,
         double max_abs,
         double eps,
         bint softmask=False,
@@ -385,31 +514,56 @@ cdef class Kernels:
         (`y` is None) or, without `level`, `y` is filtered from it.
         """
         cdef umx_wiener_args g
+        cdef Extent mix_at, mags_at, y_at, r_at
         cdef int failed
+        cdef Py_ssize_t level_index
         cdef float[:, :, :, ::1] y_view
-        if _describe_window(&g, mix, mags, bin_start, bin_stop) == 0:
-            return
-        _check(iterations >= 0 and max_abs > 0 and eps >= 0,
-               f"iterations={iterations} or eps={eps} is negative, or max_abs={max_abs} not positive")
-        g.residual, g.softmask, g.iterations = residual, softmask, iterations
+        _describe_window(&g, &mix_at, &mags_at, mix, mags, bin_start, bin_stop)
+        if iterations >= _INT_MAX:
+            _refuse(f"iterations={iterations} must be less than {_INT_MAX}")
+        if not (iterations >= 0 and max_abs > 0 and eps >= 0):
+            _refuse(f"iterations={iterations} or eps={eps} is negative, or max_abs={max_abs} not "
+                    "positive")
+        # The scratch memory is counted in a Py_ssize_t.
+        if (<double>g.nb_targets + 1) * (iterations + 1) > _MAX_STATISTICS:
+            _refuse(f"iterations={iterations} of {g.nb_targets} targets are too many")
+        g.residual, g.softmask, g.iterations = residual, softmask, <int>iterations
         g.eps, g.max_abs = eps, max_abs
         if r is not None:
-            shape = r.shape[0], r.shape[1], r.shape[2], r.shape[3]
-            fitting = iterations, g.nb_targets + g.residual, 4, g.nb_bins
-            _check(shape == fitting, f"r has shape {shape}, {fitting} is needed")
+            if (r.shape[0] != iterations or r.shape[1] != g.nb_targets + g.residual
+                    or r.shape[2] != 4 or r.shape[3] != g.nb_bins):
+                _refuse(f"r has shape {(r.shape[0], r.shape[1], r.shape[2], r.shape[3])}, "
+                        f"{(iterations, g.nb_targets + g.residual, 4, g.nb_bins)} is needed")
+            _describe(&r_at, "r", &r[0, 0, 0, 0], 8, 4, r.shape, r.strides)
             g.r = &r[0, 0, 0, 0] if iterations else NULL
+            if _meet(&r_at, &mix_at):
+                _check_apart("r", r, "mix", mix)
+            if _meet(&r_at, &mags_at):
+                _check_apart("r", r, "mags", mags)
         if level is not None:
-            _check(r is not None, f"level={level} needs r")
-            _check(0 <= level < iterations, f"level={level} is none of {iterations} iterations")
+            if r is None:
+                _refuse(f"level={level} needs r")
+            level_index = level
+            if not 0 <= level_index < iterations:
+                _refuse(f"level={level} is none of {iterations} iterations")
+            if y is not None:
+                _refuse(f"y is not written at level={level}; it must be None")
             g.stage = UMX_WIENER_ACCUMULATE
-            g.level = level
+            g.level = <int>level_index
         else:
             g.stage = UMX_WIENER_FILTER if r is not None else UMX_WIENER_WINDOW
+            _check_spectra("y", y, 4)
             y_view = y.view(np.float32)
-            fitting = g.nb_targets + g.residual, g.nb_channels, g.nb_frames, g.nb_bins
-            _check(y.dtype == np.complex64 and y.shape == fitting,
-                   f"y is {y.dtype} of shape {y.shape}, complex64 of {fitting} is needed")
+            _take_spectra(&y_at, "y", y_view, &g)
             g.y = &y_view[0, 0, 0, 0]
+            if _meet(&y_at, &mix_at):
+                _check_apart("y", y, "mix", mix)
+            if _meet(&y_at, &mags_at):
+                _check_apart("y", y, "mags", mags)
+            if r is not None and _meet(&y_at, &r_at):
+                _check_apart("y", y, "r", r)
+        if g.nb_frames == 0 or bin_start == bin_stop:
+            return
         with nogil:
             failed = self.table.wiener(&g)
         if failed:
@@ -418,9 +572,9 @@ cdef class Kernels:
     def wiener_gradient(
         self,
         mix,
-        const float[:, :, :, ::1] mags,
+        const float[:, :, :, ::1] mags not None,
         d_y,
-        float[:, :, :, ::1] d_mags,
+        float[:, :, :, ::1] d_mags not None,
         *,
         Py_ssize_t bin_start,
         Py_ssize_t bin_stop,
@@ -433,17 +587,29 @@ cdef class Kernels:
         complex64 [shape=(nb_targets, nb_channels, nb_frames, nb_bins)], `d_mags` [shape as `mags`].
         """
         cdef umx_wiener_gradient_args g
+        cdef Extent mix_at, mags_at, d_y_at, d_mags_at
         cdef int failed
-        cdef const float[:, :, :, ::1] d_y_view = d_y.view(np.float32)
-        if _describe_window(&g.filter, mix, mags, bin_start, bin_stop) == 0:
+        cdef const float[:, :, :, ::1] d_y_view
+        _describe_window(&g.filter, &mix_at, &mags_at, mix, mags, bin_start, bin_stop)
+        if not (max_abs > 0 and eps > 0):
+            _refuse(f"max_abs={max_abs} and eps={eps} must be positive")
+        if <double>g.filter.nb_targets * (g.filter.nb_frames + 1) > _MAX_STATISTICS:
+            _refuse(f"{g.filter.nb_frames} frames of {g.filter.nb_targets} targets are too many")
+        _check_spectra("d_y", d_y, 4)
+        d_y_view = d_y.view(np.float32)
+        _take_spectra(&d_y_at, "d_y", d_y_view, &g.filter)
+        if (d_mags.shape[0] != mags.shape[0] or d_mags.shape[1] != mags.shape[1]
+                or d_mags.shape[2] != mags.shape[2] or d_mags.shape[3] != mags.shape[3]):
+            _refuse(f"d_mags have shape {_shape(d_mags)}, mags {_shape(mags)}")
+        _describe(&d_mags_at, "d_mags", &d_mags[0, 0, 0, 0], 4, 4, d_mags.shape, d_mags.strides)
+        if _meet(&d_mags_at, &mix_at):
+            _check_apart("d_mags", d_mags, "mix", mix)
+        if _meet(&d_mags_at, &mags_at):
+            _check_apart("d_mags", d_mags, "mags", mags)
+        if _meet(&d_mags_at, &d_y_at):
+            _check_apart("d_mags", d_mags, "d_y", d_y)
+        if g.filter.nb_frames == 0 or bin_start == bin_stop:
             return
-        _check(max_abs > 0 and eps > 0, f"max_abs={max_abs} and eps={eps} must be positive")
-        fitting = (g.filter.nb_targets, g.filter.nb_channels, g.filter.nb_frames,
-                   g.filter.nb_bins)
-        _check(d_y.dtype == np.complex64 and d_y.shape == fitting,
-               f"d_y is {d_y.dtype} of shape {d_y.shape}, complex64 of {fitting} is needed")
-        _check(_shape(d_mags) == _shape(mags),
-               f"d_mags have shape {_shape(d_mags)}, mags {_shape(mags)}")
         g.filter.iterations = 1
         g.filter.eps, g.filter.max_abs = eps, max_abs
         g.d_y = &d_y_view[0, 0, 0, 0]

@@ -1,5 +1,5 @@
 # Framing with the window, overlap-add with the window, and magnitudes: the parts of the STFT around
-# the FFT. float32 and float64; the GIL is released.
+# the FFT. float32 and float64; the GIL is released. Arguments are checked by checks.pxi.
 
 import numpy as np
 
@@ -10,13 +10,30 @@ ctypedef fused real:
     double
 
 
-cdef int _check_rows(bint good) except -1:
-    if not good:
-        raise ValueError("samples, or bins, must be adjacent in memory")
+include "checks.pxi"
+
+
+cdef int _check_frames(
+    Py_ssize_t nb_frames, Py_ssize_t n_fft, Py_ssize_t n_hop, Py_ssize_t nb_timesteps
+) except -1:
+    # Divided, because a product of sizes may be more than a size can be.
+    if n_fft < 1:
+        _refuse(f"window has n_fft={n_fft} samples; at least one is needed")
+    if n_hop < 1 or nb_frames > 0 and (
+        n_fft > nb_timesteps
+        or nb_frames > 1 and n_hop > (nb_timesteps - n_fft) // (nb_frames - 1)
+    ):
+        _refuse(f"{nb_frames} frames of n_fft={n_fft}, n_hop={n_hop} do not fit {nb_timesteps} "
+                "samples")
     return 0
 
 
-def frame(const real[:, :] x, const real[::1] window, real[:, :, ::1] out, Py_ssize_t n_hop):
+def frame(
+    const real[:, :] x not None,
+    const real[::1] window not None,
+    real[:, :, ::1] out not None,
+    Py_ssize_t n_hop,
+):
     """Cut a signal into windowed frames.
 
     Computes      out[c, t, i] = x[c, t * n_hop + i] * window[i]
@@ -31,11 +48,18 @@ def frame(const real[:, :] x, const real[::1] window, real[:, :, ::1] out, Py_ss
     cdef const real *source
     cdef real *target
     cdef const real *w = &window[0]
+    cdef Extent x_at, window_at, out_at
     if out.shape[0] != x.shape[0] or out.shape[2] != n_fft:
-        raise ValueError("out must have shape (nb_channels, nb_frames, n_fft)")
-    if n_hop < 1 or (nb_frames and (nb_frames - 1) * n_hop + n_fft > x.shape[1]):
-        raise ValueError(f"{nb_frames} frames of n_hop={n_hop} do not fit {x.shape[1]} samples")
-    _check_rows(x.strides[1] == sizeof(real) or x.shape[1] < 2)
+        _refuse(f"out must have shape (nb_channels, nb_frames, n_fft): ({x.shape[0]}, any, {n_fft})")
+    _check_frames(nb_frames, n_fft, n_hop, x.shape[1])
+    _describe(&x_at, "x", &x[0, 0], sizeof(real), 2, x.shape, x.strides)
+    _describe(&window_at, "window", w, sizeof(real), 1, window.shape, window.strides)
+    _describe(&out_at, "out", &out[0, 0, 0], sizeof(real), 3, out.shape, out.strides)
+    _check_rows("x", sizeof(real), 2, x.shape, x.strides, False)
+    if _meet(&out_at, &x_at):
+        _check_apart("out", out, "x", x)
+    if _meet(&out_at, &window_at):
+        _check_apart("out", out, "window", window)
     with nogil:
         for c in range(x.shape[0]):
             for t in range(nb_frames):
@@ -45,8 +69,12 @@ def frame(const real[:, :] x, const real[::1] window, real[:, :, ::1] out, Py_ss
                     target[i] = source[i] * w[i]
 
 
-def overlap_add(const real[:, :, ::1] frames, const real[::1] window, real[:, :] out,
-                Py_ssize_t n_hop):
+def overlap_add(
+    const real[:, :, ::1] frames not None,
+    const real[::1] window not None,
+    real[:, :] out not None,
+    Py_ssize_t n_hop,
+):
     """Add windowed frames where they overlap.
 
     Computes      out[c, t * n_hop + i] += frames[c, t, i] * window[i]
@@ -61,11 +89,19 @@ def overlap_add(const real[:, :, ::1] frames, const real[::1] window, real[:, :]
     cdef const real *source
     cdef real *target
     cdef const real *w = &window[0]
+    cdef Extent frames_at, window_at, out_at
     if out.shape[0] != frames.shape[0] or frames.shape[2] != n_fft:
-        raise ValueError("frames must have shape (nb_channels, nb_frames, n_fft)")
-    if n_hop < 1 or (nb_frames and (nb_frames - 1) * n_hop + n_fft > out.shape[1]):
-        raise ValueError(f"{nb_frames} frames of n_hop={n_hop} do not fit {out.shape[1]} samples")
-    _check_rows(out.strides[1] == sizeof(real) or out.shape[1] < 2)
+        _refuse("frames must have shape (nb_channels, nb_frames, n_fft): "
+                f"({out.shape[0]}, any, {n_fft})")
+    _check_frames(nb_frames, n_fft, n_hop, out.shape[1])
+    _describe(&frames_at, "frames", &frames[0, 0, 0], sizeof(real), 3, frames.shape, frames.strides)
+    _describe(&window_at, "window", w, sizeof(real), 1, window.shape, window.strides)
+    _describe(&out_at, "out", &out[0, 0], sizeof(real), 2, out.shape, out.strides)
+    _check_rows("out", sizeof(real), 2, out.shape, out.strides, True)
+    if _meet(&out_at, &frames_at):
+        _check_apart("out", out, "frames", frames)
+    if _meet(&out_at, &window_at):
+        _check_apart("out", out, "window", window)
     with nogil:
         for c in range(frames.shape[0]):
             for t in range(nb_frames):
@@ -75,7 +111,7 @@ def overlap_add(const real[:, :, ::1] frames, const real[::1] window, real[:, :]
                     target[i] += source[i] * w[i]
 
 
-def magnitude(spectrum, real[:, :, :] out, bint mono):
+def magnitude(spectrum, real[:, :, :] out not None, bint mono):
     """Magnitude of the first bins of a spectrum, channels side by side or averaged.
 
     Computes      out[t, c, b] = |spectrum[c, t, b]|, or its mean over c in out[t, 0, b]
@@ -86,18 +122,37 @@ def magnitude(spectrum, real[:, :, :] out, bint mono):
     Precision     the square is taken in float64, so that neither loud nor faint bins overflow
     Oracle        umx_np.backends.reference.magnitude
     """
-    cdef Py_ssize_t c, t, b
-    cdef Py_ssize_t nb_channels = spectrum.shape[0], nb_frames = spectrum.shape[1]
-    cdef Py_ssize_t nb_bins = out.shape[2]
-    cdef const real[:, :, :] parts = spectrum.view(np.float32 if real is float else np.float64)
-    cdef double re, im, scale = 1.0 / nb_channels if mono else 1.0
+    cdef Py_ssize_t c, t, b, nb_channels, nb_frames, nb_bins = out.shape[2]
+    cdef const real[:, :, :] parts
+    cdef Extent parts_at, out_at
+    cdef double re, im, scale
     cdef const real *source
     cdef real *target
+    if not isinstance(spectrum, np.ndarray) or spectrum.ndim != 3:
+        _refuse("spectrum must be an array of shape (nb_channels, nb_frames, nb_bins)")
+    wanted = np.complex64 if sizeof(real) == 4 else np.complex128
+    if spectrum.dtype != wanted:
+        _refuse(f"spectrum has dtype={spectrum.dtype}, {wanted.__name__} is needed for this out")
+    nb_channels, nb_frames = spectrum.shape[0], spectrum.shape[1]
     if out.shape[0] != nb_frames or out.shape[1] != (1 if mono else nb_channels):
-        raise ValueError("out must have shape (nb_frames, nb_channels or 1, nb_bins)")
-    if nb_bins > spectrum.shape[2] or nb_bins == 0:
-        raise ValueError(f"out has {nb_bins} bins, the spectrum {spectrum.shape[2]}")
-    _check_rows(parts.strides[2] == sizeof(real) and out.strides[2] == sizeof(real))
+        _refuse("out must have shape (nb_frames, nb_channels or 1, nb_bins): "
+                f"({nb_frames}, {1 if mono else nb_channels}, any)")
+    if nb_channels == 0:
+        _refuse("spectrum has no channels; at least one is needed")
+    if nb_bins == 0 or nb_bins > spectrum.shape[2]:
+        _refuse(f"out has {nb_bins} bins, the spectrum {spectrum.shape[2]}")
+    if nb_frames == 0:
+        return
+    if spectrum.strides[2] != spectrum.itemsize:
+        _refuse("bins of spectrum must be adjacent in memory, they are "
+                f"{spectrum.strides[2]} bytes apart")
+    parts = spectrum.view(np.float32 if sizeof(real) == 4 else np.float64)
+    scale = 1.0 / nb_channels if mono else 1.0
+    _describe(&parts_at, "spectrum", &parts[0, 0, 0], sizeof(real), 3, parts.shape, parts.strides)
+    _describe(&out_at, "out", &out[0, 0, 0], sizeof(real), 3, out.shape, out.strides)
+    _check_rows("out", sizeof(real), 3, out.shape, out.strides, True)
+    if _meet(&out_at, &parts_at):
+        _check_apart("out", out, "spectrum", spectrum)
     with nogil:
         for t in range(nb_frames):
             for c in range(nb_channels):

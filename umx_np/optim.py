@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ _PART = 2**15
 
 def _check_number(name: str, value: float, low: float, high: float = math.inf) -> float:
     """Return a float in [low, high), or raise `ConfigError` naming it."""
-    if not low <= value < high:
+    if not isinstance(value, Real) or not low <= value < high:
         raise ConfigError(f"{name}={value} must be at least {low} and less than {high}")
     return float(value)
 

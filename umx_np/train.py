@@ -27,11 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    from .training.options import given_architecture, parse_options
+    from .training.options import given_settings, parse_options
 
     args = parse_options(argv)
     with logging_to_stderr(logging.WARNING if args.quiet else logging.INFO):
-        return _train(vars(args), given_architecture(argv))
+        return _train(vars(args), given_settings(argv))
 
 
 def _train(arguments: dict, given: frozenset[str]) -> int:

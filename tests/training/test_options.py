@@ -14,7 +14,7 @@ from umx_np.data import add_dataset_options
 from umx_np.errors import DeviceError
 from umx_np.train import main
 from umx_np.training import TrainConfig, TrainingError
-from umx_np.training.options import build_parser, given_architecture, parse_options
+from umx_np.training.options import build_parser, given_settings, parse_options
 
 # Every option of Open-Unmix's scripts/train.py with its default.
 UPSTREAM = {
@@ -213,7 +213,10 @@ def test_what_reaches_the_trainer(tiny_command, monkeypatch, loader, quiet):
     assert options == {
         "progress": not quiet,
         "loader_mode": loader or "threads",
-        "given": {"n_fft", "n_hop", "hidden_size", "bandwidth"},
+        "given": {
+            *("n_fft", "n_hop", "hidden_size", "bandwidth"),
+            *("seq_dur", "batch_size", "epochs", "device", "plot", "output", "seed", "nb_workers"),
+        },
     }
 
 
@@ -271,13 +274,12 @@ def test_no_cuda(capsys):
     assert "--no-cuda contradicts --device cuda:1" in capsys.readouterr().err
 
 
-def test_what_is_given_of_the_architecture():
-    assert given_architecture(["--nhop", "1024", "--target", "x", "--lr", "1"]) == {"n_hop"}
-    assert given_architecture(["--unidirectional", "--bandwidth", "16000"]) == {
-        "bandwidth",
-        "unidirectional",
-    }
-    assert given_architecture([]) == frozenset()
+def test_what_is_given():
+    argv = ["--nhop", "1024", "--target", "x", "--lr", "0.001", "--root", "data"]
+    assert given_settings(argv) == {"n_hop", "target", "lr"}
+    argv = ["--unidirectional", "--bandwidth", "16000", "--no-plot", "--no-amp"]
+    assert given_settings(argv) == {"bandwidth", "unidirectional", "plot", "amp"}
+    assert given_settings([]) == frozenset()
 
 
 class TestContinuing:

@@ -10,6 +10,7 @@ from tolerances import TOL
 
 import umx_np
 from umx_np.backends import devices, get_backend
+from umx_np.backends.training import cuda_index
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, DeviceError, ShapeError, WeightsError
 from umx_np.testing import random_state
@@ -193,6 +194,13 @@ class TestPrecision:
         network = get_backend("cpu", precision="fast").network(config, random_state(config, seed=0))
         with pytest.raises(ConfigError, match="precision='fast'"):
             network.state_dict()
+
+    @pytest.mark.parametrize("device", [None, 3, b"cpu", ["cpu"], object(), dict, np.ones(2)])
+    def test_devices_that_are_no_text(self, device):
+        with pytest.raises(ConfigError, match="device="):
+            get_backend(device)
+        with pytest.raises(ConfigError, match="device="):
+            cuda_index(device)
 
     def test_unknown_precision(self):
         with pytest.raises(ConfigError, match="precision='half'"):

@@ -42,10 +42,11 @@ def get_backend(
         If there is no device of that name, or it has no such precision.
     """
     if not isinstance(device, str):
-        if not hasattr(device, "network"):
+        from .base import Backend
+
+        if isinstance(device, type) or not isinstance(device, Backend):
             raise ConfigError(
-                f"device={shortened(device)} must be a name like 'auto', 'cpu' or 'cuda', or a "
-                "backend"
+                f"device={shortened(device)} must be text such as 'auto' or 'cpu', or a backend"
             )
         return device
     if precision not in ("full", "fast"):

@@ -122,6 +122,7 @@ class Network(Protocol):
         ...
 
 
+@runtime_checkable
 class Backend(Protocol):
     """Operations on one device."""
 

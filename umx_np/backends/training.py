@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..config import ModelConfig
-from ..errors import ConfigError, DeviceError
+from ..errors import ConfigError, DeviceError, shortened
 from .tensors import TensorMemory
 
 logger = logging.getLogger(__name__)
@@ -184,6 +184,8 @@ def cuda_index(name: str) -> int | None:
     ConfigError
         If what follows ``'cuda'`` is no number.
     """
+    if not isinstance(name, str):
+        raise ConfigError(f"device={shortened(name)} must be text such as 'auto', 'cpu' or 'cuda'")
     kind, _, number = name.partition(":")
     if kind != "cuda":
         return None

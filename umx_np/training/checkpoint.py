@@ -24,6 +24,7 @@ from ..weights import (
     load_torch,
     save_safetensors,
 )
+from ..weights.replacing import finish_replacements
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ def find_checkpoint(folder: str | os.PathLike[str], target: str | None = None) -
         If there is none, or several to choose from.
     """
     folder = Path(os.path.expanduser(folder))
+    finish_replacements(folder)
     targets = sorted(path.stem for path in folder.glob(f"*{SUFFIX}"))
     if target is None and len(targets) == 1:
         target = targets[0]

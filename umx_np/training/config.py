@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from ..backends.training import cuda_index, get_training_backend, preferred_backend
 from ..config import ModelConfig, bandwidth_to_max_bin, check_int, is_file_name
-from ..errors import ConfigError, DeviceError
+from ..errors import ConfigError, DeviceError, shortened
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LR_SCHEDULES = ("plateau", "cosine")
@@ -165,8 +166,11 @@ class TrainConfig:
             object.__setattr__(self, "threads", check_int("threads", self.threads, 1))
         for name in ("output", "model", "checkpoint"):
             value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, os.fspath(value))
+            if value is None and name != "output":
+                continue
+            if not isinstance(value, (str, os.PathLike)):
+                raise ConfigError(f"{name}={shortened(value)} must be a path")
+            object.__setattr__(self, name, os.fspath(value))
         if not is_file_name(self.target):
             raise ConfigError(f"target={self.target!r} cannot be the name of a file")
         self._check_numbers()
@@ -217,6 +221,13 @@ class TrainConfig:
             compiled.check_products(amp=self.amp, tf32=self.tf32)
 
     def _check_numbers(self) -> None:
+        names = ("lr", "lr_decay_gamma", "bandwidth", "weight_decay", "momentum", "seq_dur")
+        for name in (*names, "clip_grad_norm"):
+            value = getattr(self, name)
+            if name == "clip_grad_norm" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ConfigError(f"{name}={shortened(value)} must be a number")
         for name in ("lr", "lr_decay_gamma", "bandwidth"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must be a positive number")
@@ -263,7 +274,7 @@ class TrainConfig:
 
     def checkpoint_interval(self) -> tuple[int, float]:
         """Batches and seconds after which to save within an epoch; 0 where it does not count."""
-        text = self.checkpoint_every.strip().lower()
+        text = str(self.checkpoint_every).strip().lower()
         number = text.rstrip("abcdefghijklmnopqrstuvwxyz ")
         unit = text[len(number) :].strip()
         try:

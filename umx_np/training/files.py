@@ -16,7 +16,8 @@ from ..config import ModelConfig
 from ..errors import TrainingError
 from ..weights import StateDict, load_torch, save_safetensors, save_torch
 from ..weights.folder import SEPARATOR_FILE, separator_document, write_json
-from . import curve
+from ..weights.replacing import Replacement, finish_replacements
+from . import checkpoint, curve
 from .checkpoint import checkpoint_path, not_written, write_checkpoint
 from .config import TrainConfig
 from .records import RunRecord, results_document, source_commit
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 # Seconds between two drawings of the losses; drawing takes a good part of one.
 _DRAW_INTERVAL = 60.0
 _WEIGHTS = (".pth", ".safetensors")
+_RUN = (*_WEIGHTS, checkpoint.SUFFIX)
 
 
 class RunFiles:
@@ -39,6 +41,10 @@ class RunFiles:
     ``<target>.png``        curves of the losses
     ``separator.json``      the STFT, shared by all targets in the folder
     ======================  =======================================================
+
+    What an earlier run left in the folder stays a whole model until this one has weights: its first
+    best epoch replaces all of that together. Only the checkpoint, which has all it needs in itself,
+    is replaced before, as soon as there is one of this run.
 
     Parameters
     ----------
@@ -54,6 +60,9 @@ class RunFiles:
         self._commit = source_commit()
         self._draws = plots.is_available() if config.plot is None else config.plot
         self._last_drawing = 0.0
+        # Whether what the folder holds is of this run.
+        self._has_model = False
+        self.has_checkpoint = False
 
     def _path(self, suffix: str) -> Path:
         return self.folder / (self.target + suffix)
@@ -76,6 +85,7 @@ class RunFiles:
             raise TrainingError(
                 f"output={str(self.folder)!r} cannot be written to: {error.strerror or error}"
             ) from error
+        finish_replacements(self.folder)
         if self._goes_on_here() or self.config.overwrite:
             return
         if self.checkpoint.exists():
@@ -97,8 +107,14 @@ class RunFiles:
         other = Path(os.path.expanduser(source))
         return other.exists() and self.folder.exists() and other.samefile(self.folder)
 
-    def begin(self, config: TrainConfig, sample_rate: float, model_config: ModelConfig) -> None:
-        """Write ``separator.json``, and clear away or bring along what there was.
+    def begin(
+        self,
+        config: TrainConfig,
+        sample_rate: float,
+        model_config: ModelConfig,
+        record: RunRecord,
+    ) -> None:
+        """Bring along the best weights of a run that goes on here from another folder.
 
         Parameters
         ----------
@@ -108,6 +124,8 @@ class RunFiles:
             Rate of the data in Hz.
         model_config : ModelConfig
             Of the network that is trained.
+        record : RunRecord
+            Where the run is.
 
         Raises
         ------
@@ -115,94 +133,156 @@ class RunFiles:
             If models of other targets in the folder use another STFT.
         """
         self.config = config
-        settings = separator_document(config.n_fft, config.n_hop, sample_rate, config.nb_channels)
-        self._check_neighbours(settings)
-        if config.checkpoint is None:
-            # Old weights stay until there are better ones, but are not to be continued.
-            self.checkpoint.unlink(missing_ok=True)
-            self._path(".png").unlink(missing_ok=True)
-        else:
-            if not self._goes_on_here():
-                self._bring_best(Path(os.path.expanduser(config.checkpoint)))
-            self._complete_best(model_config)
-        self._write(self.folder / SEPARATOR_FILE, settings)
-
-    def _write(self, path: Path, document: dict[str, Any]) -> None:
+        self._settings = separator_document(
+            config.n_fft, config.n_hop, sample_rate, config.nb_channels
+        )
+        self._neighbours()
+        goes_on = self._goes_on_here()
+        self.has_checkpoint = goes_on
+        self._has_model = goes_on and record.best_epoch is not None
         try:
-            write_json(path, document)
+            if config.checkpoint is not None and not goes_on:
+                self._bring(Path(os.path.expanduser(config.checkpoint)), model_config)
+            elif self._has_model:
+                self._complete_best(model_config)
+                if not self._is_described():
+                    write_json(self.folder / SEPARATOR_FILE, self._settings)
         except OSError as error:
-            raise not_written(path, error) from error
+            raise not_written(self.folder, error) from error
 
-    def _check_neighbours(self, settings: dict[str, Any]) -> None:
-        """Models of one folder are used together, so they must share the STFT."""
+    def _neighbours(self) -> list[str]:
+        """Other targets of the folder. Models are used together, so they must share the STFT."""
         path = self.folder / SEPARATOR_FILE
-        others = {p.stem for p in self.folder.glob("*.pth")} - {self.target}
+        found = {p.stem for p in self.folder.iterdir() if p.suffix in _RUN}
+        others = sorted(found - {self.target})
         if not path.exists() or not others:
-            return
+            return others
         known = read_json(path, TrainingError)
-        differing = [key for key, value in settings.items() if known.get(key) != value]
+        differing = [key for key, value in self._settings.items() if known.get(key) != value]
         if differing:
             raise TrainingError(
                 f"{path} has "
                 + ", ".join(f"{key}={known.get(key)}" for key in differing)
-                + f" for the other targets there ({', '.join(sorted(others))}), this run has "
-                + ", ".join(f"{key}={settings[key]}" for key in differing)
+                + f" for the other targets there ({', '.join(others)}), this run has "
+                + ", ".join(f"{key}={self._settings[key]}" for key in differing)
                 + "; choose another --output"
             )
+        return others
 
-    def _bring_best(self, source: Path) -> None:
+    def _is_described(self) -> bool:
+        """Whether ``separator.json`` says what it has to; what else it says is the neighbours'."""
+        path = self.folder / SEPARATOR_FILE
+        if not path.exists():
+            return False
+        known = read_json(path)
+        same = all(known.get(key) == value for key, value in self._settings.items())
+        return same and (bool(self._neighbours()) or known == self._settings)
+
+    def _holds_others(self) -> bool:
+        """Whether the folder has weights of an earlier run."""
+        return not self._has_model and any(self._path(s).exists() for s in _WEIGHTS)
+
+    def _replace(self, new: Replacement) -> None:
+        """Let the staged files take the place of all that an earlier run left."""
+        if not self._is_described():
+            write_json(new.staging / SEPARATOR_FILE, self._settings)
+        # The checkpoint, if it is not staged, is of this run already.
+        suffixes = (*_WEIGHTS, ".json", ".png")
+        new.commit(remove=[self.target + suffix for suffix in suffixes])
+        self._has_model = True
+
+    def _bring(self, source: Path, model_config: ModelConfig) -> None:
         """Copy the best weights so far, which a continuation may not surpass."""
-        path = self._path(".pth")
-        brought = source / path.name
-        if not brought.exists():
+        best = source / self._path(".pth").name
+        if not best.exists():
             return
+        new = Replacement(self.folder, self.target)
         try:
-            # Those of another run would not be the same weights.
-            self._path(".safetensors").unlink(missing_ok=True)
-            with atomic_write(path) as file:
-                file.write(brought.read_bytes())
-        except OSError as error:
-            raise not_written(path, error) from error
+            for suffix in (".pth", ".json", checkpoint.SUFFIX):
+                path = best.with_suffix(suffix)
+                if path.exists():
+                    with atomic_write(new.staging / path.name) as file:
+                        file.write(path.read_bytes())
+            if self.config.safetensors:
+                save_safetensors(
+                    load_torch(best), new.staging / self._path(".safetensors").name, model_config
+                )
+            self._replace(new)
+        except BaseException:
+            new.discard()
+            raise
+        self.has_checkpoint = True
 
     def _complete_best(self, model_config: ModelConfig) -> None:
         """Write the second file of the best weights, if it has been asked for since."""
         best, path = self._path(".pth"), self._path(".safetensors")
         if self.config.safetensors and best.exists() and not path.exists():
-            try:
-                save_safetensors(load_torch(best), path, model_config)
-            except OSError as error:
-                raise not_written(path, error) from error
+            save_safetensors(load_torch(best), path, model_config)
 
-    def write_best(self, state: StateDict, model_config: ModelConfig) -> None:
-        """Write the weights of the best epoch so far."""
-        path = self._path(".pth")
-        try:
-            save_torch(state, path)
-            if self.config.safetensors:
-                path = self._path(".safetensors")
-                save_safetensors(state, path, model_config)
-            else:
-                self._path(".safetensors").unlink(missing_ok=True)
-        except OSError as error:
-            raise not_written(path, error) from error
-
-    def write_results(
-        self, record: RunRecord, arguments: dict[str, Any], num_bad_epochs: int
+    def write_best(
+        self, state: StateDict, model_config: ModelConfig, results: dict[str, Any]
     ) -> None:
-        """Write ``<target>.json``."""
+        """Write the weights of the best epoch so far; the first ones with all that describes them.
+
+        Parameters
+        ----------
+        state : dict of str to ndarray
+            Weights.
+        model_config : ModelConfig
+            Of the network.
+        results : dict of str to object
+            From `results`.
+        """
+        try:
+            if self._has_model:
+                self._write_weights(self.folder, state, model_config)
+                if not self.config.safetensors:
+                    self._path(".safetensors").unlink(missing_ok=True)
+                return
+            self._neighbours()
+            new = Replacement(self.folder, self.target)
+            try:
+                self._write_weights(new.staging, state, model_config)
+                write_json(new.staging / self._path(".json").name, results)
+                self._replace(new)
+            except BaseException:
+                new.discard()
+                raise
+        except OSError as error:
+            raise not_written(self._path(".pth"), error) from error
+
+    def _write_weights(self, folder: Path, state: StateDict, model_config: ModelConfig) -> None:
+        save_torch(state, folder / self._path(".pth").name)
+        if self.config.safetensors:
+            save_safetensors(state, folder / self._path(".safetensors").name, model_config)
+
+    def results(
+        self, record: RunRecord, arguments: dict[str, Any], num_bad_epochs: int
+    ) -> dict[str, Any]:
+        """Contents of ``<target>.json``."""
         # What JSON does not know, such as paths, is written as text.
         plain = json.loads(json.dumps(arguments, default=str))
-        document = results_document(record, plain, num_bad_epochs, self._commit)
-        self._write(self._path(".json"), document)
+        return results_document(record, plain, num_bad_epochs, self._commit)
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Write ``<target>.json``, unless that beside it is of an earlier run."""
+        path = self._path(".json")
+        if self._holds_others():
+            return
+        try:
+            write_json(path, results)
+        except OSError as error:
+            raise not_written(path, error) from error
 
     def write_checkpoint(self, tree: dict[str, Any]) -> None:
         """Write ``<target>.chkpnt``."""
         plain = json.loads(json.dumps(tree["arguments"], default=str))
         write_checkpoint(self.checkpoint, {**tree, "arguments": plain})
+        self.has_checkpoint = True
 
     def what_is_left(self) -> str:
         """Say what the run can be continued from."""
-        if not self.checkpoint.exists():
+        if not self.has_checkpoint:
             return "There is no checkpoint yet."
         return f"The last checkpoint is {self.checkpoint}."
 
@@ -210,7 +290,7 @@ class RunFiles:
         """Draw the losses, if wanted and not just done; `last` always draws."""
         now = time.monotonic()
         is_due = last or not self._last_drawing or now - self._last_drawing >= _DRAW_INTERVAL
-        if not (self._draws and is_due):
+        if not (self._draws and is_due) or self._holds_others():
             return
         try:
             curve.draw_curve(record, self.target, self._path(".png"), self.config.loss)

@@ -16,7 +16,6 @@ from ..data.aligned import is_pattern
 from ..errors import TrainingError
 from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
 from .config import (
-    ARCHITECTURE,
     LOSSES,
     LR_SCHEDULES,
     OPTIMIZERS,
@@ -101,8 +100,8 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def given_architecture(argv: Sequence[str] | None = None) -> frozenset[str]:
-    """Settings of the architecture that a command line names, be it with their default values.
+def given_settings(argv: Sequence[str] | None = None) -> frozenset[str]:
+    """Settings that a command line names, be it with the values that they have anyway.
 
     Parameters
     ----------
@@ -114,9 +113,10 @@ def given_architecture(argv: Sequence[str] | None = None) -> frozenset[str]:
     frozenset of str
         Names of fields of `TrainConfig`.
     """
-    unset = argparse.Namespace(**{_option_of(name): None for name in ARCHITECTURE})
+    names = TrainConfig.__dataclass_fields__
+    unset = argparse.Namespace(**{_option_of(name): None for name in names})
     given, _ = build_parser().parse_known_args(argv, unset)
-    return frozenset(name for name in ARCHITECTURE if getattr(given, _option_of(name)) is not None)
+    return frozenset(name for name in names if getattr(given, _option_of(name)) is not None)
 
 
 def _option_of(name: str) -> str:

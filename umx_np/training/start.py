@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Collection
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from .checkpoint import (
 )
 from .config import ARCHITECTURE, NETWORK, TrainConfig
 from .records import RunRecord
+from .schedule import Cosine, continued_rate
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +34,13 @@ logger = logging.getLogger(__name__)
 _COURSE = ("seed", "batch_size", "seq_dur")
 # These may change on the way; the run is then no longer what it would have been.
 _ADJUSTABLE = (
-    *("lr", "lr_schedule", "weight_decay", "momentum", "clip_grad_norm"),
+    *("epochs", "lr_schedule", "weight_decay", "momentum", "clip_grad_norm"),
     *("lr_decay_patience", "lr_decay_gamma", "patience"),
 )
+# Of these the checkpoint tells what they were, but not whether this machine can do it.
+_PRECISION = ("amp", "tf32")
+# Options outside of `TrainConfig` that do not change what an epoch is made of.
+_NEUTRAL = ("quiet", "cache", "loader", "audio_backend", "debug", "no_cuda", "nfft", "nhop")
 
 
 @dataclass
@@ -55,6 +61,8 @@ class Start:
         Contents of our own checkpoint.
     num_bad_epochs : int
         Epochs since the best one, if there is no `saved` to tell.
+    cosine : Cosine
+        How the learning rate falls, where it falls along a cosine.
     """
 
     config: TrainConfig
@@ -63,6 +71,7 @@ class Start:
     record: RunRecord
     saved: dict[str, Any] | None = None
     num_bad_epochs: int = 0
+    cosine: Cosine = field(kw_only=True)
 
 
 def find_start(
@@ -70,6 +79,7 @@ def find_start(
     dataset: UnmixDataset,
     *,
     given: Collection[str] = (),
+    arguments: Mapping[str, Any] | None = None,
     progress: bool | Progress | None = None,
 ) -> Start:
     """Prepare the beginning of a run, or its continuation.
@@ -82,8 +92,11 @@ def find_start(
         Training data; its rate sets the width of the network, and random weights get its
         statistics.
     given : collection of str
-        Settings among `ARCHITECTURE` that are meant even where they have their default value; the
-        others are then taken from the model or the checkpoint.
+        Settings that are meant even where they have their default value, or that of the run to
+        continue. Of the others, those of the architecture are taken from the model or the
+        checkpoint, and the learning rate from the schedule.
+    arguments : mapping of str to object or None
+        Options of the data, to be compared with those before.
     progress : bool, callable or None
         Progress of the statistics.
 
@@ -99,7 +112,7 @@ def find_start(
         If a setting contradicts the model or the checkpoint.
     """
     if config.checkpoint is not None:
-        return _from_checkpoint(config, dataset, given)
+        return _from_checkpoint(config, dataset, given, arguments or {})
     if config.model is not None:
         return _from_model(config, dataset, given)
     model_config = config.model_config(dataset.sample_rate)
@@ -111,7 +124,7 @@ def find_start(
         width = model_config.nb_input_bins
         state["input_mean"] = (-mean[:width]).astype(np.float32)
         state["input_scale"] = (1.0 / std[:width]).astype(np.float32)
-    return Start(config, model_config, state, RunRecord())
+    return Start(config, model_config, state, RunRecord(), cosine=Cosine(config.lr))
 
 
 def _from_model(config: TrainConfig, dataset: UnmixDataset, given: Collection[str]) -> Start:
@@ -128,10 +141,15 @@ def _from_model(config: TrainConfig, dataset: UnmixDataset, given: Collection[st
         )
     found = _architecture(config, weights.config, bundle.n_fft, bundle.n_hop, dataset.sample_rate)
     config = _adopt(config, found, given, f"model={config.model!r}")
-    return Start(config, weights.config, dict(weights.state), RunRecord())
+    return Start(config, weights.config, dict(weights.state), RunRecord(), cosine=Cosine(config.lr))
 
 
-def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset, given: Collection[str]) -> Start:
+def _from_checkpoint(
+    config: TrainConfig,
+    dataset: UnmixDataset,
+    given: Collection[str],
+    options: Mapping[str, Any],
+) -> Start:
     assert config.checkpoint is not None
     path, _ = find_checkpoint(config.checkpoint, config.target)
     if is_torch_checkpoint(path):
@@ -141,6 +159,7 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset, given: Collecti
         arguments = saved["config"]
         state = saved["network"]
         record = RunRecord(**saved["record"])
+        float(saved["optimizer"]["lr"])
         sample_rate, nb_items = float(saved["sample_rate"]), saved["nb_items"]
         model_config = infer_config(state)
         known = TrainConfig.from_arguments(
@@ -177,11 +196,9 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset, given: Collecti
                 f"{source} was trained with {name}={before!r}, not {now!r}; begin a new run from "
                 "its weights with --model"
             )
-    for name in _ADJUSTABLE:
-        before, now = getattr(known, name), getattr(config, name)
-        if before != now:
-            logger.warning("%s changes from %s to %s for the rest of the run", name, before, now)
+    _tell_of_changes(config, known, arguments)
     changed = [name for name in _COURSE if getattr(known, name) != getattr(config, name)]
+    changed += _changed_options(saved.get("arguments", {}), options)
     if nb_items != len(dataset):
         changed.append("the number of training items")
     if changed:
@@ -195,10 +212,33 @@ def _from_checkpoint(config: TrainConfig, dataset: UnmixDataset, given: Collecti
         f" after {record.batch} batches" if record.batch else "",
         path,
     )
-    # Whoever changes the learning rate means it; otherwise that of the schedule goes on.
-    if known.lr != config.lr:
-        saved["optimizer"]["lr"] = np.array(config.lr)
-    return Start(config, model_config, state, record, saved)
+    nb_batches = -(-len(dataset) // config.batch_size)
+    position = (record.epochs_trained, record.batch, nb_batches)
+    rate, cosine = continued_rate(config, known, saved, position, given=given)
+    saved["optimizer"]["lr"] = np.array(rate)
+    return Start(config, model_config, state, record, saved, cosine=cosine)
+
+
+def _tell_of_changes(config: TrainConfig, known: TrainConfig, arguments: Mapping[str, Any]) -> None:
+    """Name the settings that make the rest of the run another one than it would have been."""
+    before = {name: getattr(known, name) for name in _ADJUSTABLE}
+    before |= {name: arguments.get(name, False) for name in _PRECISION}
+    for name, value in before.items():
+        if value != getattr(config, name):
+            logger.warning(
+                "%s changes from %s to %s for the rest of the run",
+                *(name, value, getattr(config, name)),
+            )
+
+
+def _changed_options(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of the options of the data that are no longer what they were."""
+    if not before or not now:
+        # A run from Python need not say what its data is.
+        return []
+    plain = json.loads(json.dumps(dict(now), default=str))
+    ours = {*TrainConfig.__dataclass_fields__, *_NEUTRAL}
+    return sorted(name for name in {*before, *plain} - ours if before.get(name) != plain.get(name))
 
 
 def _from_torch_checkpoint(
@@ -220,7 +260,8 @@ def _from_torch_checkpoint(
         ) from error
     found = _architecture(config, model_config, n_fft, n_hop, rate)
     config = _adopt(config, found, given, f"checkpoint={config.checkpoint!r}")
-    return Start(config, model_config, state, record, num_bad_epochs=num_bad_epochs)
+    cosine = Cosine(config.lr, float(record.epochs_trained))
+    return Start(config, model_config, state, record, None, num_bad_epochs, cosine=cosine)
 
 
 def _architecture(

@@ -18,7 +18,7 @@ from ..config import ModelConfig
 from ..data import Loader, UnmixDataset
 from ..errors import ConfigError, DataError, TrainingError, UmxError
 from ..nn import TrainableNetwork
-from ..optim import SGD, Adam, EarlyStopping, Optimizer, ReduceLROnPlateau, cosine_rate
+from ..optim import SGD, Adam, EarlyStopping, Optimizer, ReduceLROnPlateau
 from ..weights import StateDict
 from .config import TrainConfig
 from .console import BatchBar, Stopwatch, epoch_line
@@ -88,8 +88,9 @@ class Trainer:
     loader_mode : {'threads', 'processes'}
         Who makes the batches if ``config.nb_workers`` is not 0.
     given : collection of str
-        Settings of the architecture that are meant even where they have their default value, which
-        otherwise gives way to that of the model or the checkpoint.
+        Settings that are meant even where they have their default value, or that of the run to
+        continue: an architecture otherwise gives way to that of the model or the checkpoint, and
+        ``lr`` to what its schedule has made of it.
 
     Raises
     ------
@@ -162,10 +163,16 @@ class Trainer:
         self._files = RunFiles(self.config)
         self._files.check()
         start = find_start(
-            self.config, self.train_dataset, given=self._given, progress=self.progress
+            self.config,
+            self.train_dataset,
+            given=self._given,
+            arguments=self._arguments,
+            progress=self.progress,
         )
         self._prepare(start)
-        self._files.begin(self.config, self.train_dataset.sample_rate, self.model_config)
+        self._files.begin(
+            self.config, self.train_dataset.sample_rate, self.model_config, self.record
+        )
         self.is_running = True
         try:
             reason = self._run()
@@ -189,6 +196,7 @@ class Trainer:
         backend, threads = config.training_backend(), config.threads
         self.model_config: ModelConfig = start.model_config
         self.record: RunRecord = start.record
+        self._cosine = start.cosine
         self.network = TrainableNetwork(
             start.model_config,
             start.state,
@@ -276,7 +284,7 @@ class Trainer:
                 break
             self._clock = time.perf_counter()
             speed = self._train_epoch()
-            if not (self._stop.is_set() or self._files.checkpoint.exists()):
+            if not (self._stop.is_set() or self._files.has_checkpoint):
                 # The first weights are written before the first epoch is done with; whatever
                 # happens between, there is something to continue from.
                 self._save()
@@ -347,10 +355,9 @@ class Trainer:
         """One step of the optimiser; return the loss before it."""
         config, record = self.config, self.record
         if config.lr_schedule == "cosine":
-            # A function of the position alone: a run that is resumed needs no state for it.
-            nb_batches = len(self._train_loader)
-            done = record.epochs_trained * nb_batches + record.batch
-            self.optimizer.lr = cosine_rate(config.lr, done / (config.epochs * nb_batches))
+            self.optimizer.lr = self._cosine.rate(
+                record.epochs_trained, record.batch, len(self._train_loader), config.epochs
+            )
         rng = dropout_rng(config.seed, record.epoch, record.batch)
         try:
             return self._steps.train(x, y, rng)
@@ -416,7 +423,7 @@ class Trainer:
         epoch, seconds, train_loss = record.epoch, record.seconds, record.mean_loss
         is_best = record.finish_epoch(valid_loss)
         if is_best:
-            self._files.write_best(self.network.state_dict(), self.model_config)
+            self._files.write_best(self.network.state_dict(), self.model_config, self._results())
         self._save()
         self._files.draw(record)
         report = EpochReport(
@@ -443,15 +450,19 @@ class Trainer:
                 raise self._diverged(f"{name} holds NaN or infinity")
         return state
 
+    def _results(self) -> dict[str, Any]:
+        """Contents of ``<target>.json``."""
+        return self._files.results(
+            self.record,
+            {**self._arguments, **self.config.to_arguments()},
+            self.early_stopping.num_bad_epochs,
+        )
+
     def _save(self) -> None:
         """Write ``<target>.json`` and then the checkpoint, which is what counts."""
         state = self._finite_state()
         if self.record.epochs_trained:
-            self._files.write_results(
-                self.record,
-                {**self._arguments, **self.config.to_arguments()},
-                self.early_stopping.num_bad_epochs,
-            )
+            self._files.write_results(self._results())
         self._files.write_checkpoint(
             {
                 "config": self.config.to_arguments(),
@@ -463,6 +474,7 @@ class Trainer:
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),
                 "early_stopping": self.early_stopping.state_dict(),
+                "cosine": self._cosine.to_dict(),
             }
         )
         self._last_save = time.monotonic()

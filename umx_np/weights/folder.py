@@ -31,6 +31,7 @@ from ..config import (
 from ..errors import ConfigError, ModelNotFoundError, WeightsError, shortened
 from .bundle import ModelBundle, StateDict, TargetWeights
 from .quantization import stored_dtype, stored_state
+from .replacing import finish_replacements
 from .safetensors_files import (
     load_safetensors,
     load_safetensors_config,
@@ -121,6 +122,7 @@ def load_folder(
     are taken from ``<target>.json`` and the rate is taken to be 44100 Hz, with a note in the log.
     """
     folder = Path(os.path.expanduser(path))
+    finish_replacements(folder)
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except (OSError, ValueError) as error:

@@ -118,5 +118,5 @@ def test_wrong_shapes_are_refused(kernels):
         kernels.gemm(a, weight, np.empty((2, 5), np.float32))
     with pytest.raises(ValueError, match="bias has length 4, 5 is needed"):
         kernels.gemm(a, weight, np.empty((3, 5), np.float32), bias=normal(4))
-    with pytest.raises(ValueError, match="columns of a must be adjacent, they are 12"):
+    with pytest.raises(ValueError, match="columns of a must be adjacent in memory, they are 12"):
         kernels.gemm(normal(4, 3).T, weight, np.empty((3, 5), np.float32))
