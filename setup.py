@@ -15,6 +15,7 @@ else:
     flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 
 extensions = [
+    Extension("umx_np._kernels.calls", ["src_ext/calls.pyx"]),
     Extension("umx_np._kernels.stft", ["src_ext/stft.pyx"], extra_compile_args=flags),
     Extension(
         "umx_np._kernels.cpu",
