@@ -42,6 +42,10 @@ cdef int _PATIENCE = 100
 cdef dict _workers = {}
 # What is not closed, to be closed when the program is left.
 cdef dict _open = {}
+# Threads that ended lately. Python has weak references to threads with callbacks, and an interrupt
+# in a callback is lost. Errors know their threads, too; so threads are forgotten here when errors
+# are, and in another thread than the main one.
+cdef object _ended = deque(maxlen=256)
 # Counts the forks that led to this process: what began before one has no threads here.
 cdef int _generation = 0
 
@@ -199,6 +203,17 @@ def run_all(queue, int nb_workers, function, list items):
             call._wait(False)
 
 
+cdef class Stop:
+    """Tells those at work whether nobody wants the results any more.
+
+    Attributes
+    ----------
+    asked : bool
+    """
+
+    cdef public bint asked
+
+
 cdef class Ahead:
     """Results of calls that threads of its own make ahead of time, in the order of the items.
 
@@ -215,15 +230,13 @@ cdef class Ahead:
     ahead : int
         Calls that are waiting, under way or waited for.
     on_close : callable or None
-        Called once, without arguments, when no thread is at work any more.
-
-    Attributes
-    ----------
-    stopped : bool
-        Whether nobody wants the results any more: functions may end early.
+        Called once, without arguments, when no thread is at work any more. It runs in another
+        thread and must not close this.
+    stop : Stop or None
+        Is asked for as soon as this is closed; functions that look at it may end early.
     """
 
-    cdef readonly bint stopped
+    cdef Stop _stop
     cdef object _function, _items, _on_close
     cdef Py_ssize_t _ahead
     # Calls that no thread has taken, and those whose results were not asked for.
@@ -236,7 +249,17 @@ cdef class Ahead:
     cdef object _token
     cdef object __weakref__
 
-    def __init__(self, int threads, str name, function, items, Py_ssize_t ahead, on_close=None):
+    def __init__(
+        self,
+        int threads,
+        str name,
+        function,
+        items,
+        Py_ssize_t ahead,
+        on_close=None,
+        Stop stop=None,
+    ):
+        self._stop = Stop() if stop is None else stop
         self._born = _generation
         self._function, self._items, self._ahead = function, iter(items), ahead
         self._on_close = on_close
@@ -250,7 +273,7 @@ cdef class Ahead:
 
     def __next__(self):
         cdef Call call
-        if self.stopped:
+        if self._stop.asked:
             raise StopIteration
         try:
             while len(self._pending) < self._ahead:
@@ -277,8 +300,9 @@ cdef class Ahead:
         self._close(-1)
 
     cdef int _close(self, int slices) except -1:
-        self.stopped = True
         _open.pop(id(self), None)
+        if self._stop is not None:
+            self._stop.asked = True
         if self._last is None or self._born != _generation or sys.is_finalizing():
             return 0
         _cancel_all(self._todo)
@@ -287,11 +311,12 @@ cdef class Ahead:
         except IndexError:
             pass  # somebody else is closing, or has closed
         else:
-            self._last._item = (list(self._pending), self._threads, self._queue, self._on_close)
+            self._last._item = (self._pending, self._threads, self._queue, self._on_close)
             start_new_thread(self._last.make, ())
         # A thread of ours that drops the last reference would wait for itself.
         if not is_worker_of(self._queue):
-            self._last._wait(False, slices)
+            if self._last._wait(False, slices) and self._last._error is not None:
+                raise self._last._error
         return 0
 
     def __enter__(self):
@@ -314,15 +339,22 @@ def _begin(first):
 
 def _end(last):
     """End the threads of `Ahead`: in another thread than the main one."""
-    calls, threads, queue, on_close = last
+    cdef list calls
+    pending, threads, queue, on_close = last
     for _ in threads:
         queue.put(None)
+    calls = list(pending)
     for call in calls:
         (<Call>call)._wait(False)
     for thread in threads:
         # `join` would leave an object for this thread behind, which Python has not started itself.
         while thread.is_alive():
             sleep(1e-4)
+    _ended.extend(threads)
+    call = thread = None
+    calls.clear()
+    pending.clear()
+    threads.clear()
     if on_close is not None:
         on_close()
 

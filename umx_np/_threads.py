@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from ._kernels.calls import (
     Ahead,
+    Stop,
     after_fork,
     close_all,
     in_another_thread,
@@ -21,7 +22,7 @@ from ._kernels.calls import (
 )
 from .config import check_int
 
-__all__ = ["Ahead", "available_cores", "parallel_map", "resolve_threads"]
+__all__ = ["Ahead", "Stop", "available_cores", "parallel_map", "resolve_threads"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

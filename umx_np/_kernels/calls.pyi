@@ -15,8 +15,10 @@ def run_all(
     queue: SimpleQueue[Any], nb_workers: int, function: Callable[[Item], Result], items: list[Item]
 ) -> list[Result]: ...
 
+class Stop:
+    asked: bool
+
 class Ahead(Iterator[Result], Generic[Result]):
-    stopped: bool
     def __init__(
         self,
         threads: int,
@@ -25,6 +27,7 @@ class Ahead(Iterator[Result], Generic[Result]):
         items: Iterable[Item],
         ahead: int,
         on_close: Callable[[], None] | None = None,
+        stop: Stop | None = None,
     ) -> None: ...
     def __next__(self) -> Result: ...
     def close(self) -> None: ...

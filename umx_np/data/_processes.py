@@ -8,13 +8,13 @@ import pickle
 import signal
 import traceback
 import weakref
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
 import numpy as np
 
+from .._threads import Stop
 from ..errors import ConfigError, DataError
 from .base import UnmixDataset
 
@@ -75,10 +75,10 @@ class ProcessPool:
         self._finalizer()
 
     def make_batch(
-        self, indices: np.ndarray, seed: int, epoch: int, stopped: Callable[[], bool]
+        self, indices: np.ndarray, seed: int, epoch: int, stop: Stop
     ) -> tuple[np.ndarray, np.ndarray]:
         """Let a process that has nothing to do make a batch; see `loader.make_batch`."""
-        if stopped():
+        if stop.asked:
             raise DataError("the loader was stopped")
         server = self._idle.get()
         try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from weakref import ref
 
 import numpy as np
 
-from .._threads import Ahead
+from .._threads import Ahead, Stop
 from ..config import check_int
 from ..errors import ConfigError, DataError, ShapeError
 from ._processes import ProcessPool
@@ -149,25 +149,21 @@ class Loader:
         asks for one at a time.
         """
         pool = self._process_pool() if self.mode == "processes" else None
-
-        def stopped() -> bool:
-            # What is begun when the caller leaves early stops at the next item.
-            running = reference()
-            return running is None or running.stopped
+        # What is begun when the caller leaves early stops at the next item.
+        stop = Stop()
 
         def make(indices: np.ndarray) -> Batch:
             if pool is not None:
-                return pool.make_batch(indices, self.seed, epoch, stopped)
-            return make_batch(self.dataset, indices, self.seed, epoch, stopped)
+                return pool.make_batch(indices, self.seed, epoch, stop)
+            return make_batch(self.dataset, indices, self.seed, epoch, stop)
 
         def close_broken() -> None:
             if pool is not None and pool.broken:
                 self._end_processes()
 
         ahead = max(self.prefetch, self.workers) + 1
-        batches = Ahead(self.workers, "umx-np-loader", make, todo, ahead, close_broken)
-        reference = ref(batches)
-        self._running = [known for known in self._running if known() is not None] + [reference]
+        batches = Ahead(self.workers, "umx-np-loader", make, todo, ahead, close_broken, stop)
+        self._running = [known for known in self._running if known() is not None] + [ref(batches)]
         return batches
 
     def _process_pool(self) -> ProcessPool:
@@ -211,7 +207,7 @@ def make_batch(
     indices: np.ndarray,
     seed: int,
     epoch: int,
-    stopped: Callable[[], bool] | None = None,
+    stop: Stop | None = None,
 ) -> Batch:
     """Make items and put them together.
 
@@ -223,8 +219,8 @@ def make_batch(
         Their numbers.
     seed, epoch : int
         See `item_rng`.
-    stopped : callable or None
-        Tells whether nobody wants the batch any more.
+    stop : Stop or None
+        Once it is asked for, nobody wants the batch any more.
 
     Returns
     -------
@@ -237,7 +233,7 @@ def make_batch(
     """
     batch: Batch | None = None
     for position, index in enumerate(map(int, indices)):
-        if stopped is not None and stopped():
+        if stop is not None and stop.asked:
             raise DataError("the loader was stopped")
         x, y = checked_sample(dataset, index, item_rng(seed, epoch, index))
         if batch is None:
