@@ -53,7 +53,8 @@ setup(
             "boundscheck": False,
             "wraparound": False,
             "cdivision": True,
-            "freethreading_compatible": True,
+            # Not "freethreading_compatible": no build without the GIL has run the tests yet, so
+            # such a Python keeps its GIL where this package is imported.
         },
     )
 )

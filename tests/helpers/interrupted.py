@@ -37,16 +37,15 @@ left = 0  # to be raised in the present attempt
 
 
 def handle(number: int, frame: FrameType | None) -> None:
-    """As Python's own handler for Ctrl-C does."""
+    """As Python's own handler for Ctrl-C does, but only into the work."""
     global left
-    if frame is not None and frame.f_code is handle.__code__:
-        return  # or the one that is about to be raised would not be
+    if left < 1 or frame is None:
+        return
+    if frame.f_code in (handle.__code__, interrupted.__code__, main.__code__):
+        return  # the first would take the place of one that is about to be raised
     left -= 1
-    if left <= 0:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    if left >= 0:
-        raised.append(len(raised))
-        raise Interrupt(raised[-1])
+    raised.append(len(raised))
+    raise Interrupt(raised[-1])
 
 
 def numbers_of(error: BaseException | None) -> list[int]:
@@ -64,24 +63,14 @@ def interrupted(work: Callable[[], object], delay: float, burst: int) -> list[in
     global left
     seen: list[int] = []
     left = burst
+    signal.setitimer(signal.ITIMER_REAL, delay, 2e-4)
     try:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, delay, 2e-4 if burst > 1 else 0.0)
-            work()
-            # So that each attempt has its interrupts: waits in steps, for a handler may raise.
-            while left > 0:
-                time.sleep(1e-4)
-        except Interrupt as error:
-            seen += numbers_of(error)
-        while left > 0:
-            time.sleep(1e-4)
+        work()
     except Interrupt as error:
-        seen += numbers_of(error)
-        try:
-            while left > 0:
-                time.sleep(1e-4)
-        except Interrupt as last:
-            seen += numbers_of(last)
+        left = 0
+        seen = numbers_of(error)
+    left = 0
+    signal.setitimer(signal.ITIMER_REAL, 0)
     return seen
 
 
