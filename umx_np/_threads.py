@@ -20,6 +20,7 @@ from ._kernels.calls import (
     run_all,
     start_worker,
 )
+from ._limits import available_cores
 from .config import check_int
 
 __all__ = ["Ahead", "Stop", "available_cores", "parallel_map", "resolve_threads"]
@@ -57,13 +58,6 @@ def _forget_threads() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
 atexit.register(close_all)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def resolve_threads(threads: int | None) -> int:

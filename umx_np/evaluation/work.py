@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import audio
+from .._limits import available_cores
 from .._threads import resolve_threads
 from ..errors import UmxError
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
@@ -300,9 +301,13 @@ def _work(task: Task) -> Outcome:
 
 
 def _blas_threads(threads: int | None) -> AbstractContextManager[object]:
-    """Limit the threads of NumPy's matrix products; None leaves them as they are."""
+    """Limit the threads of NumPy's matrix products; None takes as many as there is CPU time for."""
     import numpy  # noqa: F401 - loads what is limited
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_info, threadpool_limits
 
-    limits: AbstractContextManager[object] = threadpool_limits(threads)
+    if threads is None:
+        # BLAS itself knows the cores of the machine, not what a container has of them.
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threads = min(available_cores(), max(pools, default=1))
+    limits: AbstractContextManager[object] = threadpool_limits(threads, user_api="blas")
     return limits
