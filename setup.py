@@ -53,8 +53,8 @@ setup(
             "boundscheck": False,
             "wraparound": False,
             "cdivision": True,
-            # Not "freethreading_compatible": no build without the GIL has run the tests yet, so
-            # such a Python keeps its GIL where this package is imported.
+            # Not "freethreading_compatible": no Python without the GIL has run the tests yet
+            # (tests/unit/test_threads.py); one that imports this package turns its GIL on.
         },
     )
 )

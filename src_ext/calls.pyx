@@ -312,7 +312,10 @@ cdef class Ahead:
             pass  # somebody else is closing, or has closed
         else:
             self._last._item = (self._pending, self._threads, self._queue, self._on_close)
-            start_new_thread(self._last.make, ())
+            try:
+                start_new_thread(self._last.make, ())
+            except RuntimeError:
+                self._last.make()  # no thread is to be had
         # A thread of ours that drops the last reference would wait for itself.
         if not is_worker_of(self._queue):
             if self._last._wait(False, slices) and self._last._error is not None:
