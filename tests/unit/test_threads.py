@@ -247,8 +247,10 @@ def test_interrupts(what):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's timers")
 @pytest.mark.parametrize("what", ["map", "separate", "loader"])
 def test_many_interrupts(what):
-    """Minutes each: UMX_NP_TEST_LONG=1 pytest -k many_interrupts; UMX_NP_INTERRUPTS for another
-    number than 20,000."""
+    """20,000 of each, which takes minutes, or UMX_NP_INTERRUPTS of them.
+
+    To run: UMX_NP_TEST_LONG=1 python -m pytest tests/unit/test_threads.py -k many_interrupts
+    """
     count = os.environ.get("UMX_NP_INTERRUPTS", "20000")
     assert int(run(str(INTERRUPTED), what, count, timeout=7200.0).split()[0]) >= int(count)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from typing import Any
 
 from .. import audio
 from .._limits import available_cores
-from .._threads import resolve_threads
+from .._threads import Ahead, Stop, resolve_threads
 from ..errors import UmxError
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
 from .scores import TrackScores, score_track
@@ -27,6 +28,9 @@ from .settings import check_still_claimed, is_marked, marked, scores_path
 from .tracks import Track, TrackAudio
 
 logger = logging.getLogger(__name__)
+
+# Seconds after which it is looked whether anybody still wants the outcomes.
+_LOOK = 0.1
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,18 @@ def run_tasks(
             for task in tasks:
                 yield _attempt(job, estimates, task)
         return
-    yield from _in_processes(job, tasks, nb_processes, resolve_threads(threads))
+    stop = Stop()
+    outcomes = _in_processes(job, tasks, nb_processes, resolve_threads(threads), stop)
+    # All that waits on conditions is done by another thread, in which no signal interrupts it.
+    with Ahead(
+        *(1, "umx-np-evaluation", lambda _: next(outcomes, None), itertools.repeat(None), 1),
+        on_close=outcomes.close,
+        stop=stop,
+    ) as done:
+        for outcome in done:
+            if outcome is None:
+                return
+            yield outcome
 
 
 def _attempt(job: Job, estimates: Estimates, task: Task) -> Outcome:
@@ -207,7 +222,7 @@ def _attempt(job: Job, estimates: Estimates, task: Task) -> Outcome:
 
 
 def _in_processes(
-    job: Job, tasks: Sequence[Task], nb_processes: int, threads: int
+    job: Job, tasks: Sequence[Task], nb_processes: int, threads: int, stop: Stop
 ) -> Generator[Outcome, None, None]:
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
@@ -220,7 +235,7 @@ def _in_processes(
         futures: dict[Future[Outcome], Task] = {
             executor.submit(_work, task): task for task in tasks
         }
-        for future in as_completed(futures):
+        for future in _as_completed(set(futures), stop):
             try:
                 yield future.result()
             except BrokenProcessPool:
@@ -237,6 +252,16 @@ def _in_processes(
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
         raise
+
+
+def _as_completed(
+    pending: set[Future[Outcome]], stop: Stop
+) -> Generator[Future[Outcome], None, None]:
+    while pending:
+        done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
+        yield from done
+        if stop.asked:
+            raise UmxError("the evaluation was left before it was done")
 
 
 class _Collector(logging.Handler):

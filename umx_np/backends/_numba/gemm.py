@@ -47,7 +47,7 @@ _PANELS = 8  # copied together, so that memory is read in stretches of some line
 # Oracle        numpy.matmul
 # Benchmark     benchmarks/compare/train_step.py
 def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
-    in_pairs = int(of_pairs)
+    paired = int(of_pairs)
 
     def gemm(a, b, out, lda, ldb, ldo, a_rows, b_rows, nb_k, m0, m1, n0, n1, pack):
         if build < 0:  # names the version of this folder; see compiling.build_number
@@ -118,7 +118,7 @@ def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
                         at = row * ldo + column
                         if row + rows > high or column + lanes > n1:
                             tile_product(
-                                edge, 0, lanes, a_pack, w, b_pack, x, length, 1, rows, lanes, in_pairs
+                                edge, 0, lanes, a_pack, w, b_pack, x, length, 1, rows, lanes, paired
                             )
                             for r in range(min(rows, high - row)):
                                 for c in range(min(lanes, n1 - column)):
@@ -128,11 +128,11 @@ def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
                                     out[at + r * ldo + c] = value
                         elif k0 == 0:
                             tile_product(
-                                out, at, ldo, a_pack, w, b_pack, x, length, 1, rows, lanes, in_pairs
+                                out, at, ldo, a_pack, w, b_pack, x, length, 1, rows, lanes, paired
                             )
                         else:
                             tile_product(
-                                out, at, ldo, a_pack, w, b_pack, x, length, 0, rows, lanes, in_pairs
+                                out, at, ldo, a_pack, w, b_pack, x, length, 0, rows, lanes, paired
                             )
 
     return gemm
