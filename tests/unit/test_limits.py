@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from umx_np import _limits
+from umx_np import Separator, _limits, streaming
 from umx_np._limits import available_cores, core_limit, memory_limit
+from umx_np.config import ModelConfig
+from umx_np.testing import random_bundle_of
 
 V2 = "33 24 0:29 {inside} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (
@@ -105,3 +108,25 @@ def test_cores_are_the_fewer_of_both(monkeypatch, limit, cores):
     monkeypatch.setattr(os, "process_cpu_count", lambda: 8, raising=False)
     monkeypatch.setattr(_limits, "_own_core_limit", lambda: limit)
     assert available_cores() == cores
+
+
+def test_activations_beyond_half_of_a_container_go_to_disk(monkeypatch):
+    config = ModelConfig(nb_bins=65, hidden_size=8)
+    bundle = random_bundle_of(config, ["drums"], n_fft=128, n_hop=32)
+    separator = Separator.from_bundle(bundle, threads=1)
+    mix = np.random.default_rng(0).standard_normal((2, 3000)).astype(np.float32)
+    stores = []
+
+    class Store(streaming.DiskStore):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            stores.append(self)
+
+    monkeypatch.setattr(streaming, "DiskStore", Store)
+    monkeypatch.setattr(streaming, "memory_limit", lambda: None)
+    expected = [stems for _, stems in separator.blocks(mix)]
+    assert not stores
+    monkeypatch.setattr(streaming, "memory_limit", lambda: 2000)
+    found = [stems for _, stems in separator.blocks(mix)]
+    assert stores
+    np.testing.assert_array_equal(np.concatenate(found, -1), np.concatenate(expected, -1))
