@@ -245,6 +245,7 @@ class UploadedBatches:
                     return
                 yield batch
 
+
 class _Slot:
     """Memory of one batch on the card and on its way there."""
 
