@@ -286,8 +286,12 @@ cdef class Ahead:
                 self._todo.append(call)
                 self._queue.put(self._todo)
             if self._pending:
+                # It stays there meanwhile, for who closes this waits for what is there.
                 result = (<Call>self._pending[0])._outcome(True)
-                self._pending.popleft()
+                try:
+                    self._pending.popleft()
+                except IndexError:
+                    pass  # another thread has closed this
                 return result
         except BaseException:
             self.close()
