@@ -1,42 +1,63 @@
-"""Threads for kernels that release the GIL."""
+"""Threads for kernels that release the GIL, and how many of them."""
 
 from __future__ import annotations
 
-import _thread
+import atexit
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
+from ._kernels.calls import (
+    Ahead,
+    Stop,
+    after_fork,
+    close_all,
+    in_another_thread,
+    is_worker_of,
+    run_all,
+    start_worker,
+)
+from ._limits import available_cores
 from .config import check_int
+
+__all__ = ["Ahead", "Stop", "available_cores", "parallel_map", "resolve_threads"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_executors: dict[int, ThreadPoolExecutor] = {}
-# What Python's two kinds of locks say when they are released and nobody holds them.
-_NOT_LOCKED = ("release unlocked lock", "cannot release un-acquired lock")
-_lock = threading.Lock()
+
+class _Pool:
+    """Threads that all callers of `parallel_map` share, as many as were ever asked for."""
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[Any] = SimpleQueue()
+        self.nb_threads = 0
+        # Never taken by the main thread, where an interrupt may leave a lock that is half taken.
+        self._lock = threading.Lock()
+
+    def grow(self, nb_threads: int) -> None:
+        with self._lock:
+            while self.nb_threads < nb_threads:
+                start_worker(self.queue, f"umx_np_{self.nb_threads}")
+                self.nb_threads += 1
 
 
-def _forget_executors() -> None:
+_pool = _Pool()
+
+
+def _forget_threads() -> None:
     # After a fork the child has the objects but not the threads; waiting for them would hang.
-    global _lock
-    _executors.clear()
-    _lock = threading.Lock()
+    global _pool
+    after_fork()
+    _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_executors)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    os.register_at_fork(after_in_child=_forget_threads)
+atexit.register(close_all)
 
 
 def resolve_threads(threads: int | None) -> int:
@@ -44,82 +65,22 @@ def resolve_threads(threads: int | None) -> int:
     return available_cores() if threads is None else check_int("threads", threads, 1)
 
 
-def started_executor(threads: int, name: str) -> ThreadPoolExecutor:
-    """Executor whose threads all run already.
-
-    The handler of a signal may raise between any two steps of the main thread. An executor that
-    starts its threads there can be left with one that runs but that it does not know yet: nobody
-    ends it, and the program waits for it forever when it is left. In other threads no handlers
-    run. So another one starts the threads, and the main thread itself makes two calls only, neither
-    of which can be left halfway.
-    """
-    if sys.is_finalizing():
-        raise RuntimeError("no threads can be started, because the program is being left")
-    executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
-    # Nobody is idle before all are there, so that each task gets a thread of its own.
-    all_there = threading.Barrier(threads)
-    tried = threading.Lock()
-    tried.acquire()
-    errors: list[BaseException] = []
-
-    def start() -> None:
-        try:
-            for _ in range(threads):
-                executor.submit(all_there.wait)
-        except BaseException as error:
-            errors.append(error)
-            all_there.abort()
-        finally:
-            tried.release()
-
-    # Threads are daemons where their parent is, which a thread that Python has not started is said
-    # to be; so there is one in between.
-    parent = threading.Thread(target=start, name=f"{name}_start", daemon=False)
-
-    def begin() -> None:
-        try:
-            parent.start()
-        except BaseException as error:
-            errors.append(error)
-            tried.release()
-
-    _thread.start_new_thread(begin, ())
-    tried.acquire()
-    if errors:
-        executor.shutdown(wait=False, cancel_futures=True)
-        raise errors[0]
-    return executor
-
-
 def parallel_map(
     threads: int, function: Callable[[Item], Result], items: Iterable[Item]
 ) -> list[Result]:
     """``[function(item) for item in items]`` on some threads; the first error is raised.
 
-    The executors are shared by all callers, so the number of threads at work does not grow with the
-    number of separators. Functions must not call `parallel_map` themselves.
+    When it returns or raises, also because of an interrupt, no call is under way and none begins
+    any more, so nothing still writes to arrays that the caller gives up.
+
+    The threads are shared by all callers, so their number does not grow with the number of
+    separators. A function that calls `parallel_map` itself has the inner calls made one after the
+    other.
     """
     items = list(items)
-    if threads == 1 or len(items) < 2:
+    pool, workers = _pool, min(threads, len(items))
+    if workers < 2 or is_worker_of(pool.queue) or sys.is_finalizing():
         return [function(item) for item in items]
-    with _lock:
-        if threads not in _executors:
-            _executors[threads] = started_executor(threads, "umx_np")
-        executor = _executors[threads]
-    futures = [executor.submit(function, item) for item in items]
-    try:
-        return [future.result() for future in futures]
-    except RuntimeError as error:
-        # A condition that is interrupted between two steps of its own waiting fails to leave its
-        # lock, which hides what the handler of the signal raised.
-        hidden = error.__context__
-        if hidden is not None and str(error) in _NOT_LOCKED:
-            raise hidden from None
-        raise
-    finally:
-        # After an error nothing of this call may still write to arrays the caller gives up.
-        for future in futures:
-            future.cancel()
-        for future in futures:
-            if not future.cancelled():
-                future.exception()
+    if pool.nb_threads < workers:
+        in_another_thread(pool.grow, workers)
+    return run_all(pool.queue, workers, function, items)

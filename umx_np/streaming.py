@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ._limits import memory_limit
 from .backends import on_cuda
 from .bottleneck import (
     DiskStore,
@@ -522,7 +523,11 @@ def _store_factory(
         for names in groups_of(separator.networks, separator.ops.threads)
     )
     need = nb_frames * width * dtype.itemsize
-    if max_memory is None or need <= max_memory:
+    if max_memory is None:
+        limit = memory_limit()
+        # In a container half is left for the weights, the windows, and what else runs there.
+        max_memory = need if limit is None else limit // 2
+    if need <= max_memory:
         return lambda width: MemoryStore(nb_frames, width, dtype)
     is_told = False
 

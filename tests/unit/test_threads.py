@@ -1,42 +1,92 @@
-"""Threads: in order, with errors, and without leaving any behind."""
+"""Threads: in order, with errors and interrupts, and without leaving any behind."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from umx_np._threads import parallel_map, started_executor
+from umx_np import Separator, _threads
+from umx_np._kernels import calls
+from umx_np._threads import Ahead, Stop, parallel_map
+from umx_np.config import ModelConfig
+from umx_np.errors import UmxError
+from umx_np.testing import random_bundle_of
 
-# Interrupts the beginning of a pool at many moments, as Ctrl-C or SIGTERM may.
-INTERRUPTED = """
-import signal
-from umx_np import _threads
+INTERRUPTED = Path(__file__).parents[1] / "helpers" / "interrupted.py"
 
-class Stop(Exception):
-    pass
+SEPARATED_IN_A_THREAD = """
+import sys, threading, time
+import numpy as np
+from umx_np import Separator
+from umx_np.config import ModelConfig
+from umx_np.testing import random_bundle_of
 
-def stop(number, frame):
-    raise Stop
+bundle = random_bundle_of(ModelConfig(nb_bins=65, hidden_size=8), ["vocals"], n_fft=128, n_hop=32)
+separator = Separator.from_bundle(bundle, threads=3)
+mix = np.ones((1, 2, 4000), np.float32)
+if sys.argv[1] == "started":
+    separator(mix)
 
-signal.signal(signal.SIGALRM, stop)
-stopped = 0
-for moment in range(300):
-    _threads._executors.clear()
-    try:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 20e-6 + 4e-6 * moment)
-            _threads.parallel_map(3, abs, range(4))
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    except Stop:
-        stopped += 1
-print(stopped)
+def separate():
+    time.sleep(0.2)  # the main thread is waiting for this one at its end by now
+    for _ in range(5):
+        separator(mix)
+    print("separated")
+
+threading.Thread(target=separate).start()
 """
+
+FORKED = """
+import os
+from umx_np._threads import Ahead, parallel_map
+from umx_np.errors import UmxError
+
+square = lambda x: x * x
+parallel_map(3, square, range(4))
+batches = Ahead(2, "test", square, range(9), 3)
+next(batches)
+if child := os.fork():
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert list(batches) == [1, 4, 9, 16, 25, 36, 49, 64]
+else:
+    assert parallel_map(3, square, range(4)) == [0, 1, 4, 9]
+    try:
+        next(batches)
+        os._exit(1)
+    except UmxError:
+        batches.close()
+        os._exit(0)
+"""
+
+LEFT_OPEN = """
+import time
+from umx_np._threads import Ahead
+
+batches = Ahead(2, "test", lambda x: time.sleep(0.01), range(9999), 3)
+next(batches)
+"""
+
+
+def run(*arguments: str, timeout: float = 60.0) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(INTERRUPTED.parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", *arguments],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        env=environment,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -57,67 +107,173 @@ def test_an_error_is_raised_when_nothing_runs_any_more():
         done.append(item)
 
     with pytest.raises(ValueError, match="item 0"):
-        parallel_map(2, function, range(2))
-    assert done == [1]
+        parallel_map(2, function, range(9))
+    time.sleep(0.15)
+    assert len(done) <= 3
 
 
-@pytest.mark.parametrize("kind", [threading.Lock, threading.RLock])
-def test_an_interrupt_is_not_hidden_by_what_it_does_to_a_lock(kind, monkeypatch):
-    """As `threading.Condition` does when it is interrupted between two steps of its waiting."""
+def test_the_first_of_several_errors():
+    def function(item):
+        time.sleep(0.01 * (3 - item))
+        raise ValueError(f"item {item}")
 
-    def result(self, timeout=None):
-        try:
-            raise KeyboardInterrupt
-        finally:
-            kind().release()
-
-    monkeypatch.setattr(Future, "result", result)
-    with pytest.raises(KeyboardInterrupt):
-        parallel_map(2, abs, range(3))
+    for _ in range(5):
+        with pytest.raises(ValueError, match="item 0"):
+            parallel_map(3, function, range(3))
 
 
-def test_all_threads_are_there_from_the_beginning():
-    with started_executor(4, "test-of-threads") as executor:
-        threads = {thread.name: thread for thread in threading.enumerate()}
-        workers = [threads[f"test-of-threads_{k}"] for k in range(4)]
-        # At the end of a program daemons may be computing still when its memory goes.
-        assert not any(worker.daemon for worker in workers)
-        assert executor.submit(threading.get_ident).result() != threading.get_ident()
-    assert not any(worker.is_alive() for worker in workers)
+def test_a_map_within_a_map():
+    def outer(x):
+        return parallel_map(3, lambda y: (x * y, threading.get_ident()), range(4))
+
+    for row, found in enumerate(parallel_map(3, outer, range(5))):
+        assert [number for number, _ in found] == [row * y for y in range(4)]
+        assert len({ident for _, ident in found}) == 1
+
+
+def test_callers_share_the_threads():
+    def caller(number, results):
+        results[number] = parallel_map(3, lambda x: x + number, range(50))
+
+    results: dict[int, list[int]] = {}
+    callers = [threading.Thread(target=caller, args=(k, results)) for k in range(8)]
+    for thread in callers:
+        thread.start()
+    for thread in callers:
+        thread.join()
+    assert results == {k: list(range(k, k + 50)) for k in range(8)}
+    assert sum(t.name.startswith("umx_np_") for t in threading.enumerate()) == (
+        _threads._pool.nb_threads
+    )
 
 
 def test_threads_that_cannot_be_started(monkeypatch):
-    submit, calls = ThreadPoolExecutor.submit, []
+    def failing(queue, name):
+        raise RuntimeError("can't start new thread")
 
-    def failing(self, *arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise RuntimeError("can't start new thread")
-        return submit(self, *arguments)
-
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", failing)
+    monkeypatch.setattr(_threads, "_pool", _threads._Pool())
+    monkeypatch.setattr(_threads, "start_worker", failing)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        started_executor(4, "test-of-failure")
-    for thread in threading.enumerate():
-        if thread.name.startswith("test-of-failure"):
+        parallel_map(3, abs, range(4))
+    monkeypatch.setattr(_threads, "start_worker", calls.start_worker)
+    assert parallel_map(3, abs, range(4)) == [0, 1, 2, 3]
+
+
+class TestAhead:
+    def test_results_are_in_order_and_threads_end(self):
+        before = threading.active_count()
+        closed = []
+        with Ahead(3, "test", lambda x: x + 1, range(9), 4, lambda: closed.append(1)) as results:
+            assert list(results) == list(range(1, 10))
+            assert next(results, None) is None
+        assert closed == [1]
+        assert threading.active_count() == before
+
+    def test_no_more_than_asked_for_is_begun(self):
+        begun = []
+        with Ahead(2, "test", begun.append, range(99), 3) as results:
+            next(results)
+            time.sleep(0.05)
+            assert sorted(begun) == [0, 1, 2]
+
+    def test_an_error_ends_it(self):
+        results = Ahead(2, "test", lambda x: 1 // x, [1, 0, 1], 2)
+        assert next(results) == 1
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+        with pytest.raises(StopIteration):
+            next(results)
+
+    def test_what_is_left_early_is_told(self):
+        stop, ended = Stop(), []
+
+        def function(item):
+            if item:
+                while not stop.asked:
+                    time.sleep(1e-3)
+                ended.append(item)
+
+        results = Ahead(2, "test", function, range(99), 2, None, stop)
+        next(results)
+        del results
+        assert set(ended) <= {1, 2}
+        assert not any(thread.name.startswith("test_") for thread in threading.enumerate())
+
+    def test_who_waits_when_another_closes(self):
+        go_on, found = threading.Event(), []
+        results = Ahead(1, "test", lambda _: go_on.wait(10.0), range(9), 4)
+
+        def consume():
+            try:
+                found.extend(results)
+            except UmxError as error:
+                found.append(error)
+
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        time.sleep(0.05)
+        closer = threading.Thread(target=results.close)
+        closer.start()
+        time.sleep(0.05)
+        go_on.set()
+        for thread in (consumer, closer):
             thread.join(10.0)
             assert not thread.is_alive()
+        assert all(result is True or isinstance(result, UmxError) for result in found)
+
+    def test_left_open_when_the_program_ends(self):
+        run("-c", LEFT_OPEN)
 
 
-def test_no_threads_for_a_program_that_is_being_left(monkeypatch):
-    monkeypatch.setattr(sys, "is_finalizing", lambda: True)
-    with pytest.raises(RuntimeError, match="being left"):
-        started_executor(2, "test")
+@pytest.mark.parametrize("pool", ["started", "not started"])
+def test_a_separation_goes_on_when_the_main_thread_has_ended(pool):
+    assert run("-c", SEPARATED_IN_A_THREAD, pool) == "separated\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="which thread a signal finds is its choice")
-def test_an_interrupt_leaves_no_thread_that_keeps_the_program_from_ending():
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        capture_output=True,
-        check=False,
-        encoding="utf-8",
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 10
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="warns of threads")
+def test_the_child_of_a_fork():
+    run("-c", FORKED)
+
+
+# Which thread a signal finds, and timers, are Unix's.
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's timers")
+@pytest.mark.parametrize("what", ["map", "separate", "loader"])
+def test_interrupts(what):
+    assert int(run(str(INTERRUPTED), what, "150").split()[0]) >= 150
+
+
+@pytest.mark.long
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's timers")
+@pytest.mark.parametrize("what", ["map", "separate", "loader"])
+def test_many_interrupts(what):
+    """20,000 of each, which takes minutes, or UMX_NP_INTERRUPTS of them.
+
+    To run: UMX_NP_TEST_LONG=1 python -m pytest tests/unit/test_threads.py -k many_interrupts
+    """
+    count = os.environ.get("UMX_NP_INTERRUPTS", "20000")
+    assert int(run(str(INTERRUPTED), what, count, timeout=7200.0).split()[0]) >= int(count)
+
+
+def test_kernels_from_many_threads():
+    """The check of a Python without the GIL, with ``PYTHON_GIL=0``.
+
+    The extensions do not say yet that they can do without it, and otherwise Python turns it on.
+    """
+    config = ModelConfig(nb_bins=65, hidden_size=8)
+    bundle = random_bundle_of(config, ["vocals", "drums"], n_fft=128, n_hop=32)
+    separators = [Separator.from_bundle(bundle, threads=threads) for threads in (1, 3)]
+    mix = np.random.default_rng(0).standard_normal((1, 2, 3000)).astype(np.float32)
+    expected = separators[0](mix)
+    same: list[bool] = []
+
+    def work(number):
+        for _ in range(10):
+            same.append(np.array_equal(separators[number % 2](mix), expected))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert same == [True] * 80

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import pickle
-import queue
 import signal
-import threading
 import traceback
 import weakref
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 
 import numpy as np
 
+from .._threads import Stop
 from ..errors import ConfigError, DataError
 from .base import UnmixDataset
 
@@ -58,7 +58,7 @@ class ProcessPool:
             ) from error
         self._dataset = dataset
         self.broken = False
-        self._idle: queue.LifoQueue[_Server] = queue.LifoQueue()
+        self._idle: SimpleQueue[_Server] = SimpleQueue()
         servers: list[_Server] = []
         self._finalizer = weakref.finalize(self, _end, servers)
         for _ in range(nb_processes):
@@ -75,10 +75,10 @@ class ProcessPool:
         self._finalizer()
 
     def make_batch(
-        self, indices: np.ndarray, seed: int, epoch: int, stop: threading.Event
+        self, indices: np.ndarray, seed: int, epoch: int, stop: Stop
     ) -> tuple[np.ndarray, np.ndarray]:
         """Let a process that has nothing to do make a batch; see `loader.make_batch`."""
-        if stop.is_set():
+        if stop.asked:
             raise DataError("the loader was stopped")
         server = self._idle.get()
         try:

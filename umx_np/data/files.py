@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
-from .._threads import started_executor
+from .._threads import Ahead, available_cores
 from ..errors import AudioError, ConfigError
 from ..progress import Progress, reporting
 from . import streams
@@ -115,9 +115,9 @@ class AudioFiles:
 
         with (
             reporting(progress, label=self._activity) as report,
-            started_executor(min(os.cpu_count() or 1, 8, len(todo)), "umx-np-files") as threads,
+            Ahead(min(available_cores(), 8), "umx-np-files", look, todo, ahead=16) as looks,
         ):
-            for done, _ in enumerate(threads.map(look, todo), start=1):
+            for done, _ in enumerate(looks, start=1):
                 if report is not None:
                     report(done / len(todo))
         return errors

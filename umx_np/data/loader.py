@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from weakref import ref
 
 import numpy as np
 
-from .._threads import started_executor
+from .._threads import Ahead, Stop
 from ..config import check_int
 from ..errors import ConfigError, DataError, ShapeError
 from ._processes import ProcessPool
@@ -85,7 +83,7 @@ class Loader:
             raise ConfigError(f"mode={mode!r} must be one of {', '.join(MODES)}")
         self.mode = mode
         self._pool: ProcessPool | None = None
-        self._running: dict[threading.Event, ThreadPoolExecutor] = {}
+        self._running: list[ref[Ahead[Batch]]] = []
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -150,38 +148,23 @@ class Loader:
         In either mode threads of this process wait for the batches; of another process, each thread
         asks for one at a time.
         """
-        stop = threading.Event()
         pool = self._process_pool() if self.mode == "processes" else None
+        # What is begun when the caller leaves early stops at the next item.
+        stop = Stop()
 
         def make(indices: np.ndarray) -> Batch:
             if pool is not None:
                 return pool.make_batch(indices, self.seed, epoch, stop)
             return make_batch(self.dataset, indices, self.seed, epoch, stop)
 
-        remaining = iter(todo)
-        threads = started_executor(self.workers, "umx-np-loader")
-        pending: deque[Future[Batch]] = deque()
-        self._running[stop] = threads
-        try:
-            for _, indices in zip(
-                range(max(self.prefetch, self.workers) + 1), remaining, strict=False
-            ):
-                pending.append(threads.submit(make, indices))
-            while pending:
-                batch = pending.popleft().result()
-                yield batch
-                # The caller is done with it: without this name its memory is free.
-                del batch
-                for indices in remaining:
-                    pending.append(threads.submit(make, indices))
-                    break
-        finally:
-            # Also when the caller leaves early: what is begun stops at the next item.
-            stop.set()
-            threads.shutdown(wait=True, cancel_futures=True)
-            self._running.pop(stop, None)
+        def close_broken() -> None:
             if pool is not None and pool.broken:
-                self.close()
+                self._end_processes()
+
+        ahead = max(self.prefetch, self.workers) + 1
+        batches = Ahead(self.workers, "umx-np-loader", make, todo, ahead, close_broken, stop)
+        self._running = [known for known in self._running if known() is not None] + [ref(batches)]
+        return batches
 
     def _process_pool(self) -> ProcessPool:
         if self._pool is None or self._pool.closed:
@@ -190,9 +173,13 @@ class Loader:
 
     def close(self) -> None:
         """Stop what is running and end the processes; the next epoch starts new ones."""
-        for stop, threads in list(self._running.items()):
-            stop.set()
-            threads.shutdown(wait=True, cancel_futures=True)
+        for reference in self._running:
+            batches = reference()
+            if batches is not None:
+                batches.close()
+        self._end_processes()
+
+    def _end_processes(self) -> None:
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -220,7 +207,7 @@ def make_batch(
     indices: np.ndarray,
     seed: int,
     epoch: int,
-    stop: threading.Event | None = None,
+    stop: Stop | None = None,
 ) -> Batch:
     """Make items and put them together.
 
@@ -232,8 +219,8 @@ def make_batch(
         Their numbers.
     seed, epoch : int
         See `item_rng`.
-    stop : Event or None
-        Once it is set, nobody wants the batch any more.
+    stop : Stop or None
+        Once it is asked for, nobody wants the batch any more.
 
     Returns
     -------
@@ -246,7 +233,7 @@ def make_batch(
     """
     batch: Batch | None = None
     for position, index in enumerate(map(int, indices)):
-        if stop is not None and stop.is_set():
+        if stop is not None and stop.asked:
             raise DataError("the loader was stopped")
         x, y = checked_sample(dataset, index, item_rng(seed, epoch, index))
         if batch is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import audio
-from .._threads import resolve_threads
+from .._limits import available_cores
+from .._threads import Ahead, Stop, resolve_threads
 from ..errors import ScoresError, UmxError
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
 from .scores import TrackScores, nb_frames, read_scores, score_track, scored_targets
@@ -26,6 +28,9 @@ from .settings import check_still_claimed, claimed, is_marked, marked, scores_pa
 from .tracks import Track, TrackAudio
 
 logger = logging.getLogger(__name__)
+
+# Seconds after which it is looked whether anybody still wants the outcomes.
+_LOOK = 0.1
 
 
 @dataclass(frozen=True)
@@ -240,7 +245,18 @@ def run_tasks(
             for task in busy:
                 yield _attempt(job, estimates, task, wait=True)
         return
-    yield from _in_processes(job, tasks, nb_processes, resolve_threads(threads))
+    stop = Stop()
+    outcomes = _in_processes(job, tasks, nb_processes, resolve_threads(threads), stop)
+    # All that waits on conditions is done by another thread, in which no signal interrupts it.
+    with Ahead(
+        *(1, "umx-np-evaluation", lambda _: next(outcomes, None), itertools.repeat(None), 1),
+        on_close=outcomes.close,
+        stop=stop,
+    ) as done:
+        for finished in done:
+            if finished is None:
+                return
+            yield finished
 
 
 def _tell_of_busy(tasks: Sequence[Task]) -> None:
@@ -278,7 +294,7 @@ def _attempt(job: Job, estimates: Estimates, task: Task, *, wait: bool = False) 
 
 
 def _in_processes(
-    job: Job, tasks: Sequence[Task], nb_processes: int, threads: int
+    job: Job, tasks: Sequence[Task], nb_processes: int, threads: int, stop: Stop
 ) -> Generator[Outcome, None, None]:
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
@@ -293,7 +309,7 @@ def _in_processes(
                 executor.submit(_work, task, wait): task for task in tasks
             }
             busy = []
-            for future in as_completed(futures):
+            for future in _as_completed(set(futures), stop):
                 try:
                     outcome = future.result()
                 except BrokenProcessPool:
@@ -316,6 +332,16 @@ def _in_processes(
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
         raise
+
+
+def _as_completed(
+    pending: set[Future[Outcome]], stop: Stop
+) -> Generator[Future[Outcome], None, None]:
+    while pending:
+        done, pending = wait(pending, timeout=_LOOK, return_when=FIRST_COMPLETED)
+        yield from done
+        if stop.asked:
+            raise UmxError("the evaluation was left before it was done")
 
 
 class _Collector(logging.Handler):
@@ -380,9 +406,13 @@ def _work(task: Task, wait: bool) -> Outcome:
 
 
 def _blas_threads(threads: int | None) -> AbstractContextManager[object]:
-    """Limit the threads of NumPy's matrix products; None leaves them as they are."""
+    """Limit the threads of NumPy's matrix products; None takes as many as there is CPU time for."""
     import numpy  # noqa: F401 - loads what is limited
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_info, threadpool_limits
 
-    limits: AbstractContextManager[object] = threadpool_limits(threads)
+    if threads is None:
+        # BLAS itself knows the cores of the machine, not what a container has of them.
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        threads = min(available_cores(), max(pools, default=1))
+    limits: AbstractContextManager[object] = threadpool_limits(threads, user_api="blas")
     return limits

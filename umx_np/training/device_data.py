@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .._threads import started_executor
+from .._threads import Ahead
 from ..config import ModelConfig
 from ..data import Loader, item_rng
 from ..data.files import FULL_SCALE, Clip
@@ -147,14 +146,12 @@ class ResidentBatches:
         store = ClipStore(backend, shapes, dtype, full_scale)
         with (
             reporting(progress, label="data to the card") as report,
-            started_executor(_DECODERS, "umx-np-files") as threads,
+            Ahead(_DECODERS, "umx-np-files", files.read_all, clips, _DECODERS) as decoded,
         ):
-            for start in range(0, len(clips), _DECODERS):
-                group = clips[start : start + _DECODERS]
-                for clip, samples in zip(group, threads.map(files.read_all, group), strict=True):
-                    store.put(self._numbers[clip], _converted(clip, samples, dtype))
+            for done, (clip, samples) in enumerate(zip(clips, decoded, strict=True), start=1):
+                store.put(self._numbers[clip], _converted(clip, samples, dtype))
                 if report is not None:
-                    report(min(1.0, (start + len(group)) / len(clips)))
+                    report(done / len(clips))
         return store
 
     def epoch(self, n: int, start_batch: int = 0) -> DeviceBatches:
@@ -225,25 +222,28 @@ class UploadedBatches:
         """
         batches = cast(DeviceBatches, self._loader.epoch(n, start_batch=start_batch))
         slots = deque(_Slot(self._backend) for _ in range(_AHEAD + 1))
-        pending: deque[Future[tuple[Any, Any] | None]] = deque()
+
+        def free_slots() -> Iterator[_Slot]:
+            yield from list(slots)[:_AHEAD]
+            while True:
+                # What was yielded before is in use until the next is asked for.
+                slots[0].used()
+                slots.rotate(-1)
+                yield slots[_AHEAD - 1]
 
         def load(slot: _Slot) -> tuple[Any, Any] | None:
             batch = next(batches, None)
             return None if batch is None else slot.fill(*batch)
 
         # The one thread also asks the loader, which may make batches when it is asked.
-        with closing(batches), started_executor(1, "umx-np-upload") as thread:
-            try:
-                for slot in list(slots)[:_AHEAD]:
-                    pending.append(thread.submit(load, slot))
-                while (batch := pending.popleft().result()) is not None:
-                    yield batch
-                    slots[0].used()
-                    slots.rotate(-1)
-                    pending.append(thread.submit(load, slots[_AHEAD - 1]))
-            finally:
-                for future in pending:
-                    future.cancel()
+        with (
+            closing(batches),
+            Ahead(1, "umx-np-upload", load, free_slots(), _AHEAD) as uploads,
+        ):
+            for batch in uploads:
+                if batch is None:
+                    return
+                yield batch
 
 
 class _Slot:

@@ -29,6 +29,39 @@ UpdateKernels(np.dtype(np.float32)).adam(p, g, m, v, 1.0, 0.0, 0.1, 0.9, 0.1, 0.
 print("updated", float(p[0]) < 1.0)
 """
 
+# All kernels of training steps, also the one that other processors multiply with.
+EVERY_KERNEL = """
+import numpy as np
+from umx_np.backends._numba import compiling
+
+kernels, compiled = [], compiling.compiled
+def kept(*arguments, **options):
+    kernels.append(compiled(*arguments, **options))
+    return kernels[-1]
+compiling.compiled = kept
+
+from umx_np.backends._numba.gemm import gemm_kernel, has_pairs
+from umx_np.backends._numba.spectra import magnitude_kernel
+from umx_np.config import ModelConfig
+from umx_np.nn import TrainableNetwork
+from umx_np.optim import Adam
+from umx_np.testing import random_state
+
+config = ModelConfig(nb_bins=17, hidden_size=8)
+network = TrainableNetwork(config, random_state(config), backend="numba", threads=2)
+x = np.ones((5, 3, 2, 17), np.float32)
+y, cache = network.forward(x, rng=np.random.default_rng(0))
+grads = network.backward(y, cache)
+Adam(network.parameters, 1e-3, backend="numba").step(grads)
+magnitude_kernel(256, np.dtype(np.float32))
+gemm_kernel(np.dtype(np.float32))
+if has_pairs():
+    gemm_kernel(np.dtype(np.float32), True)
+hits = sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels)
+misses = sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels)
+print(len(kernels), hits, misses)
+"""
+
 
 def _double(x):
     return 2.0 * x
@@ -106,6 +139,38 @@ def test_reader_without_any_writable_folder():
     )
     assert run.stdout.strip() == "updated True", run.stderr
     assert "cannot be cached" in run.stderr
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing(tmp_path):
+    def run():
+        done = subprocess.run(
+            [sys.executable, "-c", EVERY_KERNEL],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [int(number) for number in done.stdout.split()]
+
+    nb_kernels, hits, misses = run()
+    files = sorted(tmp_path.rglob("*.nbc"))
+    assert nb_kernels > 10
+    assert (hits, misses) == (0, nb_kernels)
+    assert len(files) == nb_kernels
+    assert run() == [nb_kernels, nb_kernels, 0]
+    assert sorted(tmp_path.rglob("*.nbc")) == files
+
+
+def test_a_kernel_that_would_never_be_found_again_is_refused():
+    inner = numba.njit(_double)
+
+    def outer(x):
+        return inner(x)
+
+    with pytest.raises(TypeError, match="kernel=outer closes over inner"):
+        compiling.compiled(outer, TYPES)
 
 
 def test_build_number_follows_the_sources(monkeypatch, tmp_path):

@@ -39,9 +39,9 @@ def _positive(x, y, out):
 @numba.njit
 def _product(sums, w, x, nb_k, again):
     if again:
-        lanes.tile_product(sums, 1, 5, w, 3, x, 2, nb_k, 0, 6, 4)
+        lanes.tile_product(sums, 1, 5, w, 3, x, 2, nb_k, 0, 6, 4, 0)
     else:
-        lanes.tile_product(sums, 1, 5, w, 3, x, 2, nb_k, 1, 6, 4)
+        lanes.tile_product(sums, 1, 5, w, 3, x, 2, nb_k, 1, 6, 4, 0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -115,8 +115,12 @@ def _name_of_variant(kernel: Callable, signatures: Sequence[Any]) -> str:
     """
     cells = zip(kernel.__code__.co_freevars, kernel.__closure__ or (), strict=True)
     closure = {name: cell.cell_contents for name, cell in cells}
+    for name, value in closure.items():
+        # Functions of Numba get a new identity in every process: the kernel would never be found.
+        if not isinstance(value, int):
+            raise TypeError(f"kernel={kernel.__name__} closes over {name}={value!r}, not a number")
     # The build is left out: what an older one has left in an index is replaced.
-    numbers = {name: v for name, v in closure.items() if isinstance(v, int) and name != "build"}
+    numbers = {name: value for name, value in closure.items() if name != "build"}
     variant = repr((sorted(numbers.items()), [str(types) for types in signatures]))
     return f"{kernel.__name__}_{zlib.crc32(variant.encode()):08x}"
 

@@ -24,7 +24,7 @@ import numba
 import numpy as np
 
 from .compiling import aligned_empty, build_number, compiled, once, vector_registers
-from .lanes import load, pairs, store, tile_product, tile_product_of_pairs, transpose
+from .lanes import load, pairs, store, tile_product, transpose
 
 _DEPTH = 512  # of k in a block
 _ROWS = 192  # in a block
@@ -47,7 +47,7 @@ _PANELS = 8  # copied together, so that memory is read in stretches of some line
 # Oracle        numpy.matmul
 # Benchmark     benchmarks/compare/train_step.py
 def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
-    product = tile_product_of_pairs if of_pairs else tile_product
+    paired = int(of_pairs)
 
     def gemm(a, b, out, lda, ldb, ldo, a_rows, b_rows, nb_k, m0, m1, n0, n1, pack):
         if build < 0:  # names the version of this folder; see compiling.build_number
@@ -117,7 +117,9 @@ def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
                         w = (row - low) * length
                         at = row * ldo + column
                         if row + rows > high or column + lanes > n1:
-                            product(edge, 0, lanes, a_pack, w, b_pack, x, length, 1, rows, lanes)
+                            tile_product(
+                                edge, 0, lanes, a_pack, w, b_pack, x, length, 1, rows, lanes, paired
+                            )
                             for r in range(min(rows, high - row)):
                                 for c in range(min(lanes, n1 - column)):
                                     value = edge[r * lanes + c]
@@ -125,9 +127,13 @@ def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
                                         value += out[at + r * ldo + c]
                                     out[at + r * ldo + c] = value
                         elif k0 == 0:
-                            product(out, at, ldo, a_pack, w, b_pack, x, length, 1, rows, lanes)
+                            tile_product(
+                                out, at, ldo, a_pack, w, b_pack, x, length, 1, rows, lanes, paired
+                            )
                         else:
-                            product(out, at, ldo, a_pack, w, b_pack, x, length, 0, rows, lanes)
+                            tile_product(
+                                out, at, ldo, a_pack, w, b_pack, x, length, 0, rows, lanes, paired
+                            )
 
     return gemm
 

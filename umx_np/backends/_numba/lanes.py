@@ -231,25 +231,27 @@ def prefetch(typingctx, array, index):
     return types.void(array, types.int64), emit
 
 
-def _tile_product(multiply_add: Callable[[Any, Any, Any, Any], Any], doc: str) -> Any:
-    """Intrinsic of a tile of sums; ``multiply_add(builder, weight, lanes, sums)``."""
-
-    def tile_product(
-        typingctx, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes
-    ):
-        return _typed_tile_product(
-            multiply_add, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes
-        )
-
-    tile_product.__doc__ = doc
-    return _intrinsic(tile_product)
-
-
-def _typed_tile_product(
-    multiply_add, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes
+@_intrinsic
+def tile_product(
+    typingctx, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes, of_pairs
 ):
+    """Add the product of a panel of weights with a matrix to a tile of sums.
+
+    ``sums[place + r * distance :] += sum over k of w[w_index + k * rows + r] * x[x_index + k *
+    lanes :]`` for ``r < rows`` and ``k < nb_k``, `lanes` numbers each. With a `fresh` of 1 it is
+    ``=``.
+
+    The tile stays in registers: for each k one vector of x is loaded and multiplied with `rows`
+    numbers, which the processor spreads over the lanes as it loads them.
+
+    With an `of_pairs` of 1 each number of `w` and `x` is a pair from `pairs`, and the products of
+    both halves are added. The processor must have AVX512-BF16. (It is an argument because Numba
+    finds a kernel in its cache only if it refers to intrinsics by global names: it takes one in the
+    kernel's closure for a new one in every process.)
+    """
     if not (_is_flat(sums) and _is_flat(w) and _is_flat(x)):
         return None
+    multiply_add = _add_pairs if of_pairs.literal_value else _multiply_add
     nb_rows, count = rows.literal_value, lanes.literal_value
     is_fresh = bool(fresh.literal_value)
     kind = LanesType(sums.dtype, count)
@@ -312,26 +314,12 @@ def _typed_tile_product(
         return context.get_dummy_value()
 
     size = types.int64
-    arguments = (sums, size, size, w, size, x, size, size, fresh, rows, lanes)
+    arguments = (sums, size, size, w, size, x, size, size, fresh, rows, lanes, of_pairs)
     return types.void(*arguments), emit
 
 
 def _multiply_add(builder: Any, spread: Any, values: Any, sums: Any) -> Any:
     return _call(builder, "fmuladd", spread, values, sums)
-
-
-tile_product = _tile_product(
-    _multiply_add,
-    """Add the product of a panel of weights with a matrix to a tile of sums.
-
-    ``sums[place + r * distance :] += sum over k of w[w_index + k * rows + r] * x[x_index + k *
-    lanes :]`` for ``r < rows`` and ``k < nb_k``, `lanes` numbers each. With a `fresh` of 1 it is
-    ``=``.
-
-    The tile stays in registers: for each k one vector of x is loaded and multiplied with `rows`
-    numbers, which the processor spreads over the lanes as it loads them.
-    """,
-)
 
 
 # -- bfloat16: two in the place of one float32 -----------------------------------------------------
@@ -357,15 +345,6 @@ def _add_pairs(builder: Any, spread: Any, values: Any, sums: Any) -> Any:
     declared = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
     pairs = (builder.bitcast(value, kind) for value in (spread, values))
     return builder.call(declared, [sums, *pairs])
-
-
-tile_product_of_pairs = _tile_product(
-    _add_pairs,
-    """The same as `tile_product`, but that each number of `w` and `x` is a pair from `pairs`.
-
-    The products of both halves are added. The processor must have AVX512-BF16.
-    """,
-)
 
 
 @_intrinsic

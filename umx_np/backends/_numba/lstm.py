@@ -123,7 +123,7 @@ def _make_forward(rows: int, lanes: int, build: int) -> Callable:
                         # foresees; the product hides the wait for those of the next tile.
                         prefetch(gates, index + units * row)
                 weights = tile * hidden * rows
-                tile_product(sums, 0, lanes, w, weights, h, 0, hidden, 0, rows, lanes)  # F1
+                tile_product(sums, 0, lanes, w, weights, h, 0, hidden, 0, rows, lanes, 0)  # F1
                 for u in range(nb_units):
                     i = sigmoid(load(sums, u * lanes, lanes))  # F2
                     f = sigmoid(load(sums, (units + u) * lanes, lanes))
@@ -209,7 +209,7 @@ def _make_backward(rows: int, lanes: int, build: int) -> Callable:
                 for tile in range(tiles):  # B7
                     place, weights = tile * rows * lanes, tile * 4 * hidden * rows
                     tile_product(
-                        d_h_next, place, lanes, w, weights, d_a, 0, 4 * hidden, 1, rows, lanes
+                        d_h_next, place, lanes, w, weights, d_a, 0, 4 * hidden, 1, rows, lanes, 0
                     )
 
     return lstm_backward
