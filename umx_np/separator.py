@@ -14,6 +14,7 @@ from .backends import get_backend, on_cuda
 from .backends.base import Backend, Network, WienerOptions
 from .backends.reference import ReferenceNetwork
 from .config import SeparatorConfig, check_aggregate, check_network
+from .dsp.levels import LevelFollower
 from .dsp.stft import StftGeometry, Transform, istft, stft
 from .dsp.wiener import wiener
 from .errors import ConfigError, ShapeError
@@ -67,6 +68,10 @@ class Separator:
         costs.
     name : str or None
         Name of the model, for folders and pictures.
+    input_level : float or None
+        Level in dB of full scale that the networks were trained at. A gain that follows the
+        loudness brings mixtures to it, and the stems back; see docs/guide.md. None, as for the
+        models of Open-Unmix, takes mixtures as they are.
 
     Raises
     ------
@@ -98,6 +103,7 @@ class Separator:
         threads: int | None = None,
         precision: str = "full",
         name: str | None = None,
+        input_level: float | None = None,
     ) -> None:
         if not target_models:
             raise ConfigError("target_models={} is empty; pass at least one network")
@@ -111,6 +117,7 @@ class Separator:
             residual=bool(residual),
             wiener_win_len=wiener_win_len,
             filterbank=filterbank,
+            input_level=input_level,
         )
         self.geometry = StftGeometry(n_fft, n_hop, center=True)
         self.geometry.check_invertible()
@@ -168,6 +175,7 @@ class Separator:
             filterbank=filterbank,
             device=ops,
             name=bundle.name,
+            input_level=bundle.input_level,
         )
 
     def __repr__(self) -> str:
@@ -210,6 +218,11 @@ class Separator:
         if key not in self._transforms:
             self._transforms[key] = Transform(self.geometry, self.config.filterbank, self.ops, key)
         return self._transforms[key]
+
+    def level_follower(self) -> LevelFollower | None:
+        """Return what brings one mixture to the level of the model; None if it has none."""
+        level = self.config.input_level
+        return None if level is None else LevelFollower(self.geometry, self.sample_rate, level)
 
     def freeze(self) -> None:
         """Do nothing: inference never changes the weights. Here for callers of Open-Unmix."""
@@ -402,6 +415,9 @@ class Separator:
         """
         ops, config, geometry = self.ops, self.config, self.geometry
         options: dict[str, Any] = {"filterbank": config.filterbank, "device": ops}
+        follower = self.level_follower()
+        if follower is not None:
+            audio = np.concatenate([follower.push(audio), follower.finish()], axis=1)
         # (nb_channels, nb_bins, nb_frames)
         mix = stft(audio, geometry.n_fft, geometry.n_hop, **options)
         mags = np.abs(mix)
@@ -437,9 +453,12 @@ class Separator:
         ]
         # (nb_sources, nb_channels, nb_bins, nb_frames)
         spectra = np.concatenate(estimates).transpose(3, 2, 1, 0)[: len(self.stem_names)]
-        return istft(
+        stems = istft(
             spectra, geometry.n_hop, length=audio.shape[-1], n_fft=geometry.n_fft, **options
         )
+        if follower is not None:
+            follower.restore(0, stems)
+        return stems
 
     def to_dict(
         self,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .._atomic import atomic_write
-from ..config import ModelConfig, in_usual_order, is_file_name
+from ..config import ModelConfig, check_input_level, in_usual_order, is_file_name
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from .bundle import ModelBundle, StateDict, TargetWeights
 from .quantization import stored_dtype, stored_state
@@ -312,12 +312,18 @@ def _load_separator(
                 f"nb_channels={weight.config.nb_channels}"
             )
     license_ = values.get("license")
+    level = values.get("input_level")
+    try:
+        level = None if level is None else check_input_level(level)
+    except ConfigError as error:
+        raise WeightsError(f"path={str(path)!r}: {error}") from error
     return {
         "sample_rate": float(rate),
         "n_fft": n_fft,
         "n_hop": _integer(path, values, "nhop"),
         "nb_channels": nb_channels,
         "license": license_ if isinstance(license_, str) else None,
+        "input_level": level,
     }
 
 
@@ -417,6 +423,15 @@ def save_folder(
     )
     if bundle.license is not None:
         settings["license"] = bundle.license
+    if bundle.input_level is not None:
+        settings["input_level"] = bundle.input_level
+        if format == "pth":
+            logger.warning(
+                "%s: Open-Unmix does not know input_level=%g dB, so that it separates loud music "
+                "only with this model; umx_np goes on bringing mixtures to this level",
+                folder,
+                bundle.input_level,
+            )
     written.append(write_json(folder / SEPARATOR_FILE, settings))
     return written
 

@@ -1,0 +1,139 @@
+"""Bringing a signal to the level that a model was trained at, and its stems back.
+
+Masks are relative, but the networks that estimate them know one range of levels only: what is much
+softer than their training looks like silence to them. `LevelFollower` divides a mixture by a level
+that follows its loudness, and multiplies the stems by the same level: everything between sees music
+at one level. It looks at the past alone and works piece by piece, so that blocks of any size and a
+live signal get the same levels as a whole track.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .stft import StftGeometry
+
+# Seconds over which the power is averaged, about an excerpt of the training, ...
+_MEMORY = 3.0
+# ... and the last part of them, whose level tells that the music has changed: the rest is forgotten
+# if the two are further apart than a factor of 4 in power (6 dB).
+_RECENT = 0.35
+_CHANGE = 4.0
+# The level falls no faster than this, in dB a second, so that the gain does not jump up.
+_FALL = 200.0
+# Mean power of what does not count as music (-85 dB): dither and noise of 16 bits are below, and
+# the level then stays as it was. This bounds the gain, too.
+_SILENCE = 10.0**-8.5
+# Keeps the square of any number that is finite in double precision finite.
+_LARGEST = 1e300
+
+
+class LevelFollower:
+    """Follows the level of one signal.
+
+    Parameters
+    ----------
+    geometry : StftGeometry
+        The level is measured every `n_hop` samples, at the ends of the frames.
+    rate : float
+        Sample rate in Hz.
+    target : float
+        Level that the signal is brought to: RMS over all channels, in dB of full scale.
+    """
+
+    def __init__(self, geometry: StftGeometry, rate: float, target: float) -> None:
+        self._n_hop = geometry.n_hop
+        # Pieces end where frames end, so that no frame has to wait for the level of its samples.
+        self._shift = -(geometry.n_fft - geometry.pad) % geometry.n_hop
+        self._target = 10.0 ** (target / 20)
+        hops_a_second = rate / geometry.n_hop
+        self._memory = max(1, round(_MEMORY * hops_a_second))
+        self._recent = max(1, round(_RECENT * hops_a_second))
+        self._fall = 10.0 ** (-_FALL / 20 / hops_a_second)
+        self._powers: list[float] = []
+        # Relative to the target, at the ends of the pieces from number `_first` - 1 on. A signal
+        # begins as if it had been at the target: noise before the first note is not raised.
+        self._levels = [1.0]
+        self._first = 0
+        self._nb_timesteps = 0  # samples given out
+        self._waiting: list[np.ndarray] = []
+        self._nb_waiting = 0
+        self._empty = np.empty((1, 0), np.float32)
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """Take the next samples [shape=(nb_channels, any)] and return those whose level is known.
+
+        They are divided by it, in the dtype of the block, which is never modified.
+        """
+        self._empty = block[:, :0]
+        if block.shape[1]:
+            self._waiting.append(block)
+            self._nb_waiting += block.shape[1]
+        end = self._nb_timesteps + self._nb_waiting + self._shift
+        return self._take(end // self._n_hop * self._n_hop - self._shift - self._nb_timesteps)
+
+    def finish(self) -> np.ndarray:
+        """Return the rest when the signal has ended."""
+        return self._take(self._nb_waiting)
+
+    def divide(self, start: int, block: np.ndarray) -> np.ndarray:
+        """Divide samples that begin at `start` by their levels, which `push` has found before."""
+        return block / self._between(start, start + block.shape[1]).astype(block.dtype)
+
+    def restore(self, start: int, signals: np.ndarray) -> None:
+        """Multiply signals [shape=(..., n)] that begin at `start` by their levels, in place."""
+        stop = start + signals.shape[-1]
+        signals *= self._between(start, stop).astype(signals.dtype)
+
+    def forget(self, stop: int) -> None:
+        """Give up the levels of the samples before `stop`, for signals without end."""
+        surplus = (stop + self._shift) // self._n_hop - self._first
+        if surplus > 0:
+            del self._levels[:surplus]
+            self._first += surplus
+
+    def _take(self, count: int) -> np.ndarray:
+        if count <= 0:
+            return self._empty
+        start, stop = self._nb_timesteps, self._nb_timesteps + count
+        samples = (
+            self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting, axis=1)
+        )
+        rest = samples[:, count:]
+        self._waiting, self._nb_waiting = [rest] if rest.shape[1] else [], rest.shape[1]
+        first = start + self._shift
+        while first < stop + self._shift:
+            last = min((first // self._n_hop + 1) * self._n_hop, stop + self._shift)
+            piece = samples[:, first - self._shift - start : last - self._shift - start]
+            self._levels.append(self._next_level(piece))
+            first = last
+        self._nb_timesteps = stop
+        return self.divide(start, samples[:, :count])
+
+    def _next_level(self, piece: np.ndarray) -> float:
+        """Level at the end of a piece, relative to the target."""
+        values = piece.astype(np.float64).ravel()
+        power = min(float(values @ values) / values.size, _LARGEST)
+        level = self._levels[-1]
+        if power <= _SILENCE:
+            return level
+        powers = self._powers
+        powers.append(power)
+        del powers[: -self._memory]
+        mean = sum(powers) / len(powers)
+        recent = powers[-self._recent :]
+        now = sum(recent) / len(recent)
+        if not mean / _CHANGE <= now <= mean * _CHANGE:
+            self._powers, mean = recent, now
+        return max(mean**0.5 / self._target, level * self._fall)
+
+    def _between(self, start: int, stop: int) -> np.ndarray:
+        """Levels of the samples [start, stop): straight lines between the ends of the pieces."""
+        start, stop = start + self._shift, stop + self._shift
+        first, last = start // self._n_hop, -(-stop // self._n_hop)
+        ends = np.array(self._levels[first - self._first : last - self._first + 1])
+        if len(ends) < last - first + 1:  # a signal that has become longer since
+            ends = np.pad(ends, (0, last - first + 1 - len(ends)), mode="edge")
+        ramp = np.arange(1, self._n_hop + 1) / self._n_hop
+        lines = ends[:-1, None] + (ends[1:] - ends[:-1])[:, None] * ramp
+        return lines.ravel()[start - first * self._n_hop : stop - first * self._n_hop]
