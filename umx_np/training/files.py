@@ -118,6 +118,7 @@ class RunFiles:
         self.config = config
         settings = separator_document(config.n_fft, config.n_hop, sample_rate, config.nb_channels)
         self._check_neighbours(settings)
+        settings.update(self._kept_settings())
         if config.checkpoint is None:
             # Old weights stay until there are better ones, but are not to be continued.
             self.checkpoint.unlink(missing_ok=True)
@@ -150,6 +151,15 @@ class RunFiles:
                 + ", ".join(f"{key}={settings[key]}" for key in differing)
                 + "; choose another --output"
             )
+
+    def _kept_settings(self) -> dict[str, Any]:
+        """What the folder says about its models that no run decides."""
+        path = self.folder / SEPARATOR_FILE
+        others = {p.stem for p in self.folder.glob("*.pth")} - {self.target}
+        if not path.exists() or not (others or self._goes_on_here()):
+            return {}
+        known = read_json(path)
+        return {key: known[key] for key in ("input_level", "license") if key in known}
 
     def _bring_best(self, source: Path) -> None:
         """Copy the best weights so far, which a continuation may not surpass."""
