@@ -118,7 +118,7 @@ def separate(
             name: _fit_length(resample(stem, model_rate, rate), length)
             for name, stem in stems.items()
         }
-        holders = holders_of(separator.residual_name, separator, aggregate)
+        holders = separator.holding_residual(aggregate)
         if holders:
             # What resampling to the rate of the model and back takes away is in no target.
             back = _fit_length(resample(batch, model_rate, rate), length)
@@ -126,15 +126,6 @@ def separate(
             for name in holders:
                 stems[name] += rest
     return {name: layout.restore(stem) for name, stem in stems.items()}
-
-
-def holders_of(
-    stem: str, separator: Separator, aggregate: Mapping[str, Sequence[str]] | None
-) -> list[str]:
-    """Results that a stem is in: itself, or sums that it is part of; none if it is not returned."""
-    if stem not in separator.stem_names or not separator.config.residual:
-        return []
-    return [name for name, parts in (aggregate or {stem: [stem]}).items() if stem in parts]
 
 
 def _fit_length(x: np.ndarray, length: int) -> np.ndarray:

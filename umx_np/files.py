@@ -6,11 +6,12 @@ import logging
 import os
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .audio import AudioReader, StemWriter, commit_together, nb_resampled
+from .audio.rest import RestSink
 from .audio.writer import nearest_rate
 from .config import DEFAULT_MODEL, check_aggregate, is_file_name
 from .errors import AudioError, ConfigError
@@ -199,25 +200,33 @@ def separate_file(
                 "%s: stems have %g Hz, as their format has no %g", path, possible, file_rate
             )
             length = nb_resampled(length, file_rate, possible)
+        holders = [] if possible == reader.rate else separator.holding_residual(aggregate)
         for name, target in paths.items():
             writers[name] = StemWriter(
                 target,
                 nb_channels=nb_channels,
-                rate=reader.rate,
+                rate=possible if name in holders else reader.rate,
                 file_rate=possible,
                 nb_timesteps=length,
                 bits=bits,
                 clip_mode=clip_mode,
                 quality=quality,
             )
-        separate_stream(
-            separator,
-            reader,
-            writers,
-            aggregate=aggregate,
-            progress=report,
-            max_memory=max_memory,
-        )
+        with ExitStack() as opened:
+            rests: dict[str, RestSink] = {}
+            for name in holders:
+                original = AudioReader(path, start=start, duration=duration, rate=possible)
+                rests[name] = RestSink(writers[name], reader, opened.enter_context(original))
+            separate_stream(
+                separator,
+                reader,
+                {**writers, **rests},
+                aggregate=aggregate,
+                progress=report,
+                max_memory=max_memory,
+            )
+            for rest in rests.values():
+                rest.finish()
     if picture is not None:
         from .plots import plot_separation
 

@@ -503,6 +503,13 @@ class Separator:
             follower.restore(0, stems)
         return stems
 
+    def holding_residual(self, aggregate: Mapping[str, Sequence[str]] | None) -> list[str]:
+        """Names among the results of `to_dict` that have the residual in them."""
+        if not self.config.residual:
+            return []
+        parts = {self.residual_name: [self.residual_name]} if aggregate is None else aggregate
+        return [name for name, some in parts.items() if self.residual_name in some]
+
     def to_dict(
         self,
         estimates: np.ndarray,

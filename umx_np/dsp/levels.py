@@ -16,9 +16,12 @@ from .stft import StftGeometry
 # Seconds over which the power is averaged, about an excerpt of the training, ...
 _MEMORY = 3.0
 # ... and the last part of them, whose level tells that the music has changed: the rest is forgotten
-# if the two are further apart than a factor of 4 in power (6 dB).
+# if the two are further apart than a factor of 10 in power.
 _RECENT = 0.35
-_CHANGE = 4.0
+_CHANGE = 10.0
+# Factor in amplitude by which the music may be softer or louder than the target (4 dB): models are
+# trained on a range of levels, and within it the music is left alone.
+_SLACK = 10.0**0.2
 # The level falls no faster than this, in dB a second, so that the gain does not jump up.
 _FALL = 200.0
 # Mean power of what does not count as music (-85 dB): dither and noise of 16 bits are below, and
@@ -38,7 +41,8 @@ class LevelFollower:
     rate : float
         Sample rate in Hz.
     target : float
-        Level that the signal is brought to: RMS over all channels, in dB of full scale.
+        Level in dB of full scale (RMS over all channels) in the middle of those that the signal may
+        keep.
     """
 
     def __init__(self, geometry: StftGeometry, rate: float, target: float) -> None:
@@ -124,8 +128,13 @@ class LevelFollower:
         recent = powers[-self._recent :]
         now = sum(recent) / len(recent)
         if not mean / _CHANGE <= now <= mean * _CHANGE:
-            self._powers, mean = recent, now
-        return max(mean**0.5 / self._target, level * self._fall)
+            # The newer half: the older may still be as before.
+            self._powers = recent[-(len(recent) // 2 or 1) :]
+            mean = sum(self._powers) / len(self._powers)
+        loud = mean**0.5 / self._target
+        # Within the slack nothing is done.
+        wanted = max(loud / _SLACK, min(loud * _SLACK, 1.0))
+        return max(wanted, level * self._fall)
 
     def _between(self, start: int, stop: int) -> np.ndarray:
         """Levels of the samples [start, stop): straight lines between the ends of the pieces."""
