@@ -37,6 +37,11 @@ def level_of(audio):
     return 10 * np.log10(np.mean(np.square(audio, dtype=np.float64)))
 
 
+def wanted(history):
+    loud = 10 * np.log10(np.mean(history)) - LEVEL
+    return 10 ** ((loud - np.clip(loud, -4, 4)) / 20)
+
+
 def levels_as_defined(audio, n_fft, n_hop):
     """The level of every sample, from the words of `umx_np.dsp.levels` and one piece at a time."""
     nb_timesteps, ends = audio.shape[1], [n_fft - n_fft // 2]
@@ -44,7 +49,11 @@ def levels_as_defined(audio, n_fft, n_hop):
         ends[0] -= n_hop
     while ends[-1] < nb_timesteps:
         ends.append(ends[-1] + n_hop)
-    levels, history, out = [1.0], [], np.empty(nb_timesteps)
+    out = np.empty(nb_timesteps)
+    first = [audio[:, max(end - n_hop, 0) : end] for end in ends if end <= n_fft]
+    powers = [np.mean(np.square(piece, dtype=np.float64)) for piece in first if piece.size]
+    history = [power for power in powers if power > 10**-8.5][-round(3.0 * RATE / n_hop) :]
+    levels = [wanted(history) if history else 1.0]
     for end in ends:
         piece = audio[:, max(end - n_hop, 0) : end].astype(np.float64)
         level = levels[-1]
@@ -54,8 +63,7 @@ def levels_as_defined(audio, n_fft, n_hop):
             if abs(10 * np.log10(np.mean(recent) / np.mean(history))) > 10:
                 history = recent[-max(len(recent) // 2, 1) :]
             slowest = level * 10 ** (-200 * n_hop / RATE / 20)
-            loud = 10 * np.log10(np.mean(history)) - LEVEL
-            level = max(10 ** ((loud - np.clip(loud, -4, 4)) / 20), slowest)
+            level = max(wanted(history), slowest)
         for n in range(max(end - n_hop, 0), min(end, nb_timesteps)):
             part = (n + 1 - (end - n_hop)) / n_hop
             out[n] = levels[-1] * (1 - part) + level * part

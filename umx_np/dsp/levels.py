@@ -46,7 +46,7 @@ class LevelFollower:
     """
 
     def __init__(self, geometry: StftGeometry, rate: float, target: float) -> None:
-        self._n_hop = geometry.n_hop
+        self._n_fft, self._n_hop = geometry.n_fft, geometry.n_hop
         # Pieces end where frames end, so that no frame has to wait for the level of its samples.
         self._shift = -(geometry.n_fft - geometry.pad) % geometry.n_hop
         self._target = 10.0 ** (target / 20)
@@ -55,8 +55,8 @@ class LevelFollower:
         self._recent = max(1, round(_RECENT * hops_a_second))
         self._fall = 10.0 ** (-_FALL / 20 / hops_a_second)
         self._powers: list[float] = []
-        # Relative to the target, at the ends of the pieces from number `_first` - 1 on. A signal
-        # begins as if it had been at the target: noise before the first note is not raised.
+        # Relative to the target, at the ends of the pieces from number `_first` - 1 on. What begins
+        # with silence begins at the target: noise before the first note is not raised.
         self._levels = [1.0]
         self._first = 0
         self._nb_timesteps = 0  # samples given out
@@ -74,10 +74,16 @@ class LevelFollower:
             self._waiting.append(block)
             self._nb_waiting += block.shape[1]
         end = self._nb_timesteps + self._nb_waiting + self._shift
+        if self._nb_timesteps == 0:
+            if self._nb_waiting < self._n_fft:
+                return self._empty
+            self._begin()
         return self._take(end // self._n_hop * self._n_hop - self._shift - self._nb_timesteps)
 
     def finish(self) -> np.ndarray:
         """Return the rest when the signal has ended."""
+        if self._nb_timesteps == 0:
+            self._begin()
         return self._take(self._nb_waiting)
 
     def divide(self, start: int, block: np.ndarray) -> np.ndarray:
@@ -95,6 +101,17 @@ class LevelFollower:
         if surplus > 0:
             del self._levels[:surplus]
             self._first += surplus
+
+    def _begin(self) -> None:
+        """Find the level of the first sample, from as many as the first one has to wait for."""
+        samples = np.concatenate(self._waiting, axis=1) if self._waiting else self._empty
+        self._waiting = [samples] if samples.shape[1] else []
+        ends = range(self._n_hop - self._shift, self._n_fft + 1, self._n_hop)
+        pieces = [samples[:, max(end - self._n_hop, 0) : end] for end in ends]
+        powers = [_power(piece) for piece in pieces if piece.size]
+        self._powers = [power for power in powers if power > _SILENCE][-self._memory :]
+        if self._powers:
+            self._levels = [self._wanted(sum(self._powers) / len(self._powers))]
 
     def _take(self, count: int) -> np.ndarray:
         if count <= 0:
@@ -116,8 +133,7 @@ class LevelFollower:
 
     def _next_level(self, piece: np.ndarray) -> float:
         """Level at the end of a piece, relative to the target."""
-        values = piece.astype(np.float64).ravel()
-        power = min(float(values @ values) / values.size, _LARGEST)
+        power = _power(piece)
         level = self._levels[-1]
         if power <= _SILENCE:
             return level
@@ -131,10 +147,12 @@ class LevelFollower:
             # The newer half: the older may still be as before.
             self._powers = recent[-(len(recent) // 2 or 1) :]
             mean = sum(self._powers) / len(self._powers)
-        loud = mean**0.5 / self._target
-        # Within the slack nothing is done.
-        wanted = max(loud / _SLACK, min(loud * _SLACK, 1.0))
-        return max(wanted, level * self._fall)
+        return max(self._wanted(mean), level * self._fall)
+
+    def _wanted(self, power: float) -> float:
+        """The level of so much power, relative to the target; within the slack, 1."""
+        loud = power**0.5 / self._target
+        return max(loud / _SLACK, min(loud * _SLACK, 1.0))
 
     def _between(self, start: int, stop: int) -> np.ndarray:
         """Levels of the samples [start, stop): straight lines between the ends of the pieces."""
@@ -146,3 +164,9 @@ class LevelFollower:
         ramp = np.arange(1, self._n_hop + 1) / self._n_hop
         lines = ends[:-1, None] + (ends[1:] - ends[:-1])[:, None] * ramp
         return lines.ravel()[start - first * self._n_hop : stop - first * self._n_hop]
+
+
+def _power(piece: np.ndarray) -> float:
+    """Mean square over all channels."""
+    values = piece.astype(np.float64).ravel()
+    return min(float(values @ values) / values.size, _LARGEST)
