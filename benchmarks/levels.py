@@ -1,6 +1,6 @@
 """How a model separates music that is softer or louder than what it was trained on.
 
-    python -m benchmarks.levels --json benchmarks/results/levels.json
+    python -m benchmarks.levels --json benchmarks/results/levels/umxm.json
     python -m benchmarks.levels --references FOLDER
 
 For each level, the whole song is scaled to it; then again with the middle third of it softer than
