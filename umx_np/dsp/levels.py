@@ -104,8 +104,9 @@ class LevelFollower:
 
     def _begin(self) -> None:
         """Find the level of the first sample, from as many as the first one has to wait for."""
-        samples = np.concatenate(self._waiting, axis=1) if self._waiting else self._empty
-        self._waiting = [samples] if samples.shape[1] else []
+        # Of many small blocks; of a large one no more than that.
+        parts = [part[:, : self._n_fft] for part in self._waiting] or [self._empty]
+        samples = np.concatenate(parts, axis=1)[:, : self._n_fft]
         ends = range(self._n_hop - self._shift, self._n_fft + 1, self._n_hop)
         pieces = [samples[:, max(end - self._n_hop, 0) : end] for end in ends]
         powers = [_power(piece) for piece in pieces if piece.size]
