@@ -123,18 +123,29 @@ class LevelFollower:
         )
         rest = samples[:, count:]
         self._waiting, self._nb_waiting = [rest] if rest.shape[1] else [], rest.shape[1]
-        first = start + self._shift
-        while first < stop + self._shift:
-            last = min((first // self._n_hop + 1) * self._n_hop, stop + self._shift)
-            piece = samples[:, first - self._shift - start : last - self._shift - start]
-            self._levels.append(self._next_level(piece))
-            first = last
+        for power in self._measure(start, samples[:, :count]):
+            self._levels.append(self._next_level(power))
         self._nb_timesteps = stop
         return self.divide(start, samples[:, :count])
 
-    def _next_level(self, piece: np.ndarray) -> float:
-        """Level at the end of a piece, relative to the target."""
-        power = _power(piece)
+    def _measure(self, start: int, samples: np.ndarray) -> list[float]:
+        """Powers of the pieces of samples that begin at `start`."""
+        nb_channels, count = samples.shape
+        # The first piece of a signal and its last one may be shorter.
+        begin = min(-(start + self._shift) % self._n_hop, count)
+        nb_whole = (count - begin) // self._n_hop
+        end = begin + nb_whole * self._n_hop
+        whole = samples[:, begin:end].reshape(nb_channels, nb_whole, self._n_hop)
+        sums = np.einsum("ckn,ckn->k", whole, whole, dtype=np.float64)
+        powers = np.minimum(sums / (nb_channels * self._n_hop), _LARGEST).tolist()
+        if begin:
+            powers.insert(0, _power(samples[:, :begin]))
+        if end < count:
+            powers.append(_power(samples[:, end:]))
+        return powers
+
+    def _next_level(self, power: float) -> float:
+        """Level at the end of a piece of this power, relative to the target."""
         level = self._levels[-1]
         if power <= _SILENCE:
             return level
