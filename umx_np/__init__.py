@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from .arrays import separate
     from .dsp.stft import istft, stft
     from .dsp.wiener import expectation_maximization, wiener
     from .errors import UmxError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         umxse_spec,
     )
     from .pretrained import load_model
-    from .separator import Separator, separate
+    from .separator import Separator
 
 _HOMES = {
     "OpenUnmix": "model",
@@ -43,7 +44,7 @@ _HOMES = {
     "expectation_maximization": "dsp.wiener",
     "istft": "dsp.stft",
     "load_model": "pretrained",
-    "separate": "separator",
+    "separate": "arrays",
     "separate_file": "files",
     "stft": "dsp.stft",
     "umx": "models",

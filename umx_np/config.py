@@ -194,6 +194,9 @@ class SeparatorConfig:
         Frames filtered together; None filters the whole track at once.
     filterbank : {'torch', 'asteroid'}
         FFT, or the same transform as a matrix product.
+    input_level : float or None
+        Level in dB that mixtures are brought to for the networks and the filter, and the stems back
+        from; see `umx_np.dsp.levels`. None takes them as they are.
     """
 
     sample_rate: float = 44100.0
@@ -205,6 +208,7 @@ class SeparatorConfig:
     residual: bool = False
     wiener_win_len: int | None = 300
     filterbank: str = "torch"
+    input_level: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sample_rate", check_rate("sample_rate", self.sample_rate))
@@ -218,6 +222,8 @@ class SeparatorConfig:
             object.__setattr__(self, "wiener_win_len", length or None)
         if self.filterbank not in ("torch", "asteroid"):
             raise ConfigError(f"filterbank={self.filterbank!r} must be 'torch' or 'asteroid'")
+        if self.input_level is not None:
+            object.__setattr__(self, "input_level", check_input_level(self.input_level))
 
     def residual_takes_part(self, nb_targets: int) -> bool:
         """Whether the residual takes part in the filter, be it returned or not.
@@ -236,6 +242,22 @@ class SeparatorConfig:
     def with_(self, **changes: object) -> SeparatorConfig:
         """Return a copy with some fields replaced (and checked again)."""
         return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def check_input_level(value: object) -> float:
+    """Return the level of a model in dB.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a number from -60 to 0.
+    """
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    if is_number and not isinstance(value, bool) and -60 <= value <= 0:  # type: ignore[operator]
+        return float(value)  # type: ignore[arg-type]
+    raise ConfigError(
+        f"input_level={shortened(value)} must be a level in dB of full scale, from -60 to 0"
+    )
 
 
 def bandwidth_to_max_bin(rate: float, n_fft: int, bandwidth: float) -> int:

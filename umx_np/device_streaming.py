@@ -57,11 +57,13 @@ _lock = threading.Lock()
 
 
 def engine_of(separator: Separator) -> Engine:
-    """Return what a separator has on the card; made once."""
+    """Return what a separator has on the card; made once for its options."""
     with _lock:
-        if separator not in _engines:
-            _engines[separator] = Engine(separator)
-        return _engines[separator]
+        known = _engines.get(separator)
+        # The options of a separator may be changed between its calls.
+        if known is None or known.config is not separator.config:
+            known = _engines[separator] = Engine(separator)
+        return known
 
 
 class Engine:

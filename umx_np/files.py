@@ -6,12 +6,13 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .audio import AudioReader, StemWriter, commit_together, nb_resampled
+from .audio.rest import RestSink
 from .audio.writer import nearest_rate
 from .errors import AudioError, ConfigError, UmxError
 from .naming import (
@@ -314,15 +315,27 @@ def _separate(
         ) as report,
     ):
         before = os.stat(plan.source)
-        _open_writers(plan, separator, reader, writers)
-        separate_stream(
-            separator,
-            reader,
-            writers,
-            aggregate=plan.aggregate,
-            progress=report,
-            max_memory=max_memory,
-        )
+        holders = _open_writers(plan, separator, reader, writers)
+        with ExitStack() as opened:
+            rests: dict[str, RestSink] = {}
+            for name, rate in holders.items():
+                original = AudioReader(
+                    plan.source,
+                    start=plan.options["start"],
+                    duration=plan.options["duration"],
+                    rate=rate,
+                )
+                rests[name] = RestSink(writers[name], reader, opened.enter_context(original))
+            separate_stream(
+                separator,
+                reader,
+                {**writers, **rests},
+                aggregate=plan.aggregate,
+                progress=report,
+                max_memory=max_memory,
+            )
+            for rest in rests.values():
+                rest.finish()
         outputs = {}
         for name, writer in writers.items():
             writer.finish()
@@ -341,7 +354,8 @@ def _separate(
 
 def _open_writers(
     plan: Plan, separator: Separator, reader: AudioReader, writers: dict[str, StemWriter]
-) -> None:
+) -> dict[str, float]:
+    """Open a writer for each stem; return the rates of those that also get the rest of the song."""
     # A model of one channel filters stereo too.
     nb_channels = min(reader.nb_channels, max(separator.nb_channels, 2))
     if nb_channels < reader.nb_channels:
@@ -361,17 +375,22 @@ def _open_writers(
             "%s: stems have %g Hz, as their format has no %g", plan.source, possible, file_rate
         )
         length = nb_resampled(length, file_rate, possible)
+    holders: list[str] = []
+    if possible != reader.rate:
+        # What the model's rate cannot hold belongs to the residual.
+        holders = separator.holding_residual(plan.aggregate)
     for name, target in plan.paths.items():
         writers[name] = StemWriter(
             target,
             nb_channels=nb_channels,
-            rate=reader.rate,
+            rate=possible if name in holders else reader.rate,
             file_rate=possible,
             nb_timesteps=length,
             bits=options["bits"],
             clip_mode=options["clip_mode"],
             quality=options["quality"],
         )
+    return dict.fromkeys(holders, possible)
 
 
 def _write_record(

@@ -61,6 +61,7 @@ class Stream:
         self._transform = separator.transform(np.float32)
         self._framer = Framer(geometry, _GROUP, eager=True)
         self._adder = OverlapAdder(self._transform)
+        self._follower = separator.level_follower()
         self._states = {
             name: [network.initial_state() for _ in range(network.config.nb_layers)]
             for name, network in separator.networks.items()
@@ -106,6 +107,8 @@ class Stream:
         if not is_finite_as(block, np.dtype(np.float32), self._separator.geometry.n_fft):
             raise ShapeError("block holds NaN, infinity or numbers too large for float32")
         block = np.array(block, dtype=np.float32)
+        if self._follower is not None:
+            block = self._follower.push(block)
         return self._joined([self._separate(job) for job in self._framer.push(block)])
 
     def flush(self) -> np.ndarray:
@@ -116,13 +119,19 @@ class Stream:
         ndarray [shape=(nb_stems, nb_channels, n)], float32
             With this, as many samples have been returned as were taken.
         """
-        if self._finished or self._framer.nb_timesteps == 0:
-            self._finished = True
+        if self._finished:
             return self._joined([])
         self._finished = True
+        parts = []
+        if self._follower is not None:
+            rest = self._follower.finish()
+            if rest.shape[1]:
+                parts += [self._separate(job) for job in self._framer.push(rest)]
         geometry, length = self._separator.geometry, self._framer.nb_timesteps
+        if length == 0:
+            return self._joined([])
         nb_frames = geometry.nb_frames(length)
-        parts = [
+        parts += [
             self._separate(job, length, last=job[0] + job[1] == nb_frames)
             for job in self._framer.finish()
         ]
@@ -157,11 +166,15 @@ class Stream:
         ops.map(one_target, list(enumerate(separator.networks)))
         estimates = self._filter(mix, mags)[: len(separator.stem_names)]
         nb_stems, nb_channels, _, _ = estimates.shape
-        _, signals = self._adder.add(
+        start, signals = self._adder.add(
             first, estimates.reshape(-1, count, nb_bins), length, last=last
         )
         # A copy: the adder uses its memory again.
-        return signals.reshape(nb_stems, nb_channels, signals.shape[1]).copy()
+        stems = signals.reshape(nb_stems, nb_channels, signals.shape[1]).copy()
+        if self._follower is not None:
+            self._follower.restore(start, stems)
+            self._follower.forget(start + stems.shape[2])
+        return stems
 
     def _filter(self, mix: np.ndarray, mags: np.ndarray) -> np.ndarray:
         config, ops = self._separator.config, self._separator.ops

@@ -8,6 +8,7 @@ Mitsufuji, "Open-Unmix - A Reference Implementation for Music Source Separation"
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,16 @@ from .config import ModelConfig
 from .errors import ShapeError
 from .weights import check_state, expected_state
 from .weights.bundle import StateDict, TargetWeights
+from .weights.state import strip_wrappers
 
 _LAYOUTS = {"samples": (3, 0, 1, 2), "frames": (0, 1, 2, 3)}
+
+
+class IncompatibleKeys(NamedTuple):
+    """Names of tensors in which a network and what it was to load differ."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
 
 
 def initial_state(config: ModelConfig, seed: int | np.random.Generator | None = None) -> StateDict:
@@ -166,21 +175,42 @@ class OpenUnmix:
     def __repr__(self) -> str:
         return f"OpenUnmix({self.config}, device={self._ops})"
 
-    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Replace all weights.
+    def load_state_dict(
+        self, state: Mapping[str, np.ndarray], strict: bool = True
+    ) -> IncompatibleKeys:
+        """Replace the weights.
 
         Parameters
         ----------
         state : mapping of str to ndarray
             Tensors under PyTorch's names. Legacy buffers and wrapper prefixes are dropped.
+        strict : bool
+            Whether all tensors have to be there. Otherwise the others keep their values, and
+            unknown ones are left out.
+
+        Returns
+        -------
+        IncompatibleKeys
+            ``missing_keys`` and ``unexpected_keys``, as PyTorch returns them.
 
         Raises
         ------
         WeightsError
             If a tensor is missing, of the wrong shape, or not finite. The old weights stay.
         """
+        missing: list[str] = []
+        unexpected: list[str] = []
+        if not strict:
+            given = strip_wrappers(state)
+            old = self.state_dict()
+            # The counts of batches are missing in old files; PyTorch does not miss them either.
+            needed = [name for name in old if not name.endswith("num_batches_tracked")]
+            missing = [name for name in needed if name not in given]
+            unexpected = [name for name in given if name not in old]
+            state = {name: given.get(name, value) for name, value in old.items()}
         dtype = None if self._ops.name == "reference" else np.float32
         self._network = self._ops.network(self.config, check_state(state, self.config, dtype=dtype))
+        return IncompatibleKeys(missing, unexpected)
 
     def state_dict(self) -> StateDict:
         """Copies of all tensors under PyTorch's names, in PyTorch's order."""

@@ -1,10 +1,9 @@
-"""`Separator`: networks, Wiener filter and inverse transform on whole arrays, and `separate`."""
+"""`Separator`: networks, Wiener filter and inverse transform on whole arrays."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,6 +13,7 @@ from .backends import get_backend, on_cuda
 from .backends.base import Backend, Network, WienerOptions
 from .backends.reference import ReferenceNetwork
 from .config import SeparatorConfig, check_aggregate, check_network
+from .dsp.levels import LevelFollower
 from .dsp.stft import StftGeometry, Transform, istft, stft
 from .dsp.wiener import wiener
 from .errors import ConfigError, ShapeError
@@ -68,6 +68,10 @@ class Separator:
         costs.
     name : str or None
         Name of the model, for folders and pictures.
+    input_level : float or None
+        Level in dB of full scale that the networks were trained at. A gain that follows the
+        loudness brings mixtures to it, and the stems back; see docs/guide.md. None, as for the
+        models of Open-Unmix, takes mixtures as they are.
 
     Raises
     ------
@@ -99,6 +103,7 @@ class Separator:
         threads: int | None = None,
         precision: str = "full",
         name: str | None = None,
+        input_level: float | None = None,
     ) -> None:
         if not target_models:
             raise ConfigError("target_models={} is empty; pass at least one network")
@@ -112,6 +117,7 @@ class Separator:
             residual=bool(residual),
             wiener_win_len=wiener_win_len,
             filterbank=filterbank,
+            input_level=input_level,
         )
         self.geometry = StftGeometry(n_fft, n_hop, center=True)
         self.geometry.check_invertible()
@@ -121,13 +127,12 @@ class Separator:
         self.name = name
         self.networks: dict[str, Network] = {}
         for target, model in target_models.items():
+            _check_model(target, model)
             check_network(target, model.config, n_fft, nb_channels)
             self.networks[target] = model.network(self.ops)
-        self.residual_name = residual if isinstance(residual, str) and residual else RESIDUAL
-        if self.config.residual and self.residual_name in self.networks:
-            raise ConfigError(
-                f"residual={self.residual_name!r} is the name of a target; choose another"
-            )
+        self.target_models = dict(target_models)
+        self.residual_name = RESIDUAL
+        self.residual = residual
 
     @classmethod
     def from_bundle(
@@ -170,6 +175,7 @@ class Separator:
             filterbank=filterbank,
             device=ops,
             name=bundle.name,
+            input_level=bundle.input_level,
         )
         if ops.precision != "full":
             # Such networks keep rounded weights only.
@@ -190,6 +196,51 @@ class Separator:
     def nb_channels(self) -> int:
         """Channels of the networks."""
         return self.config.nb_channels
+
+    @property
+    def niter(self) -> int:
+        """EM iterations of the Wiener filter; may be changed, as the next three may."""
+        return self.config.niter
+
+    @niter.setter
+    def niter(self, niter: int) -> None:
+        self.config = self.config.with_(niter=niter)
+
+    @property
+    def softmask(self) -> bool:
+        """Whether the first estimates are from ratio masks."""
+        return self.config.softmask
+
+    @softmask.setter
+    def softmask(self, softmask: bool) -> None:
+        self.config = self.config.with_(softmask=bool(softmask))
+
+    @property
+    def residual(self) -> bool:
+        """Whether the residual is returned; may be set to its name, too."""
+        return self.config.residual
+
+    @residual.setter
+    def residual(self, residual: bool | str) -> None:
+        name = residual if isinstance(residual, str) and residual else self.residual_name
+        if residual and name in self.networks:
+            raise ConfigError(f"residual={name!r} is the name of a target; choose another")
+        self.config = self.config.with_(residual=bool(residual))
+        self.residual_name = name
+
+    @property
+    def wiener_win_len(self) -> int | None:
+        """Frames that are filtered together; None filters the whole track at once."""
+        return self.config.wiener_win_len
+
+    @wiener_win_len.setter
+    def wiener_win_len(self, wiener_win_len: int | None) -> None:
+        self.config = self.config.with_(wiener_win_len=wiener_win_len)
+
+    @property
+    def nb_targets(self) -> int:
+        """Number of networks."""
+        return len(self.networks)
 
     @property
     def target_names(self) -> list[str]:
@@ -230,6 +281,11 @@ class Separator:
         if key not in self._transforms:
             self._transforms[key] = Transform(self.geometry, self.config.filterbank, self.ops, key)
         return self._transforms[key]
+
+    def level_follower(self) -> LevelFollower | None:
+        """Return what brings one mixture to the level of the model; None if it has none."""
+        level = self.config.input_level
+        return None if level is None else LevelFollower(self.geometry, self.sample_rate, level)
 
     def freeze(self) -> None:
         """Do nothing: inference never changes the weights. Here for callers of Open-Unmix."""
@@ -422,6 +478,9 @@ class Separator:
         """
         ops, config, geometry = self.ops, self.config, self.geometry
         options: dict[str, Any] = {"filterbank": config.filterbank, "device": ops}
+        follower = self.level_follower()
+        if follower is not None:
+            audio = np.concatenate([follower.push(audio), follower.finish()], axis=1)
         # (nb_channels, nb_bins, nb_frames)
         mix = stft(audio, geometry.n_fft, geometry.n_hop, **options)
         mags = np.abs(mix)
@@ -457,9 +516,19 @@ class Separator:
         ]
         # (nb_sources, nb_channels, nb_bins, nb_frames)
         spectra = np.concatenate(estimates).transpose(3, 2, 1, 0)[: len(self.stem_names)]
-        return istft(
+        stems = istft(
             spectra, geometry.n_hop, length=audio.shape[-1], n_fft=geometry.n_fft, **options
         )
+        if follower is not None:
+            follower.restore(0, stems)
+        return stems
+
+    def holding_residual(self, aggregate: Mapping[str, Sequence[str]] | None) -> list[str]:
+        """Names among the results of `to_dict` that have the residual in them."""
+        if not self.config.residual:
+            return []
+        parts = {self.residual_name: [self.residual_name]} if aggregate is None else aggregate
+        return [name for name, some in parts.items() if self.residual_name in some]
 
     def to_dict(
         self,
@@ -494,121 +563,30 @@ class Separator:
         }
 
 
+def _check_model(target: str, model: object) -> None:
+    """Refuse models whose own code would not be run."""
+    advice = (
+        "a separator runs the stages of its networks one by one, over blocks of a track; change "
+        "weights or ModelConfig instead, or call the model on magnitudes from umx_np.stft and give "
+        "its result to umx_np.wiener"
+    )
+    if not isinstance(model, OpenUnmix):
+        raise ConfigError(f"target {target!r} is a {type(model).__name__}, no OpenUnmix: {advice}")
+    own = [name for name in ("__call__", "_one_track") if _is_overridden(model, name)]
+    own += ["forward"] if hasattr(model, "forward") else []
+    if own:
+        raise ConfigError(
+            f"target {target!r} is a {type(model).__name__} with its own {own[0]}, which would not "
+            f"be called: {advice}"
+        )
+
+
+def _is_overridden(model: OpenUnmix, name: str) -> bool:
+    return getattr(type(model), name) is not getattr(OpenUnmix, name) or name in vars(model)
+
+
 def _part_of(progress: Progress | None, start: float, share: float) -> Progress | None:
     """Progress of one of several tasks, reported as progress of them all."""
     if progress is None:
         return None
     return lambda fraction: progress(start + share * fraction)
-
-
-def separate(
-    audio: ArrayLike,
-    rate: float | None = None,
-    *,
-    model: str | Path | None = None,
-    targets: Sequence[str] | None = None,
-    niter: int = 1,
-    softmask: bool = False,
-    residual: bool | str = False,
-    wiener_win_len: int | None = 300,
-    aggregate: Mapping[str, Sequence[str]] | None = None,
-    filterbank: str = "torch",
-    device: str | Backend = "auto",
-    threads: int | None = None,
-    precision: str = "full",
-    separator: Separator | None = None,
-    progress: bool | Progress | None = None,
-    offline: bool = False,
-    channels_first: bool | None = None,
-) -> dict[str, np.ndarray]:
-    """Separate an array of audio into stems.
-
-    Parameters
-    ----------
-    audio : array_like [shape=(T,), (C, T), (T, C) or (N, C, T)]
-        Samples, never modified: floats, or integers that are scaled by their full range.
-    rate : float or None
-        Sample rate of `audio` in Hz; None means the rate of the model.
-    model : str, Path or None
-        Published model or model folder; None means ``'umxm'``, which comes with the
-        package.
-    targets : sequence of str or None
-        Targets to estimate; only their networks run. None takes all.
-    niter, softmask, residual, wiener_win_len, filterbank, device, threads, precision
-        As for `Separator`.
-    aggregate : mapping of str to sequence of str, or None
-        Names of the results and the stems that are summed in them.
-    separator : Separator or None
-        Use this one instead of loading a model; the options that describe one are then ignored.
-    progress : bool, callable or None
-        True shows a bar; a callable gets the fraction that is done, from 0 to 1.
-    offline : bool
-        Never download.
-    channels_first : bool or None
-        Whether the channel axis stands before the time axis; None guesses, the shorter axis being
-        the channels.
-
-    Returns
-    -------
-    dict of str to ndarray [shape as `audio`]
-        float32 stems at the rate, length, layout and number of channels of the input. Of more than
-        two channels only the first two are used and returned.
-
-    Raises
-    ------
-    UmxError
-        One of its children says what is wrong with an argument, the model or the device.
-
-    Examples
-    --------
-    >>> from umx_np.testing import random_bundle
-    >>> separator = Separator.from_bundle(random_bundle("umxse", seed=0))
-    >>> noisy = np.random.default_rng(0).standard_normal(16000).astype(np.float32)
-    >>> {name: stem.shape for name, stem in separate(noisy, 16000, separator=separator).items()}
-    {'speech': (16000,), 'noise': (16000,)}
-    """
-    from .audio import Layout, preprocess, resample
-
-    if separator is None:
-        from .pretrained import default_model, load_model
-
-        bundle = load_model(
-            default_model() if model is None else model,
-            targets,
-            offline=offline,
-            progress=progress is True,
-        )
-        separator = Separator.from_bundle(
-            bundle,
-            niter=niter,
-            softmask=softmask,
-            residual=residual,
-            wiener_win_len=wiener_win_len,
-            filterbank=filterbank,
-            device=device,
-            threads=threads,
-            precision=precision,
-        )
-    if aggregate is not None:
-        check_aggregate(aggregate, separator.stem_names)
-    audio = np.asarray(audio)
-    layout = Layout.of(audio, channels_first=channels_first)
-    model_rate = separator.sample_rate
-    rate = model_rate if rate is None else rate
-    batch = preprocess(audio, rate, model_rate, nb_channels=separator.nb_channels, layout=layout)
-    length = layout.to_batch(audio).shape[-1]
-    estimates = separator(batch, progress=progress)
-    stems = {}
-    for name, stem in separator.to_dict(estimates, aggregate).items():
-        if rate != model_rate:
-            stem = _fit_length(resample(stem, model_rate, rate), length)
-        stems[name] = layout.restore(stem)
-    return stems
-
-
-def _fit_length(x: np.ndarray, length: int) -> np.ndarray:
-    """Cut or extend the last axis; resampling back may be a sample off."""
-    missing = length - x.shape[-1]
-    if missing > 0:
-        x = np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
-    return x[..., :length]

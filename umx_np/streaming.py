@@ -32,6 +32,7 @@ from .bottleneck import (
 )
 from .config import check_aggregate
 from .dsp.blocks import SLICE_FRAMES, Framer, OverlapAdder, Segment
+from .dsp.levels import LevelFollower
 from .dsp.stft import StftGeometry
 from .dsp.wiener import scale_of
 from .errors import ConfigError, ShapeError
@@ -79,6 +80,38 @@ class ArraySource:
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         for start in range(0, self.nb_timesteps, size):
             yield self._audio[:, start : start + size]
+
+
+class LevelledSource:
+    """A `Source` over another one, brought to the level of a model.
+
+    Parameters
+    ----------
+    source : Source
+        The mixture.
+    follower : LevelFollower
+        Finds the levels when the source is read first; they hold for the passes after that.
+    nb_used : int
+        Channels that are separated, and tell the level, if there are more.
+    """
+
+    def __init__(self, source: Source, follower: LevelFollower, nb_used: int) -> None:
+        self._source, self._follower, self._nb_used = source, follower, nb_used
+        self._is_known = False
+        self.nb_channels, self.nb_timesteps = source.nb_channels, source.nb_timesteps
+
+    def blocks(self, size: int) -> Iterator[np.ndarray]:
+        used = (block[: self._nb_used] for block in self._source.blocks(size))
+        if self._is_known:
+            start = 0
+            for block in used:
+                yield self._follower.divide(start, block)
+                start += block.shape[1]
+            return
+        for block in used:
+            yield self._follower.push(block)
+        yield self._follower.finish()
+        self._is_known = True
 
 
 class CheckedSource:
@@ -400,6 +433,23 @@ def separate_blocks(
         def new_store(width: int) -> FrameStore:
             return MemoryStore(nb_frames, width, np.dtype(np.float32))
 
+    follower = separator.level_follower()
+    if follower is None:
+        yield from _blocks_as_they_are(separator, source, progress, new_store)
+        return
+    levelled = LevelledSource(source, follower, max(2, separator.nb_channels))
+    for start, stems in _blocks_as_they_are(separator, levelled, progress, new_store):
+        follower.restore(start, stems)
+        yield start, stems
+
+
+def _blocks_as_they_are(
+    separator: Separator,
+    source: Source,
+    progress: Progress | None,
+    new_store: StoreFactory,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """`separate_blocks` without the level of the model."""
     if on_cuda(separator.ops):
         from .device_streaming import engine_of
 

@@ -22,6 +22,9 @@ NAME = "umxm"
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parents[1] / "umx_np" / "assets" / NAME
 MAX_BYTES = 25_000_000
+# The middle of the levels that excerpts of the training have (`MIX_LEVEL`): `umx_np.dsp.levels`
+# brings music that is more than 4 dB away from it to these levels.
+INPUT_LEVEL = -16.0
 
 
 def package(run: Path, destination: Path = ASSETS) -> list[Path]:
@@ -60,7 +63,7 @@ def package(run: Path, destination: Path = ASSETS) -> list[Path]:
         for target in bundle.targets
     }
     written = save_folder(
-        replace(bundle, name=NAME, license=info.license),
+        replace(bundle, name=NAME, license=info.license, input_level=INPUT_LEVEL),
         destination,
         "safetensors",
         dtype="int8",

@@ -6,6 +6,7 @@ import gc
 import itertools
 import logging
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -384,3 +385,16 @@ class TestMemory:
         model(audio)
         # Of the FFT's workspace, which the emulator does not need, comes a part.
         assert 0.4 * plan.nb_bytes <= most <= plan.nb_bytes
+
+
+@pytest.mark.parametrize("options", [{"niter": 0}, {"niter": 1, "wiener_win_len": None}], ids=str)
+@pytest.mark.parametrize("audio_on_card", [True, False])
+def test_the_level_of_a_model(on_card, monkeypatch, options, audio_on_card):
+    force(monkeypatch, audio=audio_on_card)
+    bundle = replace(tiny_bundle(), input_level=-16.0)
+    audio = music(16 * 110 + 5) * np.float32(0.003)
+    audio[..., 900:] *= 20
+    stems = on_card(bundle, **options)(audio)
+    assert_close(stems, on_cpu(bundle, **options)(audio), SAME, dtype=np.float32)
+    plain = on_cpu(**options)(audio)
+    assert np.abs(stems - plain).max() > 1e-2 * np.abs(plain).max()

@@ -163,6 +163,57 @@ class TestSeparator:
         with pytest.raises(ShapeError, match=message):
             self.separator()(audio)
 
+    @pytest.mark.parametrize("name", ["__call__", "forward", "_one_track"])
+    def test_models_whose_own_code_would_not_run_are_refused(self, name):
+        class Louder(umx_np.OpenUnmix):
+            pass
+
+        setattr(Louder, name, lambda self, x, **options: 2 * x)
+        model = Louder(nb_bins=33, hidden_size=8, seed=0)
+        with pytest.raises(
+            ConfigError, match=f"'v' is a Louder with its own {name}.*umx_np.wiener"
+        ):
+            umx_np.Separator({"v": model}, n_fft=64, n_hop=16)
+
+    def test_what_is_no_model_is_refused(self):
+        for model in (lambda x: x, object(), None, "vocals"):
+            with pytest.raises(ConfigError, match="no OpenUnmix"):
+                umx_np.Separator({"v": model}, n_fft=64, n_hop=16)
+
+    def test_subclasses_that_only_add_are_taken(self):
+        class Named(umx_np.OpenUnmix):
+            title = "mine"
+
+        model = Named(nb_bins=33, hidden_size=8, seed=0)
+        separator = umx_np.Separator({"v": model}, n_fft=64, n_hop=16)
+        assert separator.target_models == {"v": model}
+
+    @pytest.mark.parametrize("device", ["cpu", "reference"])
+    def test_options_may_be_changed(self, device):
+        audio = signals.music(500).astype(np.float32)
+        separator = self.separator(device=device)
+        for name, value in (
+            *(("niter", 1), ("wiener_win_len", 7), ("softmask", True), ("residual", True)),
+            *(("residual", "rest"), ("niter", 0), ("wiener_win_len", None), ("residual", False)),
+        ):
+            setattr(separator, name, value)
+            c = separator.config
+            fresh = self.separator(
+                niter=c.niter,
+                wiener_win_len=c.wiener_win_len,
+                softmask=c.softmask,
+                residual=separator.residual_name if c.residual else False,
+                device=device,
+            )
+            assert getattr(separator, name) == (bool(value) if name == "residual" else value)
+            assert separator.stem_names == fresh.stem_names
+            np.testing.assert_array_equal(separator(audio), fresh(audio))
+        for name, value in (("niter", -1), ("wiener_win_len", 1.5), ("residual", "a")):
+            with pytest.raises(ConfigError, match=name):
+                setattr(separator, name, value)
+        with pytest.raises(AttributeError):
+            separator.nb_targets = 3
+
     def test_residual_is_named(self):
         assert self.separator(residual="rest").stem_names == ["a", "b", "rest"]
         assert self.separator(residual=True).stem_names == ["a", "b", "residual"]
@@ -250,3 +301,21 @@ def test_named_models_without_weights(name):
     networks = getattr(umx_np, f"{name}_spec")(pretrained=False)
     assert list(networks) == separator.target_names
     assert getattr(umx_np, name).__doc__.startswith(("Small", "Stereo", "Large", "Speech"))
+
+
+def test_some_weights_may_be_replaced():
+    model = umx_np.OpenUnmix(nb_bins=33, hidden_size=8, seed=0)
+    old = model.state_dict()
+    part = {"fc1.weight": 2 * old["fc1.weight"], "mine": np.zeros(3)}
+    with pytest.raises(WeightsError, match="missing"):
+        model.load_state_dict(part)
+    result = model.load_state_dict(part, strict=False)
+    assert result.unexpected_keys == ["mine"]
+    assert result.missing_keys == [
+        name for name in old if name != "fc1.weight" and "num_batches" not in name
+    ]
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, part.get(name, old[name]))
+    assert model.load_state_dict(old) == ([], [])
+    with pytest.raises(WeightsError, match="shape"):
+        model.load_state_dict({"fc1.weight": np.zeros((1, 1))}, strict=False)

@@ -52,3 +52,36 @@ def test_it_separates_without_a_network(monkeypatch, tmp_path, niter):
     assert tuple(stems) == INFO.targets
     assert all(stem.shape == noise.shape for stem in stems.values())
     assert any(np.abs(stem).max() > 1e-3 for stem in stems.values())
+
+
+@pytest.fixture(scope="module")
+def example():
+    from benchmarks import levels
+
+    return levels.load(levels.ROOT / "examples" / "song")
+
+
+def test_soft_music_is_separated_as_loud_music_is(example):
+    """The whole table: ``python -m benchmarks.levels``."""
+    from benchmarks import levels
+
+    stems, rate = example
+    part = {name: stem[:, : 9 * round(rate)] for name, stem in stems.items()}
+    separator = umx_np.Separator.from_bundle(umx_np.load_model("umxm"), niter=1)
+    expected = levels.whole_song(separator, part, rate, 0)
+    for scale in (-20, -50):
+        found = levels.whole_song(separator, part, rate, scale)
+        for name, score in expected.items():
+            assert found[name] >= score - 0.3, (scale, found)
+
+
+def test_a_soft_passage_is_separated_as_if_it_were_loud(example):
+    from benchmarks import levels
+
+    stems, rate = example
+    separator = umx_np.Separator.from_bundle(umx_np.load_model("umxm"), niter=1)
+    expected = np.array(list(levels.passage(separator, stems, rate, 0).values()))
+    found = np.array(list(levels.passage(separator, stems, rate, -50).values()))
+    # Three seconds are few: a single stem may be further off than all of them.
+    assert found.mean() >= expected.mean() - 0.3
+    assert (found >= expected - 0.6).all(), (found, expected)

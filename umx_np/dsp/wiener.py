@@ -137,7 +137,11 @@ def wiener(
 
 
 def expectation_maximization(
-    y: np.ndarray, x: np.ndarray, iterations: int = 2, eps: float = DEFAULT_EPS
+    y: np.ndarray,
+    x: np.ndarray,
+    iterations: int = 2,
+    eps: float = DEFAULT_EPS,
+    batch_size: int = 200,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Refine estimates of the sources of a mixture.
 
@@ -151,6 +155,9 @@ def expectation_maximization(
         Number of iterations, at least 1.
     eps : float
         Added to divisors; its square root regularises the covariance of the mixture.
+    batch_size : int
+        Frames that Open-Unmix handles together to save memory. It changes nothing here, as there
+        it changes nothing but the rounding.
 
     Returns
     -------
@@ -179,6 +186,7 @@ def expectation_maximization(
     if y.ndim != 4 or x.shape != y.shape[:3]:
         raise ShapeError(f"x with shape={x.shape} does not fit y with shape={y.shape}")
     iterations = check_int("iterations", iterations, 1)
+    check_int("batch_size", batch_size, 1)
     check_positive(eps=eps)
     dtype = y.dtype
     new, mix = y.astype(np.complex128), x.astype(np.complex128)

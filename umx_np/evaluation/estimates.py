@@ -113,7 +113,7 @@ class SeparatedEstimates:
         self, track: Track, sound: TrackAudio, wanted: Sequence[str] | None
     ) -> dict[str, np.ndarray]:
         """Separate the mixture of a track at its own rate."""
-        from ..separator import separate
+        from ..arrays import separate
 
         if sound.nb_channels > 2:
             raise AudioError(

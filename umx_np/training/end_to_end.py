@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from ..nn import ForwardCache, TrainableNetwork
 from ..separator import Separator
 from ..weights.bundle import ModelBundle, TargetWeights
 from .chain import Chain, HostChain
+
+logger = logging.getLogger(__name__)
 
 
 class SeparatorCache(NamedTuple):
@@ -95,6 +98,11 @@ class WaveformSeparator:
     ) -> None:
         if not networks:
             raise ConfigError("networks={} is empty; pass at least one")
+        if config.input_level is not None:
+            raise ConfigError(
+                f"input_level={config.input_level:g}: excerpts are trained on at their own level; "
+                "leave it out, and bring them to the level of the model"
+            )
         self.config = config
         geometry = StftGeometry(config.n_fft, config.n_hop, center=True)
         geometry.check_invertible()
@@ -145,6 +153,13 @@ class WaveformSeparator:
         **options
             For every `TrainableNetwork`: backend, dtype, dropout, amp, tf32.
         """
+        if bundle.input_level is not None:
+            logger.info(
+                "input_level=%g dB of %s is for separating: excerpts are trained on at their own "
+                "level, which should be about that",
+                bundle.input_level,
+                bundle.name,
+            )
         config = SeparatorConfig(
             sample_rate=bundle.sample_rate,
             n_fft=bundle.n_fft,

@@ -136,7 +136,7 @@ class RunFiles:
         self._settings = separator_document(
             config.n_fft, config.n_hop, sample_rate, config.nb_channels
         )
-        self._neighbours()
+        self._settings |= self._kept_settings(self._neighbours())
         goes_on = self._goes_on_here()
         self.has_checkpoint = goes_on
         self._has_model = goes_on and record.best_epoch is not None
@@ -174,7 +174,7 @@ class RunFiles:
         path = self.folder / SEPARATOR_FILE
         if not path.exists():
             return False
-        known = read_json(path)
+        known = read_json(path, TrainingError)
         same = all(known.get(key) == value for key, value in self._settings.items())
         return same and (bool(self._neighbours()) or known == self._settings)
 
@@ -190,6 +190,14 @@ class RunFiles:
         suffixes = (*_WEIGHTS, ".json", ".png")
         new.commit(remove=[self.target + suffix for suffix in suffixes])
         self._has_model = True
+
+    def _kept_settings(self, others: list[str]) -> dict[str, Any]:
+        """What the folder says about its models that no run decides."""
+        path = self.folder / SEPARATOR_FILE
+        if not path.exists() or not (others or self._goes_on_here()):
+            return {}
+        known = read_json(path, TrainingError)
+        return {key: known[key] for key in ("input_level", "license") if key in known}
 
     def _bring(self, source: Path, model_config: ModelConfig) -> None:
         """Copy the best weights so far, which a continuation may not surpass."""

@@ -134,6 +134,13 @@ def _from_model(config: TrainConfig, dataset: UnmixDataset, given: Collection[st
     bundle = load_model(config.model, [config.target])
     weights = bundle.targets[config.target]
     logger.info("fine-tuning %s of %s", config.target, config.model)
+    if bundle.input_level is not None:
+        logger.warning(
+            "the new model has no input_level, as it is trained on excerpts at their own level; if "
+            "that is about %g dB, as with --mix-level, add the input_level of %s to separator.json",
+            bundle.input_level,
+            config.model,
+        )
     if bundle.sample_rate != dataset.sample_rate:
         raise ConfigError(
             f"model={config.model!r} works at {bundle.sample_rate:g} Hz, the data is at "

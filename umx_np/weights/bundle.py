@@ -33,6 +33,8 @@ class ModelBundle:
         As in `SeparatorConfig`.
     license : str or None
         Licence of the weights, when known.
+    input_level : float or None
+        As in `SeparatorConfig`; None for the models of Open-Unmix.
     """
 
     name: str
@@ -42,3 +44,4 @@ class ModelBundle:
     n_hop: int = 1024
     nb_channels: int = 2
     license: str | None = None
+    input_level: float | None = None

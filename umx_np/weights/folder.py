@@ -23,6 +23,7 @@ from ..config import (
     LARGEST,
     ModelConfig,
     check_hop,
+    check_input_level,
     check_int,
     check_rate,
     in_usual_order,
@@ -321,12 +322,18 @@ def _load_separator(
                 f"of target={target!r} have nb_bins={weight.config.nb_bins}, "
                 f"nb_channels={weight.config.nb_channels}"
             )
+    level = values.get("input_level")
+    try:
+        level = None if level is None else check_input_level(level)
+    except ConfigError as error:
+        raise WeightsError(f"path={str(path)!r}: {error}") from error
     return {
         "sample_rate": rate,
         "n_fft": n_fft,
         "n_hop": n_hop,
         "nb_channels": nb_channels,
         "license": _license(path, values.get("license")),
+        "input_level": level,
     }
 
 
@@ -438,6 +445,15 @@ def save_folder(
     )
     if bundle.license is not None:
         settings["license"] = bundle.license
+    if bundle.input_level is not None:
+        settings["input_level"] = bundle.input_level
+        if format == "pth":
+            logger.warning(
+                "%s: Open-Unmix does not know input_level=%g dB, so that it separates loud music "
+                "only with this model; umx_np goes on bringing mixtures to this level",
+                folder,
+                bundle.input_level,
+            )
     written.append(write_json(folder / SEPARATOR_FILE, settings))
     return written
 

@@ -1,0 +1,90 @@
+"""Stems and residual add up to the mixture, whatever its rate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers.asserts import relative_l2
+from helpers.streaming import tiny_bundle
+
+import umx_np
+from umx_np.audio import read, write
+
+# The model works at 8 kHz.
+RATES = [8000, 16000, 8707, 4000]
+
+
+def separator_of(**options):
+    return umx_np.Separator.from_bundle(tiny_bundle(), residual=True, device="cpu", **options)
+
+
+def noise(nb_timesteps, nb_channels=2):
+    """Noise, which has as much above the band of the model as in it."""
+    rng = np.random.default_rng(0)
+    return (0.1 * rng.standard_normal((nb_channels, nb_timesteps))).astype(np.float32)
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("nb_channels", [1, 2])
+def test_arrays(rate, nb_channels):
+    mixture = noise(7001, nb_channels)
+    stems = umx_np.separate(mixture, rate, separator=separator_of(niter=0))
+    assert relative_l2(sum(stems.values()), mixture) < 1e-6
+
+
+def test_integers_and_sums():
+    mixture = (noise(5000).T * 2**15).astype(np.int16)
+    aggregate = {"all": ["a", "b", "c", "residual"], "rest": ["residual"], "a": ["a"]}
+    stems = umx_np.separate(mixture, 16000, separator=separator_of(niter=0), aggregate=aggregate)
+    assert relative_l2(stems["all"], mixture / 2**15) < 1e-6
+    alone = umx_np.separate(mixture, 16000, separator=separator_of(niter=0))
+    np.testing.assert_array_equal(stems["rest"], alone["residual"])
+    np.testing.assert_array_equal(stems["a"], alone["a"])
+
+
+@pytest.mark.parametrize("niter", [1, 2])
+def test_the_filter_adds_up_as_well_at_other_rates(niter):
+    """With iterations the sum is as near as the filter's regularisation lets it be."""
+    mixture = noise(9000)
+    for rate in (8000, 16000):
+        stems = umx_np.separate(mixture, rate, separator=separator_of(niter=niter))
+        assert relative_l2(sum(stems.values()), mixture) < 1e-3
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("part", [{}, {"start": 0.3, "duration": 0.4}], ids=str)
+def test_files(rate, part, tmp_path):
+    write(tmp_path / "song.wav", noise(3 * 8000), rate, bits="float")
+    paths = umx_np.separate_file(
+        tmp_path / "song.wav",
+        tmp_path,
+        separator=separator_of(niter=0),
+        bits="float",
+        clip_mode="none",
+        **part,
+    )
+    mixture, _ = read(tmp_path / "song.wav", **part)
+    total = sum(read(path)[0] for path in paths.values())
+    assert total.shape == mixture.shape
+    assert relative_l2(total, mixture) < 1e-6
+
+
+@pytest.mark.parametrize("rate", [48000, 96000])
+def test_published_rates(rate, tmp_path):
+    """Of a model at 44.1 kHz; a tone at 23 kHz is in no target, but in the residual."""
+    models = {"v": umx_np.OpenUnmix(nb_bins=2049, hidden_size=4, nb_layers=1, seed=0)}
+    separator = umx_np.Separator(models, residual=True, device="cpu")
+    t = np.arange(rate // 2) / rate
+    tone = 0.1 * np.sin(2 * np.pi * 23000 * t).astype(np.float32)
+    mixture = noise(len(t)) + tone
+    stems = umx_np.separate(mixture, rate, separator=separator)
+    assert relative_l2(sum(stems.values()), mixture) < 1e-6
+    write(tmp_path / "song.wav", mixture, rate, bits="float")
+    paths = umx_np.separate_file(
+        tmp_path / "song.wav", tmp_path, separator=separator, bits="float", clip_mode="none"
+    )
+    files = {name: read(path)[0] for name, path in paths.items()}
+    assert relative_l2(sum(files.values()), mixture) < 1e-6
+    for found in (stems, files):
+        power = {name: abs(np.vdot(stem[0], tone)) for name, stem in found.items()}
+        assert power["residual"] > 100 * power["v"]
