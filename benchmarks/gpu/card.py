@@ -19,7 +19,7 @@ from benchmarks.harness.environment import available_cores, cpu_name, load_avera
 from .context import Context
 from .record import Case, Recorder
 
-_PACKAGES = ("openunmix", "numba", "numba-cuda", "threadpoolctl", "stempeg")
+_PACKAGES = ("openunmix", "numba", "threadpoolctl", "stempeg")
 # CuPy has a package for every major version of CUDA.
 _CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 _ASKED = (
@@ -52,7 +52,7 @@ _PARTS = {
     "kernels for the processor": ("umx_np._kernels.cpu", "python -m pip install -e ."),
     "sound files": ("soundfile", "python -m pip install -e ."),
     "resampling, data sets": ("soxr", "python -m pip install -e ."),
-    "training": ("numba_cuda", "python -m pip install -e '.[cuda12]' (or cuda13)"),
+    "training": ("numba", "python -m pip install -e '.[train]'"),
 }
 
 
