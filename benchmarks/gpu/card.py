@@ -110,7 +110,6 @@ def _card(context: Context, recorder: Recorder) -> None:
         "compute_capability": ".".join(map(str, device.compute_capability)),
         "multiprocessors": device.multiprocessors,
         "shared_memory_per_block": device.shared_memory_per_block,
-        "has_clusters": device.has_clusters,
         "memory_gb": round(total / 1e9, 2),
         "free_memory_gb": round(free / 1e9, 2),
         "cuda": version_of(runtime.runtimeGetVersion()),
