@@ -25,9 +25,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare what has to be settled before anything is imported or started."""
-    if _no_cuda_device():
-        # Numba looks when it is imported, and not again.
-        os.environ["NUMBA_ENABLE_CUDASIM"] = "1"
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Shells start background jobs so, and programs that the tests interrupt would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -19,7 +19,7 @@ from benchmarks.harness.environment import available_cores, cpu_name, load_avera
 from .context import Context
 from .record import Case, Recorder
 
-_PACKAGES = ("openunmix", "numba", "numba-cuda", "threadpoolctl", "stempeg")
+_PACKAGES = ("openunmix", "numba", "threadpoolctl", "stempeg")
 # CuPy has a package for every major version of CUDA.
 _CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy-cuda11x", "cupy")
 _ASKED = (
@@ -52,7 +52,7 @@ _PARTS = {
     "kernels for the processor": ("umx_np._kernels.cpu", "python -m pip install -e ."),
     "sound files": ("soundfile", "python -m pip install -e ."),
     "resampling, data sets": ("soxr", "python -m pip install -e ."),
-    "training": ("numba_cuda", "python -m pip install -e '.[cuda12]' (or cuda13)"),
+    "training": ("numba", "python -m pip install -e '.[train]'"),
 }
 
 
@@ -110,7 +110,6 @@ def _card(context: Context, recorder: Recorder) -> None:
         "compute_capability": ".".join(map(str, device.compute_capability)),
         "multiprocessors": device.multiprocessors,
         "shared_memory_per_block": device.shared_memory_per_block,
-        "has_clusters": device.has_clusters,
         "memory_gb": round(total / 1e9, 2),
         "free_memory_gb": round(free / 1e9, 2),
         "cuda": version_of(runtime.runtimeGetVersion()),

@@ -102,7 +102,6 @@ def _compile(context: Context, source: str, recorder: Recorder) -> None:
                 "spilled_bytes": kernel.local_bytes,
                 "static_shared": kernel.static_shared,
                 "max_threads": kernel.max_threads,
-                "cluster": kernel.cluster,
             }
         )
     seconds = round(time.perf_counter() - begin, 2)

@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from umx_np.backends._cuda.plans import EXCHANGES, METHODS, Card, choose
+from umx_np.backends._cuda.card import Card
+from umx_np.backends._cuda.plans import METHODS, choose
 from umx_np.errors import DeviceError
 
 from .context import Context
 
 if TYPE_CHECKING:
     from umx_np.backends._cuda.plans import Plan
-
-_CLUSTER_SIZES = (2, 4, 8)
 
 
 class Variant(NamedTuple):
@@ -23,7 +22,7 @@ class Variant(NamedTuple):
     Attributes
     ----------
     name : str
-        For people: method, exchange and blocks of a sequence.
+        For people: method and blocks of a sequence.
     plan : Plan
     chosen : bool
         Whether it is what separations use on this card.
@@ -35,7 +34,7 @@ class Variant(NamedTuple):
 
 
 def variants(context: Context, hidden: int, nb_sequences: int) -> list[Variant]:
-    """All methods and exchanges, those of clusters in all sizes.
+    """All methods that the device can run.
 
     Parameters
     ----------
@@ -49,21 +48,12 @@ def variants(context: Context, hidden: int, nb_sequences: int) -> list[Variant]:
     default = choose(hidden, nb_sequences, card)
     found: dict[str, Variant] = {}
     for method in METHODS:
-        for exchange in EXCHANGES[method]:
-            for blocks in _CLUSTER_SIZES if method == "cluster" else (None,):
-                try:
-                    plan = choose(
-                        hidden, nb_sequences, card, method=method, exchange=exchange, blocks=blocks
-                    )
-                except DeviceError:
-                    continue
-                name = f"{method} ({exchange}), {plan.blocks} blocks"
-                chosen = (plan.method, plan.exchange, plan.tiling) == (
-                    default.method,
-                    default.exchange,
-                    default.tiling,
-                )
-                found[name] = Variant(name, plan, chosen)
+        try:
+            plan = choose(hidden, nb_sequences, card, method=method)
+        except DeviceError:
+            continue
+        name = f"{method}, {plan.blocks} blocks"
+        found[name] = Variant(name, plan, plan == default)
     # The likeliest to be used first.
     return sorted(found.values(), key=lambda variant: not variant.chosen)
 

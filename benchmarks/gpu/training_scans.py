@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from umx_np.backends._cuda.batch_plan import KINDS, choose
+from umx_np.backends._cuda.card import Card
 from umx_np.errors import DeviceError
 from umx_np.nn.lstm import lstm_backward, lstm_forward
 
@@ -53,12 +54,12 @@ def variants(context: Context, hidden: int, nb_samples: int, math: str) -> list[
     """A plan of each kind, with products in float32 or TF32; the one that is used first."""
     from umx_np.backends._cuda.batch_recurrent import BatchScan
 
-    device = context.device
-    default = BatchScan(device, hidden, 2, math=math).plan(nb_samples)
+    card = Card.of(context.device)
+    default = BatchScan(context.device, hidden, 2, math=math).plan(nb_samples)
     found = []
     for kind in KINDS:
         try:
-            plan = choose(hidden, nb_samples, 2, device, math=math, kinds=[kind])
+            plan = choose(hidden, nb_samples, 2, card, math=math, kinds=[kind])
         except DeviceError:
             continue
         products = "TF32" if plan.tensor else "float32"

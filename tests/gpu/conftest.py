@@ -23,11 +23,11 @@ def emulated(order: str = "ascending", seed: int = 0) -> Device:
     """Return an emulated device; threads run in that order from now on."""
     if building.compiler() is None:
         pytest.skip("the emulator needs g++ and Linux")
-    from .emulator import cupy_standin, launching, modules, streams
+    from .emulator import cupy_standin, launching, streams
 
     streams.forget()
     launching.Settings.order, launching.Settings.seed = order, seed
-    return Device(cupy_standin, 0, driver=modules)
+    return Device(cupy_standin, 0)
 
 
 @pytest.fixture(params=list(ORDERS))

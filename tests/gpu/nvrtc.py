@@ -58,11 +58,10 @@ def read_header(name: str) -> Header:
         for variant in filter(None, map(str.strip, line.split(";"))):
             variants.append(dict(part.strip().split("=", 1) for part in variant.split(",")))
     first = re.search(r"^// from: sm_(\d+)\s*$", text, re.MULTILINE)
-    clusters = 90 if "__cluster_dims__" in text else 0
     spills = re.findall(r"^// spills:(.*)$", text, re.MULTILINE)
     return Header(
         variants=tuple(variants) or ({},),
-        first_architecture=max(clusters, int(first[1]) if first else 0),
+        first_architecture=int(first[1]) if first else 0,
         spills=tuple(" ".join(spills).replace(",", " ").split()),
     )
 

@@ -27,16 +27,16 @@ BOUND = {False: 1e-6, True: 9e-4}
 # memory, several tiles, all numbers of lanes.
 PLANS = {
     "step": Plan("step", 11),
-    "cluster": Plan("cluster", 16, 2, 8),
-    "cluster-padded": Plan("cluster", 11, 4, 4, tiles=2),
-    "cluster-shared": Plan("cluster", 22, 2, 12, tiles=2, forward_shared=1, backward_shared=2),
-    "cluster-lanes": Plan("cluster", 13, 2, 8, forward_lanes=32, backward_lanes=16),
-    "cluster-tensor": Plan("cluster", 32, 4, 8, tensor=True),
-    "cluster-tensor-padded": Plan(
-        "cluster", 27, 2, 16, tensor=True, tiles=2, forward_shared=1, backward_shared=2
-    ),
     "cooperative": Plan("cooperative", 11, 3, 4, backward_lanes=4),
-    "cooperative-tensor": Plan("cooperative", 22, 2, 12, tiles=2, tensor=True),
+    "whole": Plan("cooperative", 16, 2, 8),
+    "padded": Plan("cooperative", 11, 4, 4, tiles=2),
+    "shared": Plan("cooperative", 22, 2, 12, tiles=2, forward_shared=1, backward_shared=2),
+    "lanes": Plan("cooperative", 13, 2, 8, forward_lanes=32, backward_lanes=16),
+    "tensor": Plan("cooperative", 32, 4, 8, tensor=True),
+    "tensor-padded": Plan("cooperative", 22, 2, 12, tiles=2, tensor=True),
+    "tensor-shared": Plan(
+        "cooperative", 27, 2, 16, tensor=True, tiles=2, forward_shared=1, backward_shared=2
+    ),
 }
 
 
@@ -218,7 +218,7 @@ def _recurrent_rows(d_gates: Any, out: Any, direction: int) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("nb_frames", [1, 5])
 def test_gradient_of_the_recurrent_weights(any_device, nb_frames: int) -> None:
-    plan = PLANS["cluster-padded"]
+    plan = PLANS["padded"]
     case = Case(plan.hidden, 2, nb_frames, 3)
     run = Run(any_device, case, plan)
     for direction in range(2):
@@ -246,7 +246,7 @@ def test_chosen_plan(emulated_device) -> None:
     for math, tensor in (("float32", False), ("tf32", True)):
         run = Run(emulated_device, case, None, math=math)
         plan = run.scan.plan(4)
-        assert (plan.kind, plan.tensor) == ("cluster", tensor)
+        assert (plan.kind, plan.tensor) == ("cooperative", tensor)
         run.check(case, BOUND[tensor])
 
 
@@ -258,8 +258,6 @@ def test_math_is_that_of_the_device(emulated_device) -> None:
 
 
 def test_what_the_card_cannot_hold_is_not_chosen(emulated_device, monkeypatch) -> None:
-    monkeypatch.setattr(Kernel, "max_active_clusters", lambda *args: 0)
-    assert BatchScan(emulated_device, 12, 2).plan(4).kind == "cooperative"
     monkeypatch.setattr(Kernel, "max_active_blocks", lambda *args: 1)
     scan = BatchScan(emulated_device, 12, 2)
     assert scan.plan(4).kind == "step"
@@ -420,29 +418,15 @@ def test_rounding_to_tf32(any_device, sources: Path) -> None:
 
 # Each takes away one thing that keeps the threads apart, or one term of the gradient.
 MISTAKES = {
-    "one buffer": ("batch_scan_cluster.cu", "buffers_ + before * BUFFER", "buffers_"),
-    "send to one buffer": (
-        "batch_scan_cluster.cu",
-        "cluster_address_of(buffers_ + buffer_ * BUFFER + offset, part)",
-        "cluster_address_of(buffers_ + offset, part)",
-    ),
-    "no wait": (
-        "batch_scan_cluster.cu",
-        "mbarrier_wait_parity(arrived_ + before, (step - 1) / 2 % 2);",
-        "",
-    ),
-    "wrong parity": ("batch_scan_cluster.cu", "(step - 1) / 2 % 2", "0"),
-    "no new announcement": (
-        "batch_scan_cluster.cu",
-        "if (threadIdx.x == 0) mbarrier_expect_bytes(arrived_ + before, STEP_BYTES);",
-        "",
-    ),
+    "one buffer": ("batch_scan_cooperative.cu", "(step - 1) % 2 * BUFFER", "0"),
+    "send to one buffer": ("batch_scan_cooperative.cu", "buffer_ = step % 2;", "buffer_ = 0;"),
+    "no wait": ("batch_scan_cooperative.cu", "grid_barrier(counter_, PARTS, &generation_);", ""),
+    "one part less waited for": ("batch_scan_cooperative.cu", "(counter_, PARTS,", "(counter_, 1,"),
     "sends after the last step": (
         "batch_scan.cuh",
         "if (!last) product.share(",
         "product.share(",
     ),
-    "padding is not cleared": ("batch_scan_cluster.cu", "buffers_[i] = 0.0f;", ""),
     "no barrier before the product": (
         "batch_scan.cuh",
         "        __syncthreads();\n#pragma",
@@ -465,7 +449,7 @@ def test_mistakes_are_found(sources: Path, mistake: str) -> None:
     text = (sources / name).read_text(encoding="utf-8")
     assert text.count(right) == 1
     (sources / name).write_text(text.replace(right, wrong), encoding="utf-8")
-    plan = PLANS["cluster-shared"]
+    plan = PLANS["shared"]
     case = Case(plan.hidden, 2, 6, 9)
 
     def found(order: str, seed: int) -> bool:
@@ -485,11 +469,11 @@ def test_mistakes_are_found(sources: Path, mistake: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tensor", [False, True])
-@pytest.mark.parametrize(("kind", "tiles"), [("cluster", 1), ("cooperative", 2)])
-def test_real_layer_on_the_emulator(kind: str, tiles: int, tensor: bool) -> None:
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_real_layer_on_the_emulator(tiles: int, tensor: bool) -> None:
     """256 or 512 threads in each of 8 blocks of a group."""
     case = Case(256, 1, 3, 4)
-    plan = Plan(kind, 256, 8, 32, tiles=tiles, tensor=tensor)
+    plan = Plan("cooperative", 256, 8, 32, tiles=tiles, tensor=tensor)
     Run(emulated("shuffled", 1), case, plan).check(case, BOUND[tensor])
 
 

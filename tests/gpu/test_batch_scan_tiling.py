@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,11 @@ from umx_np.backends._cuda.batch_plan import (
     choose,
     registers_of,
 )
+from umx_np.backends._cuda.card import Card
 from umx_np.errors import DeviceError
 from umx_np.nn.lstm import lstm_backward, lstm_forward
 
 from . import batch_tiling_model as model
-
-
-@dataclass(frozen=True)
-class Card:
-    compute_capability: tuple[int, int]
-    multiprocessors: int
-    shared_memory_per_block: int
-
 
 CARDS = {
     "V100": Card((7, 0), 80, 96 << 10),
@@ -50,15 +43,15 @@ CHOICES = {
     ("RTX 3060", 256, "float32"): ("cooperative", 13, 20, 4, False),
     ("RTX 3090", 256, "tf32"): ("cooperative", 8, 32, 1, False),
     ("RTX 4090", 512, "float32"): ("cooperative", 32, 16, 2, False),
-    ("H100 SXM", 128, "float32"): ("cluster", 8, 16, 1, False),
-    ("H100 SXM", 256, "float32"): ("cluster", 8, 32, 1, False),
-    ("H100 SXM", 256, "tf32"): ("cluster", 8, 32, 1, True),
-    ("H100 SXM", 256, "bf16"): ("cluster", 8, 32, 1, True),
+    ("H100 SXM", 128, "float32"): ("cooperative", 16, 8, 1, False),
+    ("H100 SXM", 256, "float32"): ("cooperative", 16, 16, 1, False),
+    ("H100 SXM", 256, "tf32"): ("cooperative", 16, 16, 1, True),
+    ("H100 SXM", 256, "bf16"): ("cooperative", 16, 16, 1, True),
     ("H100 SXM", 512, "float32"): ("cooperative", 32, 16, 2, False),
     ("H100 SXM", 512, "tf32"): ("cooperative", 32, 16, 1, True),
-    ("H100 PCIe", 256, "tf32"): ("cluster", 8, 32, 1, True),
-    ("B200", 256, "tf32"): ("cluster", 8, 32, 1, True),
-    ("RTX 5090", 256, "float32"): ("cluster", 8, 32, 1, False),
+    ("H100 PCIe", 256, "tf32"): ("cooperative", 16, 16, 1, True),
+    ("B200", 256, "tf32"): ("cooperative", 16, 16, 1, True),
+    ("RTX 5090", 256, "float32"): ("cooperative", 16, 16, 1, False),
 }
 
 
@@ -88,7 +81,6 @@ def test_every_choice_fits_its_card(card: str, hidden: int) -> None:
 def _check_fit(plan: Plan, card: Card) -> None:
     assert plan.padded >= plan.hidden or plan.kind == "step"
     assert plan.parts <= card.multiprocessors
-    assert plan.kind != "cluster" or (card.compute_capability >= (9, 0) and plan.parts in (2, 4, 8))
     assert not plan.tensor or card.compute_capability >= (8, 0)
     for threads, nb_bytes, depth, shared, step in (
         (
@@ -116,12 +108,9 @@ def _check_fit(plan: Plan, card: Card) -> None:
 
 def test_kinds_can_be_excluded() -> None:
     card = CARDS["H100 SXM"]
-    assert choose(256, 16, 2, card, kinds=("cooperative", "step")).kind == "cooperative"
     assert choose(256, 16, 2, card, kinds=("step",)).kind == "step"
     with pytest.raises(DeviceError, match="hidden=2048"):
-        choose(2048, 16, 2, card, kinds=("cluster",))
-    with pytest.raises(DeviceError, match="cluster"):
-        choose(256, 16, 2, CARDS["A100"], kinds=("cluster",))
+        choose(2048, 16, 2, card, kinds=("cooperative",))
 
 
 def _real_plans() -> dict[str, Plan]:

@@ -60,27 +60,6 @@ def test_sources_are_package_data() -> None:
 
 
 # Functions that no kernel calls are not assembled, so here is one that calls them all.
-CLUSTER = """#include "cluster.cuh"
-extern "C" __global__ void __cluster_dims__(2, 1, 1) all(float* out) {
-    UMX_SHARED(buffer);
-    u64* barrier = reinterpret_cast<u64*>(buffer);
-    float* shared = reinterpret_cast<float*>(buffer + 16);
-    const unsigned peer = cluster_size() - 1 - cluster_rank();
-    if (threadIdx.x == 0) {
-        mbarrier_init(barrier, 3);
-        mbarrier_publish();
-        mbarrier_expect_bytes(barrier, 20);
-    }
-    cluster_sync();
-    mbarrier_arrive_remote(barrier, peer);
-    const cluster_address to = cluster_address_of(shared, peer);
-    store_async_float(to, 1.0f, cluster_address_of(barrier, peer));
-    store_async_float4(to + 16, make_float4(1, 2, 3, 4), cluster_address_of(barrier, peer));
-    mbarrier_wait_parity(barrier, 0);
-    out[threadIdx.x] = cluster_map(shared, peer)[threadIdx.x];
-    cluster_sync();
-}
-"""
 COOPERATIVE = """#include "cooperative.cuh"
 extern "C" __global__ void all(unsigned* counter, u64* words, double* out) {
     unsigned generation = 0;
@@ -92,14 +71,10 @@ extern "C" __global__ void all(unsigned* counter, u64* words, double* out) {
 """
 
 
-@pytest.mark.parametrize(("text", "first"), [(CLUSTER, 90), (COOPERATIVE, 70)], ids=["90", "70"])
-def test_what_kernels_share(
-    text: str, first: int, compiler: nvrtc.Nvrtc, write_source: Callable[[str], str]
-) -> None:
-    source = read_source(write_source(text))
+def test_what_kernels_share(compiler: nvrtc.Nvrtc, write_source: Callable[[str], str]) -> None:
+    source = read_source(write_source(COOPERATIVE))
     for architecture in set(ARCHITECTURES) & set(compiler.architectures()):
-        if architecture >= first:
-            assert list(compiler.compile(source, architecture, options({}))) == ["all"]
+        assert list(compiler.compile(source, architecture, options({}))) == ["all"]
 
 
 def test_spills_are_seen(compiler: nvrtc.Nvrtc) -> None:
@@ -128,5 +103,3 @@ def test_header(write_source: Callable[[str], str]) -> None:
     assert header.first_architecture == 80
     assert header.spills == ("one", "two")
     assert nvrtc.read_header(write_source("")).variants == ({},)
-    clusters = 'extern "C" __global__ void __cluster_dims__(2, 1, 1) k() {}'
-    assert nvrtc.read_header(write_source(clusters)).first_architecture == 90

@@ -49,17 +49,14 @@ def test_sources_are_put_together(write_source: Callable[[str], str]) -> None:
 
 def test_kernels_of_a_source() -> None:
     text = SCALE + (
-        'extern "C" __global__ void\n__cluster_dims__(BLOCKS, 1, 1)\n'
+        'extern "C" __global__ void\n'
         "__launch_bounds__(WARPS * (16 + 16), 1) more(float* x, int n)\n{ if (n) { x[0] = 1; } }\n"
         'extern "C" void not_a_kernel(int n) {}\n__device__ void helper(int n) {}\n'
     )
     found = compiling.kernels(text)
     assert list(found) == ["scale", "nothing", "more"]
-    assert found["scale"] == compiling.Declaration("1", "64")
-    assert found["more"] == compiling.Declaration("BLOCKS", "WARPS * (16 + 16)")
-    assert compiling.cluster_size(text, "scale", {}) == 1
-    assert compiling.cluster_size(text, "more", {"BLOCKS": 4}) == 4
-    assert compiling.cluster_size("#define BLOCKS 8\n" + text, "more", {}) == 8
+    assert found["scale"] == "64"
+    assert found["more"] == "WARPS * (16 + 16)"
 
 
 def test_every_source_can_be_read() -> None:
@@ -83,7 +80,7 @@ def test_a_kernel(any_device: Device, write_source: Callable[[str], str]) -> Non
         np.testing.assert_array_equal(out.get(), factor * x)
     assert any_device.kernel(source, "scale", defines={"FACTOR": 0.5}) is kernel
     assert kernel.registers > 0
-    assert (kernel.local_bytes, kernel.static_shared, kernel.cluster) == (0, 0, 1)
+    assert (kernel.local_bytes, kernel.static_shared) == (0, 0)
     assert 64 <= kernel.max_threads <= 1024
     assert kernel.max_active_blocks(64) >= any_device.multiprocessors
     assert kernel.max_active_blocks(64, any_device.shared_memory_per_block) >= 1
@@ -113,8 +110,6 @@ def test_launches_that_cannot_be(any_device: Device, write_source: Callable[[str
         DeviceError, match=r"kernel=scale cannot be launched with .*block=\(2048,\)"
     ):
         kernel((1,), (2048,), args)
-    with pytest.raises(DeviceError, match=r"compiled for clusters of 1"):
-        kernel((2,), (64,), args, cluster=2)
     too_much = any_device.shared_memory_per_block + 1
     with pytest.raises(DeviceError, match=f"shared={too_much}"):
         kernel((1,), (64,), args, shared=too_much)
@@ -147,25 +142,6 @@ def test_kernels_are_compiled_once(write_source: Callable[[str], str]) -> None:
         thread.join()
     assert len(kernels) == 4
     assert len(set(map(id, kernels))) == 1
-
-
-def test_clusters(any_device: Device, write_source: Callable[[str], str]) -> None:
-    if not any_device.has_clusters:
-        pytest.skip("needs compute capability 9.0")
-    source = write_source(
-        '#include "cluster.cuh"\n'
-        'extern "C" __global__ void __cluster_dims__(BLOCKS, 1, 1) ranks(float* out) {\n'
-        "    out[blockIdx.x] = cluster_rank() + 10 * cluster_size(); cluster_sync(); }"
-    )
-    kernel = any_device.kernel(source, "ranks", defines={"BLOCKS": 4})
-    out = any_device.xp.empty(8, np.float32)
-    kernel((8,), (32,), (out,), cluster=4)
-    np.testing.assert_array_equal(out.get(), 40 + np.arange(8) % 4)
-    assert kernel.max_active_clusters(32) >= 1
-    with pytest.raises(DeviceError, match=r"grid=\(6,\) cluster=4"):
-        kernel((6,), (32,), (out,), cluster=4)
-    with pytest.raises(DeviceError, match="compiled for clusters of 4"):
-        kernel((8,), (32,), (out,))
 
 
 # ------------------------------------------------------------------ products
@@ -346,7 +322,6 @@ def test_pinned_memory_and_streams(any_device: Device) -> None:
 def test_what_a_card_is(any_device: Device) -> None:
     assert any_device.name
     assert any_device.compute_capability >= (5, 0)
-    assert any_device.has_clusters == (any_device.compute_capability >= (9, 0))
     assert any_device.multiprocessors > 0
     assert 48 * 1024 <= any_device.shared_memory_per_block < 1 << 20
     assert 0 < any_device.free_memory() <= any_device.total_memory

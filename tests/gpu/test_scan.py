@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,7 @@ from tolerances import TOL
 from umx_np.backends import reference
 from umx_np.backends._cuda import compiling
 from umx_np.backends._cuda.device import Device
-from umx_np.backends._cuda.kernel import Kernel
-from umx_np.backends._cuda.plans import EXCHANGES, Card, Plan, choose
+from umx_np.backends._cuda.plans import Plan
 from umx_np.backends._cuda.recurrent import Scan, ScanState
 from umx_np.backends._cuda.tiling import Tiling
 from umx_np.errors import DeviceError, ShapeError
@@ -25,21 +23,20 @@ from .emulator.launching import EmulatorError
 BOUND = TOL["lstm_scan"]["float32"]
 
 
+# Blocks of a sequence and units of a warp: idle units, one block, and several.
+SIZES = {"one block": (1, 8), "two blocks": (2, 2), "three blocks": (3, 4)}
+NAMES = ["step", *SIZES]
+
+
 def plan_of(name: str, hidden: int) -> Plan:
-    """A small plan of every kernel and exchange, with idle units and weights in both places."""
-    method, _, exchange = name.partition("-")
-    exchange = exchange or EXCHANGES[method][0]
-    if method == "step":
-        return Plan(method, exchange, hidden, None)
-    blocks = {"resident": 1, "cluster": 2, "cooperative": 3}[method]
-    units_per_warp = {"resident": 8, "cluster": 2, "cooperative": 4}[method]
+    """A small plan of either kernel, with weights in registers and in shared memory."""
+    if name == "step":
+        return Plan("step", hidden, None)
+    blocks, units_per_warp = SIZES[name]
     warps = -(-hidden // (blocks * units_per_warp))
     slots = Tiling(hidden, blocks, warps, units_per_warp).slots // 2
-    return Plan(method, exchange, hidden, Tiling(hidden, blocks, warps, units_per_warp, slots), 2)
-
-
-NAMES = ["step", "resident"]
-NAMES += [f"{method}-{e}" for method in ("cluster", "cooperative") for e in EXCHANGES[method]]
+    tiling = Tiling(hidden, blocks, warps, units_per_warp, slots)
+    return Plan("cooperative", hidden, tiling, 2)
 
 
 class Case:
@@ -98,8 +95,6 @@ def check(actual, expected):
     [(24, 3, 7), (32, 1, 4), (16, 2, 1), (7, 5, 6), (1, 1, 2), (70, 2, 3)],
 )
 def test_equals_reference(any_device, name, hidden, nb_sequences, nb_frames):
-    if name.startswith("cluster") and not any_device.has_clusters:
-        pytest.skip("no clusters")
     case = Case(hidden, nb_sequences, nb_frames)
     check(case.run(any_device, plan_of(name, hidden)), case.expected())
 
@@ -107,8 +102,6 @@ def test_equals_reference(any_device, name, hidden, nb_sequences, nb_frames):
 @pytest.mark.parametrize("name", NAMES)
 def test_chunks_equal_the_whole(any_device, name):
     """To the bit, for chunks of one frame too, and again when repeated."""
-    if name.startswith("cluster") and not any_device.has_clusters:
-        pytest.skip("no clusters")
     case, plan = Case(24, 2, 9), plan_of(name, 24)
     whole = case.run(any_device, plan)
     for sizes in ([4, 5], [1, 1, 7], [9]):
@@ -125,20 +118,11 @@ def test_results_do_not_depend_on_the_tiling(emulated_device):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("name", NAMES[2:])
+@pytest.mark.parametrize("name", NAMES[1:])
 def test_any_order_of_threads(name, seed):
-    """Asynchronous stores arrive late, blocks run ahead as far as they may."""
+    """Blocks run ahead as far as they may."""
     case = Case(24, 2, 6)
     check(case.run(emulated("shuffled", seed), plan_of(name, 24)), case.expected())
-
-
-@pytest.mark.parametrize("exchange", EXCHANGES["cluster"])
-def test_umxhq(emulated_device, exchange):
-    """The real size, with the tiling that an H100 gets."""
-    card = Card((9, 0), 132, 227 * 1024, True)
-    case = Case(256, 1, 3)
-    plan = choose(256, 8, card, method="cluster", exchange=exchange)
-    check(case.run(emulated_device, plan), case.expected())
 
 
 @pytest.mark.parametrize(
@@ -146,23 +130,23 @@ def test_umxhq(emulated_device, exchange):
 )
 def test_real_sizes_through_global_memory(emulated_device, tiling):
     """With weights in registers and shared memory."""
-    plan = Plan("cooperative", "tagged", tiling.hidden, tiling)
+    plan = Plan("cooperative", tiling.hidden, tiling)
     case = Case(tiling.hidden, 1, 3)
     check(case.run(emulated_device, plan), case.expected())
 
 
 def test_real_size_of_the_plain_kernel(emulated_device):
     case = Case(512, 1, 2)
-    check(case.run(emulated_device, Plan("step", "block", 512, None)), case.expected())
+    check(case.run(emulated_device, Plan("step", 512, None)), case.expected())
 
 
 def test_what_does_not_fit_is_refused(emulated_device):
     tiling = Tiling(512, 6, 22, 4, 0)
     with pytest.raises(DeviceError, match="bytes of shared memory"):
-        Scan(emulated_device, Case(512, 1, 1).weights, Plan("cooperative", "tagged", 512, tiling))
+        Scan(emulated_device, Case(512, 1, 1).weights, Plan("cooperative", 512, tiling))
     tiling = Tiling(32, 32, 16, 1)
     with pytest.raises(DeviceError, match="24 blocks are resident"):
-        Scan(emulated_device, Case(32, 1, 1).weights, Plan("cooperative", "tagged", 32, tiling))
+        Scan(emulated_device, Case(32, 1, 1).weights, Plan("cooperative", 32, tiling))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -176,8 +160,6 @@ def test_silence_stays_silent(emulated_device, name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("level", [1e4, 1e30])
 def test_huge_gates(any_device, name, level):
-    if name.startswith("cluster") and not any_device.has_clusters:
-        pytest.skip("no clusters")
     case = Case(24, 2, 4)
     case.gates *= np.float32(level)
     check(case.run(any_device, plan_of(name, 24)), case.expected())
@@ -198,14 +180,14 @@ def test_activations_are_accurate(any_device):
     ):
         case.gates[0, :] = np.array(rest, np.float32)
         case.gates[0, :, column] = x
-        out = case.run(any_device, plan_of("resident", 1))[0][0, :, 0]
+        out = case.run(any_device, plan_of("one block", 1))[0][0, :, 0]
         assert np.max(np.abs(out / expected - 1)) < 2e-6
 
 
 def test_layouts_and_untouched_input(emulated_device):
     """Frames may lie apart, as in arrays that are frame-major; gates are only read."""
     case, xp = Case(16, 3, 5), emulated_device.xp
-    scan = Scan(emulated_device, case.weights, plan_of("cluster", 16))
+    scan = Scan(emulated_device, case.weights, plan_of("two blocks", 16))
     gates = xp.asarray(np.ascontiguousarray(case.gates.transpose(1, 0, 2)))
     out = xp.empty((5, 3, 16), np.float32)
     state = scan.initial_state()
@@ -224,15 +206,15 @@ def test_no_frames(emulated_device):
 
 def test_states_are_independent(emulated_device):
     """Scratch memory belongs to the state, so that runs of several threads do not meet."""
-    scan = Scan(emulated_device, Case(16, 2, 3).weights, plan_of("cooperative", 16))
+    scan = Scan(emulated_device, Case(16, 2, 3).weights, plan_of("three blocks", 16))
     one, other = scan.initial_state(), scan.initial_state()
     assert one.scratch is not other.scratch
     assert one.h is not other.h
 
 
 def test_description(emulated_device):
-    scan = Scan(emulated_device, Case(16, 2, 3).weights, plan_of("cluster", 16))
-    assert scan.describe().startswith("cluster (barrier): 2 blocks")
+    scan = Scan(emulated_device, Case(16, 2, 3).weights, plan_of("two blocks", 16))
+    assert scan.describe().startswith("cooperative: 2 blocks")
     assert "float32" in repr(scan)
 
 
@@ -244,7 +226,7 @@ def test_wrong_arguments(emulated_device):
         Scan(emulated_device, case.weights.astype(np.float64))
     with pytest.raises(ShapeError, match="hidden=24"):
         Scan(emulated_device, case.weights, plan_of("step", 24))
-    scan = Scan(emulated_device, case.weights, plan_of("cooperative", 16))
+    scan = Scan(emulated_device, case.weights, plan_of("three blocks", 16))
     state, gates = scan.initial_state(), xp.asarray(case.gates)
     out = xp.empty(case.shape, np.float32)
     with pytest.raises(ShapeError, match="gates must be float32"):
@@ -306,90 +288,34 @@ def test_uneven_paces(name, tmp_path, use_sources):
 
 MISTAKES = {
     "one half instead of two": (
-        "cluster-barrier",
         "scan_tile.cuh",
         "const int half = k % 2;",
         "const int half = 1;",
     ),
-    "no start barrier": (
-        "cluster-barrier",
-        "scan_cluster.cu",
-        "void start() { cluster_sync(); }",
-        "void start() {}",
-    ),
-    "no wait for a frame": (
-        "cluster-barrier",
-        "scan_cluster.cu",
-        "void await(int, int) { cluster_sync(); }",
-        "void await(int, int) {}",
-    ),
-    "no wait for the bytes": (
-        "cluster-mbarrier",
-        "scan_cluster.cu",
-        "mbarrier_wait_parity(barriers + half, frame / 2 % 2);",
-        "",
-    ),
-    "wrong phase": (
-        "cluster-mbarrier",
-        "scan_cluster.cu",
-        "frame / 2 % 2",
-        "frame % 2",
-    ),
-    "too few bytes announced": (
-        "cluster-mbarrier",
-        "scan_cluster.cu",
-        "UNITS * sizeof(float)",
-        "(UNITS - 1) * sizeof(float)",
-    ),
     "tags not compared": (
-        "cooperative-tagged",
         "scan_cooperative.cu",
         "if (complete) break;",
         "break;",
     ),
     "no barrier after fetching": (
-        "cooperative-tagged",
         "scan_cooperative.cu",
         "static_cast<unsigned>(word[k]));\n        __syncthreads();",
         "static_cast<unsigned>(word[k]));",
-    ),
-    "no barrier of the blocks": (
-        "cooperative-counter",
-        "scan_cooperative.cu",
-        "grid_barrier(reinterpret_cast<unsigned*>(words + 2 * UNITS), BLOCKS, &generation);",
-        "__syncthreads();",
-    ),
-    "one block less counted": (
-        "cooperative-counter",
-        "scan_cooperative.cu",
-        "BLOCKS, &generation",
-        "BLOCKS - 1, &generation",
     ),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_noticed(mistake, tmp_path, use_sources):
-    name, *change = MISTAKES[mistake]
-    write_sources(tmp_path, [UNEVEN, (change[0], change[1], change[2])])
+    write_sources(tmp_path, [UNEVEN, MISTAKES[mistake]])
     use_sources(tmp_path)
     case = Case(24, 2, 9)
     expected = case.expected()
     for seed in range(8):
         try:
-            actual = case.run(emulated("shuffled", seed), plan_of(name, 24))
+            actual = case.run(emulated("shuffled", seed), plan_of("three blocks", 24))
         except EmulatorError:
             return
         if not all(np.allclose(a, e, atol=1e-5) for a, e in zip(actual, expected, strict=True)):
             return
     pytest.fail("the results are right in every order of threads")
-
-
-def test_clusters_that_the_card_cannot_hold_are_not_used(emulated_device, monkeypatch, caplog):
-    monkeypatch.setattr(Kernel, "max_active_clusters", lambda *args: 0)
-    weights = np.zeros((8, 4 * 128, 128), np.float32)
-    assert choose(128, 8, Card.of(emulated_device)).method == "cluster"
-    with caplog.at_level(logging.WARNING):
-        scan = Scan(emulated_device, weights)
-    assert scan.plan.method != "cluster"
-    assert "cannot hold a cluster" in caplog.text

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from umx_np.backends._cuda.card import Card
 from umx_np.backends._cuda.plans import (
-    EXCHANGES,
     METHODS,
-    Card,
     Plan,
     choose,
     plans,
@@ -20,14 +19,14 @@ from . import nvrtc
 
 KIB = 1024
 CARDS = {
-    "V100": Card((7, 0), 80, 96 * KIB, False),
-    "A100": Card((8, 0), 108, 163 * KIB, False),
-    "RTX 3090": Card((8, 6), 82, 99 * KIB, False),
-    "RTX 4090": Card((8, 9), 128, 99 * KIB, False),
-    "L4": Card((8, 9), 58, 99 * KIB, False),
-    "H100": Card((9, 0), 132, 227 * KIB, True),
-    "B200": Card((10, 0), 148, 227 * KIB, True),
-    "ten multiprocessors": Card((7, 5), 10, 64 * KIB, False),
+    "V100": Card((7, 0), 80, 96 * KIB),
+    "A100": Card((8, 0), 108, 163 * KIB),
+    "RTX 3090": Card((8, 6), 82, 99 * KIB),
+    "RTX 4090": Card((8, 9), 128, 99 * KIB),
+    "L4": Card((8, 9), 58, 99 * KIB),
+    "H100": Card((9, 0), 132, 227 * KIB),
+    "B200": Card((10, 0), 148, 227 * KIB),
+    "ten multiprocessors": Card((7, 5), 10, 64 * KIB),
 }
 # Units and sequences: umxhq, umxm and umxl with four targets and with one, and other sizes.
 SIZES = [(256, 8), (128, 8), (512, 8), (256, 2), (512, 1), (24, 8), (7, 3), (64, 100), (1, 1)]
@@ -48,9 +47,6 @@ def test_every_possible_plan_fits(card, hidden, sequences):
         assert 1 <= plan.sequences_per_launch <= min(sequences, 64)
         if plan.method == "cooperative":
             assert plan.blocks * plan.sequences_per_launch <= card.multiprocessors
-        if plan.method == "cluster":
-            assert card.has_clusters
-            assert plan.blocks in (2, 4, 8)
         if plan.tiling:
             weights = plan.tiling.in_registers * plan.tiling.vector
             assert weights + plan.tiling.rows < register_limit(plan.tiling.warps)
@@ -62,10 +58,10 @@ def test_every_possible_plan_fits(card, hidden, sequences):
 @pytest.mark.parametrize(
     ("name", "hidden", "method", "blocks", "per_launch"),
     [
-        ("H100", 256, "cluster", 8, 8),
-        ("H100", 128, "cluster", 8, 8),
+        ("H100", 256, "cooperative", 16, 8),
+        ("H100", 128, "cooperative", 16, 8),
         ("H100", 512, "cooperative", 16, 8),
-        ("B200", 256, "cluster", 8, 8),
+        ("B200", 256, "cooperative", 16, 8),
         ("A100", 256, "cooperative", 8, 8),
         ("A100", 512, "cooperative", 22, 4),
         ("V100", 256, "cooperative", 8, 8),
@@ -77,7 +73,7 @@ def test_every_possible_plan_fits(card, hidden, sequences):
         ("ten multiprocessors", 256, "cooperative", 8, 1),
         ("ten multiprocessors", 512, "step", 1, 8),
         ("H100", 7, "step", 1, 8),
-        ("H100", 64, "resident", 1, 8),
+        ("H100", 64, "cooperative", 8, 8),
     ],
 )
 def test_choice_for_eight_sequences(name, hidden, method, blocks, per_launch):
@@ -87,10 +83,10 @@ def test_choice_for_eight_sequences(name, hidden, method, blocks, per_launch):
     assert any(reason.startswith(f"{method}: possible") for reason in plan.reasons)
 
 
-def test_umxhq_on_a_cluster_needs_no_shared_memory_for_weights():
+def test_umxhq_needs_no_shared_memory_for_weights():
     tiling = choose(256, 8, CARDS["H100"]).tiling
     assert tiling.in_shared == 0
-    assert tiling.threads * tiling.in_registers * tiling.vector * 4 == 128 * KIB
+    assert tiling.threads * tiling.in_registers * tiling.vector * 4 == 64 * KIB
 
 
 @pytest.mark.parametrize(
@@ -109,34 +105,27 @@ def test_what_is_chosen_is_compiled_by_the_compile_check(name, hidden):
 def test_choice_can_be_forced():
     card = CARDS["H100"]
     for method in METHODS:
-        for exchange in EXCHANGES[method]:
-            plan = choose(64, 2, card, method=method, exchange=exchange)
-            assert (plan.method, plan.exchange) == (method, exchange)
-    assert choose(256, 8, card, method="cluster", blocks=8).blocks == 8
+        assert choose(64, 2, card, method=method).method == method
     assert choose(256, 8, card, method="cooperative", blocks=10).blocks == 10
 
 
 def test_what_cannot_be_forced():
-    with pytest.raises(DeviceError, match=r"cluster: needs compute capability 9\.0"):
-        choose(256, 8, CARDS["A100"], method="cluster")
-    with pytest.raises(DeviceError, match="resident: does not fit"):
-        choose(256, 8, CARDS["A100"], method="resident")
+    with pytest.raises(DeviceError, match="cooperative: does not fit"):
+        choose(512, 8, CARDS["ten multiprocessors"], method="cooperative")
     with pytest.raises(ConfigError, match="method='magic'"):
         choose(256, 8, CARDS["A100"], method="magic")
-    with pytest.raises(ConfigError, match="exchange='magic'"):
-        choose(256, 8, CARDS["A100"], exchange="magic")
     with pytest.raises(ConfigError, match="sequences=0"):
         choose(256, 0, CARDS["A100"])
 
 
 def test_plans_are_checked():
     tiling = Tiling(24, 2, 3, 4)
-    with pytest.raises(ConfigError, match="exchange='tagged'"):
-        Plan("cluster", "tagged", 24, tiling)
+    with pytest.raises(ConfigError, match="method='step' with tiling=Tiling"):
+        Plan("step", 24, tiling)
     with pytest.raises(ConfigError, match="tiling=None"):
-        Plan("cluster", "barrier", 24, None)
+        Plan("cooperative", 24, None)
     with pytest.raises(ConfigError, match="method='magic'"):
-        Plan("magic", "block", 24, None)
+        Plan("magic", 24, None)
 
 
 def test_registers_are_those_of_a_quarter():
@@ -154,6 +143,6 @@ def test_registers_are_those_of_a_quarter():
 
 def test_description():
     text = choose(256, 8, CARDS["H100"]).describe()
-    assert text.startswith("cluster (barrier): 8 blocks of 256 threads per sequence")
-    assert "128 KiB in registers" in text
+    assert text.startswith("cooperative: 16 blocks of 128 threads per sequence")
+    assert "64 KiB in registers" in text
     assert choose(7, 8, CARDS["H100"]).describe().startswith("step")

@@ -11,10 +11,9 @@ from helpers.asserts import relative_l2
 
 from umx_np import optim
 from umx_np.backends._cuda.device import Device
-from umx_np.backends._cuda.launching import require_numba_cuda
 from umx_np.backends._cuda.training import CudaTrainingBackend
 from umx_np.backends.tensors import FlatTensors
-from umx_np.errors import ConfigError, DeviceError, ShapeError
+from umx_np.errors import ConfigError, ShapeError
 from umx_np.optim import SGD, Adam, Optimizer
 
 from .training_helpers import backend_on
@@ -166,8 +165,3 @@ class TestMistakes:
         with pytest.raises(ShapeError, match="gradient of 'scale'"):
             optimizer.step({"weight": arrays(1)["weight"], "bias": arrays(1)["bias"]})
         assert optimizer.nb_steps == 0
-
-    def test_missing_package(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(DeviceError, match=r"numba-cuda.*umx-np\[cuda12\]"):
-            require_numba_cuda()

@@ -15,10 +15,11 @@ from .._threads import Item, Result
 from ..config import ModelConfig
 from ..errors import ConfigError
 from ..weights.bundle import StateDict
+from ._cuda.card import Card
 from ._cuda.device import Device, get_device
 from ._cuda.network import CudaNetwork
 from ._cuda.ops import Array, Spectra, Statistics, WienerFilter, computing
-from ._cuda.plans import Card, choose
+from ._cuda.plans import choose
 from ._cuda.transform import upload
 from .base import Network, WienerOptions
 from .reference import into

@@ -33,7 +33,7 @@ _REQUIRED = (
     "threadpoolctl",
 )
 _OPTIONAL = (
-    *("numba", "scipy", "cupy-cuda12x", "cupy-cuda13x", "numba-cuda"),
+    *("numba", "scipy", "cupy-cuda12x", "cupy-cuda13x"),
     *("musdb", "museval", "matplotlib", "torch", "openunmix"),
 )
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -101,10 +101,7 @@ def build_kernels(source: str, defines: tuple[str, ...]) -> ctypes.CDLL:
         With the compiler's messages.
     """
     runtime()
-    exports = (
-        f"UMX_EXPORT({name}, {declared.cluster}, ({declared.threads}))\n"
-        for name, declared in kernels(source).items()
-    )
+    exports = (f"UMX_EXPORT({name}, ({threads}))\n" for name, threads in kernels(source).items())
     return _build(f"{source}\n{''.join(exports)}", (*_KERNELS, *defines), ctypes.RTLD_LOCAL)
 
 

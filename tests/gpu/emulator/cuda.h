@@ -14,7 +14,6 @@
 #define __forceinline__ inline
 #define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
-#define __cluster_dims__(...)
 #define __align__(n) alignas(n)
 #define UMX_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
@@ -58,18 +57,9 @@ void sync_block(const char* file, int line);
 void sync_warp(unsigned mask, const char* file, int line);
 // Give `value` to the other lanes and return what lane `source` has given.
 uint64_t exchange(uint64_t value, unsigned source, unsigned mask, const char* file, int line);
-void sync_cluster(UMX_HERE);
 void wait_until_true(bool (*ready)(void*), void* context, const char* what);
 // Let others run in a loop that waits for them.
 void pause();
-void store_async(unsigned long to, const void* value, unsigned bytes, unsigned long barrier);
-void* cluster_map(void* local, unsigned rank);
-unsigned cluster_rank();
-unsigned cluster_size();
-void mbarrier_init(unsigned long long* barrier, unsigned count);
-void mbarrier_expect_bytes(unsigned long long* barrier, unsigned bytes);
-void mbarrier_wait_parity(unsigned long long* barrier, unsigned parity);
-void mbarrier_arrive_remote(unsigned long long* barrier, unsigned rank);
 
 inline unsigned char* shared_memory() { return current->block->shared; }
 
@@ -154,9 +144,8 @@ int describe(void (*)(A...), Parameter* to) {
 }  // namespace umx_emulated
 
 // Written after the kernels by building.py.
-#define UMX_EXPORT(name, cluster, threads)                                                  \
+#define UMX_EXPORT(name, threads)                                                           \
     extern "C" void umx_call_##name(void** args) { umx_emulated::call(name, args); }        \
-    extern "C" int umx_cluster_##name() { return cluster; }                                 \
     extern "C" int umx_threads_##name() { return threads; }                                 \
     extern "C" int umx_describe_##name(umx_emulated::Parameter* to) {                       \
         return umx_emulated::describe(name, to);                                           \

@@ -27,7 +27,7 @@ struct Guarded {
         nb_pages = round_up(std::max(bytes, size_t(1)), PAGE) / PAGE + 2;
         pages = static_cast<unsigned char*>(
             mmap(nullptr, nb_pages * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-        protect(false);
+        mprotect(pages + PAGE, inner(), PROT_READ | PROT_WRITE);
         first = end() - round_up(bytes, 16);
         memset(pages + PAGE, CANARY, inner());
         memset(first, UNWRITTEN, bytes);
@@ -40,9 +40,6 @@ struct Guarded {
     void release() {
         if (pages) munmap(pages, nb_pages * PAGE);
         pages = nullptr;
-    }
-    void protect(bool forbidden) {
-        mprotect(pages + PAGE, inner(), forbidden ? PROT_NONE : PROT_READ | PROT_WRITE);
     }
     bool intact() const {
         const auto clean = [](const unsigned char* from, const unsigned char* to) {

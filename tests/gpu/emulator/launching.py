@@ -68,7 +68,6 @@ class _Launch(ctypes.Structure):
         ("grid", ctypes.c_uint * 3),
         ("block", ctypes.c_uint * 3),
         ("shared_bytes", ctypes.c_uint),
-        ("cluster", ctypes.c_uint),
         ("together", ctypes.c_int),
         ("order", ctypes.c_int),
         ("seed", ctypes.c_ulonglong),
@@ -104,7 +103,6 @@ def launch(
     arguments: Sequence[Any],
     *,
     shared_bytes: int = 0,
-    cluster: int = 1,
     together: bool = False,
 ) -> None:
     """Run a kernel to its end, with arguments that `check_arguments` has passed.
@@ -126,7 +124,6 @@ def launch(
         grid=(ctypes.c_uint * 3)(*grid),
         block=(ctypes.c_uint * 3)(*block),
         shared_bytes=shared_bytes,
-        cluster=cluster,
         together=together,
         order=ORDERS.index(Settings.order),
         seed=Settings.seed,

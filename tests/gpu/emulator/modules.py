@@ -30,18 +30,12 @@ def active_blocks(threads: int, shared: int) -> int:
     return min(2048 // threads, SHARED_MEMORY // (shared + 1024), 32)
 
 
-def max_active_clusters(function: int, *, block: int, shared: int, cluster: int) -> int:
-    """Clusters that fit on the card; stands for umx_np.backends._cuda.driver."""
-    return MULTIPROCESSORS * active_blocks(block, shared) // cluster
-
-
 class Function:
     """A kernel as it is launched."""
 
     def __init__(self, library: ctypes.CDLL, name: str) -> None:
         self.name = name
         self.library = library
-        self.cluster = library[f"umx_cluster_{name}"]()
         self.threads = library[f"umx_threads_{name}"]()
         self.parameters = launching.parameters(library, name)
         self.shared = 48 * 1024
@@ -64,7 +58,6 @@ class Function:
             or blocks < 1
             or max(grid[1:]) > 65535
             or block[2] > 64
-            or grid[0] % self.cluster
         ):
             raise CUDADriverError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         resident = MULTIPROCESSORS * active_blocks(threads, shared_mem)
@@ -87,7 +80,6 @@ class Function:
             block,
             args,
             shared_bytes=shared_mem,
-            cluster=self.cluster,
             together=enable_cooperative_groups,
         )
 

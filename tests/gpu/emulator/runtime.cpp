@@ -1,6 +1,6 @@
 // Runs the threads of a launch as fibers on one thread of the processor.
 //
-// A fiber runs until it waits (for its block, its warp, its cluster, a condition) or returns. The
+// A fiber runs until it waits (for its block, its warp, a condition) or returns. The
 // scheduler works in rounds; the order inside a round is the caller's choice: ascending, descending
 // or shuffled. A kernel without races gives the same result in all of them.
 //
@@ -105,10 +105,7 @@ void start_block(BlockState& block, size_t linear, size_t slot) {
     const unsigned *grid = launch->grid, *size = launch->block;
     block.index = {unsigned(linear % grid[0]), unsigned(linear / grid[0] % grid[1]),
                    unsigned(linear / grid[0] / grid[1])};
-    if (!block.memory.pages)
-        block.memory.allocate(launch->shared_bytes);
-    else
-        block.memory.protect(false);
+    if (!block.memory.pages) block.memory.allocate(launch->shared_bytes);
     block.shared = block.memory.first;
     memset(block.shared, UNWRITTEN, block.memory.bytes);
 
@@ -141,8 +138,6 @@ void finish_block(BlockState& block) {
     if (!block.memory.intact())
         stop("block " + name_of(block.index) +
              text(" writes outside of its shared memory of %zu bytes", block.memory.bytes));
-    // Others of its cluster must not touch it any more.
-    if (launch->cluster > 1) block.memory.protect(true);
 }
 
 // ------------------------------------------------------------------ rounds
@@ -171,17 +166,8 @@ void check_polling() {
 
 // Whether the next round has anybody.
 bool find_ready() {
-    while (true) {
-        check_polling();
-        if (!next_round.empty()) return true;
-        if (stores.empty()) return false;
-        // Asynchronous stores come as late as they can.
-        while (!deliver(launch->order == SHUFFLED     ? random_below(stores.size())
-                        : launch->order == DESCENDING ? stores.size() - 1
-                                                      : 0) &&
-               !stores.empty()) {
-        }
-    }
+    check_polling();
+    return !next_round.empty();
 }
 
 // Run the blocks that are alive until all have returned.
@@ -190,12 +176,9 @@ void run_blocks() {
     size_t nb_idle_rounds = 0;
     while (true) {
         if (expired) stop_expired();
-        if (launch->order == SHUFFLED) {
-            if (!stores.empty() && random_below(4) == 0) deliver(random_below(stores.size()));
-            if (random_below(2)) {
-                next_round.insert(next_round.end(), paused.begin(), paused.end());
-                paused.clear();
-            }
+        if (launch->order == SHUFFLED && random_below(2)) {
+            next_round.insert(next_round.end(), paused.begin(), paused.end());
+            paused.clear();
         }
         if (!find_ready()) {
             // Only loops that wait are left; one of them may find what it waits for.
@@ -226,20 +209,11 @@ void run_grid() {
     const unsigned *grid = launch->grid, *size = launch->block;
     const size_t nb_threads = size_t(size[0]) * size[1] * size[2];
     const size_t nb_blocks = size_t(grid[0]) * grid[1] * grid[2];
-    const size_t nb_alive = launch->together ? nb_blocks : launch->cluster;
+    const size_t nb_alive = launch->together ? nb_blocks : 1;
     stacks.reserve(nb_alive * nb_threads);
     fibers.assign(nb_alive * nb_threads, Fiber());
     blocks.assign(nb_alive, BlockState());
     warps.assign(nb_alive * ((nb_threads + 31) / 32), umx_emulated::Warp());
-    clusters.assign(nb_alive / launch->cluster, ClusterState());
-    for (size_t i = 0; i < nb_alive; ++i) {
-        ClusterState& cluster = clusters[i / launch->cluster];
-        cluster.barrier.what = "cluster_sync";
-        cluster.barrier.expected = unsigned(nb_threads * launch->cluster);
-        cluster.blocks.push_back(&blocks[i]);
-        blocks[i].cluster = &cluster;
-        blocks[i].rank = unsigned(i % launch->cluster);
-    }
 
     std::vector<size_t> waves(nb_blocks / nb_alive);
     for (size_t i = 0; i < waves.size(); ++i) waves[i] = i;
@@ -287,7 +261,6 @@ int umx_launch(const Launch* what, char* message, size_t message_bytes) {
     umx_emulated::block_size = {what->block[0], what->block[1], what->block[2]};
     umx_emulated::current = nullptr;
     failure.clear();
-    stores.clear();
     next_round.clear();
     paused.clear();
     nb_polling = 0;

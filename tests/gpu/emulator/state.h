@@ -5,7 +5,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include <deque>
 #include <map>
 #include <string>
 #include <vector>
@@ -21,7 +20,6 @@ struct Launch {
     void** arguments;
     unsigned grid[3], block[3];
     unsigned shared_bytes;
-    unsigned cluster;  // blocks of a cluster, 1 without
     int together;      // whether all blocks are alive at once
     int order;         // of the threads in a round: 0 ascending, 1 descending, 2 shuffled
     unsigned long long seed;
@@ -62,23 +60,10 @@ struct Fiber : Thread {
     Machine machine;
 };
 
-struct ClusterState {
-    Barrier barrier;
-    std::vector<BlockState*> blocks;
-};
-
 struct BlockState : umx_emulated::Block {
     Barrier barrier;
-    ClusterState* cluster = nullptr;
-    unsigned rank = 0;
     unsigned nb_running = 0;
     Guarded memory;
-};
-
-struct AsyncStore {
-    unsigned char value[16];
-    unsigned bytes;
-    unsigned long to, barrier;
 };
 
 }  // namespace
@@ -97,9 +82,7 @@ namespace {
 const Launch* launch;
 std::vector<Fiber> fibers;
 std::vector<BlockState> blocks;
-std::vector<ClusterState> clusters;
 std::vector<umx_emulated::Warp> warps;
-std::deque<AsyncStore> stores;
 std::vector<size_t> next_round, paused;
 size_t nb_polling;
 Stacks stacks;
@@ -129,7 +112,6 @@ std::string text(const char* format, ...) {
 std::string name_of(uint3 i) { return text("(%u, %u, %u)", i.x, i.y, i.z); }
 
 std::string who() {
-    if (!umx_emulated::current) return "an asynchronous store";
     return "thread " + name_of(me()->index) + " of block " + name_of(me()->block->index);
 }
 
@@ -143,8 +125,6 @@ std::string describe_address(const unsigned char* address) {
         const Guarded& memory = block.memory;
         if (!memory.pages || !memory.near(address)) continue;
         const long offset = address - memory.first;
-        if (offset >= 0 && offset < long(memory.bytes))
-            return "shared memory of block " + name_of(block.index) + ", which has returned";
         return text("byte %ld of the shared memory of block ", offset) + name_of(block.index) +
                text(", which has %zu bytes", memory.bytes);
     }

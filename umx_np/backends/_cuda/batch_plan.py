@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 from ...errors import DeviceError
+from .card import Card
 
-KINDS = ("cluster", "cooperative", "step")
+KINDS = ("cooperative", "step")
 
 GATES = 4
 WARP = 32
@@ -45,10 +45,6 @@ MOST_THREADS = 1024
 LEAST_WEIGHTS = 32
 USUAL_THREADS = 512
 
-# Portable sizes of clusters.
-CLUSTERS = (8, 4, 2)
-# Bytes of shared memory before the buffers of a cluster: two counters.
-COUNTERS = 16
 MOST_TILES = 8
 
 STEP_UNITS, STEP_SAMPLES, STEP_THREADS = 8, 16, 256
@@ -61,30 +57,13 @@ MOST_LANES = 128
 TENSOR_RATE = {(8, 0): 512, (9, 0): 640, (10, 0): 640, (10, 3): 640}
 USUAL_TENSOR_RATE = 128
 # ... and clocks of a step beside the products: activations, and the trip to the other blocks.
-CLUSTER_CLOCKS = 700
-COOPERATIVE_CLOCKS = 2200
+EXCHANGE_CLOCKS = 2200
 CLOCKS_PER_PART = 12  # to add up what one more part has sent
 SHARED_BYTES_PER_CLOCK = 128
 # Fewer warps leave some quarters idle.
 BUSY_THREADS = QUARTERS * WARP
 # Pieces that do not divide the layer check each weight for being there; not for a small gain.
 PADDING_PENALTY = 1.05
-
-
-class Card(Protocol):
-    """What the choice depends on; `Device` has it."""
-
-    @property
-    def compute_capability(self) -> tuple[int, int]:
-        """Such as ``(9, 0)``."""
-
-    @property
-    def multiprocessors(self) -> int:
-        """Number of multiprocessors."""
-
-    @property
-    def shared_memory_per_block(self) -> int:
-        """Most bytes of dynamic shared memory of a block."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +73,7 @@ class Plan:
     Attributes
     ----------
     kind : str
-        ``'cluster'``, ``'cooperative'`` or ``'step'``.
+        ``'cooperative'`` or ``'step'``.
     hidden : int
         Hidden units of a direction.
     parts : int
@@ -211,7 +190,7 @@ class Plan:
             return FLOAT * STEP_FORWARD_FLOATS
         state = self.tiles * self.forward_threads
         weights = self.forward_shared * self.forward_step * self.forward_threads
-        return FLOAT * (state + weights) + self._exchange_bytes(self.forward_exchange)
+        return FLOAT * (state + weights)
 
     @property
     def backward_bytes(self) -> int:
@@ -221,12 +200,7 @@ class Plan:
         rows = GATES * self.units
         operand = self.samples * (_sample_stride(rows) if self.tensor else rows)
         weights = self.backward_shared * self.backward_step * self.backward_threads
-        return FLOAT * (self.tiles * operand + weights) + self._exchange_bytes(
-            self.backward_exchange
-        )
-
-    def _exchange_bytes(self, floats: int) -> int:
-        return COUNTERS + 2 * FLOAT * floats if self.kind == "cluster" else 0
+        return FLOAT * (self.tiles * operand + weights)
 
     @cached_property
     def weight_bytes(self) -> int:
@@ -260,8 +234,8 @@ def choose(
     Returns
     -------
     Plan
-        The fastest by estimate of clusters, cooperative launches, and one launch per frame, which
-        fits always but is taken only if no other does.
+        The fastest cooperative launch by estimate. One launch per frame always fits, but is taken
+        only if no other does.
 
     Raises
     ------
@@ -295,19 +269,14 @@ def _candidates(hidden: int, card: Card, math: str, kinds: Sequence[str]) -> Ite
     tensors = [False]
     if math != "float32" and card.compute_capability >= (8, 0):
         tensors.append(True)
-    pieces = []
-    if "cluster" in kinds and card.compute_capability >= (9, 0):
-        pieces += [("cluster", _round_up(-(-hidden // parts), VECTOR)) for parts in CLUSTERS]
-    if "cooperative" in kinds:
-        # More than 128 units never fit into registers and shared memory.
-        most = min(_round_up(hidden, VECTOR), 128)
-        pieces += [("cooperative", units) for units in range(VECTOR, most + 1, VECTOR)]
-    for kind, units in pieces:
+    if "cooperative" not in kinds:
+        return
+    # More than 128 units never fit into registers and shared memory.
+    most = min(_round_up(hidden, VECTOR), 128)
+    for units in range(VECTOR, most + 1, VECTOR):
         parts = -(-hidden // units)
-        if kind == "cluster":
-            parts = next(size for size in reversed(CLUSTERS) if size >= parts)
         for tensor in tensors:
-            plan = Plan(kind, hidden, parts, units, tensor=tensor)
+            plan = Plan("cooperative", hidden, parts, units, tensor=tensor)
             if not tensor:
                 plan = replace(
                     plan,
@@ -368,12 +337,6 @@ def _split_weights(plan: Plan) -> Plan | None:
 
 def _capacity(plan: Plan, card: Card) -> int:
     """Groups that are resident at a time, one block on each multiprocessor."""
-    if plan.kind == "cluster":
-        # Clusters stay inside of groups of multiprocessors that are not of equal size: of 132
-        # multiprocessors, 120 take part in clusters of 8.
-        return max(
-            card.multiprocessors // plan.parts - 1, min(1, card.multiprocessors // plan.parts)
-        )
     return card.multiprocessors // plan.parts
 
 
@@ -392,20 +355,18 @@ def _clocks(plan: Plan, card: Card) -> float:
         plan.forward_shared * plan.forward_step * plan.forward_threads
         + plan.backward_shared * plan.backward_step * plan.backward_threads
     )
-    around = CLUSTER_CLOCKS if plan.kind == "cluster" else COOPERATIVE_CLOCKS
     clocks = plan.tiles * (products + read / SHARED_BYTES_PER_CLOCK)
-    clocks += 2 * around + CLOCKS_PER_PART * plan.parts
+    clocks += 2 * EXCHANGE_CLOCKS + CLOCKS_PER_PART * plan.parts
     return clocks * (PADDING_PENALTY if plan.padded > plan.hidden else 1.0)
 
 
 def _reason(plan: Plan, batch: int, directions: int) -> str:
     groups = plan.groups(batch, directions)
-    of = "clusters" if plan.kind == "cluster" else "groups"
     where = "registers"
     if plan.forward_shared or plan.backward_shared:
         where += " and shared memory"
     return (
-        f"{groups} {of} of {plan.parts} blocks, {plan.tiles * plan.samples} samples each; "
+        f"{groups} groups of {plan.parts} blocks, {plan.tiles * plan.samples} samples each; "
         f"{plan.units} units ({plan.weight_bytes // 1024} KiB of W_hh) of a block in {where}; "
         f"products in {'TF32 on tensor cores' if plan.tensor else 'float32'}"
     )

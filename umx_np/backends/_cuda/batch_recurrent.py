@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import DeviceError, ShapeError
-from .batch_plan import KINDS, Plan, choose
+from .batch_plan import Plan, choose
+from .card import Card
 from .device import Device, Kernel
 
 FLOAT_BYTES = 4
@@ -87,17 +88,14 @@ class BatchScan:
 
     def _choose(self, nb_samples: int, math: str) -> Plan:
         """The best plan that the card, asked about the compiled kernels, can hold."""
-        kinds = list(KINDS)
-        while True:
-            plan = choose(
-                self.hidden, nb_samples, self.directions, self.device, math=math, kinds=kinds
-            )
-            if plan.kind == "step" or min(
-                self._resident_groups(plan, backward=False),
-                self._resident_groups(plan, backward=True),
-            ):
-                return plan
-            kinds.remove(plan.kind)
+        card = Card.of(self.device)
+        plan = choose(self.hidden, nb_samples, self.directions, card, math=math)
+        if plan.kind == "step" or min(
+            self._resident_groups(plan, backward=False),
+            self._resident_groups(plan, backward=True),
+        ):
+            return plan
+        return choose(self.hidden, nb_samples, self.directions, card, math=math, kinds=("step",))
 
     def _kernel(self, plan: Plan, *, backward: bool) -> Kernel:
         direction = "backward" if backward else "forward"
@@ -112,11 +110,7 @@ class BatchScan:
             kernel = self._kernel(plan, backward=backward)
             threads = plan.backward_threads if backward else plan.forward_threads
             shared = plan.backward_bytes if backward else plan.forward_bytes
-            self._resident[plan, backward] = (
-                kernel.max_active_clusters(threads, shared)
-                if plan.kind == "cluster"
-                else kernel.max_active_blocks(threads, shared) // plan.parts
-            )
+            self._resident[plan, backward] = kernel.max_active_blocks(threads, shared) // plan.parts
         return self._resident[plan, backward]
 
     def forward(
@@ -229,15 +223,7 @@ class BatchScan:
         threads = plan.backward_threads if backward else plan.forward_threads
         shared = plan.backward_bytes if backward else plan.forward_bytes
         groups = plan.groups(nb_samples, self.directions)
-        if plan.kind == "cluster":
-            kernel(
-                (groups * plan.parts,),
-                (threads,),
-                (*head, *sizes, *tail),
-                shared=shared,
-                cluster=plan.parts,
-            )
-        elif plan.kind == "cooperative":
+        if plan.kind == "cooperative":
             at_once = min(groups, self._resident_groups(plan, backward=backward))
             if at_once == 0:
                 raise DeviceError(f"{plan} does not fit {self.device!r}")

@@ -39,6 +39,7 @@ class ClipStore:
     ) -> None:
         self._backend = backend
         self._kernels = TrainingKernels(backend.device, "training_steps.cu")
+        self._mixing = TrainingKernels(backend.device, "mixing.cu")
         self._shapes = np.array(shapes, np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum(self._shapes.prod(axis=1))])
         self._scale = np.float32(1.0 / full_scale)
@@ -89,22 +90,20 @@ class ClipStore:
         x, y : Array [shape=(nb_samples, nb_channels, nb_timesteps)], float32
             Mixtures and targets.
         """
-        from .mixing import mix
-
         backend = self._backend
-        xp, (nb_samples, _, nb_channels, _) = backend.xp, channels.shape
+        xp, (nb_samples, nb_sources, nb_channels, nb_rows) = backend.xp, channels.shape
         places = np.empty((*clips.shape, 3), np.int64)
         rows, lengths = self._shapes[clips].transpose(2, 0, 1)
         places[..., 0] = self._starts[clips] + firsts
         places[..., 1], places[..., 2] = lengths, rows
         with backend.device.active():
             x, y = (xp.empty((nb_samples, nb_channels, nb_timesteps), np.float32) for _ in "xy")
-            backend.launcher(
-                mix,
-                nb_samples * nb_timesteps,
+            self._mixing.launch(
+                "mix_short" if self._samples.dtype == np.int16 else "mix_float",
+                flat(nb_timesteps, nb_samples),
                 *(self._samples, self._scale, xp.asarray(places)),
                 *(xp.asarray(channels, np.float32), xp.asarray(in_target.astype(np.uint8))),
-                *(x, y),
+                *(x, y, nb_sources, nb_channels, nb_rows, nb_timesteps),
             )
             if levels is not None:
                 self._bring_to_level(x, y, levels, faint)

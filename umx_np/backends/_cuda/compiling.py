@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -15,11 +14,8 @@ Defines = Mapping[str, "int | float | str"]
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"[^\n]*$', re.MULTILINE)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _PARENTHESES = r"\s*\((?:[^()]|\([^()]*\))*\)"
-_ATTRIBUTE = re.compile(
-    rf"__global__|__launch_bounds__{_PARENTHESES}|__cluster_dims__{_PARENTHESES}"
-)
+_ATTRIBUTE = re.compile(rf"__global__|__launch_bounds__{_PARENTHESES}")
 _KERNEL = re.compile(r'extern\s+"C"\s+([^{};]*)\{')
-_CLUSTER = re.compile(r"__cluster_dims__\s*\(\s*(\w+)")
 _THREADS = re.compile(r"__launch_bounds__\s*\(((?:[^(),]|\([^()]*\))*)")
 
 
@@ -54,43 +50,15 @@ def read_source(name: str) -> str:
     return expand(name)
 
 
-@dataclass(frozen=True)
-class Declaration:
-    """How a kernel is declared, in the words of C.
-
-    Attributes
-    ----------
-    cluster : str
-        Blocks of a cluster, a number or the name of a macro.
-    threads : str
-        Most threads of a block.
-    """
-
-    cluster: str
-    threads: str
-
-
-def kernels(source: str) -> dict[str, Declaration]:
-    """Find the kernels of a source, by name."""
+def kernels(source: str) -> dict[str, str]:
+    """Find the kernels of a source: by name, the most threads of a block in the words of C."""
     found = {}
     for match in _KERNEL.finditer(_COMMENT.sub("", source)):
         name = re.match(r"\s*void\s+(\w+)\s*\(", _ATTRIBUTE.sub("", match[1]))
         if name and "__global__" in match[1]:
-            cluster, threads = _CLUSTER.search(match[1]), _THREADS.search(match[1])
-            found[name[1]] = Declaration(
-                cluster[1] if cluster else "1", threads[1] if threads else "1024"
-            )
+            threads = _THREADS.search(match[1])
+            found[name[1]] = threads[1] if threads else "1024"
     return found
-
-
-def cluster_size(source: str, name: str, defines: Defines) -> int:
-    """Blocks of the clusters that a kernel is compiled for; 1 without clusters."""
-    declared = kernels(source)
-    size = declared[name].cluster if name in declared else "1"
-    if size in defines:
-        return int(defines[size])
-    default = re.search(rf"^[ \t]*#[ \t]*define[ \t]+{size}[ \t]+(\d+)", source, re.MULTILINE)
-    return int(default[1] if default else size)
 
 
 def options(defines: Defines) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from ...errors import ConfigError, DeviceError
-from . import driver as cuda_driver
 from .compiling import Defines, options
 from .kernel import Kernel
 from .products import MATH, gemm
@@ -36,23 +35,19 @@ class Device:
         In bytes.
     shared_memory_per_block : int
         Most shared memory of a block, in bytes.
-    has_clusters : bool
-        Whether blocks can form clusters (compute capability 9.0 and later).
     cuda_version : int
         Of CUDA's runtime, 1000 major + 10 minor.
     """
 
-    def __init__(self, xp: Any, index: int = 0, driver: Any = cuda_driver) -> None:
+    def __init__(self, xp: Any, index: int = 0) -> None:
         properties = xp.cuda.runtime.getDeviceProperties(index)
         self.xp = xp
-        self.driver = driver
         self.index = index
         self.name = properties["name"].decode(errors="replace")
         self.compute_capability = (int(properties["major"]), int(properties["minor"]))
         self.multiprocessors = int(properties["multiProcessorCount"])
         self.total_memory = int(properties["totalGlobalMem"])
         self.shared_memory_per_block = int(properties["sharedMemPerBlockOptin"])
-        self.has_clusters = self.compute_capability >= (9, 0)
         self.cuda_version = int(xp.cuda.runtime.runtimeGetVersion())
         self._math = "float32"
         self._kernels: dict[Any, Kernel] = {}

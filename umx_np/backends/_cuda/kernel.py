@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import DeviceError
-from .compiling import Defines, cluster_size, options, read_source
+from .compiling import Defines, options, read_source
 
 if TYPE_CHECKING:
     from .device import Device
@@ -31,8 +31,6 @@ class Kernel:
         Bytes of shared memory that the kernel declares itself.
     max_threads : int
         Threads a block may have at most, with these registers.
-    cluster : int
-        Blocks of the clusters it is compiled for; 1 without clusters.
     """
 
     def __init__(self, device: Device, source: str, name: str, defines: Defines) -> None:
@@ -40,7 +38,6 @@ class Kernel:
         self.device = device
         xp = device.xp
         code = read_source(source)
-        self.cluster = cluster_size(code, name, defines)
         self._launch_errors = (xp.cuda.driver.CUDADriverError, xp.cuda.runtime.CUDARuntimeError)
         try:
             with device.active():
@@ -73,14 +70,13 @@ class Kernel:
         *,
         shared: int = 0,
         cooperative: bool = False,
-        cluster: int = 1,
     ) -> None:
         """Launch on the current stream.
 
         Parameters
         ----------
         grid, block : sequence of int
-            Blocks of the grid (not clusters), threads of a block; up to three numbers.
+            Blocks of the grid, threads of a block; up to three numbers.
         args : sequence
             Arrays of this device, None for a null pointer, and NumPy scalars of exactly the type
             of the parameter, such as ``np.int32(3)``.
@@ -88,8 +84,6 @@ class Kernel:
             Bytes of dynamic shared memory of a block.
         cooperative : bool
             Whether all blocks must be resident at the same time.
-        cluster : int
-            Blocks of a cluster; the size that the kernel was compiled with.
 
         Raises
         ------
@@ -108,11 +102,6 @@ class Kernel:
                 )
         # CuPy does not turn None into a null pointer, but into no argument at all.
         values = tuple(_NULL if value is None else value for value in args)
-        if cluster != self.cluster or grid[0] % cluster:
-            raise DeviceError(
-                f"kernel={self.name}: grid={tuple(grid)} cluster={cluster}, but it is compiled for "
-                f"clusters of {self.cluster}"
-            )
         try:
             with self.device.active():
                 self._function(
@@ -148,17 +137,3 @@ class Kernel:
                 self._function.ptr, block, shared
             )
         return int(of_one) * self.device.multiprocessors
-
-    def max_active_clusters(self, block: int, shared: int = 0) -> int:
-        """Clusters that are resident at a time; 0 where that cannot be found out.
-
-        Clusters stay inside of groups of multiprocessors, which need not be of equal size, so this
-        may be less than the number of blocks suggests. Parameters are those of
-        `max_active_blocks`.
-        """
-        if not self.device.has_clusters:
-            return 0
-        with self.device.active():
-            return self.device.driver.max_active_clusters(
-                self._function.ptr, block=block, shared=shared, cluster=self.cluster
-            )

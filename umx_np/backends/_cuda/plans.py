@@ -8,28 +8,19 @@ constants are counts of instructions and published latencies, to be replaced by 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 from ...errors import ConfigError, DeviceError
+from .card import Card
 from .tiling import WARP, Tiling
 
 # Most sequences of a launch: their directions are the bits of one word.
 MAX_SEQUENCES = 64
 _MAX_WARPS = 32
 _STEP_WARPS = 16  # of scan_step.cu, so that its loads ahead find registers
-_CLUSTER_SIZES = (2, 4, 8)  # 8 is the largest that every card with clusters can run
 
-METHODS = ("cluster", "cooperative", "resident", "step")
-# Of each method, the default first. A cluster's default is the simpler one, until both have been
-# measured on a card.
-EXCHANGES: dict[str, tuple[str, ...]] = {
-    "cluster": ("barrier", "mbarrier"),
-    "cooperative": ("tagged", "counter"),
-    "resident": ("block",),
-    "step": ("block",),
-}
+METHODS = ("cooperative", "step")
 
 # -- limits of a multiprocessor, the same since compute capability 7.0 ----------------------------
 _REGISTERS_OF_QUARTER = 16384  # a multiprocessor has four quarters with registers of their own
@@ -46,52 +37,13 @@ _OTHER_REGISTERS_WITH_SHARED = (92, 84)
 # from the first read of h to the new h; counted in machine code.
 _TAIL_INSTRUCTIONS = 90
 _CHAIN = 330
-# On an H100 a read of another block's shared memory takes 180 clocks, of the L2 cache 263
-# (arXiv:2402.13499). One way through the cluster for asynchronous stores; there and back, and a
-# barrier, for plain ones; a store to the L2 cache and reads of it until the value is there, or
-# three times there and back.
-_EXCHANGE = {"block": 40, "mbarrier": 300, "barrier": 500, "tagged": 900, "counter": 2000}
+# A store to the L2 cache and reads of it until the value is there; on an H100 a read takes 263
+# clocks (arXiv:2402.13499).
+_EXCHANGE = 900
 _PER_BLOCK = 4  # more readers
 _SHARED_BYTES_PER_CLOCK = 128
 _L2_BYTES_PER_CLOCK = 64  # of one multiprocessor
 _COLUMN = 9  # of scan_step.cu: latency of the L1 cache, four loads at a time
-
-
-@dataclass(frozen=True)
-class Card:
-    """What the choice depends on.
-
-    Attributes
-    ----------
-    compute_capability : tuple of int
-    multiprocessors : int
-    shared_memory_per_block : int
-        Most dynamic shared memory of a block, in bytes.
-    has_clusters : bool
-    """
-
-    compute_capability: tuple[int, int]
-    multiprocessors: int
-    shared_memory_per_block: int
-    has_clusters: bool
-
-    @classmethod
-    def of(cls, device: Any) -> Card:
-        """Properties of a `Device`."""
-        return cls(
-            compute_capability=device.compute_capability,
-            multiprocessors=device.multiprocessors,
-            shared_memory_per_block=device.shared_memory_per_block,
-            has_clusters=device.has_clusters,
-        )
-
-    def resident_clusters(self, blocks: int) -> int:
-        """Clusters that run at the same time, if a block fills a multiprocessor.
-
-        Groups of multiprocessors need not be multiples of a cluster: an H100 with 132 runs 15
-        clusters of 8, not 16.
-        """
-        return max(1, self.multiprocessors // blocks - (1 if blocks > 2 else 0))
 
 
 @dataclass(frozen=True)
@@ -101,11 +53,8 @@ class Plan:
     Attributes
     ----------
     method : str
-        ``'cluster'``: the blocks of a sequence exchange h through each other's shared memory.
-        ``'cooperative'``: through global memory. ``'resident'``: one block has all weights.
-        ``'step'``: one block reads the weights anew in every frame.
-    exchange : str
-        How: see `EXCHANGES`.
+        ``'cooperative'``: the blocks of a sequence keep its weights, and exchange h through global
+        memory. ``'step'``: one block reads the weights again in every frame.
     hidden : int
     tiling : Tiling or None
         None for ``'step'``.
@@ -118,7 +67,6 @@ class Plan:
     """
 
     method: str
-    exchange: str
     hidden: int
     tiling: Tiling | None
     sequences_per_launch: int = MAX_SEQUENCES
@@ -128,11 +76,6 @@ class Plan:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ConfigError(f"method={self.method!r} must be one of {', '.join(METHODS)}")
-        if self.exchange not in EXCHANGES[self.method]:
-            raise ConfigError(
-                f"exchange={self.exchange!r} must be one of {', '.join(EXCHANGES[self.method])} "
-                f"for method={self.method!r}"
-            )
         if (self.tiling is None) != (self.method == "step"):
             raise ConfigError(f"method={self.method!r} with tiling={self.tiling}")
 
@@ -166,12 +109,7 @@ class Plan:
     @property
     def defines(self) -> dict[str, int]:
         """Macros of the kernel."""
-        if self.tiling is None:
-            return {}
-        defines = self.tiling.defines
-        if self.method in ("cluster", "cooperative"):
-            defines["EXCHANGE"] = EXCHANGES[self.method].index(self.exchange)
-        return defines
+        return self.tiling.defines if self.tiling else {}
 
     def describe(self) -> str:
         """One line for people."""
@@ -183,7 +121,7 @@ class Plan:
         where = [f"{registers // 1024} KiB in registers"] * (registers > 0)
         where += [f"{shared // 1024} KiB in shared memory"] * (shared > 0)
         return (
-            f"{self.method} ({self.exchange}): {tiling.blocks} blocks of {tiling.threads} threads "
+            f"{self.method}: {tiling.blocks} blocks of {tiling.threads} threads "
             f"per sequence, weights of a block {' and '.join(where)}"
         )
 
@@ -218,7 +156,7 @@ def fit(hidden: int, blocks: int, warps: int, units_per_warp: int, shared_bytes:
     return parted
 
 
-def clocks_per_frame(tiling: Tiling, exchange: str) -> int:
+def clocks_per_frame(tiling: Tiling) -> int:
     """Estimate for one frame, from reading h to everybody having the new one."""
     halvings = tiling.rows.bit_length() - 1
     shuffles = tiling.rows - 1 + (5 - halvings)
@@ -233,7 +171,7 @@ def clocks_per_frame(tiling: Tiling, exchange: str) -> int:
     issued = -(-tiling.warps // 4) * instructions
     bytes_read = tiling.warps * (tiling.groups + tiling.in_shared) * WARP * tiling.vector * 4
     traffic = bytes_read // _SHARED_BYTES_PER_CLOCK + tiling.warps * (shuffles + 4)
-    return max(issued, traffic) + _CHAIN + _EXCHANGE[exchange] + _PER_BLOCK * tiling.blocks
+    return max(issued, traffic) + _CHAIN + _EXCHANGE + _PER_BLOCK * tiling.blocks
 
 
 def _tilings(hidden: int, blocks: int, card: Card) -> Iterator[Tiling]:
@@ -261,35 +199,19 @@ def plans(hidden: int, sequences: int, card: Card) -> Iterator[Plan]:
         Sequences that run side by side.
     card : Card
     """
-    for method in METHODS:
-        for exchange in EXCHANGES[method]:
-            if method == "step":
-                if 8 * hidden <= card.shared_memory_per_block:
-                    per_launch = min(sequences, MAX_SEQUENCES)
-                    clocks = 16 * hidden * hidden // _L2_BYTES_PER_CLOCK
-                    clocks += _COLUMN * hidden + _CHAIN
-                    waves = -(-sequences // min(per_launch, card.multiprocessors))
-                    yield Plan(method, exchange, hidden, None, per_launch, clocks * waves)
-                continue
-            sizes: tuple[int, ...] | range = (1,)
-            if method == "cluster":
-                sizes = _CLUSTER_SIZES if card.has_clusters else ()
-            elif method == "cooperative":
-                sizes = range(2, min(card.multiprocessors, hidden) + 1)
-            for blocks in sizes:
-                # Blocks that wait for each other through global memory must be resident together;
-                # clusters and single blocks may wait for their turn.
-                per_launch = min(sequences, MAX_SEQUENCES)
-                if method == "cooperative":
-                    at_once = per_launch = min(per_launch, card.multiprocessors // blocks)
-                elif method == "cluster":
-                    at_once = min(per_launch, card.resident_clusters(blocks))
-                else:
-                    at_once = min(per_launch, card.multiprocessors)
-                waves = -(-sequences // at_once)
-                for tiling in _tilings(hidden, blocks, card):
-                    clocks = clocks_per_frame(tiling, exchange) * waves
-                    yield Plan(method, exchange, hidden, tiling, per_launch, clocks)
+    per_launch = min(sequences, MAX_SEQUENCES)
+    for blocks in range(2, min(card.multiprocessors, hidden) + 1):
+        # Blocks that wait for each other must be resident together.
+        at_once = min(per_launch, card.multiprocessors // blocks)
+        waves = -(-sequences // at_once)
+        for tiling in _tilings(hidden, blocks, card):
+            clocks = clocks_per_frame(tiling) * waves
+            yield Plan("cooperative", hidden, tiling, at_once, clocks)
+    if 8 * hidden <= card.shared_memory_per_block:
+        clocks = 16 * hidden * hidden // _L2_BYTES_PER_CLOCK
+        clocks += _COLUMN * hidden + _CHAIN
+        waves = -(-sequences // min(per_launch, card.multiprocessors))
+        yield Plan("step", hidden, None, per_launch, clocks * waves)
 
 
 @lru_cache(maxsize=256)
@@ -299,9 +221,7 @@ def choose(
     card: Card,
     *,
     method: str | None = None,
-    exchange: str | None = None,
     blocks: int | None = None,
-    without: tuple[str, ...] = (),
 ) -> Plan:
     """Choose the kernel for some sequences.
 
@@ -312,13 +232,10 @@ def choose(
     sequences : int
         Sequences that run side by side: targets times directions.
     card : Card
-    method, exchange : str or None
-        Force one of `METHODS` and of its `EXCHANGES`; None takes the best method and the default
-        of a method.
+    method : str or None
+        Force one of `METHODS`; None takes the best.
     blocks : int or None
         Force the number of blocks per sequence.
-    without : tuple of str
-        Methods that the card turned out not to run.
 
     Returns
     -------
@@ -327,7 +244,7 @@ def choose(
     Raises
     ------
     ConfigError
-        If there is no such method or exchange.
+        If there is no such method.
     DeviceError
         If what is forced does not fit the card.
     """
@@ -335,40 +252,25 @@ def choose(
         raise ConfigError(f"hidden={hidden} and sequences={sequences} must be at least 1")
     if method is not None and method not in METHODS:
         raise ConfigError(f"method={method!r} must be one of {', '.join(METHODS)}")
-    if exchange is not None and exchange not in {e for all_ in EXCHANGES.values() for e in all_}:
-        raise ConfigError(f"exchange={exchange!r} is unknown")
     best: dict[str, Plan] = {}
     for plan in plans(hidden, sequences, card):
-        wanted = plan.exchange == (exchange or EXCHANGES[plan.method][0])
-        if not wanted or blocks not in (None, plan.blocks):
+        if blocks not in (None, plan.blocks):
             continue
         if plan.method not in best or plan.clocks < best[plan.method].clocks:
             best[plan.method] = plan
-    reasons = tuple(_reason(name, best.get(name), card) for name in METHODS)
-    candidates = [
-        plan for name, plan in best.items() if method in (None, name) and name not in without
-    ]
+    reasons = tuple(_reason(name, best.get(name)) for name in METHODS)
+    candidates = [plan for name, plan in best.items() if method in (None, name)]
     if not candidates:
-        asked = f"method={method!r} exchange={exchange!r} blocks={blocks}"
+        asked = f"method={method!r} blocks={blocks}"
         raise DeviceError(
             f"no recurrent kernel for hidden={hidden} with {asked} on this card: "
             + "; ".join(reasons)
         )
     chosen = min(candidates, key=lambda plan: plan.clocks)
-    return Plan(
-        chosen.method,
-        chosen.exchange,
-        hidden,
-        chosen.tiling,
-        chosen.sequences_per_launch,
-        chosen.clocks,
-        reasons,
-    )
+    return replace(chosen, reasons=reasons)
 
 
-def _reason(method: str, plan: Plan | None, card: Card) -> str:
-    if plan is not None:
-        return f"{method}: possible, about {plan.clocks} clocks a frame with {plan.blocks} blocks"
-    if method == "cluster" and not card.has_clusters:
-        return "cluster: needs compute capability 9.0"
-    return f"{method}: does not fit"
+def _reason(method: str, plan: Plan | None) -> str:
+    if plan is None:
+        return f"{method}: does not fit"
+    return f"{method}: possible, about {plan.clocks} clocks a frame with {plan.blocks} blocks"

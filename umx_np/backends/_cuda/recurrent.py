@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +9,10 @@ from typing import Any
 import numpy as np
 
 from ...errors import DeviceError, ShapeError
+from .card import Card
 from .device import Device
-from .kernel import Kernel
-from .plans import Card, Plan, choose
+from .plans import Plan, choose
 from .tiling import NB_GATES, pack_by_column
-
-logger = logging.getLogger(__name__)
 
 _INT32_MAX = 2**31 - 1
 
@@ -82,10 +79,10 @@ class Scan:
             )
         self.device = device
         self.nb_sequences, _, self.hidden = weights.shape
-        self.plan = plan or self._choose()
+        self.plan = plan or choose(self.hidden, self.nb_sequences, Card.of(device))
         if self.plan.hidden != self.hidden:
             raise ShapeError(f"the plan is for hidden={self.plan.hidden}, not {self.hidden}")
-        self._kernel = self._kernel_of(self.plan)
+        self._kernel = device.kernel(self.plan.source, self.plan.kernel, defines=self.plan.defines)
         self._per_launch = self._checked_sequences()
         tiling = self.plan.tiling
         packed = tiling.pack(weights) if tiling else pack_by_column(weights)
@@ -100,25 +97,6 @@ class Scan:
         kernel = self._kernel
         spilled = f", {kernel.local_bytes} bytes spilled" if kernel.local_bytes else ""
         return f"{self.plan.describe()}, {kernel.registers} registers{spilled}, float32"
-
-    def _kernel_of(self, plan: Plan) -> Kernel:
-        return self.device.kernel(plan.source, plan.kernel, defines=plan.defines)
-
-    def _choose(self) -> Plan:
-        """The best plan that the card, asked about the compiled kernel, can hold."""
-        card = Card.of(self.device)
-        plan = choose(self.hidden, self.nb_sequences, card)
-        if plan.method == "cluster":
-            kernel = self._kernel_of(plan)
-            # A part of a card (MIG) has clusters, but perhaps no place for one of this size.
-            if not kernel.max_active_clusters(plan.threads, plan.shared_bytes):
-                logger.warning(
-                    "%s cannot hold a cluster of %d blocks: another recurrent kernel is used",
-                    self.device.name,
-                    plan.blocks,
-                )
-                plan = choose(self.hidden, self.nb_sequences, card, without=("cluster",))
-        return plan
 
     def _checked_sequences(self) -> int:
         """Sequences of a launch, now that the registers of the kernel are known."""
@@ -215,7 +193,6 @@ class Scan:
                 ),
                 shared=plan.shared_bytes,
                 cooperative=plan.method == "cooperative",
-                cluster=self._kernel.cluster,
             )
 
 

@@ -15,7 +15,6 @@ from ...errors import ConfigError
 WARP = 32
 NB_GATES = 4
 _FLOAT = 4  # bytes
-_BARRIER = 8  # bytes of an mbarrier
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,14 @@ class Tiling:
 
     @property
     def shared_bytes(self) -> int:
-        """Shared memory of a block: weights, both halves of h, two barriers."""
+        """Shared memory of a block: weights, and both halves of h."""
         weights = self.warps * self.in_shared * WARP * self.vector
-        return _FLOAT * (weights + 2 * self.h_length) + 2 * _BARRIER
+        return _FLOAT * (weights + 2 * self.h_length)
 
     @property
     def scratch_words(self) -> int:
         """Words of 8 bytes through which the blocks of a cooperative launch exchange h."""
-        return 2 * self.units + 1
+        return 2 * self.units
 
     @property
     def prefetch(self) -> int:

@@ -14,7 +14,6 @@ from .._updates import adam_scalars, sgd_scalars
 from ..tensors import FlatTensors
 from .device import get_device
 from .engine import CudaEngine
-from .launching import Launcher, require_numba_cuda
 from .ops import Spectra
 from .training_kernels import TrainingKernels, excerpts, flat, spread
 from .transform import RealFft
@@ -76,18 +75,16 @@ class CudaTrainingBackend:
     ----------
     device : Device
         The card.
-    launcher : Launcher or None
-        Launches Numba's kernels; None makes one.
     """
 
     threads = 1
 
-    def __init__(self, device: Device, launcher: Launcher | None = None) -> None:
+    def __init__(self, device: Device) -> None:
         self.device = device
         self.name = f"cuda:{device.index}"
         self.xp = device.xp
-        self.launcher = Launcher(device) if launcher is None else launcher
         self._kernels = TrainingKernels(device, "training_steps.cu")
+        self._updates = TrainingKernels(device, "updates.cu")
         self._spectra = Spectra(device)
         self._ffts: dict[int, RealFft] = {}
 
@@ -255,14 +252,14 @@ class CudaTrainingBackend:
         factor: Array | None = None,
         **step: Any,
     ) -> None:
-        from .updates import adam
-
-        self.launcher(
-            adam,
-            parameter.size,
-            *(parameter, gradient, first, second, self._one if factor is None else factor),
-            *map(np.float32, adam_scalars(**step)),
-        )
+        with self.device.active():
+            self._updates.launch(
+                "adam",
+                flat(parameter.size),
+                *(parameter, gradient, first, second, self._one if factor is None else factor),
+                np.int64(parameter.size),
+                *map(np.float32, adam_scalars(**step)),
+            )
 
     def sgd_update(
         self,
@@ -274,16 +271,15 @@ class CudaTrainingBackend:
         factor: Array | None = None,
         **step: Any,
     ) -> None:
-        from .updates import sgd
-
-        self.launcher(
-            sgd,
-            parameter.size,
-            *(parameter, gradient, gradient if velocity is None else velocity),
-            self._one if factor is None else factor,
-            *map(np.float32, sgd_scalars(**step)),
-            np.bool_(nesterov),
-        )
+        with self.device.active():
+            self._updates.launch(
+                "sgd",
+                flat(parameter.size),
+                *(parameter, gradient, velocity, self._one if factor is None else factor),
+                np.int64(parameter.size),
+                *map(np.float32, sgd_scalars(**step)),
+                int(nesterov),
+            )
 
     # -- magnitudes --------------------------------------------------------------------------------
 
@@ -347,6 +343,4 @@ def get_cuda_backend(index: int = 0) -> CudaTrainingBackend:
     DeviceError
         If there is no such card, or a package is missing; the message says how to get it.
     """
-    device = get_device(index)
-    require_numba_cuda()
-    return CudaTrainingBackend(device)
+    return CudaTrainingBackend(get_device(index))

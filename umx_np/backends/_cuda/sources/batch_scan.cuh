@@ -1,6 +1,6 @@
 // The recurrent scans of training by persistent blocks: what is the same however the blocks
-// exchange their results (batch_scan_cluster.cu, batch_scan_cooperative.cu) and however they
-// multiply (batch_scan_lanes.cuh, batch_scan_tensor.cuh).
+// exchange their results (batch_scan_cooperative.cu) and however they multiply
+// (batch_scan_lanes.cuh, batch_scan_tensor.cuh).
 //
 // One layer has D directions over a batch of B samples. A group of PARTS blocks walks through all
 // frames of one direction for TILES tiles of SAMPLES samples each; groups know nothing of each

@@ -1,4 +1,4 @@
-// The recurrent scans of training on cards without clusters, or where clusters cannot hold W_hh.
+// The recurrent scans of training.
 //
 // A group of batch_scan.cuh is PARTS blocks that are resident at the same time (a cooperative
 // launch) and exchange through global memory, which the second-level cache holds. They wait for
@@ -59,7 +59,13 @@ typedef GlobalExchange<FORWARD_BUFFER, 0> ForwardExchange;
 typedef GlobalExchange<0, BACKWARD_BUFFER> BackwardExchange;
 
 // Computes      F1 to F4 of docs/lstm_backward.md for some groups
-// Arguments     as batch_scan_forward_cluster of batch_scan_cluster.cu, and
+// Arguments     gates (D, T, B, 4H) INOUT  in: pre-activations i, f, g, o without the recurrent
+//                 part; out, where there are cells: activations
+//               weight_hh  D times (4H, H), `weight_stride` floats apart  IN
+//               bias  (D, 4H), or null  IN  added to the pre-activations
+//               out   (T, B) rows of `out_stride` floats  OUT  h of direction d from column d H
+//               cells (D, T, B, H), or null  OUT  c of every frame
+//               nb_frames, nb_samples  T, B
 //               exchange  for each group of the launch, 2 FORWARD_BUFFER floats; 0 before the first
 //                 launch, since what pads the depth of a product is never written
 //               counters  for each group of the launch, one; 0 before every launch
@@ -87,7 +93,11 @@ extern "C" __global__ void __launch_bounds__(Forward::THREADS)
 }
 
 // Computes      B1 to B7 of docs/lstm_backward.md for some groups
-// Arguments     as batch_scan_backward_cluster of batch_scan_cluster.cu, and
+// Arguments     gates (D, T, B, 4H) INOUT  in: activations; out: gradients of the pre-activations
+//               weight_hh  as forward  IN
+//               cells (D, T, B, H)  IN
+//               d_out (T, B) rows of `out_stride` floats  IN  gradient of h, from column d H
+//               nb_frames, nb_samples  T, B
 //               exchange  for each group of the launch, 2 PARTS BACKWARD_BUFFER floats
 //               counters, first_group  as forward
 // Aliasing      gradients replace the activations; nothing else overlaps

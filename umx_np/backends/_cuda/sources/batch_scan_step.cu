@@ -1,5 +1,5 @@
 // The recurrent scans of training, one launch for each frame: for every size and every card, and
-// what the persistent scans (batch_scan_cluster.cu, batch_scan_cooperative.cu) are compared with.
+// what the persistent scan (batch_scan_cooperative.cu) is compared with.
 //
 // The launches of a stream follow each other, so that blocks need not wait for blocks. W_hh is read
 // again in every frame; the second-level cache holds it.

@@ -1,7 +1,13 @@
 // Computes      h, c and out of LSTM sequences side by side, BLOCKS blocks for each, which must all
 //               be resident: a cooperative launch. The blocks of a sequence tell each other h
 //               through global memory; those of different sequences never wait for each other.
-// Arguments     as scan_cluster.cu, and
+// Arguments     gates    IN     (sequences, nb_frames, 4 HIDDEN), i f g o; input projection and
+//                               both biases; the strides of the first two axes are given in floats
+//               weights  IN     (sequences, BLOCKS, WARPS, SLOTS, 32, VECTOR): see tiling.py
+//               h, c     INOUT  (sequences, HIDDEN) state
+//               out      OUT    (sequences, nb_frames, HIDDEN); strides as for gates
+//               first    first sequence of this launch; arrays start at sequence 0 all the same
+//               backward bit s: sequence first + s walks from the last frame to the first
 //               scratch  INOUT  (sequences, SCRATCH_WORDS) of 8 bytes, zero before each launch
 // Aliasing      none
 // Accumulates   = (nothing is added to)
@@ -11,30 +17,23 @@
 // Oracle        umx_np.backends.reference.lstm_scan
 // Benchmark     benchmarks/gpu/run.py
 //
-// variants: HIDDEN=128,BLOCKS=4,WARPS=4,UNITS_PER_WARP=8,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
-// variants: HIDDEN=256,BLOCKS=7,WARPS=10,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=14,PREFETCH=2,EXCHANGE=0
-// variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
-// variants: HIDDEN=256,BLOCKS=16,WARPS=4,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
-// variants: HIDDEN=512,BLOCKS=16,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=36,PREFETCH=2,EXCHANGE=0
-// variants: HIDDEN=512,BLOCKS=22,WARPS=6,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=36,PREFETCH=2,EXCHANGE=0
-// variants: HIDDEN=512,BLOCKS=32,WARPS=8,UNITS_PER_WARP=2,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=0
-// variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4,EXCHANGE=1
+// variants: HIDDEN=128,BLOCKS=4,WARPS=4,UNITS_PER_WARP=8,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4
+// variants: HIDDEN=256,BLOCKS=7,WARPS=10,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=14,PREFETCH=2
+// variants: HIDDEN=256,BLOCKS=8,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4
+// variants: HIDDEN=256,BLOCKS=16,WARPS=4,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4
+// variants: HIDDEN=512,BLOCKS=16,WARPS=8,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=36,PREFETCH=2
+// variants: HIDDEN=512,BLOCKS=22,WARPS=6,UNITS_PER_WARP=4,VECTOR=4,REGISTER_SLOTS=36,PREFETCH=2
+// variants: HIDDEN=512,BLOCKS=32,WARPS=8,UNITS_PER_WARP=2,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4
 #include "cooperative.cuh"
 #include "scan_tile.cuh"
 
-// How the blocks of a sequence tell each other h.
-#define EXCHANGE_TAGGED 0   // each h travels in a word with the number of its frame
-#define EXCHANGE_COUNTER 1  // all of h, then a barrier of the blocks of the sequence
-#ifndef EXCHANGE
-#define EXCHANGE EXCHANGE_TAGGED
-#endif
-
-// Words of a sequence: two halves of tagged h, or two halves of h (and some room), and a counter.
-constexpr int SCRATCH_WORDS = 2 * UNITS + 1;
+// Words of a sequence: two halves of tagged h.
+constexpr int SCRATCH_WORDS = 2 * UNITS;
 // Words that one thread reads per frame.
 constexpr int FETCHES = (UNITS + THREADS - 1) / THREADS;
 
-#if EXCHANGE == EXCHANGE_TAGGED
+// How the blocks of a sequence tell each other h.
+//
 // The high half of a word is its frame plus one, the low half is h. A word is written and read in
 // one piece, so a reader that sees the tag has the value: neither fences nor a counter are needed,
 // and a frame costs one way to the L2 cache and one back. Nothing but the word of frame t + 2
@@ -81,31 +80,6 @@ struct Exchange {
         __syncthreads();
     }
 };
-#else
-// The textbook: write, barrier with release and acquire, read. Three ways to the L2 cache and back
-// per frame.
-struct Exchange {
-    u64* words;  // of this sequence
-    float* h_halves;
-    unsigned generation;
-
-    __device__ __forceinline__ volatile float* half_of(int half) {
-        return reinterpret_cast<float*>(words) + half * UNITS;
-    }
-    __device__ __forceinline__ void start() { __syncthreads(); }
-    __device__ __forceinline__ void publish(int half, int, const Owner& owner, float h) {
-        if (owner.sibling == 0) half_of(half)[owner.unit] = h;
-    }
-    __device__ __forceinline__ void await(int half, int) {
-        grid_barrier(reinterpret_cast<unsigned*>(words + 2 * UNITS), BLOCKS, &generation);
-        // Volatile: the L1 cache, which knows nothing of other blocks' stores, must not answer.
-        const volatile float* from = half_of(half);
-        for (int i = threadIdx.x; i < UNITS; i += THREADS)
-            h_halves[half * H_LENGTH + i] = from[i];
-        __syncthreads();
-    }
-};
-#endif
 
 extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) scan_cooperative(
     const float* gates, long long gates_sequence, int gates_frame, const float* weights,
@@ -119,10 +93,6 @@ extern "C" __global__ void __launch_bounds__(WARPS * 32, 1) scan_cooperative(
         find_sequence(gates, gates_sequence, gates_frame, weights, h, c, out, out_sequence,
                       out_frame, first, nb_frames, backward, rank);
     u64* words = scratch + static_cast<long long>(first + blockIdx.x / BLOCKS) * SCRATCH_WORDS;
-#if EXCHANGE == EXCHANGE_TAGGED
     Exchange exchange(words, h_halves, Owner(rank));
-#else
-    Exchange exchange = {words, h_halves, 0};
-#endif
     scan_sequence(sequence, rank, shared_weights, h_halves, exchange);
 }

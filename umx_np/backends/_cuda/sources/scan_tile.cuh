@@ -1,5 +1,5 @@
-// The recurrence of an LSTM with its weights resident: what scan_resident.cu, scan_cluster.cu and
-// scan_cooperative.cu have in common. They differ in how the new h gets to all warps of a sequence.
+// The recurrence of an LSTM with its weights resident, but for how the new h gets to all warps of a
+// sequence, which is in scan_cooperative.cu.
 //
 // A  One frame of one sequence is  gates = input + W_hh h,  then  c = s(f) c + s(i) tanh(g),
 //    h = s(o) tanh(c).  Frames depend on each other and the product has one column, so the time
