@@ -21,9 +21,13 @@ DEFAULT_MODEL = "umxm"
 MUSIC_TARGETS = ("vocals", "drums", "bass", "other")
 
 
+# Rates in Hz that sound can have. Nothing below is music (telephones have 8 kHz, and a song at 1 Hz
+# would last days), nothing above is made by converters: 768 kHz is sixteen times 48 kHz. Between
+# rates that are further apart than these, libsoxr also needs minutes and gigabytes for its filters.
+MIN_RATE = 1_000
+MAX_RATE = 768_000
 # What a model may be described with. The files of a model can say anything, and each of these
 # numbers decides how much time and memory a song takes; no model comes near the bounds.
-RATES = (1_000.0, 768_000.0)
 LARGEST = {
     "n_fft": 1 << 18,
     "nb_bins": (1 << 17) + 1,
@@ -46,15 +50,14 @@ def check_int(name: str, value: object, minimum: int, maximum: int | None = None
 
 
 def check_rate(name: str, value: object) -> float:
-    """Return a sample rate as a plain float, or raise `ConfigError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise ConfigError(f"{name}={shortened(value)} must be a rate in Hz")
+    """Return a sample rate as a plain int or float, or raise `ConfigError` naming it."""
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
     # Integers are compared exactly; a float may be NaN.
-    if not RATES[0] <= value <= RATES[1]:
+    if isinstance(value, bool) or not is_number or not MIN_RATE <= value <= MAX_RATE:  # type: ignore[operator]
         raise ConfigError(
-            f"{name}={shortened(value)} must be a rate from {RATES[0]:g} to {RATES[1]:g} Hz"
+            f"{name}={shortened(value)} must be a sample rate from {MIN_RATE} to {MAX_RATE} Hz"
         )
-    return float(value)
+    return value if isinstance(value, int) else float(value)  # type: ignore[arg-type]
 
 
 def check_hop(hop_name: str, n_hop: int, fft_name: str, n_fft: int) -> None:
@@ -211,7 +214,7 @@ class SeparatorConfig:
     input_level: float | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sample_rate", check_rate("sample_rate", self.sample_rate))
+        object.__setattr__(self, "sample_rate", float(check_rate("sample_rate", self.sample_rate)))
         for name, minimum in (("n_fft", 2), ("n_hop", 1), ("nb_channels", 1), ("niter", 0)):
             value = check_int(name, getattr(self, name), minimum, LARGEST.get(name))
             object.__setattr__(self, name, value)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..config import check_rate
 from ..errors import ShapeError
-from .resampling import check_rate, resample
+from .resampling import resample
 
 _LAYOUTS = ("T", "CT", "TC", "NT", "NCT", "NTC")
 

@@ -12,18 +12,11 @@ from types import TracebackType
 
 import numpy as np
 
-from ..config import check_int
+from ..config import MAX_RATE, MIN_RATE, check_int, check_rate
 from ..errors import AudioError
 from .decoding import FILE_BLOCK, READ_ERRORS, LibrarySource, plain
 from .ffmpeg import FfmpegSource
-from .resampling import (
-    MAX_RATE,
-    MIN_RATE,
-    StreamResampler,
-    check_rate,
-    is_rate,
-    nb_resampled,
-)
+from .resampling import StreamResampler, nb_resampled
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +139,7 @@ class AudioReader:
 
     def _measure(self, start: float, duration: float | None) -> None:
         """Set the first sample and the exact length of the excerpt."""
-        if self.nb_channels < 1 or not is_rate(self.source_rate):
+        if self.nb_channels < 1 or not MIN_RATE <= self.source_rate <= MAX_RATE:
             raise AudioError(
                 f"path={str(self.path)!r} has nb_channels={self.nb_channels} and "
                 f"rate={self.source_rate} Hz; sound has at least one channel, and a rate from "

@@ -13,33 +13,10 @@ from fractions import Fraction
 import numpy as np
 import soxr
 
-from ..errors import ConfigError, ShapeError, shortened
+from ..config import check_rate
+from ..errors import ShapeError
 
 _QUALITY = "VHQ"
-
-
-# Rates in Hz that sound can have. Nothing below is music (telephones have 8 kHz, and a song at 1 Hz
-# would last days), nothing above is made by converters: 768 kHz is sixteen times 48 kHz. Between
-# rates that are further apart than these, libsoxr also needs minutes and gigabytes for its filters.
-MIN_RATE = 1000
-MAX_RATE = 768000
-
-
-def is_rate(rate: float) -> bool:
-    """Whether `rate` is a sample rate in Hz that sound can have."""
-    try:
-        return bool(MIN_RATE <= rate <= MAX_RATE)
-    except (TypeError, ValueError):
-        return False
-
-
-def check_rate(name: str, rate: float) -> float:
-    """Return `rate` if it is a sample rate in Hz that sound can have, or raise `ConfigError`."""
-    if isinstance(rate, (bool, np.bool_)) or not is_rate(rate):
-        raise ConfigError(
-            f"{name}={shortened(rate)} must be a sample rate from {MIN_RATE} to {MAX_RATE} Hz"
-        )
-    return rate if isinstance(rate, int) else float(rate)
 
 
 def nb_resampled(nb_timesteps: int, rate_in: float, rate_out: float) -> int:
