@@ -122,7 +122,10 @@ def separate(
         if holders:
             # What resampling to the rate of the model and back takes away is in no target.
             back = _fit_length(resample(batch, model_rate, rate), length)
-            rest = preprocess(audio, nb_channels=separator.nb_channels, layout=layout) - back
+            # Without the channels that `preprocess` has said are not processed.
+            kept = layout.to_batch(audio)[:, : max(2, separator.nb_channels)]
+            own = Layout("NCT", kept.shape[1])
+            rest = preprocess(kept, nb_channels=separator.nb_channels, layout=own) - back
             for name in holders:
                 stems[name] += rest
     return {name: layout.restore(stem) for name, stem in stems.items()}

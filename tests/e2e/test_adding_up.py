@@ -32,6 +32,13 @@ def test_arrays(rate, nb_channels):
     assert relative_l2(sum(stems.values()), mixture) < 1e-6
 
 
+def test_more_channels_are_told_once():
+    song = np.random.default_rng(0).uniform(-0.1, 0.1, (3, 20000)).astype(np.float32)
+    with pytest.warns(UserWarning, match="only the first 2") as told:
+        umx_np.separate(song, 48000, model="umxm", residual=True, niter=0, channels_first=True)
+    assert len(told) == 1
+
+
 def test_integers_and_sums():
     mixture = (noise(5000).T * 2**15).astype(np.int16)
     aggregate = {"all": ["a", "b", "c", "residual"], "rest": ["residual"], "a": ["a"]}

@@ -234,7 +234,7 @@ def test_resuming(
     third = evaluate(songs, **options)
     assert attempts == 2 * SONGS
     assert not third.reused
-    assert "does not hold scores" in caplog.text
+    assert "holds no valid JSON" in caplog.text
     assert "is not complete" in caplog.text
     assert read_scores(files / "two.json").medians() == first.scores["two"].medians()
 

@@ -10,7 +10,9 @@ import stat
 import subprocess
 import sys
 import textwrap
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -306,15 +308,9 @@ def test_a_planted_part_is_neither_written_nor_taken(tmp_path, monkeypatch):
         os.symlink("precious", name)
     assert not is_kept(part)
 
-    class Response:
-        url = "u"
-        headers = {"ETag": '"1"'}  # noqa: RUF012
-
-        def iter_content(self, size):
-            yield b"new"
-
-    _transfer._write_validator(tmp_path / "v.pth.part.json", "u", Response())
-    _transfer._store(Response(), part, 0, 3, 3, None)
+    response = SimpleNamespace(url="u", headers={"ETag": '"1"'}, raw=BytesIO(b"new"))
+    _transfer._write_validator(tmp_path / "v.pth.part.json", "u", response)
+    _transfer._store(response, part, 0, 3, 3, None)
     with pytest.raises(OSError, match="link"), _transfer.file_lock(tmp_path / ".v.pth.lock"):
         pass
     assert precious.read_bytes() == b"old"
