@@ -21,7 +21,8 @@ temporary = os.environ["TMPDIR"]
 def note(event, arguments):
     if event == "open" and arguments[2] and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         # What a descriptor stands for was noted when it was opened.
-        if not isinstance(arguments[0], int) and not str(arguments[0]).startswith((temporary, "/dev/")):
+        known = isinstance(arguments[0], int)
+        if not known and not str(arguments[0]).startswith((temporary, "/dev/")):
             print("writes", arguments, flush=True)
     if event in ("os.mkdir", "socket.connect", "socket.getaddrinfo", "subprocess.Popen"):
         if not str(arguments[0]).startswith(temporary):

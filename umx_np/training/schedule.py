@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ..errors import ConfigError
 from ..optim import cosine_rate
@@ -29,6 +29,14 @@ class Cosine:
     lr: float
     start: float = 0.0
 
+    def __post_init__(self) -> None:
+        # From a checkpoint they may be anything.
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} of the learning rate's curve is no number")
+            if not math.isfinite(value):
+                raise ValueError(f"{name}={value} of the learning rate's curve is not finite")
+
     def rate(self, epochs_trained: int, batch: int, nb_batches: int, epochs: int) -> float:
         """Learning rate after so many epochs and batches of a run of `epochs`.
 
@@ -47,7 +55,8 @@ class Cosine:
 def continued_rate(
     config: TrainConfig,
     known: TrainConfig,
-    saved: dict[str, Any],
+    cosine: Cosine,
+    reached: float,
     position: tuple[int, int, int],
     *,
     given: Collection[str],
@@ -61,8 +70,10 @@ def continued_rate(
     ----------
     config, known : TrainConfig
         Settings now and before.
-    saved : dict
-        The checkpoint.
+    cosine : Cosine
+        The curve so far, which counts if `known` asks for one.
+    reached : float
+        The rate that the optimiser had last.
     position : tuple of int
         Epochs that are done, batches of the next one that are done, batches of an epoch.
     given : collection of str
@@ -80,8 +91,6 @@ def continued_rate(
     ConfigError
         If the rate has come to zero, and no other was set.
     """
-    cosine = Cosine(**saved.get("cosine", {"lr": known.lr}))
-    reached = float(saved["optimizer"]["lr"])
     if known.lr_schedule == "cosine":
         reached = cosine.rate(*position, known.epochs)
     epochs_trained, batch, nb_batches = position

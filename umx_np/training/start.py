@@ -166,7 +166,7 @@ def _from_checkpoint(
         arguments = saved["config"]
         state = saved["network"]
         record = RunRecord(**saved["record"])
-        float(saved["optimizer"]["lr"])
+        reached, options_before = float(saved["optimizer"]["lr"]), dict(saved.get("arguments", {}))
         sample_rate, nb_items = float(saved["sample_rate"]), saved["nb_items"]
         model_config = infer_config(state)
         known = TrainConfig.from_arguments(
@@ -180,6 +180,7 @@ def _from_checkpoint(
                 "model": None,
             }
         )
+        cosine = Cosine(**saved.get("cosine", {"lr": known.lr}))
     except UmxError:
         raise
     except KeyError as error:
@@ -205,7 +206,7 @@ def _from_checkpoint(
             )
     _tell_of_changes(config, known, arguments)
     changed = [name for name in _COURSE if getattr(known, name) != getattr(config, name)]
-    changed += _changed_options(saved.get("arguments", {}), options)
+    changed += _changed_options(options_before, options)
     if nb_items != len(dataset):
         changed.append("the number of training items")
     if changed:
@@ -221,7 +222,7 @@ def _from_checkpoint(
     )
     nb_batches = -(-len(dataset) // config.batch_size)
     position = (record.epochs_trained, record.batch, nb_batches)
-    rate, cosine = continued_rate(config, known, saved, position, given=given)
+    rate, cosine = continued_rate(config, known, cosine, reached, position, given=given)
     saved["optimizer"]["lr"] = np.array(rate)
     return Start(config, model_config, state, record, saved, cosine=cosine)
 
