@@ -11,9 +11,9 @@ from umx_np.errors import ConfigError, DeviceError
 
 @pytest.mark.parametrize("device", [None, 0, ["cpu"], b"cpu", object()])
 def test_what_is_neither_name_nor_backend(device, tmp_path):
-    with pytest.raises(ConfigError, match=r"device=.* must be a name"):
+    with pytest.raises(ConfigError, match=r"device=.* must be text"):
         get_backend(device)
-    with pytest.raises(ConfigError, match=r"device=.* must be a name"):
+    with pytest.raises(ConfigError, match=r"device=.* must be text"):
         separate_file(tmp_path / "song.wav", device=device)
 
 

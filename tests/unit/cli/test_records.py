@@ -243,7 +243,17 @@ def test_the_format(engine, song):
     assert (source["name"], vocals["name"]) == ("../../a/So\x07ng.wav", "vocals.wav")
     assert source["size"] == os.path.getsize("a/So\x07ng.wav")
     assert sorted(document["options"]) == [
-        *("aggregate", "bits", "clip_mode", "device", "duration", "ext", "filterbank", "n_fft"),
+        *(
+            "aggregate",
+            "bits",
+            "clip_mode",
+            "device",
+            "duration",
+            "ext",
+            "filterbank",
+            "input_level",
+            "n_fft",
+        ),
         *("n_hop", "nb_channels", "niter", "precision", "quality", "rate", "residual"),
         *("sample_rate", "softmask", "start", "stems", "targets", "wiener_win_len"),
     ]
