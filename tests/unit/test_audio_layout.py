@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from umx_np.audio import Layout, preprocess, resample
@@ -167,6 +167,7 @@ def test_resamples_with_the_rules_of_resample():
         preprocess(audio, rate=-1, model_rate=44100)
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([shape for shape, *_ in SHAPES]),
     st.sampled_from([np.float32, np.float64, np.int16]),

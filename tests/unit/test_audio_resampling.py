@@ -92,6 +92,7 @@ def test_refuses_integers_and_rates_that_are_none():
             resample(np.zeros(4), 44100, rate)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**9), st.sampled_from(RATES), st.sampled_from([1, 2.5]), st.booleans())
 def test_there_and_back_covers_the_signal(nb_timesteps, rates, scale, swap):
     rate_in, rate_out = (rate * scale for rate in (rates[::-1] if swap else rates))
