@@ -54,7 +54,8 @@ class TestFineTuning:
         folder = make_trainer(model=model, **UNSET, epochs=1)
         folder.fit()
         (told,) = [r.getMessage() for r in caplog.records if "input_level" in r.getMessage()]
-        assert "-16 dB" in told and "separator.json" in told
+        assert "-16 dB" in told
+        assert "separator.json" in told
         assert load_folder(folder.config.folder).input_level is None
 
     def test_published_models(self, make_trainer, monkeypatch, model):
