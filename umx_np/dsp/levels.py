@@ -105,12 +105,12 @@ class LevelFollower:
     def divide(self, start: int, block: np.ndarray) -> np.ndarray:
         """Divide samples that begin at `start` by their levels, which `push` has found before."""
         levels = self._between(start, start + block.shape[1])
-        return block if np.all(levels == 1.0) else block / levels.astype(block.dtype)
+        return block if _is_one(levels) else block / levels.astype(block.dtype)
 
     def restore(self, start: int, signals: np.ndarray) -> None:
         """Multiply signals [shape=(..., n)] that begin at `start` by their levels, in place."""
         levels = self._between(start, start + signals.shape[-1])
-        if not np.all(levels == 1.0):
+        if not _is_one(levels):
             signals *= levels.astype(signals.dtype)
 
     def forget(self, stop: int) -> None:
@@ -219,6 +219,11 @@ class LevelFollower:
         ramp = np.arange(1, self._n_hop + 1) / self._n_hop
         lines = before[:, None] + (after - before)[:, None] * ramp
         return lines.ravel()[start - first * self._n_hop : stop - first * self._n_hop]
+
+
+def _is_one(levels: np.ndarray) -> bool:
+    """Whether the level is that of the target throughout."""
+    return levels.size == 1 and levels[0] == 1.0
 
 
 def _power(piece: np.ndarray) -> float:
