@@ -43,6 +43,16 @@ def test_output_is_looked_at_before_the_data(tiny_command, tmp_path, capsys, mon
     assert "cannot be written to" in capsys.readouterr().err
 
 
+def test_a_level_that_was_added_is_kept(make_trainer, tmp_path):
+    make_trainer(epochs=1).fit()
+    path = tmp_path / "out" / "separator.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "input_level": -16.0}))
+    make_trainer(epochs=2, checkpoint=tmp_path / "out").fit()
+    assert load_folder(tmp_path / "out").input_level == -16.0
+    make_trainer(target="noise", epochs=1).fit()
+    assert load_folder(tmp_path / "out").input_level == -16.0
+
+
 def full_disk(monkeypatch, suffix):
     """Let the disk be full when a file of some kind is written."""
     replace = os.replace

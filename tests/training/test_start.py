@@ -12,7 +12,7 @@ from umx_np.config import ModelConfig, bandwidth_to_max_bin, max_bin_to_bandwidt
 from umx_np.errors import ConfigError, ModelNotFoundError
 from umx_np.testing import random_bundle_of
 from umx_np.training import TrainingError
-from umx_np.weights import load_torch, save_folder, save_torch
+from umx_np.weights import load_folder, load_torch, save_folder, save_torch
 
 from .conftest import RATE, Tones
 
@@ -48,9 +48,17 @@ class TestFineTuning:
         result = make_trainer(model=model, **UNSET, epochs=8, lr=0.01).fit()
         assert result.valid_losses[-1] < result.valid_losses[0]
 
-    def test_published_models(self, make_trainer, monkeypatch, model):
-        from umx_np.weights import load_folder
+    def test_the_level_of_the_model_is_not_taken_over(self, make_trainer, model, caplog):
+        path = model / "separator.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "input_level": -16.0}))
+        folder = make_trainer(model=model, **UNSET, epochs=1)
+        folder.fit()
+        (told,) = [r.getMessage() for r in caplog.records if "input_level" in r.getMessage()]
+        assert "-16 dB" in told
+        assert "separator.json" in told
+        assert load_folder(folder.config.folder).input_level is None
 
+    def test_published_models(self, make_trainer, monkeypatch, model):
         asked = []
 
         def load(name, targets):

@@ -240,6 +240,17 @@ class TestPrecision:
         assert_close(fast, full, TOL["separator_fast"]["bfloat16"], dtype=np.float32)
         assert (fast != full).any()
 
+    def test_results_are_written_to_memory_that_lies_apart(self, device):
+        config = CONFIGS[0]
+        network = get_backend(device).network(config, random_state(config, seed=0))
+        rng = np.random.default_rng(0)
+        z = rng.standard_normal((5, config.hidden_size)).astype(np.float32)
+        mags = rng.random((5, 2, config.nb_bins), dtype=np.float32)
+        out = np.zeros((2, 5, config.nb_bins), np.float32).swapaxes(0, 1)
+        network.decode(z, mags, out=out)
+        assert out.any()
+        np.testing.assert_allclose(out, network.decode(z, mags), rtol=1e-6)
+
     def test_rounded_weights_are_not_given_out(self):
         config = ModelConfig(nb_bins=33, hidden_size=8)
         network = get_backend("cpu", precision="fast").network(config, random_state(config, seed=0))

@@ -168,6 +168,10 @@ class CpuNetwork:
     def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         if out is None:
             out = np.empty(mags.shape, np.float32)
+        elif not out.flags.c_contiguous:
+            # Rows of it would be a copy.
+            out[...] = self.decode(z, mags)
+            return out
         self._kernels.gemm(
             z,
             self._fc3,

@@ -13,17 +13,27 @@ import numpy as np
 
 from .stft import StftGeometry
 
-# Seconds over which the power is averaged, about an excerpt of the training, ...
-_MEMORY = 3.0
-# ... and the last part of them, whose level tells that the music has changed: the rest is forgotten
-# if the two are further apart than a factor of 10 in power.
-_RECENT = 0.35
-_CHANGE = 10.0
-# Factor in amplitude by which the music may be softer or louder than the target (4 dB): models are
-# trained on a range of levels, and within it the music is left alone.
+# Factor in amplitude by which music may be softer or louder than the target (4 dB): models are
+# trained on a range of levels, and music that begins within it is left alone. ...
 _SLACK = 10.0**0.2
+# ... Other music comes to within this of the target (2 dB), so that it is at the level of most.
+_NEAR = 10.0**0.1
+# Seconds over which the power is averaged. So long the level is sought, and then it is held ...
+_MEMORY = 3.0
+# ... while the music stays within this factor of the target (7 dB): songs have soft and loud parts,
+# and a gain that follows them costs more than it brings.
+_HELD = 10.0**0.35
+# Seconds whose level tells that the music has changed: if they are out of that range, and a factor
+# of 4 in power from the mean, what was before is forgotten. One piece does if it is 20 dB louder
+# than the target.
+_RECENT = 0.25
+_CHANGE = 4.0
+_BURST = 100.0
 # The level falls no faster than this, in dB a second, so that the gain does not jump up.
-_FALL = 200.0
+_FALL = 400.0
+# A rise by more than this factor is a jump, at the beginning of the piece that needs it: on a slope
+# the first samples of the loud music would be a click that is as loud as the gain before it.
+_JUMP = 2.0
 # Mean power of what does not count as music (-85 dB): dither and noise of 16 bits are below, and
 # the level then stays as it was. This bounds the gain, too.
 _SILENCE = 10.0**-8.5
@@ -55,6 +65,7 @@ class LevelFollower:
         self._recent = max(1, round(_RECENT * hops_a_second))
         self._fall = 10.0 ** (-_FALL / 20 / hops_a_second)
         self._powers: list[float] = []
+        self._goal = 1.0  # the level without its bound on falling
         # Relative to the target, at the ends of the pieces from number `_first` - 1 on. What begins
         # with silence begins at the target: noise before the first note is not raised.
         self._levels = [1.0]
@@ -67,18 +78,23 @@ class LevelFollower:
     def push(self, block: np.ndarray) -> np.ndarray:
         """Take the next samples [shape=(nb_channels, any)] and return those whose level is known.
 
-        They are divided by it, in the dtype of the block, which is never modified.
+        They are divided by it, in the dtype of the block, which is never modified. Where nothing
+        changes, the result may be a view of the block.
         """
-        self._empty = block[:, :0]
+        self._empty = np.empty((len(block), 0), block.dtype)
+        nb_known = self._nb_timesteps
+        nb_all = nb_known + self._nb_waiting + block.shape[1]
+        count = (nb_all + self._shift) // self._n_hop * self._n_hop - self._shift - nb_known
+        has_to_wait = count <= 0 or (nb_known == 0 and nb_all < self._n_fft)
         if block.shape[1]:
-            self._waiting.append(block)
+            # A copy of what stays here: the caller may use the memory of a block again.
+            self._waiting.append(block.copy() if has_to_wait else block)
             self._nb_waiting += block.shape[1]
-        end = self._nb_timesteps + self._nb_waiting + self._shift
-        if self._nb_timesteps == 0:
-            if self._nb_waiting < self._n_fft:
-                return self._empty
+        if has_to_wait:
+            return self._empty
+        if nb_known == 0:
             self._begin()
-        return self._take(end // self._n_hop * self._n_hop - self._shift - self._nb_timesteps)
+        return self._take(count)
 
     def finish(self) -> np.ndarray:
         """Return the rest when the signal has ended."""
@@ -88,12 +104,14 @@ class LevelFollower:
 
     def divide(self, start: int, block: np.ndarray) -> np.ndarray:
         """Divide samples that begin at `start` by their levels, which `push` has found before."""
-        return block / self._between(start, start + block.shape[1]).astype(block.dtype)
+        levels = self._between(start, start + block.shape[1])
+        return block if _is_one(levels) else block / levels.astype(block.dtype)
 
     def restore(self, start: int, signals: np.ndarray) -> None:
         """Multiply signals [shape=(..., n)] that begin at `start` by their levels, in place."""
-        stop = start + signals.shape[-1]
-        signals *= self._between(start, stop).astype(signals.dtype)
+        levels = self._between(start, start + signals.shape[-1])
+        if not _is_one(levels):
+            signals *= levels.astype(signals.dtype)
 
     def forget(self, stop: int) -> None:
         """Give up the levels of the samples before `stop`, for signals without end."""
@@ -109,10 +127,10 @@ class LevelFollower:
         samples = np.concatenate(parts, axis=1)[:, : self._n_fft]
         ends = range(self._n_hop - self._shift, self._n_fft + 1, self._n_hop)
         pieces = [samples[:, max(end - self._n_hop, 0) : end] for end in ends]
-        powers = [_power(piece) for piece in pieces if piece.size]
-        self._powers = [power for power in powers if power > _SILENCE][-self._memory :]
-        if self._powers:
-            self._levels = [self._wanted(sum(self._powers) / len(self._powers))]
+        powers = [power for power in map(_power, filter(np.size, pieces)) if power > _SILENCE]
+        if powers:
+            self._goal = self._wanted(sum(powers) / len(powers))
+            self._levels = [self._goal]
 
     def _take(self, count: int) -> np.ndarray:
         if count <= 0:
@@ -121,7 +139,7 @@ class LevelFollower:
         samples = (
             self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting, axis=1)
         )
-        rest = samples[:, count:]
+        rest = samples[:, count:].copy()
         self._waiting, self._nb_waiting = [rest] if rest.shape[1] else [], rest.shape[1]
         for power in self._measure(start, samples[:, :count]):
             self._levels.append(self._next_level(power))
@@ -136,8 +154,13 @@ class LevelFollower:
         nb_whole = (count - begin) // self._n_hop
         end = begin + nb_whole * self._n_hop
         whole = samples[:, begin:end].reshape(nb_channels, nb_whole, self._n_hop)
-        sums = np.einsum("ckn,ckn->k", whole, whole, dtype=np.float64)
-        powers = np.minimum(sums / (nb_channels * self._n_hop), _LARGEST).tolist()
+        single = samples.dtype == np.float32
+        with np.errstate(over="ignore"):
+            sums = np.einsum("ckn,ckn->ck", whole, whole, dtype=None if single else np.float64)
+        if single and not np.isfinite(sums).all():
+            sums = np.einsum("ckn,ckn->ck", whole, whole, dtype=np.float64)
+        means = sums.sum(axis=0, dtype=np.float64) / (nb_channels * self._n_hop)
+        powers = np.minimum(means, _LARGEST).tolist()
         if begin:
             powers.insert(0, _power(samples[:, :begin]))
         if end < count:
@@ -151,31 +174,56 @@ class LevelFollower:
             return level
         powers = self._powers
         powers.append(power)
+        is_settled = len(powers) > self._memory
         del powers[: -self._memory]
         mean = sum(powers) / len(powers)
         recent = powers[-self._recent :]
         now = sum(recent) / len(recent)
-        if not mean / _CHANGE <= now <= mean * _CHANGE:
+        if power > _BURST * (self._goal * self._target) ** 2:
+            self._powers = [power]
+        elif not (self._holds(now) or mean / _CHANGE <= now <= mean * _CHANGE):
             # The newer half: the older may still be as before.
             self._powers = recent[-(len(recent) // 2 or 1) :]
-            mean = sum(self._powers) / len(self._powers)
-        return max(self._wanted(mean), level * self._fall)
+        if self._powers is not powers:
+            is_settled, mean = False, sum(self._powers) / len(self._powers)
+        if not (is_settled and self._holds(mean)):
+            self._goal = self._wanted(mean)
+        return max(self._goal, level * self._fall)
+
+    def _holds(self, power: float) -> bool:
+        """Whether the level is good enough for so much power."""
+        loud = power**0.5 / self._target / self._goal
+        return 1 / _HELD <= loud <= _HELD
 
     def _wanted(self, power: float) -> float:
         """The level of so much power, relative to the target; within the slack, 1."""
         loud = power**0.5 / self._target
-        return max(loud / _SLACK, min(loud * _SLACK, 1.0))
+        if loud > _SLACK:
+            return loud / _NEAR
+        return loud * _NEAR if loud * _SLACK < 1.0 else 1.0
 
     def _between(self, start: int, stop: int) -> np.ndarray:
-        """Levels of the samples [start, stop): straight lines between the ends of the pieces."""
+        """Levels of the samples [start, stop), or one for all of them.
+
+        Straight lines between the ends of the pieces; a piece whose level jumps has one level.
+        """
         start, stop = start + self._shift, stop + self._shift
         first, last = start // self._n_hop, -(-stop // self._n_hop)
         ends = np.array(self._levels[first - self._first : last - self._first + 1])
+        if np.all(ends == ends[0]):
+            return ends[:1]
         if len(ends) < last - first + 1:  # a signal that has become longer since
             ends = np.pad(ends, (0, last - first + 1 - len(ends)), mode="edge")
+        before, after = ends[:-1], ends[1:]
+        before = np.where(after > _JUMP * before, after, before)
         ramp = np.arange(1, self._n_hop + 1) / self._n_hop
-        lines = ends[:-1, None] + (ends[1:] - ends[:-1])[:, None] * ramp
+        lines = before[:, None] + (after - before)[:, None] * ramp
         return lines.ravel()[start - first * self._n_hop : stop - first * self._n_hop]
+
+
+def _is_one(levels: np.ndarray) -> bool:
+    """Whether the level is that of the target throughout."""
+    return levels.size == 1 and levels[0] == 1.0
 
 
 def _power(piece: np.ndarray) -> float:
