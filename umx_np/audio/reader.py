@@ -14,8 +14,9 @@ import numpy as np
 
 from ..config import check_int
 from ..errors import AudioError
-from .decoding import FILE_BLOCK, READ_ERRORS, LibrarySource, plain
+from .decoding import FILE_BLOCK, LibrarySource
 from .ffmpeg import FfmpegSource
+from .library import READ_ERRORS, plain
 from .resampling import (
     MAX_RATE,
     MIN_RATE,
@@ -73,10 +74,10 @@ class AudioReader:
     Raises
     ------
     AudioError
-        If there is no such file, it cannot be decoded, holds no samples, is cut short (mp3 and ogg
-        files deliver what is there), has a rate that sound cannot have, or `start` is negative or
-        beyond its end. `blocks` raises it for damage found later on, and for samples that are NaN
-        or infinite, with the position of the first.
+        If there is no such file, it cannot be decoded, holds no samples, has a rate that sound
+        cannot have, or `start` is negative or beyond its end. `blocks` raises it for files that
+        change while they are read, and for samples that are NaN or infinite, with the position of
+        the first.
 
     Notes
     -----
