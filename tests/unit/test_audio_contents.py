@@ -319,6 +319,72 @@ def test_files_that_are_cut_short_deliver_what_is_there(tmp_path, caplog, name, 
     np.testing.assert_array_equal(read(path, start=1.0)[0], found[:, RATE:])
 
 
+ID3 = b"ID3\4\0\0\0\0\x18\x34" + b"x" * 3124
+# Version, size with the footer, items, flags: without a header.
+APE = b"y" * 2000 + b"APETAGEX" + struct.pack("<4I", 2000, 2032, 1, 0) + bytes(8)
+
+
+@pytest.mark.parametrize("name", ["wav", "aiff", "au", "flac"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(ID3, b""), (b"", APE), (b"", b"TAG" + bytes(125)), (b"", ID3)],
+)
+def test_tags_around_samples_are_no_samples(tmp_path, caplog, name, before, after):
+    path = save(tmp_path / f"a.{name}", noise())
+    whole, _ = read(path)
+    path.write_bytes(before + path.read_bytes() + after)
+    np.testing.assert_array_equal(read(path)[0], whole)
+    assert not caplog.records
+
+
+def test_empty_file(tmp_path):
+    for name in ("a.wav", "a.mp3", "a.m4a"):
+        (tmp_path / name).touch()
+        with pytest.raises(AudioError, match=r"^path='[^']*' is empty;"):
+            read(tmp_path / name)
+
+
+def by_ffmpeg(source, path, options):
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", source, *options.split(), path]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("ffmpeg cannot write it")
+    return path
+
+
+@needs_ffmpeg
+def test_damaged_files_that_ffmpeg_reads_have_one_time(tmp_path):
+    source = save(tmp_path / "a.wav", noise(nb_timesteps=3 * RATE), subtype="PCM_16")
+    path = by_ffmpeg(source, tmp_path / "a.tta", "-c:a tta")
+    data = path.read_bytes()
+    middle = len(data) // 2
+    bad = np.random.default_rng(3).bytes(1500)
+    path.write_bytes(data[:middle] + bad + data[middle + 1500 :])
+    whole, _ = read(path)
+    for first in (0, 30000, 60000):
+        part, _ = read(path, start=first / RATE, duration=0.5)
+        np.testing.assert_array_equal(part, whole[:, first : first + RATE // 2])
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.mka", "damaged"), ("a.oga", "cut"), ("a.mka", "cut"), ("a.wv", "cut")]
+)
+def test_lossless_files_that_ffmpeg_reads_are_told_of(tmp_path, caplog, name, kind):
+    source = save(tmp_path / "a.wav", noise(nb_timesteps=3 * RATE), subtype="PCM_16")
+    options = "-c:a wavpack" if name == "a.wv" else "-c:a flac"
+    path = by_ffmpeg(source, tmp_path / name, options)
+    read(path)
+    assert not caplog.records
+    data = path.read_bytes()
+    middle = len(data) // 2
+    if kind == "damaged":
+        path.write_bytes(data[:middle] + b"x" * 1500 + data[middle + 1500 :])
+    else:
+        path.write_bytes(data[: middle + 501])
+    assert read(path)[0].shape[1] > RATE
+    assert len(caplog.records) >= 1
+
+
 @pytest.mark.parametrize("nb_channels", range(3, 9))
 @pytest.mark.parametrize("name", ["ogg", "opus"])
 def test_channels_come_in_the_order_of_wav(tmp_path, nb_channels, name):
@@ -385,6 +451,23 @@ def test_ffmpeg_that_says_nothing_is_ended(tmp_path, monkeypatch, nb_bytes):
     monkeypatch.setattr(ffmpeg, "SILENCE", 0.5)
     with pytest.raises(AudioError, match=r"a\.m4a.* nothing for 0\.5 s"):
         read(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs scripts that can be run")
+@pytest.mark.parametrize(
+    ("what", "said"), [("head -c 1000000 /dev/zero", "says|gave none"), ("kill -9 $$", "status -9")]
+)
+def test_ffmpeg_that_is_none_is_not_waited_for(tmp_path, monkeypatch, what, said):
+    script = tmp_path / "ffmpeg"
+    script.write_text(f"#!/bin/sh\n{what}\n")
+    script.chmod(0o755)
+    path = tmp_path / "a.m4a"
+    path.write_bytes(bytes(1000))
+    monkeypatch.setattr(shutil, "which", lambda name: str(script))
+    begin = time.monotonic()
+    with pytest.raises(AudioError, match=said):
+        read(path)
+    assert time.monotonic() - begin < 30
 
 
 @pytest.mark.parametrize("rate", [1, 100, 999, 800000, 2**31 - 1])

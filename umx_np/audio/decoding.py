@@ -14,8 +14,8 @@ import numpy as np
 from ..errors import AudioError
 from .damage import MendedFlac
 from .flac import flac_contents
-from .library import READ_ERRORS, SoundFile, plain
-from .mp3 import mp3_contents
+from .library import READ_ERRORS, RefusedError, SoundFile, plain
+from .mp3 import end_of_tags, mp3_contents
 from .ogg import ogg_contents, order_of_channels
 from .pieces import Contents, Part
 from .resampling import StreamResampler, nb_resampled
@@ -54,6 +54,11 @@ def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents
         if file is not None and end is not None:
             wanted = math.ceil(end * file.samplerate) + 1
         return flac_contents(path, wanted=wanted)
+    if file is not None and file.format != "MP3" and magic[:3] == b"ID3":
+        # libsndfile skips the tag, but counts it where it looks for the end of the samples.
+        begin = end_of_tags(path)
+        size = path.stat().st_size
+        return Contents((Part(((begin, size),), 0, 0, begin, size),))
     if (file is not None and file.format == "MP3") or magic[:3] == b"ID3" or magic[:1] == b"\xff":
         contents = mp3_contents(path)
         # What libsndfile does not know may be something else that only looks like frames here and
@@ -112,7 +117,7 @@ class LibrarySource:
             self.notes = list(contents.notes)
             if file is None or self._parts[0].pieces:
                 if file is None and not self._parts[0].pieces and refusal is not None:
-                    raise refusal
+                    raise RefusedError(plain(refusal), self.notes) from refusal
                 file = self._open_first(file)
             self.notes += _missing_bytes(file.extra_info)
             self.format: str = file.format

@@ -97,6 +97,20 @@ class SoundFile(sf.SoundFile):
         return _STATELESS.fullmatch(self.subtype) is not None
 
 
+class RefusedError(RuntimeError):
+    """libsndfile does not read a file, of which something is known nevertheless.
+
+    Attributes
+    ----------
+    notes : list of str
+        What is odd about it, for the log.
+    """
+
+    def __init__(self, reason: str, notes: list[str]) -> None:
+        super().__init__(reason)
+        self.notes = notes
+
+
 def plain(error: BaseException) -> str:
     """Message of an error of soundfile without the path, which our message names already."""
     return str(error).rsplit(": ", 1)[-1].rstrip(".") or type(error).__name__

@@ -116,14 +116,16 @@ class AudioReader:
         if os.path.exists(self.path) and not self.path.is_file():
             raise AudioError(f"path={str(path)!r} is not a regular file; give a sound file")
         try:
-            with self.path.open("rb"):
-                pass
+            with self.path.open("rb") as file:
+                is_empty = not file.read(1)
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
             # libsndfile would call all of these a "system error".
             reason = getattr(error, "strerror", None) or error
             raise AudioError(
                 f"path={str(path)!r} cannot be opened: {reason}; give a sound file"
             ) from error
+        if is_empty:  # libsndfile would say that it does not exist
+            raise AudioError(f"path={str(path)!r} is empty; copy or download it again")
         self._closed = False
         self._use(self._open_source(None if duration is None else start + duration))
         try:
@@ -141,9 +143,7 @@ class AudioReader:
         except AudioError:
             raise
         except READ_ERRORS as error:
-            # One second more than needed, as ffmpeg's clock may begin before the first sample.
-            limit = None if end is None else end + 1.0
-            return FfmpegSource(self.path, end=limit, reason=plain(error))
+            return FfmpegSource(self.path, reason=plain(error), notes=getattr(error, "notes", ()))
 
     def _measure(self, start: float, duration: float | None) -> None:
         """Set the first sample and the exact length of the excerpt."""
@@ -178,7 +178,7 @@ class AudioReader:
         if source.nb_missing <= _FEW * self.source_rate and nb_frames > 0:
             return nb_frames
         try:
-            other = FfmpegSource(self.path, end=None, reason="; ".join(source.notes[-3:]))
+            other = FfmpegSource(self.path, reason="; ".join(source.notes[-3:]))
             nb_other = other.count(enough)
         except AudioError as error:
             logger.info("%s", error)

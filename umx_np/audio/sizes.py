@@ -59,6 +59,17 @@ def _foreign(scanner: Scanner, position: int, head: struct.Struct) -> int:
     return end if any(scanner.at(end, head.size)) else scanner.size
 
 
+def _begin_of_tags(scanner: Scanner) -> int:
+    """Where the tags at the end of a file begin, of which one may have no beginning of its own."""
+    end = scanner.size
+    if scanner.at(max(end - 128, 0), 3) == b"TAG":
+        end -= 128
+    foot = scanner.at(max(end - 32, 0), 32)
+    if foot[:8] == b"APETAGEX":
+        end -= struct.unpack("<I", foot[12:16])[0]  # with the footer, without a header
+    return end
+
+
 def _is_sound(data: bytes, nb_bytes: int, order: str) -> bool:
     """Whether bytes are floats such as samples have."""
     samples = np.frombuffer(data[: len(data) // nb_bytes * nb_bytes], f"{order}f{nb_bytes}")
@@ -96,6 +107,8 @@ def _end_of_samples(
     if scanner.size in places:
         return end, ""
     if any(scanner.at(begun, 16).startswith(_TAGS) for begun in places):
+        return end, ""
+    if _begin_of_tags(scanner) in places:
         return end, ""
     rest = scanner.at(place, 1 << 16)
     nb_bytes = scanner.size - place
