@@ -223,6 +223,18 @@ def test_wav_with_chunks_after_the_samples(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_wav_with_chunks_whose_sizes_are_not_made_even(tmp_path, caplog, place):
+    path = save(tmp_path / "a.wav", noise(), subtype="PCM_16")
+    whole, _ = read(path)
+    data = path.read_bytes()
+    at = 12 if place == "before" else len(data)
+    odd = b"iXML" + struct.pack("<I", 3) + b"<a>"
+    path.write_bytes(data[:at] + odd + b"bext" + struct.pack("<I", 602) + bytes(602) + data[at:])
+    np.testing.assert_array_equal(read(path)[0], whole)
+    assert not caplog.records
+
+
 def test_floats_that_are_no_sound_after_the_samples(tmp_path, caplog):
     path = save(tmp_path / "a.wav", noise(), subtype="FLOAT")
     path.write_bytes(path.read_bytes() + b"\xff\x90 no sound, but something else" * 20)

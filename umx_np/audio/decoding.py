@@ -67,7 +67,7 @@ def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents
         if file is not None or 2 * nb_bytes > path.stat().st_size:
             return contents
         return Contents()
-    return sized_contents(path)
+    return sized_contents(path, refused=file is None)
 
 
 class LibrarySource:
