@@ -235,6 +235,28 @@ def test_wav_with_chunks_whose_sizes_are_not_made_even(tmp_path, caplog, place):
     assert not caplog.records
 
 
+def test_wav_with_further_samples_in_another_chunk(tmp_path, caplog):
+    path = save(tmp_path / "a.wav", noise(), subtype="PCM_16")
+    whole, _ = read(path)
+    path.write_bytes(path.read_bytes() + b"data" + struct.pack("<I", 4000) + bytes(4000))
+    np.testing.assert_array_equal(read(path)[0], whole)
+    assert "4000 bytes of samples in further chunks are left out" in caplog.text
+
+
+def test_8svx_of_two_channels_is_not_taken_for_samples_in_turn(tmp_path):
+    audio = (noise(2, 2000) * 100).astype(np.int8)
+    voice = struct.pack(">IIIHBBI", 2000, 0, 0, 22050, 1, 0, 0x10000)
+    body = b"8SVXVHDR" + struct.pack(">I", 20) + voice + b"CHAN" + struct.pack(">II", 4, 6)
+    body += b"BODY" + struct.pack(">I", 4000) + audio.tobytes()
+    path = tmp_path / "a.8svx"
+    path.write_bytes(b"FORM" + struct.pack(">I", len(body)) + body)
+    if shutil.which("ffmpeg") is None:
+        with pytest.raises(AudioError, match="several channels"):
+            read(path)
+    else:
+        np.testing.assert_allclose(read(path)[0], audio / 128, atol=1e-6)
+
+
 def test_floats_that_are_no_sound_after_the_samples(tmp_path, caplog):
     path = save(tmp_path / "a.wav", noise(), subtype="FLOAT")
     path.write_bytes(path.read_bytes() + b"\xff\x90 no sound, but something else" * 20)

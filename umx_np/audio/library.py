@@ -54,6 +54,10 @@ class SoundFile(sf.SoundFile):
             # As written by ffmpeg. libsndfile takes these floats for integers.
             self.close()
             raise ValueError("floats in an extensible W64 file are not supported")
+        if self.format == "SVX" and self.channels > 1:
+            # One channel after the other, which libsndfile takes for samples in turn.
+            self.close()
+            raise ValueError("8SVX files of several channels are not supported")
 
     def seekable(self) -> bool:
         """Say no, whatever the file is.

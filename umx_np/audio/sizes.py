@@ -199,6 +199,10 @@ def _wav(scanner: Scanner, order: str, refused: bool) -> Contents:
         return Contents()
     end, note = _end_of_samples(scanner, begin, size, head, _float_size(description, order))
     notes = [note] if note else []
+    if end < scanner.size:
+        more = sum(nb for _, name, nb in _chunks(scanner, end + size % 2, head) if name == b"data")
+        if more:
+            notes.append(f"{more} bytes of samples in further chunks are left out")
     if end == begin + size and not refused:
         return Contents(notes=notes)
     size = end - begin
