@@ -19,7 +19,7 @@ import numpy as np
 
 from ._atomic import atomic_write
 from ._version import __version__
-from .errors import AudioError
+from .errors import AudioError, shortened
 
 FORMAT_VERSION = 1
 SUFFIX = ".umx-np.json"
@@ -27,6 +27,9 @@ SUFFIX = ".umx-np.json"
 _HASH_CHUNK_BYTES = 1 << 20
 # A record is some kilobytes; what is far larger is something else.
 _MAX_BYTES = 1 << 20
+# Of what a record says, this many characters and differences are told.
+_LONGEST = 200
+_MOST_DIFFERENCES = 40
 
 
 @dataclass(frozen=True)
@@ -191,9 +194,9 @@ class Record:
         """
         found = []
         if self.umx_np != __version__:
-            found.append(f"umx_np was {self.umx_np}, is {__version__}")
+            found.append(f"umx_np was {_brief(self.umx_np)}, is {__version__}")
         if self.model.get("name") != model["name"]:
-            found.append(f"model was {self.model.get('name')}, is {model['name']}")
+            found.append(f"model was {_brief(self.model.get('name'))}, is {model['name']}")
         elif self.model != model or model["sha256"] is None:
             found.append("the weights of the model are others")
         # By way of JSON, as those of the record: tuples have become lists.
@@ -201,9 +204,11 @@ class Record:
         for name in sorted(wanted.keys() | self.options.keys()):
             was, now = self.options.get(name), wanted.get(name)
             if was != now:
-                found.append(f"{name} was {json.dumps(was)}, is {json.dumps(now)}")
+                was_text, now_text = _brief(json.dumps(was)), _brief(json.dumps(now))
+                found.append(f"{_brief(name)} was {was_text}, is {now_text}")
         if self.outputs.keys() != outputs.keys():
-            found.append(f"the stems were {', '.join(self.outputs)}, are {', '.join(outputs)}")
+            stems = _brief(", ".join(self.outputs))
+            found.append(f"the stems were {stems}, are {', '.join(outputs)}")
         else:
             found += [
                 f"{path} is not the file that was written"
@@ -214,7 +219,7 @@ class Record:
             found.append(f"{picture} is not the picture that was drawn with the stems")
         if not found and not self.source.is_still(source):
             found.append("the song is another one, or was changed")
-        return found
+        return found[:_MOST_DIFFERENCES]
 
 
 def weights_digest(networks: Mapping[str, tuple[object, Mapping[str, np.ndarray]]]) -> str:
@@ -255,6 +260,13 @@ def remove(path: Path) -> None:
             f"the record at {str(path)!r} cannot be removed: {error.strerror or error}; it would "
             "describe other stems"
         ) from error
+
+
+def _brief(value: object) -> str:
+    """As text that is short whatever a record holds."""
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST else value[:_LONGEST] + "..."
+    return shortened(value)
 
 
 def _times(status: os.stat_result) -> tuple[int, int]:

@@ -223,6 +223,40 @@ def test_wav_with_chunks_after_the_samples(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_wav_with_chunks_whose_sizes_are_not_made_even(tmp_path, caplog, place):
+    path = save(tmp_path / "a.wav", noise(), subtype="PCM_16")
+    whole, _ = read(path)
+    data = path.read_bytes()
+    at = 12 if place == "before" else len(data)
+    odd = b"iXML" + struct.pack("<I", 3) + b"<a>"
+    path.write_bytes(data[:at] + odd + b"bext" + struct.pack("<I", 602) + bytes(602) + data[at:])
+    np.testing.assert_array_equal(read(path)[0], whole)
+    assert not caplog.records
+
+
+def test_wav_with_further_samples_in_another_chunk(tmp_path, caplog):
+    path = save(tmp_path / "a.wav", noise(), subtype="PCM_16")
+    whole, _ = read(path)
+    path.write_bytes(path.read_bytes() + b"data" + struct.pack("<I", 4000) + bytes(4000))
+    np.testing.assert_array_equal(read(path)[0], whole)
+    assert "4000 bytes of samples in further chunks are left out" in caplog.text
+
+
+def test_8svx_of_two_channels_is_not_taken_for_samples_in_turn(tmp_path):
+    audio = (noise(2, 2000) * 100).astype(np.int8)
+    voice = struct.pack(">IIIHBBI", 2000, 0, 0, 22050, 1, 0, 0x10000)
+    body = b"8SVXVHDR" + struct.pack(">I", 20) + voice + b"CHAN" + struct.pack(">II", 4, 6)
+    body += b"BODY" + struct.pack(">I", 4000) + audio.tobytes()
+    path = tmp_path / "a.8svx"
+    path.write_bytes(b"FORM" + struct.pack(">I", len(body)) + body)
+    if shutil.which("ffmpeg") is None:
+        with pytest.raises(AudioError, match="several channels"):
+            read(path)
+    else:
+        np.testing.assert_allclose(read(path)[0], audio / 128, atol=1e-6)
+
+
 def test_floats_that_are_no_sound_after_the_samples(tmp_path, caplog):
     path = save(tmp_path / "a.wav", noise(), subtype="FLOAT")
     path.write_bytes(path.read_bytes() + b"\xff\x90 no sound, but something else" * 20)
@@ -260,18 +294,129 @@ def test_flac_of_unknown_length(tmp_path):
     np.testing.assert_array_equal(read(path, start=1.0)[0], whole[:, RATE:])
 
 
-def test_damaged_flac_says_where(tmp_path):
-    path = save(tmp_path / "a.flac", noise(nb_timesteps=3 * RATE))
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 2000] = bytes(2000)
-    path.write_bytes(data)
-    clean = noise(nb_timesteps=3 * RATE)
-    np.testing.assert_allclose(read(path, duration=1.0)[0], clean[:, :RATE], atol=2**-14)
-    # To seek within a damaged file may fail where to read it does not.
-    np.testing.assert_allclose(read(path, start=2.5)[0], clean[:, 110250:], atol=2**-14)
-    with pytest.raises(AudioError, match=r"is damaged after 1\.\d+ s"):
+def damaged(data, kind):
+    """Bytes of a FLAC file with damage in the middle."""
+    begin = 2 * len(data) // 5
+    changed = {
+        "flip": data[:begin] + bytes([data[begin] ^ 1]) + data[begin + 1 :],
+        "zeros": data[:begin] + bytes(50000) + data[begin + 50000 :],
+        "hole": data[:begin] + data[begin + 50000 :],
+        "insert": data[:begin] + b"fLaC\xff\xf8" * 3000 + data[begin:],
+        "first": data[:200] + bytes(100) + data[300:],
+        "last": data[:-1000],
+    }
+    return changed[kind]
+
+
+@pytest.mark.parametrize("kind", ["flip", "zeros", "hole", "insert", "first", "last"])
+def test_damaged_flac_is_silent_where_it_is_damaged(tmp_path, caplog, kind):
+    path = save(tmp_path / "a.flac", noise(nb_timesteps=5 * RATE))
+    whole, _ = read(path)
+    path.write_bytes(damaged(path.read_bytes(), kind))
+    with AudioReader(path) as reader:
+        assert reader.nb_timesteps == 5 * RATE
+        found = np.concatenate(list(reader.blocks(5000)), axis=1)
+        np.testing.assert_array_equal(np.concatenate(list(reader.blocks(70000)), axis=1), found)
+    places = np.flatnonzero((found != whole).any(axis=0))
+    assert 0 < len(places) <= 25000
+    assert not found[:, places[0] : places[-1] + 1].any()
+    seconds = (places[-1] + 1 - places[0]) / RATE
+    notes = [record.getMessage() for record in caplog.records]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{path}: at {places[0] / RATE:.3f} s, {seconds:.3f} s cannot be")
+    for start in (0.0, 1.0, 1.9, 2.0, 2.1, 2.5, 4.5):
+        part, _ = read(path, start=start, duration=0.5)
+        first = round(start * RATE)
+        np.testing.assert_array_equal(part, found[:, first : first + RATE // 2])
+
+
+def test_flac_without_a_frame_that_can_be_decoded(tmp_path):
+    path = save(tmp_path / "a.flac", noise(nb_timesteps=RATE))
+    data = path.read_bytes()
+    path.write_bytes(data[:100] + bytes(len(data) - 100))
+    with pytest.raises(AudioError, match=r"a\.flac' holds no samples"):
         read(path)
+
+
+@pytest.mark.parametrize("name", ["wav", "aiff", "au", "w64", "flac"])
+@pytest.mark.parametrize("duration", [None, 3.0])
+def test_files_that_are_cut_short_deliver_what_is_there(tmp_path, caplog, name, duration):
+    path = save(tmp_path / f"a.{name}", noise(nb_timesteps=5 * RATE))
+    whole, _ = read(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    found, _ = read(path, duration=duration)
+    assert 2.3 < found.shape[1] / RATE < 2.51
+    np.testing.assert_array_equal(found, whole[:, : found.shape[1]])
+    text = "is cut short" if name != "flac" else "cannot be decoded and are left out"
+    assert text in caplog.text or duration is not None
+    np.testing.assert_array_equal(read(path, start=1.0)[0], found[:, RATE:])
+
+
+ID3 = b"ID3\4\0\0\0\0\x18\x34" + b"x" * 3124
+# Version, size with the footer, items, flags: without a header.
+APE = b"y" * 2000 + b"APETAGEX" + struct.pack("<4I", 2000, 2032, 1, 0) + bytes(8)
+
+
+@pytest.mark.parametrize("name", ["wav", "aiff", "au", "flac"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(ID3, b""), (b"", APE), (b"", b"TAG" + bytes(125)), (b"", ID3)],
+)
+def test_tags_around_samples_are_no_samples(tmp_path, caplog, name, before, after):
+    path = save(tmp_path / f"a.{name}", noise())
+    whole, _ = read(path)
+    path.write_bytes(before + path.read_bytes() + after)
+    np.testing.assert_array_equal(read(path)[0], whole)
+    assert not caplog.records
+
+
+def test_empty_file(tmp_path):
+    for name in ("a.wav", "a.mp3", "a.m4a"):
+        (tmp_path / name).touch()
+        with pytest.raises(AudioError, match=r"^path='[^']*' is empty;"):
+            read(tmp_path / name)
+
+
+def by_ffmpeg(source, path, options):
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-i", source, *options.split(), path]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("ffmpeg cannot write it")
+    return path
+
+
+@needs_ffmpeg
+def test_damaged_files_that_ffmpeg_reads_have_one_time(tmp_path):
+    source = save(tmp_path / "a.wav", noise(nb_timesteps=3 * RATE), subtype="PCM_16")
+    path = by_ffmpeg(source, tmp_path / "a.tta", "-c:a tta")
+    data = path.read_bytes()
+    middle = len(data) // 2
+    bad = np.random.default_rng(3).bytes(1500)
+    path.write_bytes(data[:middle] + bad + data[middle + 1500 :])
+    whole, _ = read(path)
+    for first in (0, 30000, 60000):
+        part, _ = read(path, start=first / RATE, duration=0.5)
+        np.testing.assert_array_equal(part, whole[:, first : first + RATE // 2])
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize(
+    ("name", "kind"), [("a.mka", "damaged"), ("a.oga", "cut"), ("a.mka", "cut"), ("a.wv", "cut")]
+)
+def test_lossless_files_that_ffmpeg_reads_are_told_of(tmp_path, caplog, name, kind):
+    source = save(tmp_path / "a.wav", noise(nb_timesteps=3 * RATE), subtype="PCM_16")
+    options = "-c:a wavpack" if name == "a.wv" else "-c:a flac"
+    path = by_ffmpeg(source, tmp_path / name, options)
+    read(path)
+    assert not caplog.records
+    data = path.read_bytes()
+    middle = len(data) // 2
+    if kind == "damaged":
+        path.write_bytes(data[:middle] + b"x" * 1500 + data[middle + 1500 :])
+    else:
+        path.write_bytes(data[: middle + 501])
+    assert read(path)[0].shape[1] > RATE
+    assert len(caplog.records) >= 1
 
 
 @pytest.mark.parametrize("nb_channels", range(3, 9))
@@ -340,6 +485,23 @@ def test_ffmpeg_that_says_nothing_is_ended(tmp_path, monkeypatch, nb_bytes):
     monkeypatch.setattr(ffmpeg, "SILENCE", 0.5)
     with pytest.raises(AudioError, match=r"a\.m4a.* nothing for 0\.5 s"):
         read(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs scripts that can be run")
+@pytest.mark.parametrize(
+    ("what", "said"), [("head -c 1000000 /dev/zero", "says|gave none"), ("kill -9 $$", "status -9")]
+)
+def test_ffmpeg_that_is_none_is_not_waited_for(tmp_path, monkeypatch, what, said):
+    script = tmp_path / "ffmpeg"
+    script.write_text(f"#!/bin/sh\n{what}\n")
+    script.chmod(0o755)
+    path = tmp_path / "a.m4a"
+    path.write_bytes(bytes(1000))
+    monkeypatch.setattr(shutil, "which", lambda name: str(script))
+    begin = time.monotonic()
+    with pytest.raises(AudioError, match=said):
+        read(path)
+    assert time.monotonic() - begin < 30
 
 
 @pytest.mark.parametrize("rate", [1, 100, 999, 800000, 2**31 - 1])

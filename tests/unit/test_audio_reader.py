@@ -222,16 +222,6 @@ def test_unreadable_file(song):
         AudioReader(song)
 
 
-@pytest.mark.parametrize("suffix", ["wav", "aiff", "au", "w64", "flac"])
-def test_truncated_files(tmp_path, suffix):
-    path = save(tmp_path / f"a.{suffix}", noise(2, 200000))
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(AudioError, match=r"is (cut short|damaged)") as caught:
-        read(path)
-    assert repr(str(path)) in str(caught.value)
-
-
 @pytest.mark.parametrize("suffix", ["ogg"])
 def test_truncated_streams_deliver_what_is_there(tmp_path, suffix):
     path = save(tmp_path / f"a.{suffix}", noise(2, 200000))

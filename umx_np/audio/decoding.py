@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import os
 import re
 import weakref
 from collections.abc import Generator, Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 
 from ..errors import AudioError
-from ._quiet import quiet_library
+from .damage import MendedFlac
 from .flac import flac_contents
-from .mp3 import mp3_contents
+from .library import READ_ERRORS, RefusedError, SoundFile, plain
+from .mp3 import end_of_tags, mp3_contents
 from .ogg import ogg_contents, order_of_channels
-from .pieces import Contents, Part, PieceFile
+from .pieces import Contents, Part
 from .resampling import StreamResampler, nb_resampled
 from .sizes import PLACEHOLDER_SIZE, sized_contents
 
-# What soundfile raises for files it cannot read: its own errors, TypeError and ValueError for
-# headerless formats, OSError from the system.
-READ_ERRORS = (sf.SoundFileError, RuntimeError, TypeError, ValueError, OSError)
+logger = logging.getLogger(__name__)
 
 # Samples a channel that are taken from the file at a time: 512 KiB of stereo. Resampling always
 # works on blocks of this size, so the samples do not depend on the size the caller asks for.
 FILE_BLOCK = 1 << 16
-
-# Encodings of which each sample stands for itself (or, in FLAC, each block): their headers tell
-# the exact length, and any sample can be found. Others keep a state from sample to sample, which
-# is wrong after a jump; they are decoded from the beginning.
-_STATELESS = re.compile(r"PCM_\w+|FLOAT|DOUBLE|ULAW|ALAW")
 
 # "data : 400000 (should be 199978)" in libsndfile's log: the header promises more than there is.
 _SIZE_NOTE = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
@@ -41,92 +33,14 @@ _SIZE_NOTE = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should 
 _SIZE_SLACK = 64
 
 
-def library_name(path: Path) -> str | bytes:
-    """Name of a file for soundfile, which cannot encode names that are not Unicode."""
-    name = os.fspath(path)
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name)
-    return name
-
-
-class SoundFile(sf.SoundFile):
-    """`soundfile.SoundFile` for reading a file, or a part of one, from its beginning."""
-
-    def __init__(self, path: Path, part: Part | None = None) -> None:
-        self.position = 0
-        self._failure: Exception | None = None
-        self._pieces: PieceFile | None = None
-        if part is not None and part.pieces:
-            self._pieces = PieceFile(path, part.pieces)
-        try:
-            with quiet_library():
-                super().__init__(library_name(path) if self._pieces is None else self._pieces)
-        except BaseException:
-            if self._pieces is not None:
-                self._pieces.close()
-            raise
-        if self.format == "W64" and self.subtype == "PCM_32" and "IEEE float" in self.extra_info:
-            # As written by ffmpeg. libsndfile takes these floats for integers.
-            self.close()
-            raise ValueError("floats in an extensible W64 file are not supported")
-
-    def seekable(self) -> bool:
-        """Say no, whatever the file is.
-
-        soundfile seeks to where it is already after each read of a seekable file. Decoders lose
-        their state thereby, or do not know how to.
-        """
-        return False
-
-    def next_frames(self, nb_frames: int) -> np.ndarray:
-        """Read (nb_frames, nb_channels) float32, or what is left."""
-        if self._failure is not None:
-            raise self._failure
-        # NaN where libsndfile wrote nothing: soundfile does not tell how far it came before damage.
-        out = np.full((nb_frames, self.channels), np.nan, np.float32)
-        try:
-            with quiet_library() if self.format == "MP3" else nullcontext():
-                frames: np.ndarray = self.read(out=out)
-        except READ_ERRORS as error:
-            nothing = np.isnan(out).any(axis=1)
-            nb_read = int(np.argmax(nothing)) if nothing.any() else len(out)
-            if not nb_read:
-                raise
-            self._failure = error
-            frames = out[:nb_read]
-        if self._pieces is not None and self._pieces.error is not None:
-            raise self._pieces.error
-        return frames
-
-    def close(self) -> None:
-        with quiet_library():
-            super().close()
-        if self._pieces is not None:
-            self._pieces.close()
-
-    @property
-    def is_stateless(self) -> bool:
-        """Whether `frames` can be trusted and any of them be found."""
-        if self.format in ("MP3", "OGG") or not 0 <= self.frames < 2**62:
-            return False
-        return _STATELESS.fullmatch(self.subtype) is not None
-
-
-def check_complete(path: Path, log: str) -> None:
-    """Raise `AudioError` if libsndfile's log says that the file is shorter than its header says."""
-    for declared, present in _SIZE_NOTE.findall(log):
-        if int(present) + _SIZE_SLACK < int(declared) < PLACEHOLDER_SIZE:
-            raise AudioError(
-                f"path={str(path)!r} is cut short: its header promises {declared} bytes and only "
-                f"{present} are there; copy or download it again"
-            )
-
-
-def plain(error: BaseException) -> str:
-    """Message of an error of soundfile without the path, which our message names already."""
-    return str(error).rsplit(": ", 1)[-1].rstrip(".") or type(error).__name__
+def _missing_bytes(log: str) -> list[str]:
+    """Say what libsndfile's log tells of a file that is shorter than its header says."""
+    return [
+        f"is cut short: its header promises {declared} bytes and only {present} are there, which "
+        "are read"
+        for declared, present in _SIZE_NOTE.findall(log)
+        if int(present) + _SIZE_SLACK < int(declared) < PLACEHOLDER_SIZE
+    ][:1]
 
 
 def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents:
@@ -140,6 +54,11 @@ def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents
         if file is not None and end is not None:
             wanted = math.ceil(end * file.samplerate) + 1
         return flac_contents(path, wanted=wanted)
+    if file is not None and file.format != "MP3" and magic[:3] == b"ID3":
+        # libsndfile skips the tag, but counts it where it looks for the end of the samples.
+        begin = end_of_tags(path)
+        size = path.stat().st_size
+        return Contents((Part(((begin, size),), 0, 0, begin, size),))
     if (file is not None and file.format == "MP3") or magic[:3] == b"ID3" or magic[:1] == b"\xff":
         contents = mp3_contents(path)
         # What libsndfile does not know may be something else that only looks like frames here and
@@ -148,7 +67,7 @@ def _contents(path: Path, file: SoundFile | None, end: float | None) -> Contents
         if file is not None or 2 * nb_bytes > path.stat().st_size:
             return contents
         return Contents()
-    return sized_contents(path)
+    return sized_contents(path, refused=file is None)
 
 
 class LibrarySource:
@@ -178,13 +97,12 @@ class LibrarySource:
     ------
     READ_ERRORS
         If libsndfile cannot read the file.
-    AudioError
-        If the file is cut short.
     """
 
     def __init__(self, path: Path, *, end: float | None) -> None:
         self._path = path
-        self._files: weakref.WeakSet[SoundFile] = weakref.WeakSet()
+        self._files: weakref.WeakSet[SoundFile | MendedFlac] = weakref.WeakSet()
+        self._told: set[str] = set()
         self._lengths: list[int] | None = None
         self.nb_missing = 0
         file: SoundFile | None = None
@@ -199,9 +117,9 @@ class LibrarySource:
             self.notes = list(contents.notes)
             if file is None or self._parts[0].pieces:
                 if file is None and not self._parts[0].pieces and refusal is not None:
-                    raise refusal
+                    raise RefusedError(plain(refusal), self.notes) from refusal
                 file = self._open_first(file)
-            check_complete(path, file.extra_info)
+            self.notes += _missing_bytes(file.extra_info)
             self.format: str = file.format
             self.rate: int = file.samplerate
             self.nb_channels: int = file.channels
@@ -233,21 +151,30 @@ class LibrarySource:
         self.nb_missing += part.least
         self.notes.append(f"{part.end - part.begin} bytes from {part.begin} on {reason}")
 
-    def _open(self, part: Part) -> SoundFile:
+    def _open(self, part: Part, first: int = 0) -> SoundFile | MendedFlac:
+        """Open a part at a sample, or at the beginning if it must be read up to there."""
         file = SoundFile(self._path, part)
-        self._files.add(file)
-        return file
-
-    def _open_at(self, part: Part, first: int) -> SoundFile:
-        """Open the only part at a sample, or at the beginning if it must be read up to there."""
-        file = self._open(part)
         if self.nb_frames is not None and first > 0:
             try:
                 file.position = file.seek(first)
             except READ_ERRORS:  # in a damaged file
                 file.close()
-                return self._open(part)
-        return file
+                file = SoundFile(self._path, part)
+        if file.format != "FLAC":
+            self._files.add(file)
+            return file
+        mended = MendedFlac(file, self._path, part, self.nb_frames)
+        self._files.add(mended)
+        return mended
+
+    def _tell(self, begin: int, file: SoundFile | MendedFlac) -> None:
+        """Say in the log what turned out to be damaged, once a place."""
+        for position, note in file.damages:
+            text = f"at {(begin / self.rate + position / file.samplerate):.3f} s, {note}"
+            if text not in self._told:
+                self._told.add(text)
+                logger.warning("%s: %s", self._path, text)
+        file.damages.clear()
 
     def count(self, enough: float) -> int:
         """Decode to count samples; stop as soon as there are `enough`."""
@@ -266,6 +193,7 @@ class LibrarySource:
                         )
                     while total < enough and (n := len(file.next_frames(FILE_BLOCK))):
                         nb_frames += n
+                        self._tell(position, file)
                         total = position + nb_resampled(nb_frames, rate, self.rate)
             except READ_ERRORS as error:
                 self.notes.append(f"is damaged after {total / self.rate:.3f} s: {plain(error)}")
@@ -313,7 +241,7 @@ class LibrarySource:
         position = begin
         first, end = excerpt
         try:
-            with self._open_at(part, first) as file:
+            with self._open(part, first) as file:
                 same_rate = file.samplerate == self.rate
                 resampler = None
                 if not same_rate:
@@ -326,6 +254,7 @@ class LibrarySource:
                     if same_rate:  # a block begins with the excerpt
                         wanted = min(wanted, (first if position < first else end) - position)
                     block = file.next_frames(wanted)
+                    self._tell(begin, file)
                     if not len(block):
                         break
                     done += len(block)

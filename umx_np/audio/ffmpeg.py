@@ -7,7 +7,6 @@ it is read.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import shutil
 import struct
@@ -15,7 +14,7 @@ import subprocess
 import threading
 import weakref
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -99,7 +98,9 @@ class _Pipe:
         self._process.kill()
 
     def finish(self) -> int:
-        """Wait for the end, after the last byte."""
+        """Wait for the end; what has not been read until then is not wanted."""
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         timer = threading.Timer(SILENCE, self._give_up)
         timer.daemon = True
         timer.start()
@@ -161,10 +162,10 @@ class FfmpegSource:
     ----------
     path : Path
         The file.
-    end : float or None
-        Where decoding may stop, in seconds from the beginning.
     reason : str
         Why libsndfile does not read the file; goes into the messages.
+    notes : sequence of str
+        What is known to be odd about the file.
 
     Attributes
     ----------
@@ -175,7 +176,7 @@ class FfmpegSource:
     nb_frames : None
         Only decoding tells the length.
     notes : list of str
-        What ffmpeg complained about while it counted.
+        What is odd about the file, and what ffmpeg complained about while it counted.
 
     Raises
     ------
@@ -186,11 +187,11 @@ class FfmpegSource:
     format = "ffmpeg"
     nb_frames: int | None = None
 
-    def __init__(self, path: Path, *, end: float | None, reason: str) -> None:
+    def __init__(self, path: Path, *, reason: str, notes: Sequence[str] = ()) -> None:
         self._path = path
         self._reason = reason
         self._pipes: weakref.WeakSet[_Pipe] = weakref.WeakSet()
-        self.notes: list[str] = []
+        self.notes: list[str] = list(notes)
         ffmpeg = shutil.which("ffmpeg")
         if ffmpeg is None:
             raise AudioError(
@@ -200,9 +201,9 @@ class FfmpegSource:
         # `file:` keeps ffmpeg from taking a name with a colon for a protocol.
         command = [ffmpeg, "-nostdin", "-hide_banner", "-v", "error"]
         command += ["-protocol_whitelist", "file", "-format_whitelist", _FORMATS]
+        # FLAC in Matroska, for instance, is not checked unless asked for.
+        command += ["-err_detect", "+crccheck"]
         command += ["-i", f"file:{path.absolute()}", "-map", "0:a:0", "-vn", "-sn", "-dn"]
-        if end is not None and math.isfinite(end):
-            command += ["-t", f"{end:.6f}"]
         # WAV is the plainest format whose header tells the rate and the channels.
         self._command = [
             *command,
@@ -224,15 +225,16 @@ class FfmpegSource:
             self._pipes.add(pipe)
             found = _read_header(pipe)
             if found is None:
-                pipe.finish()
-                raise self._error(pipe)
+                raise self._error(pipe, pipe.finish())
         except BaseException:
             pipe.close()
             raise
         return pipe, found
 
-    def _error(self, pipe: _Pipe) -> AudioError:
+    def _error(self, pipe: _Pipe, status: int) -> AudioError:
         said = pipe.stopped or f"says {pipe.complaint!r}"
+        if not pipe.stopped and not pipe.complaint:
+            said = f"gave none and ended with status {status}"
         return AudioError(
             f"path={str(self._path)!r} holds no sound that can be read: libsndfile says "
             f"{self._reason!r}, ffmpeg {said}"

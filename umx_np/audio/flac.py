@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from .pieces import MOST_PARTS, Contents, Part, Scanner
@@ -13,6 +14,9 @@ _SEARCHED = 1 << 18
 # Of the rest, this many places are looked at: bytes that hold a frame, whatever its size.
 _PLACES = 16
 _PROBE = 1 << 16
+
+# Samples a byte: a frame of 65535 equal ones has a dozen bytes.
+_MOST_PER_BYTE = 1 << 13
 
 _HEADER = re.compile(rb"\xff[\xf8\xf9][\x10-\xfe][\x00-\xae]", re.DOTALL)
 
@@ -70,6 +74,49 @@ def _length(info: bytes) -> int:
     return int.from_bytes(info[21:26], "big") & (2**36 - 1)
 
 
+def _is_complete(scanner: Scanner, info: bytes) -> bool:
+    """Whether the last frame that the description promises is there."""
+    length, block_size = _length(info), int.from_bytes(info[10:12], "big")
+    tail = scanner.peek(max(scanner.size - _SEARCHED, 0), _SEARCHED)
+    return any(length - block_size <= i < length for i in _positions(tail, block_size))
+
+
+def frames_of_stream(path: Path, part: Part) -> Iterator[tuple[int, Part]]:
+    """Yield what may be the frames of a stream: its first sample, and a part that begins with it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    part : Part
+        The stream.
+
+    Yields
+    ------
+    sample : int
+        Not more than frames of the file up to there can hold.
+    part : Part
+        The rest of the stream, from the frame on, with the stream's description.
+    """
+    with path.open("rb") as file:
+        scanner = Scanner(file)
+        begin = _next_stream(scanner, part.begin)
+        info = _stream_info(scanner, begin)
+        if not info:
+            return
+        head = info[:4] + b"\x80" + info[5:]  # the description is its only block
+        block_size = int.from_bytes(info[10:12], "big")
+        place = begin + len(info)
+        while place < part.end:
+            data = scanner.peek(place, _SEARCHED + 16)
+            for match in _HEADER.finditer(data, 0, _SEARCHED + 3):
+                start = place + match.start()
+                sample = _frame_position(data, match.start(), block_size)
+                if sample is not None and sample <= (start - begin) * _MOST_PER_BYTE:
+                    yield sample, Part((head, (start, part.end)), 0, 0, start, part.end)
+            place += _SEARCHED
+
+
 def _next_stream(scanner: Scanner, position: int) -> int:
     begin = scanner.find(_MARK, position)
     while begin < scanner.size and not _stream_info(scanner, begin):
@@ -116,8 +163,11 @@ def flac_contents(path: Path, *, wanted: int) -> Contents:
         scanner = Scanner(file)
         begin = _next_stream(scanner, 0)
         info = _stream_info(scanner, begin)
-        if not info or 0 < wanted <= _length(info) or _is_one(scanner, begin, info):
-            return Contents((Part((), 0, 0, 0, scanner.size),))
+        length = _length(info)
+        counted = bool(info) and length > 0 and _is_complete(scanner, info)
+        whole = Contents((Part((), length, 0, 0, scanner.size),), counted=counted)
+        if not info or 0 < wanted <= length or _is_one(scanner, begin, info):
+            return whole
         parts: list[Part] = []
         while begin < scanner.size and len(parts) < MOST_PARTS:
             length = _length(_stream_info(scanner, begin))
@@ -128,4 +178,4 @@ def flac_contents(path: Path, *, wanted: int) -> Contents:
     if len(parts) > 1:
         notes = [f"{rest} bytes from {begin} on are left out"] if rest > 0 else []
         return Contents(parts, notes, counted=False)
-    return Contents((Part((), 0, 0, 0, scanner.size),), counted=_length(info) > 0)
+    return whole

@@ -129,6 +129,12 @@ def _skip_tags(scanner: Scanner, position: int) -> int:
             return min(position, scanner.size)
 
 
+def end_of_tags(path: Path) -> int:
+    """Position after the tags that a file, of whatever format, begins with."""
+    with path.open("rb") as file:
+        return _skip_tags(Scanner(file, 1 << 10), 0)
+
+
 def _starts(scanner: Scanner, position: int) -> _Frame | None:
     """Read the frame that begins at `position`, if another one or the end follows it."""
     frame = _frame_of(scanner.at(position, 4))

@@ -14,8 +14,9 @@ import numpy as np
 
 from ..config import MAX_RATE, MIN_RATE, check_int, check_rate
 from ..errors import AudioError
-from .decoding import FILE_BLOCK, READ_ERRORS, LibrarySource, plain
+from .decoding import FILE_BLOCK, LibrarySource
 from .ffmpeg import FfmpegSource
+from .library import READ_ERRORS, plain
 from .resampling import StreamResampler, nb_resampled
 
 logger = logging.getLogger(__name__)
@@ -66,10 +67,10 @@ class AudioReader:
     Raises
     ------
     AudioError
-        If there is no such file, it cannot be decoded, holds no samples, is cut short (mp3 and ogg
-        files deliver what is there), has a rate that sound cannot have, or `start` is negative or
-        beyond its end. `blocks` raises it for damage found later on, and for samples that are NaN
-        or infinite, with the position of the first.
+        If there is no such file, it cannot be decoded, holds no samples, has a rate that sound
+        cannot have, or `start` is negative or beyond its end. `blocks` raises it for files that
+        change while they are read, and for samples that are NaN or infinite, with the position of
+        the first.
 
     Notes
     -----
@@ -108,14 +109,16 @@ class AudioReader:
         if os.path.exists(self.path) and not self.path.is_file():
             raise AudioError(f"path={str(path)!r} is not a regular file; give a sound file")
         try:
-            with self.path.open("rb"):
-                pass
+            with self.path.open("rb") as file:
+                is_empty = not file.read(1)
         except (OSError, ValueError) as error:  # ValueError: a null character in the name
             # libsndfile would call all of these a "system error".
             reason = getattr(error, "strerror", None) or error
             raise AudioError(
                 f"path={str(path)!r} cannot be opened: {reason}; give a sound file"
             ) from error
+        if is_empty:  # libsndfile would say that it does not exist
+            raise AudioError(f"path={str(path)!r} is empty; copy or download it again")
         self._closed = False
         self._use(self._open_source(None if duration is None else start + duration))
         try:
@@ -133,9 +136,7 @@ class AudioReader:
         except AudioError:
             raise
         except READ_ERRORS as error:
-            # One second more than needed, as ffmpeg's clock may begin before the first sample.
-            limit = None if end is None else end + 1.0
-            return FfmpegSource(self.path, end=limit, reason=plain(error))
+            return FfmpegSource(self.path, reason=plain(error), notes=getattr(error, "notes", ()))
 
     def _measure(self, start: float, duration: float | None) -> None:
         """Set the first sample and the exact length of the excerpt."""
@@ -170,7 +171,7 @@ class AudioReader:
         if source.nb_missing <= _FEW * self.source_rate and nb_frames > 0:
             return nb_frames
         try:
-            other = FfmpegSource(self.path, end=None, reason="; ".join(source.notes[-3:]))
+            other = FfmpegSource(self.path, reason="; ".join(source.notes[-3:]))
             nb_other = other.count(enough)
         except AudioError as error:
             logger.info("%s", error)

@@ -33,6 +33,11 @@ _LOUDEST = 1e4
 _LITTLE, _BIG, _WIDE = struct.Struct("<4sI"), struct.Struct(">4sI"), struct.Struct(">4sq")
 
 
+def _is_name(data: bytes) -> bool:
+    """Whether bytes can be the name of a chunk."""
+    return len(data) == 4 and all(32 <= byte < 127 for byte in data)
+
+
 def _chunks(
     scanner: Scanner, position: int, head: struct.Struct
 ) -> Iterator[tuple[int, bytes, int]]:
@@ -43,8 +48,10 @@ def _chunks(
             return
         name, size = head.unpack(found)
         yield position, name, size
-        # The sizes of all but the wide ones are made even.
-        position += head.size + max(size, 0) + (size % 2 if head is not _WIDE else 0)
+        position += head.size + max(size, 0)
+        # The sizes of all but the wide ones are made even, which some programs forget.
+        if size % 2 and head is not _WIDE and not _is_name(scanner.at(position, 4)):
+            position += 1
 
 
 def _foreign(scanner: Scanner, position: int, head: struct.Struct) -> int:
@@ -52,11 +59,22 @@ def _foreign(scanner: Scanner, position: int, head: struct.Struct) -> int:
     end = position
     for begin, name, size in _chunks(scanner, position, head):
         end = begin + head.size + size
-        fits = size >= 0 and end <= scanner.size and all(32 <= byte < 127 for byte in name)
+        fits = size >= 0 and end <= scanner.size and _is_name(name)
         if not fits and name not in _KNOWN:
             return begin
         end += size % 2 if head is not _WIDE else 0
     return end if any(scanner.at(end, head.size)) else scanner.size
+
+
+def _begin_of_tags(scanner: Scanner) -> int:
+    """Where the tags at the end of a file begin, of which one may have no beginning of its own."""
+    end = scanner.size
+    if scanner.at(max(end - 128, 0), 3) == b"TAG":
+        end -= 128
+    foot = scanner.at(max(end - 32, 0), 32)
+    if foot[:8] == b"APETAGEX":
+        end -= struct.unpack("<I", foot[12:16])[0]  # with the footer, without a header
+    return end
 
 
 def _is_sound(data: bytes, nb_bytes: int, order: str) -> bool:
@@ -97,6 +115,8 @@ def _end_of_samples(
         return end, ""
     if any(scanner.at(begun, 16).startswith(_TAGS) for begun in places):
         return end, ""
+    if _begin_of_tags(scanner) in places:
+        return end, ""
     rest = scanner.at(place, 1 << 16)
     nb_bytes = scanner.size - place
     if not any(rest) and len(rest) == nb_bytes:
@@ -121,13 +141,16 @@ def _resized(
     return Contents((Part(pieces, 0, 0, begin, end),), [note])
 
 
-def sized_contents(path: Path) -> Contents:
+def sized_contents(path: Path, *, refused: bool = False) -> Contents:
     """Find the samples of a file, whatever its header says of their number.
 
     Parameters
     ----------
     path : Path
         Any file.
+    refused : bool
+        Whether libsndfile does not read it. Of a WAV file, it gets the samples and what describes
+        them, without other chunks that may be wrong.
 
     Returns
     -------
@@ -139,7 +162,7 @@ def sized_contents(path: Path) -> Contents:
         scanner = Scanner(file, 1 << 12)
         magic, kind = scanner.at(0, 4), scanner.at(8, 4)
         if magic in (b"RIFF", b"RIFX") and kind == b"WAVE":
-            return _wav(scanner, "<" if magic == b"RIFF" else ">")
+            return _wav(scanner, "<" if magic == b"RIFF" else ">", refused)
         if magic == b"RF64" and kind == b"WAVE" and scanner.at(12, 4) == b"ds64":
             size = struct.unpack("<Q", scanner.at(28, 8).ljust(8, b"\0"))[0]
             for position, name, short in _chunks(scanner, 12, _LITTLE):
@@ -162,7 +185,7 @@ def sized_contents(path: Path) -> Contents:
     return Contents()
 
 
-def _wav(scanner: Scanner, order: str) -> Contents:
+def _wav(scanner: Scanner, order: str, refused: bool) -> Contents:
     begin = size = 0
     description = b""
     head = _LITTLE if order == "<" else _BIG
@@ -176,7 +199,11 @@ def _wav(scanner: Scanner, order: str) -> Contents:
         return Contents()
     end, note = _end_of_samples(scanner, begin, size, head, _float_size(description, order))
     notes = [note] if note else []
-    if end == begin + size:
+    if end < scanner.size:
+        more = sum(nb for _, name, nb in _chunks(scanner, end + size % 2, head) if name == b"data")
+        if more:
+            notes.append(f"{more} bytes of samples in further chunks are left out")
+    if end == begin + size and not refused:
         return Contents(notes=notes)
     size = end - begin
     riff_size = 4 + len(description) + 8 + size

@@ -21,7 +21,7 @@ import soundfile as sf
 from .._atomic import TemporaryFile
 from ..config import check_int, check_rate
 from ..errors import AudioError, ConfigError, ShapeError
-from .decoding import library_name
+from .library import library_name
 from .mp3 import first_frame_bytes
 from .ogg import OGG_ORDER
 from .resampling import StreamResampler

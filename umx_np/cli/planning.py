@@ -16,20 +16,6 @@ logger = logging.getLogger(__name__)
 # Types of files in a message.
 _MAX_NAMES = 8
 
-# What libsndfile or ffmpeg read. Files with other extensions are read too, when they are named;
-# this is for folders, where there are pictures, texts and archives as well.
-_AUDIO_SUFFIXES = frozenset(
-    [
-        *(".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"),
-        *(".w64", ".rf64", ".bwf", ".au", ".snd", ".caf", ".sf", ".voc", ".nist", ".sph", ".avr"),
-        *(".paf", ".iff", ".8svx", ".sds", ".wve", ".mp1", ".mp2", ".spx", ".ogv", ".ogx"),
-        *(".m4a", ".m4b", ".m4r", ".m4v", ".mp4", ".aac", ".adts", ".alac", ".wma", ".wmv", ".asf"),
-        *(".webm", ".weba", ".mka", ".mkv", ".mov", ".qt", ".3gp", ".3g2", ".amr", ".ac3", ".eac3"),
-        *(".dts", ".wv", ".ape", ".tta", ".tak", ".mpc", ".dsf", ".dff", ".shn", ".ra", ".rm"),
-        *(".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".avi", ".flv", ".vob"),
-    ]
-)
-
 
 def find_inputs(arguments: list[str]) -> list[Path]:
     """Replace folders by the sound files in them, and drop repetitions.
@@ -50,8 +36,10 @@ def find_inputs(arguments: list[str]) -> list[Path]:
     AudioError
         If a folder holds no sound files.
     """
+    from ..audio.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
     from ..naming import existing_or_expanded
 
+    suffixes = SOUND_SUFFIXES | VIDEO_SUFFIXES
     found: dict[str, Path] = {}
     for argument in arguments:
         path = existing_or_expanded(argument)
@@ -65,7 +53,7 @@ def find_inputs(arguments: list[str]) -> list[Path]:
             shown = sorted(
                 file for file in entries if os.path.isfile(file) and not file.name.startswith(".")
             )
-            paths = [file for file in shown if file.suffix.lower() in _AUDIO_SUFFIXES]
+            paths = [file for file in shown if file.suffix.lower() in suffixes]
             others = sorted({file.suffix.lower() or "none" for file in shown if file not in paths})
             if paths and others:
                 logger.warning(

@@ -380,7 +380,8 @@ def _import_musdb() -> Any:
             return importlib.import_module("musdb")
     except ImportError as error:
         raise ConfigError(
-            f'dataset="musdb" needs the package musdb: pip install "umx-np[train]" ({error})'
+            f'reading MUSDB18 needs the package musdb: pip install "umx-np[train]" (or '
+            f'"umx-np[eval]" to evaluate) ({error})'
         ) from error
     except RuntimeError as error:
         raise ConfigError(f"the package musdb needs ffmpeg: {error}") from error

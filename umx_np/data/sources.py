@@ -7,16 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..audio.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 from ..errors import ConfigError
 from .folders import visible
 
 # Files that are most likely sound. Those that are not looked for may not vanish without a word.
-SOUND_SUFFIXES = frozenset(
-    [
-        *(".wav", ".wave", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"),
-        *(".w64", ".rf64", ".au", ".caf", ".m4a", ".mp4", ".aac", ".wma", ".mka", ".wv", ".ape"),
-    ]
-)
+_SUFFIXES = SOUND_SUFFIXES | VIDEO_SUFFIXES
 # What the sum of all sources is called.
 MIXTURES = frozenset(["mixture", "mix", "mixdown", "fullmix", "full_mix", "full mix", "master"])
 # What the sum of all but one is called.
@@ -124,11 +120,11 @@ def sound_files(folder: Path, ext: str) -> tuple[list[Path], list[Path]]:
     for path in _entries(folder):
         if path.is_dir():
             with suppress(OSError):  # what cannot be listed cannot be told to hold sound
-                if any(inner.suffix.lower() in SOUND_SUFFIXES for inner in path.iterdir()):
+                if any(inner.suffix.lower() in _SUFFIXES for inner in path.iterdir()):
                     others.append(path)
         elif path.name.lower().endswith(ext.lower()):
             found.append(path)
-        elif path.suffix.lower() in SOUND_SUFFIXES:
+        elif path.suffix.lower() in _SUFFIXES:
             others.append(path)
     return found, others
 

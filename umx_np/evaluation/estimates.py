@@ -137,7 +137,7 @@ class SeparatedEstimates:
 class StoredEstimates:
     """Reads ``<folder>/<subset>/<track>/<stem>.wav``, or the same without the subset.
 
-    Other formats of `stems.SUFFIXES` are read too.
+    Other formats of `audio.suffixes.SOUND_SUFFIXES` are read too.
 
     Parameters
     ----------

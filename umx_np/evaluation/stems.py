@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Container
 from pathlib import Path
 
+from ..audio.suffixes import SOUND_SUFFIXES
 from ..config import in_usual_order
 from ..errors import ConfigError
-
-# What is written here and what stems are published as. Other files in the folder of a song, videos
-# for instance, are no stems.
-SUFFIXES = (
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a"),
-    *(".aif", ".aiff", ".aifc", ".w64", ".rf64", ".au", ".caf"),
-)
 
 
 def stem_files(folder: Path, names: Container[str] | None = None) -> dict[str, Path]:
     """Sound files of a folder by their names without the extension, in the order of tables.
+
+    Other files in the folder of a song, videos for instance, are no stems.
 
     Parameters
     ----------
@@ -37,7 +33,11 @@ def stem_files(folder: Path, names: Container[str] | None = None) -> dict[str, P
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in SUFFIXES or not path.is_file():
+        if (
+            path.name.startswith(".")
+            or path.suffix.lower() not in SOUND_SUFFIXES
+            or not path.is_file()
+        ):
             continue
         if names is not None and path.stem not in names:
             continue

@@ -117,6 +117,28 @@ class TestSkipping:
         assert sf.info(path).frames == 4000
         assert again() == ""
 
+    @pytest.mark.parametrize("depth", [100, 500, 900, 950, 980, 990, 995])
+    def test_a_nested_record(self, again, folder, depth):
+        path = folder / "o" / "song" / RECORD
+        text = path.read_text().replace(
+            '"niter": ', '"x": ' + "[" * depth + "]" * depth + ', "niter": '
+        )
+        assert "[" * depth in text
+        path.write_text(text)
+        assert len(again()) < 1000
+        assert again() == ""
+
+    def test_a_record_that_says_much(self, again, folder):
+        path = folder / "o" / "song" / RECORD
+        document = json.loads(path.read_text())
+        odd = {"x" * 1000 + str(number): "y" * 1000 for number in range(300)}
+        document.update(umx_np="1" * 10_000, options={**document["options"], **odd})
+        document["model"]["name"] = {"name": "z" * 10_000}
+        document["outputs"]["w" * 10_000] = document["outputs"]["bass"]
+        path.write_text(json.dumps(document))
+        assert 100 < len(again()) < 30_000
+        assert again() == ""
+
     @pytest.mark.parametrize(
         "content",
         ["", "{", "[]", "null", "[" * 100_000, '{"format": "umx_np record"}', "older", "odd"],
