@@ -226,6 +226,18 @@ class StoredEstimates:
                 f"path={str(path)!r} has rate={rate:g}, the references have rate={sound.rate}; "
                 "write the estimates at the rate of the track"
             )
+        if samples.shape[0] != sound.nb_channels:
+            raise AudioError(
+                f"path={str(path)!r} has nb_channels={samples.shape[0]}, the references have "
+                f"nb_channels={sound.nb_channels}; write the estimates with those of the track"
+            )
+        length, wanted = samples.shape[1], sound.nb_timesteps
+        if length != wanted:
+            logger.warning(
+                "path=%r has %d samples, the references have %d; %s, as museval does",
+                *(str(path), length, wanted),
+                "the rest counts as silence" if length < wanted else "the rest is not scored",
+            )
         return samples
 
 
