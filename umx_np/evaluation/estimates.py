@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..errors import AudioError, ConfigError
 from ..files import output_names
 from .stems import stem_files
 from .tracks import Track, TrackAudio
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ..weights.bundle import ModelBundle
