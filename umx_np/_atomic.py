@@ -125,6 +125,42 @@ def atomic_write(path: str | os.PathLike[str], *, follow_links: bool = True) -> 
     _sync_folder(final.parent)
 
 
+@contextmanager
+def claimed(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a claim, so that of several programs only one does something.
+
+    The claim of a program that ends, however it ends, is free.
+
+    Parameters
+    ----------
+    path : Path
+        A file that stands for what is claimed; made, and removed again.
+    wait : bool
+        Wait for another program that has the claim.
+
+    Yields
+    ------
+    bool
+        Whether the claim is held; False only without `wait`.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        # Who waits for this very file gets the claim, while another may make a new one; whoever
+        # claims something looks at whether it is done already.
+        with suppress(OSError):  # Windows does not remove what is open
+            path.unlink()
+        lock.release()
+
+
 def check_writable(folder: Path, nb_bytes: int) -> None:
     """Raise `OSError` unless so many bytes can be written to a folder."""
     temporary = TemporaryFile(folder)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .audio import Layout, preprocess, resample
 from .backends.base import Backend
-from .config import check_aggregate
+from .config import check_aggregate, check_array
 from .pretrained import default_model, load_model
 from .progress import Progress
 from .separator import Separator
@@ -105,7 +105,7 @@ def separate(
         )
     if aggregate is not None:
         check_aggregate(aggregate, separator.stem_names)
-    audio = np.asarray(audio)
+    audio = check_array("audio", audio)
     layout = Layout.of(audio, channels_first=channels_first)
     model_rate = separator.sample_rate
     rate = model_rate if rate is None else rate

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .errors import ConfigError, shortened
+from .errors import ConfigError, ShapeError, shortened
 
 # It comes with the package, so that everything works at once and offline. Better ones have to be
 # asked for by name; Open-Unmix's default, umxl, may not be used commercially.
@@ -58,6 +58,22 @@ def check_rate(name: str, value: object) -> float:
             f"{name}={shortened(value)} must be a sample rate from {MIN_RATE} to {MAX_RATE} Hz"
         )
     return value if isinstance(value, int) else float(value)  # type: ignore[arg-type]
+
+
+def check_array(name: str, value: object) -> np.ndarray:
+    """Return `value` as an array in native byte order, or raise `ShapeError` if it has no numbers.
+
+    Of a masked array, what is masked has no value: it is refused.
+    """
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ShapeError(f"{name} is no array: {shortened(str(error))[1:-1]}") from error
+    if array.dtype.kind not in "biufc":
+        raise ShapeError(f"{name} has dtype={array.dtype}; pass an array of numbers")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ShapeError(f"{name} has masked values; fill them, for instance with zeros")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def check_hop(hop_name: str, n_hop: int, fft_name: str, n_fft: int) -> None:

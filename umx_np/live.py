@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .config import check_array
 from .dsp.blocks import Framer, OverlapAdder
 from .dsp.wiener import scale_of
 from .errors import ConfigError, ShapeError
@@ -96,7 +97,7 @@ class Stream:
         """
         if self._finished:
             raise ConfigError("the stream has been flushed; make a new one")
-        block = np.asarray(block)
+        block = check_array("block", block)
         if block.ndim != 2 or len(block) != self._nb_channels or block.dtype.kind not in "fiu":
             raise ShapeError(
                 f"block has shape={block.shape}, dtype={block.dtype}; it must be real with shape "

@@ -16,7 +16,7 @@ from .backends import get_backend, on_cuda
 from .backends.base import Backend, Network
 from .backends.reference import ReferenceNetwork
 from .bottleneck import MemoryStore, run_bottleneck, shared_blocks
-from .config import ModelConfig
+from .config import ModelConfig, check_array
 from .errors import ShapeError
 from .weights import check_state, expected_state
 from .weights.bundle import StateDict, TargetWeights
@@ -252,7 +252,7 @@ class OpenUnmix:
         """
         if layout not in _LAYOUTS:
             raise ShapeError(f"layout={layout!r} must be 'samples' or 'frames'")
-        x = np.asarray(x)
+        x = check_array("x", x)
         config = self.config
         wanted = (config.nb_channels, config.nb_bins)
         if x.ndim != 4 or x.transpose(_LAYOUTS[layout]).shape[2:] != wanted:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
+
+from ._inputs import parse_json
+from .errors import ConfigError, shortened
 
 
 def positive_int(text: str) -> int:
@@ -32,13 +34,9 @@ def _whole(text: str) -> int:
 def json_object(text: str) -> dict[str, list[str]]:
     """Type of an option with names and lists."""
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
-    except RecursionError:
+        return parse_json(text, "", ConfigError)
+    except ConfigError as error:
+        reason = str(error).removeprefix("path='' ")
         raise argparse.ArgumentTypeError(
-            f"{text[:50]!r}... must be a JSON object of names and lists, and not so deep"
-        ) from None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a JSON object of names and lists")
-    return value
+            f"{shortened(text)} must be a JSON object of names and lists, but {reason}"
+        ) from error

@@ -40,7 +40,7 @@ from types import MappingProxyType
 from ._atomic import is_kept
 from ._inputs import why_unreadable
 from .config import DEFAULT_MODEL
-from .errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
+from .errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError, shortened
 from .weights import ModelBundle, TargetWeights, check_state, is_model_folder, load_folder
 from .weights import load_torch as _load_torch
 from .weights._hashes import check_hashes, is_stamped
@@ -313,7 +313,9 @@ def load_model(
     WeightsError
         If a file is damaged or does not fit.
     """
-    name = os.fspath(name_or_folder)
+    name = os.fspath(name_or_folder) if isinstance(name_or_folder, os.PathLike) else name_or_folder
+    if not isinstance(name, str):
+        raise ConfigError(f"model={shortened(name)} must be the name of a model or a folder")
     # An empty string would be the current folder.
     if name and is_model_folder(name):
         if name in registry():

@@ -12,11 +12,11 @@ from ._threads import available_cores, parallel_map
 from .backends import get_backend, on_cuda
 from .backends.base import Backend, Network, WienerOptions
 from .backends.reference import ReferenceNetwork
-from .config import SeparatorConfig, check_aggregate, check_network
+from .config import SeparatorConfig, check_aggregate, check_array, check_network, check_rate
 from .dsp.levels import LevelFollower
 from .dsp.stft import StftGeometry, Transform, istft, stft
 from .dsp.wiener import wiener
-from .errors import ConfigError, ShapeError
+from .errors import ConfigError, ShapeError, shortened
 from .model import OpenUnmix
 from .progress import Progress, reporting
 from .records import weights_digest
@@ -105,10 +105,14 @@ class Separator:
         name: str | None = None,
         input_level: float | None = None,
     ) -> None:
+        if not isinstance(target_models, Mapping):
+            raise ConfigError(
+                f"target_models={shortened(target_models)} must map names of targets to networks"
+            )
         if not target_models:
             raise ConfigError("target_models={} is empty; pass at least one network")
         self.config = SeparatorConfig(
-            sample_rate=float(sample_rate),
+            sample_rate=check_rate("sample_rate", sample_rate),
             n_fft=n_fft,
             n_hop=n_hop,
             nb_channels=nb_channels,
@@ -312,7 +316,7 @@ class Separator:
         ShapeError
             If the shape does not fit the model, or the audio is not finite.
         """
-        x = np.asarray(audio)
+        x = check_array("audio", audio)
         if x.ndim != 3 or 0 in x.shape:
             raise ShapeError(
                 f"audio has shape={x.shape}; it must be (nb_samples, nb_channels, nb_timesteps)"
@@ -411,7 +415,7 @@ class Separator:
         100000
         """
         if not hasattr(source, "blocks"):
-            array = np.asarray(source)
+            array = check_array("source", source)
             if array.ndim != 2:
                 raise ShapeError(
                     f"source has shape={array.shape}; it must be (nb_channels, nb_timesteps)"

@@ -126,14 +126,21 @@ def test_a_file_that_was_replaced_is_decoded_again(store: CachedFiles, clip: Cli
     np.testing.assert_array_equal(CachedFiles(store.folder).read(clip), AudioFiles().read(clip))
 
 
-@pytest.mark.parametrize("damage", ["cut", "header", "empty"])
+@pytest.mark.parametrize("damage", ["cut", "header", "empty", "nested", "numbers"])
 def test_damaged_files_of_the_cache_are_replaced(
     store: CachedFiles, clip: Clip, damage: str
 ) -> None:
     expected = store.read(clip)
     path = raw_file(store)
     content = path.read_bytes()
-    path.write_bytes({"cut": content[:-100], "header": b"x" * len(content), "empty": b""}[damage])
+    damaged = {
+        "cut": content[:-100],
+        "header": b"x" * len(content),
+        "empty": b"",
+        "nested": b"[" * len(content),
+        "numbers": content.replace(b'"<i2"', b'"|O1"').replace(b'"<f4"', b'"|O1"'),
+    }
+    path.write_bytes(damaged[damage])
     np.testing.assert_array_equal(CachedFiles(store.folder).read(clip), expected)
     assert path.read_bytes() == content
 

@@ -124,7 +124,7 @@ def test_devices_and_bars():
         (["--cores", "0"], "0 must be at least 1"),
         (["--niter", "-1"], "must not be negative"),
         (["--niter", "one"], "'one' is not a whole number"),
-        (["--aggregate", "{"], "is not JSON"),
+        (["--aggregate", "{"], "no valid JSON"),
         (["--aggregate", "[]"], "must be a JSON object"),
         (["--dataset", "x"], "invalid choice"),
         (["--no-cuda", "--device", "cuda:0"], "contradicts"),

@@ -540,7 +540,9 @@ def test_all_metrics_are_summed_up(songs: Path, stems_folder: Path) -> None:
         assert all(np.isfinite(value) for value in row.values())
 
 
-def test_an_estimate_may_be_shorter(songs: Path, tmp_path: Path) -> None:
+def test_an_estimate_may_be_shorter(
+    songs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     references = read(songs / "test/one")
     stack = np.stack([references[name] for name in STEMS])
     estimates = dict(zip(STEMS, imperfect(stack)[..., : 2 * RATE], strict=True))
@@ -548,6 +550,8 @@ def test_an_estimate_may_be_shorter(songs: Path, tmp_path: Path) -> None:
     (tmp_path / "songs").mkdir()
     shutil.copytree(songs / "test/one", tmp_path / "songs/one")
     result = evaluate(tmp_path / "songs", dataset="folder", estimates=tmp_path)
+    said = [text for text in caplog.messages if "the rest counts as silence" in text]
+    assert len(said) == len(STEMS)
     assert (
         result.scores["one"].to_json()
         == score_track("one", {name: references[name] for name in STEMS}, estimates, RATE).to_json()

@@ -57,11 +57,14 @@ def tensor(
     shape: tuple[int, ...] = (2, 3),
     strides: tuple[int, ...] = (3, 1),
     function: str = "_rebuild_tensor_v2",
+    mark: str | None = None,
 ) -> bytes:
     """Call that makes a tensor."""
     arguments = stored + number(offset) + numbers(shape) + numbers(strides)
     if function == "_rebuild_tensor_v2":
         arguments += b"\x89" + ORDERED_DICT
+    if mark is not None:
+        arguments += b"}" + text(mark) + b"\x88s"
     return f"ctorch._utils\n{function}\n(".encode() + arguments + b"tR"
 
 

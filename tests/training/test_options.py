@@ -274,6 +274,15 @@ def test_no_cuda(capsys):
     assert "--no-cuda contradicts --device cuda:1" in capsys.readouterr().err
 
 
+def test_a_target_that_is_not_that_of_the_data(tiny_command, capsys):
+    with pytest.raises(SystemExit):
+        parse_options([*tiny_command, "--target", "drums"])
+    assert (
+        "--target drums is not what the dataset's options name, vocals" in capsys.readouterr().err
+    )
+    assert parse_options([*tiny_command, "--target", "vocals"]).target == "vocals"
+
+
 def test_what_is_given():
     argv = ["--nhop", "1024", "--target", "x", "--lr", "0.001", "--root", "data"]
     assert given_settings(argv) == {"n_hop", "target", "lr"}

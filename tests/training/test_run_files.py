@@ -322,3 +322,22 @@ class TestSeveralTargets:
             make_trainer(epochs=1, target="noise", n_hop=128).fit()
         # Alone, a target may change its mind.
         make_trainer(epochs=1, n_hop=128, overwrite=True).fit()
+
+
+class TestTwoRuns:
+    """Of one target in one folder at the same time."""
+
+    def test_the_second_is_refused(self, make_trainer, tmp_path):
+        refused = []
+
+        def try_another(_):
+            for settings in ({"overwrite": True}, {"checkpoint": str(tmp_path / "out")}):
+                with pytest.raises(TrainingError, match="another run trains target='tone'"):
+                    make_trainer(**settings).fit()
+                refused.append(settings)
+            make_trainer(target="other", epochs=1).fit()
+
+        make_trainer(options={"on_epoch": try_another}, epochs=1).fit()
+        assert len(refused) == 2
+        assert not list(tmp_path.glob("out/.*"))
+        make_trainer(checkpoint=str(tmp_path / "out"), epochs=2).fit()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..config import check_rate
+from ..config import check_array, check_rate
 from ..errors import ShapeError
 from .resampling import resample
 
@@ -201,7 +201,7 @@ def preprocess(
     >>> preprocess(np.zeros((48000, 2), np.int16), rate=48000, model_rate=44100).shape
     (1, 2, 44100)
     """
-    audio = np.asarray(audio)
+    audio = check_array("audio", audio)
     if layout is None:
         layout = Layout.of(audio, channels_first=channels_first)
     batch = layout.to_batch(audio)

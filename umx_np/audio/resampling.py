@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import soxr
 
-from ..config import check_rate
+from ..config import check_array, check_rate
 from ..errors import ShapeError
 
 _QUALITY = "VHQ"
@@ -166,7 +166,7 @@ def resample(audio: np.ndarray, rate_in: float, rate_out: float) -> np.ndarray:
     """
     check_rate("rate_in", rate_in)
     check_rate("rate_out", rate_out)
-    audio = np.asarray(audio)
+    audio = check_array("audio", audio)
     if audio.dtype not in (np.float32, np.float64):
         raise ShapeError(f"dtype={audio.dtype} cannot be resampled: convert to float32 or float64")
     if audio.ndim == 0 or audio.size == 0:

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile as sf
 
 from .._atomic import TemporaryFile
-from ..config import check_int, check_rate
+from ..config import check_array, check_int, check_rate
 from ..errors import AudioError, ConfigError, ShapeError
 from .library import library_name
 from .mp3 import first_frame_bytes
@@ -401,7 +401,7 @@ class StemWriter:
         """
         if self._state != "open":
             raise AudioError(f"path={str(self.path)!r} is {self._state}; nothing can be added")
-        block = np.asarray(block)
+        block = check_array("block", block)
         if block.ndim != 2 or len(block) != self.nb_channels or block.dtype.kind != "f":
             raise ShapeError(
                 f"shape={block.shape} dtype={block.dtype} must be ({self.nb_channels}, "
@@ -585,7 +585,7 @@ def write(
     AudioError, ConfigError, ShapeError
         As for `StemWriter`.
     """
-    audio = np.atleast_2d(np.asarray(audio))
+    audio = np.atleast_2d(check_array("audio", audio))
     with StemWriter(
         path,
         nb_channels=len(audio),

@@ -14,7 +14,7 @@ from .augmentations import Augmentation
 from .base import Sample
 from .files import Clip
 from .folders import FileDataset, visible
-from .sources import same_file
+from .sources import check_inside, same_file
 
 
 class AlignedDataset(FileDataset):
@@ -72,6 +72,8 @@ class AlignedDataset(FileDataset):
             cache=cache,
             progress=progress,
         )
+        check_inside("input_file", input_file)
+        check_inside("output_file", output_file)
         if os.path.normpath(input_file) == os.path.normpath(output_file):
             raise ConfigError(
                 f"input_file={input_file!r} is output_file too: there is nothing to learn; name "
@@ -101,10 +103,11 @@ class AlignedDataset(FileDataset):
         self.target = Path(self.tracks[0][1].path if is_pattern(output_file) else output_file).stem
 
     def _find_pairs(self) -> list[tuple[Clip, Clip]]:
-        pairs, incomplete, linked = [], [], []
+        pairs, incomplete, linked, several = [], [], [], []
         for folder in self.subfolders():
             inputs = visible(folder.glob(self.input_file))
             outputs = visible(folder.glob(self.output_file))
+            several += [Clip(path) for path in {*inputs, *outputs} - {*inputs[:1], *outputs[:1]}]
             if not inputs or not outputs:
                 incomplete.append(folder.name)
             elif same_file(inputs[0], outputs[0]):
@@ -112,11 +115,19 @@ class AlignedDataset(FileDataset):
             else:
                 pairs.append((Clip(inputs[0]), Clip(outputs[0])))
         self.report_left_out(incomplete, f"no {self.input_file!r} or no {self.output_file!r}")
+        if several:
+            self.report(
+                "%d more files fit input_file or output_file and are not used: %s", sorted(several)
+            )
         self.report_left_out(linked, "input and output are the same file")
         return pairs
 
     def __len__(self) -> int:
         return len(self.tracks)
+
+    def groups(self) -> list[tuple[Clip, ...]]:
+        """Output and input of each track."""
+        return [(output, given) for given, output in self.tracks]
 
     def describe(self, index: int) -> str:
         """Folder of the track."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
+from .._inputs import parse_json
 from .._threads import Ahead, available_cores
 from ..errors import AudioError, ConfigError
 from ..progress import Progress, reporting
@@ -313,14 +314,14 @@ class CachedFiles(AudioFiles):
         """Look at a file of the cache; None if it is not there or not whole."""
         try:
             with path.open("rb") as file:
-                header = json.loads(file.read(self._HEADER))
+                header = parse_json(file.read(self._HEADER), str(path), AudioError)
                 info = AudioInfo(**header["info"])
-                dtype = np.dtype(header["dtype"])
+                dtype = np.dtype({"<i2": "<i2", "<f4": "<f4"}[header["dtype"]])
                 size = self._HEADER + dtype.itemsize * info.nb_channels * info.nb_timesteps
                 whole = os.fstat(file.fileno()).st_size == size
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, AudioError, ValueError, KeyError, TypeError) as error:
             logger.info("path=%r is no file of the cache (%s), it is replaced", str(path), error)
             return None
         return _Entry(str(path), dtype.str, info) if whole else None

@@ -186,6 +186,15 @@ class FileDataset(UnmixDataset):
                 "%s: %d files are not used, %s: %s", self.folder, len(names), reason, listed(names)
             )
 
+    def report(self, text: str, clips: Sequence[Clip]) -> None:
+        """Log something about some of the files, with their number and the ends of their paths."""
+        names = ["/".join(clip.path.parts[-2:]) for clip in clips]
+        logger.warning(f"%s: {text}", self.folder, len(names), listed(names))
+
+    def groups(self) -> list[tuple[Clip, ...]]:
+        """Clips that belong together, the target first; empty where none do."""
+        return []
+
     def report_uneven(self, tracks: Mapping[str, Iterable[Clip]]) -> None:
         """Log tracks whose files differ in length."""
         names = [

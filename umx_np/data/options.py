@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from ..errors import ConfigError
 from .aligned import AlignedDataset, is_pattern
 from .augmentations import AUGMENTATIONS, aug_from_str
 from .base import UnmixDataset
+from .contents import report_contents
+from .folders import FileDataset
 from .musdb18 import MUSDBDataset, check_preview, named_root
 from .sourcefolder import SourceFolderDataset
 from .trackfolder import FixedSourcesTrackFolderDataset
@@ -239,8 +242,8 @@ def load_datasets(
     root, seq_dur, name = values["root"], values["seq_dur"], values["dataset"]
     if name != "musdb" and root is None:
         raise ConfigError(f"root=None: dataset={name!r} needs a folder")
-    train: UnmixDataset
-    valid: UnmixDataset
+    train: FileDataset
+    valid: FileDataset
     if name == "aligned":
         files = {key: values[key] for key in ("input_file", "output_file")}
         files |= {"seq_duration": seq_dur, **shared}
@@ -310,6 +313,7 @@ def load_datasets(
         if root is None:
             check_preview(train.root, "train")
             logger.warning("the excerpts in %s are for trials: name a root to train", train.root)
+    report_contents(train, valid)
     return train, valid
 
 
@@ -341,9 +345,9 @@ def _complete(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _target(values: Mapping[str, Any]) -> dict[str, str]:
     """Name of the target where the options of the dataset tell it."""
-    if "target_dir" in values:
-        return {"target": values["target_dir"]}
+    if isinstance(values.get("target_dir"), str):
+        return {"target": os.path.normpath(values["target_dir"])}
     for name in ("target_file", "output_file"):
-        if name in values and not is_pattern(values[name]):
+        if isinstance(values.get(name), str) and not is_pattern(values[name]):
             return {"target": Path(values[name]).stem}
     return {}

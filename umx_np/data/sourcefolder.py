@@ -14,7 +14,7 @@ from .augmentations import Augmentation
 from .base import Sample, UnmixDataset, item_rng
 from .files import Clip
 from .folders import FileDataset, mix
-from .sources import same_file, sound_files
+from .sources import check_inside, check_names, check_text, same_file, sound_files
 
 
 class SourceFolderDataset(FileDataset):
@@ -85,8 +85,11 @@ class SourceFolderDataset(FileDataset):
             cache=cache,
             progress=progress,
         )
-        self.target = self.target_dir = target_dir
-        self.interferer_dirs = list(interferer_dirs)
+        check_inside("target_dir", target_dir)
+        check_text("ext", ext)
+        self.target = os.path.normpath(target_dir)
+        self.target_dir = target_dir
+        self.interferer_dirs = check_names("interferer_dirs", interferer_dirs)
         self.ext = ext
         self.nb_samples = check_int("nb_samples", nb_samples, 1)
         self.seed = check_int("seed", seed, 0)
@@ -131,6 +134,10 @@ class SourceFolderDataset(FileDataset):
                 f"no usable file in {source!r} has a name that ends in {self.ext!r}"
             )
         return keep
+
+    def groups(self) -> list[tuple[Clip, ...]]:
+        """Each file by itself: any goes with any."""
+        return [(clip,) for clips in self.source_tracks.values() for clip in clips]
 
     def __len__(self) -> int:
         return self.nb_samples

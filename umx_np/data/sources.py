@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..audio.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
-from ..errors import ConfigError
+from ..errors import ConfigError, shortened
 from .folders import visible
 
 # Files that are most likely sound. Those that are not looked for may not vanish without a word.
@@ -17,6 +18,9 @@ _SUFFIXES = SOUND_SUFFIXES | VIDEO_SUFFIXES
 MIXTURES = frozenset(["mixture", "mix", "mixdown", "fullmix", "full_mix", "full mix", "master"])
 # What the sum of all but one is called.
 SUMS = frozenset(["accompaniment", "instrumental", "instrumentals", "no_vocals", "karaoke"])
+
+# The longest that the parts of a path can be on any system, in characters.
+_LONGEST = 255
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,36 @@ def sound_files(folder: Path, ext: str) -> tuple[list[Path], list[Path]]:
         elif path.suffix.lower() in _SUFFIXES:
             others.append(path)
     return found, others
+
+
+def check_text(option: str, value: object) -> None:
+    """Raise `ConfigError` unless an option is text that paths can hold."""
+    if not isinstance(value, str) or "\0" in value or len(value) > _LONGEST:
+        raise ConfigError(f"{option}={shortened(value)} must be a text as names of files have it")
+
+
+def check_inside(option: str, name: object) -> None:
+    """Raise `ConfigError` unless a name leads to something within the folder it is meant for.
+
+    What lies elsewhere would be the same for all tracks, or for training and validation.
+    """
+    check_text(option, name)
+    path = os.path.normpath(str(name))
+    parts = Path(path).parts
+    if not name or os.path.isabs(path) or Path(path).drive or not parts or ".." in parts:
+        raise ConfigError(
+            f"{option}={shortened(name)} must be a name within each folder, not a path from "
+            "elsewhere"
+        )
+
+
+def check_names(option: str, names: object) -> list[str]:
+    """Return several names as a list, or raise `ConfigError`; see `check_inside`."""
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise ConfigError(f"{option}={shortened(names)} must be a list of names")
+    for name in names:
+        check_inside(option, name)
+    return list(names)
 
 
 def same_file(path: Path, other: Path) -> bool:

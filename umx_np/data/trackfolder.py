@@ -21,7 +21,7 @@ from .base import Sample, UnmixDataset
 from .files import Clip
 from .folders import FileDataset, mix
 from .plans import PlannedItem
-from .sources import same_file
+from .sources import check_inside, check_names, same_file
 
 Source = TypeVar("Source")
 
@@ -54,6 +54,10 @@ class TrackFolderDataset(FileDataset):
     def describe(self, index: int) -> str:
         """Folder of the track."""
         return str(self.tracks[index].folder)
+
+    def groups(self) -> list[tuple[Clip, ...]]:
+        """Target and interferers of each track that has a target."""
+        return [track.clips for track in self.tracks if track.target is not None]
 
     def _measured(self, tracks: list[Track]) -> list[Track]:
         """Tracks that are long enough, with their lengths."""
@@ -167,7 +171,7 @@ class FixedSourcesTrackFolderDataset(TrackFolderDataset):
         if speed is not None and self.seq_duration is None:
             raise ConfigError(f"speed={speed!r} needs excerpts: set seq_duration")
         self.target_file = target_file
-        self.interferer_files = list(interferer_files)
+        self.interferer_files = check_names("interferer_files", interferer_files)
         self._check_names()
         self.random_track_mix = random_track_mix
         self.samples_per_track = check_int("samples_per_track", samples_per_track, 1)
@@ -182,6 +186,7 @@ class FixedSourcesTrackFolderDataset(TrackFolderDataset):
         self.settle(self.clips)
 
     def _check_names(self) -> None:
+        check_inside("target_file", self.target_file)
         if not self.interferer_files:
             raise ConfigError(
                 "interferer_files is empty: the mixture would be the target; name what is mixed "

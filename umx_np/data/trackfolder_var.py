@@ -14,7 +14,7 @@ from .augmentations import Augmentation
 from .base import Sample
 from .files import Clip
 from .folders import listed, mix
-from .sources import find_sources
+from .sources import check_inside, check_text, find_sources
 from .trackfolder import Track, TrackFolderDataset
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,8 @@ class VariableSourcesTrackFolderDataset(TrackFolderDataset):
             cache=cache,
             progress=progress,
         )
+        check_inside("target_file", target_file)
+        check_text("ext", ext)
         self.target_file = target_file
         self.ext = ext
         self.random_interferer_mix = random_interferer_mix

@@ -14,11 +14,13 @@ import numpy as np
 
 from ..backends import get_backend
 from ..backends.base import Backend
-from ..config import check_int
+from ..config import LARGEST, check_array, check_int
 from ..errors import ConfigError, ShapeError
 
 # torch.istft refuses to divide by less than this sum of squared windows.
 _MIN_ENVELOPE = 1e-11
+# Samples of a signal that addresses in memory can have.
+_LONGEST = 1 << 48
 # Frames that one thread transforms at a time: two channels of 4096 samples are 2 MB.
 _FRAMES_PER_TASK = 64
 
@@ -44,8 +46,8 @@ class StftGeometry:
     center: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n_fft", check_int("n_fft", self.n_fft, 2))
-        object.__setattr__(self, "n_hop", check_int("n_hop", self.n_hop, 1))
+        object.__setattr__(self, "n_fft", check_int("n_fft", self.n_fft, 2, LARGEST["n_fft"]))
+        object.__setattr__(self, "n_hop", check_int("n_hop", self.n_hop, 1, LARGEST["n_fft"]))
 
     @property
     def nb_bins(self) -> int:
@@ -306,7 +308,7 @@ def stft(
     >>> stft(np.zeros((2, 44100), np.float32)).shape
     (2, 2049, 44)
     """
-    x = np.asarray(x)
+    x = check_array("x", x)
     if x.ndim == 0 or x.dtype.kind == "c":
         raise ShapeError(f"x must be a real signal, not shape={x.shape}, dtype={x.dtype}")
     ops = get_backend(device)
@@ -379,7 +381,7 @@ def istft(
     >>> bool(np.allclose(istft(stft(x), length=5000), x))
     True
     """
-    X = np.asarray(X)
+    X = check_array("X", X)
     if X.ndim < 2 or X.dtype.kind != "c":
         raise ShapeError(
             f"X must be complex with shape (..., nb_bins, nb_frames), not shape={X.shape}, "
@@ -394,7 +396,7 @@ def istft(
         )
     geometry.check_invertible()
     if length is not None:
-        length = check_int("length", length, 0)
+        length = check_int("length", length, 0, _LONGEST)
     ops = get_backend(device)
     transform = Transform(geometry, filterbank, ops, _real_dtype(X, "X"))
     spectra = X.reshape(-1, nb_bins, nb_frames).swapaxes(-1, -2)

@@ -15,8 +15,8 @@ import numpy as np
 from ..backends import get_backend
 from ..backends.base import DEFAULT_EPS, SCALE_FACTOR, Backend, WienerOptions
 from ..backends.reference import em_iteration
-from ..config import check_int
-from ..errors import ConfigError, ShapeError
+from ..config import check_array, check_int
+from ..errors import ConfigError, ShapeError, shortened
 
 
 def scale_of(peak: float, scale_factor: float = SCALE_FACTOR) -> float:
@@ -25,15 +25,17 @@ def scale_of(peak: float, scale_factor: float = SCALE_FACTOR) -> float:
 
 
 def check_positive(**values: float) -> None:
-    """Raise `ConfigError` for what is not positive, NaN included."""
+    """Raise `ConfigError` for what is not a positive number, NaN and infinity included."""
     for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f"{name}={value} must be positive")
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+            raise ConfigError(f"{name}={shortened(value)} must be a number")
+        if not 0 < value < np.inf:
+            raise ConfigError(f"{name}={shortened(value)} must be positive and finite")
 
 
 def _as_complex(x: np.ndarray, name: str) -> np.ndarray:
     """View real and imaginary parts on a last axis of 2 as complex numbers."""
-    if x.shape[-1] != 2:
+    if x.ndim == 0 or x.shape[-1] != 2:
         raise ShapeError(
             f"{name} has shape={x.shape}; a real array needs a last axis of 2 (re, im)"
         )
@@ -100,7 +102,8 @@ def wiener(
     float32 the original loses precision on near-mono mixtures and can return NaN; here the filter
     runs in float64 whatever the dtype.
     """
-    mix, mags = np.asarray(mix_stft), np.asarray(targets_spectrograms)
+    mix = check_array("mix_stft", mix_stft)
+    mags = check_array("targets_spectrograms", targets_spectrograms)
     if mags.ndim != 4:
         raise ShapeError(
             f"targets_spectrograms has shape={mags.shape}; "
@@ -175,7 +178,7 @@ def expectation_maximization(
     Follows ``openunmix.filtering.expectation_maximization``, in double precision. Any number of
     channels.
     """
-    y, x = np.asarray(y), np.asarray(x)
+    y, x = check_array("y", y), check_array("x", x)
     was_real = y.dtype.kind != "c"
     if was_real:
         if y.ndim != 5:

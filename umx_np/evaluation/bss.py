@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..config import check_int
+from ..config import check_array, check_int
 from ..errors import ShapeError
 from .filters import BATCH, distortion_filters, quick_length
 
@@ -155,8 +155,10 @@ def scores_and_doubts(
     """
     window, hop = check_int("window", window, 1), check_int("hop", hop, 1)
     nb_taps = check_int("nb_taps", nb_taps, 1)
-    references = [np.asarray(reference) for reference in references]
-    estimates = fitted_estimates(references, [np.asarray(estimate) for estimate in estimates])
+    references = [check_array("references", reference) for reference in references]
+    estimates = fitted_estimates(
+        references, [check_array("estimates", estimate) for estimate in estimates]
+    )
     nb_timesteps = references[0].shape[1]
     nb_frames = nb_frames_of(nb_timesteps, window, hop)
     window = min(window, nb_timesteps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from ..errors import AudioError, ConfigError
 from ..files import output_names
 from .stems import stem_files
 from .tracks import Track, TrackAudio
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from ..weights.bundle import ModelBundle
@@ -225,6 +228,18 @@ class StoredEstimates:
             raise AudioError(
                 f"path={str(path)!r} has rate={rate:g}, the references have rate={sound.rate}; "
                 "write the estimates at the rate of the track"
+            )
+        if samples.shape[0] != sound.nb_channels:
+            raise AudioError(
+                f"path={str(path)!r} has nb_channels={samples.shape[0]}, the references have "
+                f"nb_channels={sound.nb_channels}; write the estimates with those of the track"
+            )
+        length, wanted = samples.shape[1], sound.nb_timesteps
+        if length != wanted:
+            logger.warning(
+                "path=%r has %d samples, the references have %d; %s, as museval does",
+                *(str(path), length, wanted),
+                "the rest counts as silence" if length < wanted else "the rest is not scored",
             )
         return samples
 

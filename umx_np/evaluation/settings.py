@@ -6,12 +6,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from .. import _atomic
 from .._atomic import atomic_write
 from .._inputs import read_json
 from .._version import __version__
@@ -112,11 +111,8 @@ def check_still_claimed(evaldir: Path, subset: str, settings: Mapping[str, Any])
         )
 
 
-@contextmanager
-def claimed(evaldir: Path, subset: str, track: str, *, wait: bool) -> Iterator[bool]:
+def claimed(evaldir: Path, subset: str, track: str, *, wait: bool) -> AbstractContextManager[bool]:
     """Hold the claim on a track, so that of several evaluations only one works on it.
-
-    The claim of a program that ends, however it ends, is free.
 
     Parameters
     ----------
@@ -125,28 +121,17 @@ def claimed(evaldir: Path, subset: str, track: str, *, wait: bool) -> Iterator[b
     wait : bool
         Wait for another evaluation that has the claim.
 
-    Yields
-    ------
-    bool
-        Whether the claim is held; False only without `wait`.
+    Returns
+    -------
+    context manager
+        As of `umx_np._atomic.claimed`.
     """
     # Any name of a track makes a name of a file of a usual length.
     digest = hashlib.blake2b(os.fsencode(track), digest_size=12).hexdigest()
     path = evaldir / f".{subset}_{digest}.claim"
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        # Who waits for this very file gets the claim, while another may make a new one. Both find
-        # the scores there; at worst, both try again what has failed.
-        with suppress(OSError):  # Windows does not remove what is open
-            path.unlink()
-        lock.release()
+    # Of two that have a claim in spite of it, both find the scores there; at worst, both try again
+    # what has failed.
+    return _atomic.claimed(path, wait=wait)
 
 
 @contextmanager

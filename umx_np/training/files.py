@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .. import plots
-from .._atomic import atomic_write, check_writable
+from .._atomic import atomic_write, check_writable, claimed
 from .._inputs import read_json
 from ..config import ModelConfig
 from ..errors import TrainingError
@@ -99,6 +101,23 @@ class RunFiles:
                     f"{self._path(suffix)} is there already; choose another --output, or replace "
                     "it with --overwrite"
                 )
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other runs of the target out of the folder.
+
+        Raises
+        ------
+        TrainingError
+            If there is one.
+        """
+        with claimed(self.folder / f".{self.target}.claim", wait=False) as ours:
+            if not ours:
+                raise TrainingError(
+                    f"another run trains target={self.target!r} in {str(self.folder)!r}: wait for "
+                    "it, or choose another --output"
+                )
+            yield
 
     def _goes_on_here(self) -> bool:
         source = self.config.checkpoint

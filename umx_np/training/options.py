@@ -92,6 +92,11 @@ def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
         stored["output"] = given.checkpoint
         parser.set_defaults(**stored)
     args = parse_dataset_options(parser, argv)
+    if given.target not in (None, args.target):
+        parser.error(
+            f"--target {given.target} is not what the dataset's options name, {args.target}; leave "
+            "out one of them"
+        )
     if args.no_cuda:
         if given.device is not None and given.device.startswith("cuda"):
             parser.error(f"--no-cuda contradicts --device {given.device}; leave one out")

@@ -160,8 +160,16 @@ class Trainer:
         ConfigError
             If a setting contradicts the model or checkpoint to begin with.
         """
-        self._files = RunFiles(self.config)
-        self._files.check()
+        files = RunFiles(self.config)
+        files.check()
+        with files.claimed():
+            # What another run has written in the meantime belongs to it.
+            files.check()
+            return self._fit(files)
+
+    def _fit(self, files: RunFiles) -> TrainResult:
+        """Do what `fit` does, in a folder that is this run's."""
+        self._files = files
         start = find_start(
             self.config,
             self.train_dataset,

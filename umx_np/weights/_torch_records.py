@@ -165,11 +165,18 @@ def storage_from_id(identity: object, *, legacy: bool) -> StorageRecord:
 
 
 def _rebuild_tensor(
-    storage: object, offset: object, shape: object, strides: object, *_: object
+    storage: object, offset: object, shape: object, strides: object, *further: object
 ) -> TensorRecord:
-    """Check ``torch._utils._rebuild_tensor[_v2]``; the further fields concern autograd."""
+    """Check ``torch._utils._rebuild_tensor[_v2]``; two of the further fields concern autograd."""
     if not isinstance(storage, StorageRecord):
         raise WeightsError("a tensor has no storage; the file is damaged")
+    # Then there may be a dict of marks: a view of which all numbers are negated or conjugated.
+    if len(further) > 2 and further[2]:
+        raise _wrong_tensor(
+            storage,
+            f"is a view marked as {shortened(further[2])}; call .resolve_neg() and .resolve_conj() "
+            "before saving it",
+        )
     if not (isinstance(shape, tuple) and isinstance(strides, tuple)):
         raise _wrong_tensor(storage, "has no shape or strides; the file is damaged")
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
@@ -212,6 +219,10 @@ def _rebuild_parameter(data: object, *_: object) -> TensorRecord:
     if not isinstance(data, TensorRecord):
         raise WeightsError("a parameter has no tensor; the file is damaged")
     return data
+
+
+def _kind(value: object) -> str:
+    return "tensor" if isinstance(value, TensorRecord) else type(value).__name__
 
 
 def _ordered_dict(*arguments: object) -> OrderedDict[object, object]:
@@ -270,14 +281,18 @@ def select_state(content: object) -> dict[str, TensorRecord]:
         content = content["state_dict"]
     if not isinstance(content, dict):
         raise WeightsError(
-            f"the file holds a {type(content).__name__} instead of a state dict; "
-            "save model.state_dict()"
+            f"the file holds a {_kind(content)} instead of a state dict; save model.state_dict()"
         )
     state: dict[str, TensorRecord] = {}
     for name, record in content.items():
         if isinstance(name, str) and len(name) > MAX_NAME_LENGTH:
             raise WeightsError(f"entry={shortened(name)} of the state dict has too long a name")
-        if not isinstance(name, str) or not isinstance(record, TensorRecord):
+        if not isinstance(name, str):
+            raise WeightsError(
+                f"entry={shortened(name)} of the state dict has a key that is no text; save "
+                "model.state_dict()"
+            )
+        if not isinstance(record, TensorRecord):
             raise WeightsError(
                 f"entry={shortened(name)} of the state dict is a {type(record).__name__}, "
                 "not a tensor; save model.state_dict()"

@@ -179,7 +179,10 @@ def check_targets(
     available = list(available)
     if targets is None:
         return available
-    chosen = [targets] if isinstance(targets, str) else list(targets)
+    try:
+        chosen = [targets] if isinstance(targets, str) else list(targets)
+    except TypeError as error:
+        raise ConfigError(f"targets={shortened(targets)} must be names of targets") from error
     valid = f"valid targets of model={model!r}: {', '.join(available) or 'none'}"
     if not chosen:
         raise ConfigError(f"targets={chosen!r} is empty; {valid}")

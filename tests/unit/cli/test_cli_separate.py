@@ -151,10 +151,11 @@ def test_aggregate(engine, song, run, folder):
 @pytest.mark.parametrize(
     ("aggregate", "status", "message"),
     [
-        ("{", 2, "is not JSON"),
+        ("{", 2, "no valid JSON"),
         ("[1]", 2, "must be a JSON object"),
+        ('{"a": ["vocals"], "a": ["drums"]}', 2, "key='a' is there twice"),
         ("{}", 1, "--aggregate {} must map"),
-        ('{"a":' * 100_000, 2, "and not so deep"),
+        ('{"a":' * 100_000, 2, "no valid JSON"),
         ('{"a": ' + "[" * 400 + "]" * 400 + "}", 1, "names the stem [[["),
         ('{"a": "vocals"}', 1, "aggregate['a']='vocals' must be a list"),
         ('{"a": []}', 1, "aggregate['a']=[] must be a list"),

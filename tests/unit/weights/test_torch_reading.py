@@ -93,6 +93,14 @@ def test_plain_tensor(tmp_path: Path, layout: str, function: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["zip", "legacy"])
+@pytest.mark.parametrize("mark", ["neg", "conj"])
+def test_views_whose_numbers_are_others(tmp_path: Path, layout: str, mark: str) -> None:
+    # What torch writes of a view such as that of `-x.conj().imag`, whose storage has other signs.
+    with pytest.raises(WeightsError, match=f"marked as {{'{mark}': True}}"):
+        load_torch(write(tmp_path, make(layout, mark=mark)))
+
+
+@pytest.mark.parametrize("layout", ["zip", "legacy"])
 def test_strides_and_offset(tmp_path: Path, layout: str) -> None:
     data = make(layout, offset=1, shape=(2, 2), strides=(1, 3))
     np.testing.assert_array_equal(load_torch(write(tmp_path, data))["x"], [[1, 4], [2, 5]])
