@@ -4,7 +4,8 @@
 
 Each attempt is interrupted by a signal, every fourth by a burst of up to three. What the handler
 raised must have come to the caller, no task may be at work, nor threads be left, and the same work
-done anew must give the same numbers. Ends with 0 and prints how many interrupts there were.
+done anew must give the same numbers. Prints from time to time how many interrupts there were and
+after how many seconds; ends with 0 after the last.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from umx_np.data import Loader, UnmixDataset
 from umx_np.testing import random_bundle_of
 
 THREADS = 3
+# Interrupts after which it tells how far it is.
+PROGRESS = 1000
 
 
 class Interrupt(KeyboardInterrupt):
@@ -152,6 +155,7 @@ def main(what: str, count: int, seed: int = 0) -> None:
     rng = random.Random(seed)
     signal.signal(signal.SIGALRM, handle)
     nb_threads = threading.active_count()
+    told, begin = 0, time.monotonic()
     while len(raised) < count:
         before = len(raised)
         burst = rng.choice([2, 3]) if rng.random() < 0.25 else 1
@@ -159,7 +163,10 @@ def main(what: str, count: int, seed: int = 0) -> None:
         assert sorted(set(seen)) == list(range(before, len(raised))), (seen, before, len(raised))
         check()
         assert threading.active_count() <= max(nb_threads, 1 + THREADS), threading.enumerate()
-    print(len(raised), f"interrupts of {what}")
+        if len(raised) // PROGRESS > told or len(raised) >= count:
+            told = len(raised) // PROGRESS
+            seconds = time.monotonic() - begin
+            print(f"{len(raised)} interrupts of {what}, {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

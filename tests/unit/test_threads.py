@@ -89,6 +89,10 @@ def run(*arguments: str, timeout: float = 60.0) -> str:
     return done.stdout
 
 
+def nb_interrupts(what: str, count: str, timeout: float = 60.0) -> int:
+    return int(run(str(INTERRUPTED), what, count, timeout=timeout).splitlines()[-1].split()[0])
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_results_are_in_order(threads):
     assert parallel_map(threads, lambda x: x * x, range(20)) == [x * x for x in range(20)]
@@ -240,7 +244,7 @@ def test_the_child_of_a_fork():
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's timers")
 @pytest.mark.parametrize("what", ["map", "separate", "loader"])
 def test_interrupts(what):
-    assert int(run(str(INTERRUPTED), what, "150").split()[0]) >= 150
+    assert nb_interrupts(what, "150") >= 150
 
 
 @pytest.mark.long
@@ -250,9 +254,10 @@ def test_many_interrupts(what):
     """20,000 of each, which takes minutes, or UMX_NP_INTERRUPTS of them.
 
     To run: UMX_NP_TEST_LONG=1 python -m pytest tests/unit/test_threads.py -k many_interrupts
+    To watch one: python tests/helpers/interrupted.py map 20000
     """
     count = os.environ.get("UMX_NP_INTERRUPTS", "20000")
-    assert int(run(str(INTERRUPTED), what, count, timeout=7200.0).split()[0]) >= int(count)
+    assert nb_interrupts(what, count, timeout=7200.0) >= int(count)
 
 
 def test_kernels_from_many_threads():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,11 +15,14 @@ from filelock import FileLock, Timeout
 
 from .._atomic import atomic_write
 from .._inputs import read_json
+from .._kernels.calls import Guard, uninterrupted
 from .._version import __version__
 from ..errors import ConfigError, ScoresError
 
 # For the reader only: the digest of the weights tells models apart, whatever they are called.
 _NOT_COMPARED = ("model", "umx_np")
+# Seconds between two looks at a claim that another evaluation has.
+_PAUSE = 0.05
 
 
 def scores_path(evaldir: Path, subset: str, track: str) -> Path:
@@ -133,20 +137,36 @@ def claimed(evaldir: Path, subset: str, track: str, *, wait: bool) -> Iterator[b
     # Any name of a track makes a name of a file of a usual length.
     digest = hashlib.blake2b(os.fsencode(track), digest_size=12).hexdigest()
     path = evaldir / f".{subset}_{digest}.claim"
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        yield False
-        return
+    # It is taken and given back in other threads, where no interrupt leaves it half taken.
+    lock = FileLock(path, thread_local=False)
+    give_back = Guard(_give_back, lock, path)
+    while not uninterrupted(_taken, lock):
+        if not wait:
+            yield False
+            return
+        time.sleep(_PAUSE)
     try:
         yield True
     finally:
-        # Who waits for this very file gets the claim, while another may make a new one. Both find
-        # the scores there; at worst, both try again what has failed.
-        with suppress(OSError):  # Windows does not remove what is open
-            path.unlink()
-        lock.release()
+        give_back()
+
+
+def _taken(lock: FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return False
+    return True
+
+
+def _give_back(lock: FileLock, path: Path) -> None:
+    if not lock.is_locked:
+        return
+    # Who waits for this very file gets the claim, while another may make a new one. Both find the
+    # scores there; at worst, both try again what has failed.
+    with suppress(OSError):  # Windows does not remove what is open
+        path.unlink()
+    lock.release()
 
 
 @contextmanager
