@@ -1,6 +1,6 @@
 """Interrupts of work on several threads, at random moments. Run by `tests/unit/test_threads.py`.
 
-    python tests/helpers/interrupted.py {map,separate,loader} COUNT [SEED]
+    python tests/helpers/interrupted.py {map,separate,loader,files} COUNT [SEED]
 
 Each attempt is interrupted by a signal, every fourth by a burst of up to three. What the handler
 raised must have come to the caller, no task may be at work, nor threads be left, and the same work
@@ -10,18 +10,29 @@ after how many seconds; ends with 0 after the last.
 
 from __future__ import annotations
 
+import atexit
+import gc
+import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import soundfile as sf
 
-from umx_np import Separator
+from umx_np import Separator, audio
+from umx_np._inputs import read_json
+from umx_np._programs import Program, run_program
 from umx_np._threads import parallel_map
+from umx_np.bottleneck import DiskStore
 from umx_np.config import ModelConfig
 from umx_np.data import Loader, UnmixDataset
 from umx_np.testing import random_bundle_of
@@ -144,9 +155,74 @@ def loader_work() -> tuple[Callable[[], object], Callable[[], None]]:
     return run, check
 
 
+class Listed:
+    """The files of a folder and the open handles, as they were at first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names = self.listed()
+        self.handles = 0
+
+    def listed(self) -> list[str]:
+        return sorted(path.name for path in self.folder.rglob("*"))
+
+    def check(self) -> None:
+        """No handle may be lost, nor a temporary file, nor a program go on."""
+        gc.collect()
+        left = [name for name in self.listed() if name not in self.names]
+        assert not [name for name in left if name.endswith(".tmp")], left
+        handles = len(os.listdir("/proc/self/fd"))
+        assert handles <= (self.handles or handles), os.listdir("/proc/self/fd")
+        self.handles = handles
+        tasks = Path("/proc/self/task").iterdir()
+        children = [(task / "children").read_text() for task in tasks]
+        assert not any(children), children
+
+
+def files_work() -> tuple[Callable[[], object], Callable[[], None]]:
+    """Sounds that are written, read, and read in pieces; models; stores; a program that runs."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    sound = np.random.default_rng(0).standard_normal((2000, 2)).astype(np.float32) / 10
+    for name in ("a.ogg", "b.flac", "c.mp3", "d.wav"):
+        sf.write(folder / name, sound, 44100)
+    # Two links of a chain are read in pieces.
+    (folder / "a.ogg").write_bytes(2 * (folder / "a.ogg").read_bytes())
+    (folder / "d.json").write_text("{}")
+    command = [sys.executable, "-S", "-c", "print(1)"]
+    songs = {name: audio.read(folder / name)[0] for name in ("a.ogg", "b.flac", "c.mp3", "d.wav")}
+    listed = Listed(folder)
+
+    def run() -> None:
+        for name in songs:
+            audio.read(folder / name)
+        audio.write(folder / "d.wav", sound.T, 44100, bits="float", clip_mode="none")
+        read_json(folder / "d.json")
+        DiskStore(4, 5, np.dtype(np.float32)).close()
+        run_program(command, 10.0)
+        with closing(Program(command)) as program:
+            program.read(1, 10.0)
+
+    def check() -> None:
+        for name, expected in songs.items():
+            found = audio.read(folder / name)[0]
+            if name != "d.wav":
+                np.testing.assert_array_equal(found, expected)
+            assert found.shape == expected.shape
+        listed.check()
+
+    return run, check
+
+
 def main(what: str, count: int, seed: int = 0) -> None:
     """Interrupt something many times."""
-    work, check = {"map": map_work, "separate": separate_work, "loader": loader_work}[what]()
+    works = {
+        "map": map_work,
+        "separate": separate_work,
+        "loader": loader_work,
+        "files": files_work,
+    }
+    work, check = works[what]()
     check()
     begin = time.perf_counter()
     for _ in range(5):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -342,14 +343,16 @@ class LibrarySource:
                 continue
             if position >= end:
                 return
-            for n, block in self._part_blocks(part, length, position, (first, end)):
-                position += n
-                if position > first:
-                    yield block[max(len(block) - (position - first), 0) :]
+            # Not left to the garbage collector, in which Python drops what a handler raises.
+            with closing(self._part_blocks(part, length, position, (first, end))) as blocks:
+                for n, block in blocks:
+                    position += n
+                    if position > first:
+                        yield block[max(len(block) - (position - first), 0) :]
 
     def _part_blocks(
         self, part: Part, length: int | None, begin: int, excerpt: tuple[int, int]
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    ) -> Generator[tuple[int, np.ndarray], None, None]:
         """Yield how far a part goes on, and its samples, which may be left out before `first`."""
         position = begin
         first, end = excerpt
