@@ -332,6 +332,10 @@ def _in_processes(
         for process in set(multiprocessing.active_children()) - before:
             process.terminate()
         raise
+    finally:
+        # Forgotten in the main thread, with an error that knows of it, its callbacks would be
+        # interrupted.
+        del executor
 
 
 def _as_completed(
