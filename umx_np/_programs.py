@@ -38,7 +38,7 @@ class Program:
         self.given_up = False
         self._lines: deque[str] = deque(maxlen=_NB_LINES)
         self._listened = Event()
-        held: list[subprocess.Popen[bytes]] = []
+        held: list[_Process] = []
         self._end = Guard(_end, held, self._listened)
         uninterrupted(_start, command, held)
         self._process = held[0]
@@ -92,7 +92,7 @@ def run_program(command: list[str], seconds: float) -> subprocess.CompletedProce
     subprocess.TimeoutExpired
         If it was ended because it took longer.
     """
-    held: list[subprocess.Popen[bytes]] = []
+    held: list[_Process] = []
     end = Guard(_end, held)
     try:
         uninterrupted(_start, command, held)
@@ -110,9 +110,15 @@ def run_program(command: list[str], seconds: float) -> subprocess.CompletedProce
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
-def _start(command: list[str], held: list[subprocess.Popen[bytes]]) -> None:
+class _Process(subprocess.Popen[bytes]):
+    # A `Guard` ends what is forgotten. Popen's own finaliser, in Python's bytecode, would swallow
+    # an interrupt; this is compiled and does nothing.
+    __del__ = object.__hash__  # type: ignore[assignment]
+
+
+def _start(command: list[str], held: list[_Process]) -> None:
     held.append(
-        subprocess.Popen(
+        _Process(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -154,7 +160,7 @@ def _read(stream: IO[bytes], nb_bytes: int) -> bytes:
     return b"".join(found)
 
 
-def _end(held: list[subprocess.Popen[bytes]], listened: Event | None = None) -> None:
+def _end(held: list[_Process], listened: Event | None = None) -> None:
     for process in held:
         process.kill()
         process.wait()

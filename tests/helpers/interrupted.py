@@ -175,7 +175,7 @@ class Listed:
         return sorted(path.name for path in self.folder.rglob("*"))
 
     def check(self, known: Set[int | None] = frozenset(), last: int = 0) -> None:
-        """No handle may be lost but those to the last processes, nor a file, nor a program go on."""
+        """No handle but those of the last processes may be left, no file, and no program."""
         gc.collect()
         left = [name for name in self.listed() if name not in self.names]
         assert not [name for name in left if name.endswith(".tmp")], left
@@ -263,7 +263,7 @@ def evaluate_work() -> tuple[Callable[[], object], Callable[[], None]]:
     def check() -> None:
         for process in multiprocessing.active_children():
             process.join(10.0)
-        assert not multiprocessing.active_children()
+        assert not multiprocessing.active_children(), multiprocessing.active_children()
         listed.check(known=tracker(), last=2)
         assert run(1) == expected
 
@@ -297,6 +297,10 @@ def main(what: str, count: int, seed: int = 0) -> None:
     while len(raised) < count:
         before = len(raised)
         burst = rng.choice([2, 3]) if rng.random() < 0.25 else 1
+        if what in ("files", "evaluate"):
+            # Files of Python's own that the first interrupt drops are closed by a finaliser, which
+            # would swallow a second one.
+            burst = 1
         seen = interrupted(work, rng.uniform(1e-6, 1.1 * usual), burst)
         lost = set(range(before, len(raised))) - set(seen)
         assert not lost, (seen, {number: raised[number] for number in lost})
