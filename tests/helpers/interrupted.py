@@ -263,7 +263,9 @@ def evaluate_work() -> tuple[Callable[[], object], Callable[[], None]]:
     def check() -> None:
         for process in multiprocessing.active_children():
             process.join(10.0)
-        assert not multiprocessing.active_children(), multiprocessing.active_children()
+        for process in multiprocessing.active_children():
+            status = Path(f"/proc/{process.pid}/status")
+            raise AssertionError((process, status.read_text() if status.exists() else "gone"))
         listed.check(known=tracker(), last=2)
         assert run(1) == expected
 
