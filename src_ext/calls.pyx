@@ -5,12 +5,19 @@
 # half waited for, a thread that nobody knows. There is no bytecode here. Handlers run in one place
 # only, inside `_wait` while it waits for a call, and what they raise there is let out when
 # everything has been put in order. That is why this is compiled; it is not for speed.
+#
+# The same holds for what must be given back: a file that was opened and not yet kept, a process
+# that was started, are lost to a handler. So they are got by `uninterrupted`, in another thread, and
+# kept by a `Guard` that gives them back when it is lost: a finaliser in Python's bytecode could be
+# interrupted as well, and Python drops what is raised there.
 
+import atexit
+import os
 import sys
 from _thread import start_new_thread
 from collections import deque
 from queue import SimpleQueue
-from threading import Thread, get_ident
+from threading import Thread, get_ident, main_thread
 from time import sleep
 from weakref import ref
 
@@ -20,6 +27,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pythread cimport (
     NOWAIT_LOCK,
     PY_LOCK_ACQUIRED,
+    PY_LOCK_INTR,
     PyLockStatus,
     PyThread_acquire_lock,
     PyThread_allocate_lock,
@@ -48,12 +56,15 @@ cdef dict _open = {}
 cdef object _ended = deque(maxlen=256)
 # Counts the forks that led to this process: what began before one has no threads here.
 cdef int _generation = 0
+# The thread in which handlers run.
+cdef object _main = main_thread().ident
 
 
 def after_fork():
     """Forget all threads, of which the child of a fork has none."""
-    global _generation
+    global _generation, _main
     _generation += 1
+    _main = get_ident()
     _workers.clear()
     _open.clear()
 
@@ -119,7 +130,7 @@ cdef class Call:
                 # Other threads make no step from now on.
                 if sys.is_finalizing() or slices == 0:
                     return False
-                slices -= slices > 0
+                slices -= slices > 0 and status != PY_LOCK_INTR
         PyThread_release_lock(self._over)
         return True
 
@@ -175,11 +186,107 @@ cdef int _cancel_all(todo) except -1:
         call._cancel()
 
 
-def in_another_thread(function, item):
-    """``function(item)`` where no handler of a signal interrupts it."""
-    cdef Call call = Call(function, item)
-    start_new_thread(call.make, ())
+def _apply(both):
+    function, arguments = both
+    return function(*arguments)
+
+
+def uninterrupted(function, *arguments):
+    """``function(*arguments)`` where no handler of a signal interrupts it.
+
+    Python runs handlers in the main thread only, so that is in another one.
+    """
+    cdef Call call
+    if get_ident() != _main or sys.is_finalizing():
+        return function(*arguments)
+    call = Call(_apply, (function, arguments))
+    try:
+        start_new_thread(call.make, ())
+    except RuntimeError:
+        call.make()  # no thread is to be had
     return call._outcome(False)
+
+
+def cancellable(function, cancel, double seconds):
+    """``function()``, which may take long, where no handler of a signal interrupts it.
+
+    Handlers run meanwhile. When one raises, or the time is over, ``cancel()`` is called, which must
+    make the function end: it has ended when this returns or raises.
+    """
+    cdef Call call = Call(_apply, (function, ()))
+    start_new_thread(call.make, ())
+    try:
+        if not call._wait(True, <int>(seconds * 1e6 / _SLICE)):
+            uninterrupted(cancel)
+    except BaseException:
+        uninterrupted(cancel)
+        raise
+    finally:
+        call._wait(False)
+    return call._outcome(False)
+
+
+cdef class Guard:
+    """Makes a call once: when it is called itself, or nobody holds it any more.
+
+    No handler of a signal interrupts it. The child of a fork does not make it.
+
+    Parameters
+    ----------
+    function : callable
+        Must not know who holds this.
+    *arguments
+        What it is called with.
+    """
+
+    cdef object _function, _arguments
+    cdef int _born
+    cdef object __weakref__
+
+    def __init__(self, function, *arguments):
+        self._born = _generation
+        self._function, self._arguments = function, arguments
+        _open[id(self)] = ref(self)
+
+    def __call__(self):
+        function, self._function = self._function, None
+        arguments, self._arguments = self._arguments, None
+        if function is not None:
+            _open.pop(id(self), None)
+            if self._born == _generation:
+                uninterrupted(function, *arguments)
+
+    def __del__(self):
+        self()
+
+
+cdef class Loan:
+    """Owner of an array that is out of house: its memory returns when nobody holds it any more.
+
+    Parameters
+    ----------
+    memory : ndarray
+        ``numpy.asarray`` of this is it.
+    shelf : list
+        Where it returns to.
+    """
+
+    cdef readonly object __array_interface__
+    cdef object _memory
+    cdef list _shelf
+
+    def __init__(self, memory, list shelf):
+        self.__array_interface__ = memory.__array_interface__
+        self._memory, self._shelf = memory, shelf
+
+    def __del__(self):
+        self._shelf.append(self._memory)
+
+
+def close_lost(file):
+    """Close a `soundfile.SoundFile` that nobody holds any more: its ``__del__``."""
+    if file._file is not None:
+        uninterrupted(file.close)
 
 
 def run_all(queue, int nb_workers, function, list items):
@@ -266,7 +373,7 @@ cdef class Ahead:
         self._todo, self._pending, self._queue = deque(), deque(), SimpleQueue()
         self._threads, self._last, self._token = [], Call(_end, None), deque((True,))
         _open[id(self)] = ref(self)
-        in_another_thread(_begin, (self._threads, self._queue, threads, name))
+        uninterrupted(_begin, self._threads, self._queue, threads, name)
 
     def __iter__(self):
         return self
@@ -336,9 +443,8 @@ cdef class Ahead:
         self.close()
 
 
-def _begin(first):
+def _begin(threads, queue, count, name):
     """Start the threads of `Ahead`: in another thread than the main one."""
-    threads, queue, count, name = first
     while len(threads) < count:
         thread = start_worker(queue, f"{name}_{len(threads)}")
         threads.append(thread)
@@ -370,5 +476,12 @@ def close_all():
     """Close what is open when the program is left, but do not wait for ever."""
     for reference in list(_open.values()):
         left_open = reference()
-        if left_open is not None:
+        if isinstance(left_open, Ahead):
             (<Ahead>left_open)._close(_PATIENCE)
+        elif left_open is not None:
+            left_open()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=after_fork)
+atexit.register(close_all)

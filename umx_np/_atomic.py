@@ -18,14 +18,20 @@ import secrets
 import stat
 import sys
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+from ._kernels.calls import Guard, uninterrupted
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 logger = logging.getLogger(__name__)
 
+# Seconds between two looks at a claim that another program has.
+_PAUSE = 0.05
 _PATTERN = re.compile(r"\.umx-np-([0-9a-f]{8})-[0-9a-f]{16}\.tmp")
 # Not a symbolic link that somebody else put there, nor a pipe that nobody writes to; and not
 # inherited by the programs that are started.
@@ -67,30 +73,24 @@ class TemporaryFile:
         remove_abandoned(folder)
         while True:
             self.path = folder / _new_name()
+            self._descriptors: list[int] = []
             # Also for those that an interruption keeps from whoever would discard them.
-            descriptors: list[int] = []
-            self._finalizer = weakref.finalize(self, _discard, self.path, descriptors, os.getpid())
-            if _create(self.path, descriptors):
+            self._guard = Guard(_discard, self.path, self._descriptors)
+            if uninterrupted(_create, self.path, self._descriptors):
                 break
-            self._finalizer()  # another program took it for abandoned before it was locked
-        self.descriptor = descriptors[0]
-        self._descriptors = descriptors
+            self._guard()  # another program took it for abandoned before it was locked
+        self.descriptor = self._descriptors[0]
 
     def rename(self, final: Path) -> None:
         """Give the file its final name, replacing a file that has it; a link is replaced itself."""
         if sys.platform == "win32":
-            self._close()
+            uninterrupted(_close, self._descriptors)
         os.replace(self.path, final)
-        self._close()
-        self._finalizer.detach()
+        self._guard()  # which finds nothing to be removed
 
     def discard(self) -> None:
         """Remove the file, unless it was renamed."""
-        self._finalizer()
-
-    def _close(self) -> None:
-        if self._descriptors:
-            os.close(self._descriptors.pop())
+        self._guard()
 
 
 @contextmanager
@@ -122,7 +122,7 @@ def atomic_write(path: str | os.PathLike[str], *, follow_links: bool = True) -> 
         temporary.rename(final)
     finally:
         temporary.discard()
-    _sync_folder(final.parent)
+    uninterrupted(_sync_folder, final.parent)
 
 
 @contextmanager
@@ -145,20 +145,36 @@ def claimed(path: Path, *, wait: bool) -> Iterator[bool]:
     """
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=-1 if wait else 0)
-    except Timeout:
-        yield False
-        return
+    # It is taken and given back in other threads, where no interrupt leaves it half taken.
+    lock = FileLock(path, thread_local=False)
+
+    def take() -> bool:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        return True
+
+    give_back = Guard(_give_back, lock, path)
+    while not uninterrupted(take):
+        if not wait:
+            yield False
+            return
+        time.sleep(_PAUSE)
     try:
         yield True
     finally:
-        # Who waits for this very file gets the claim, while another may make a new one; whoever
-        # claims something looks at whether it is done already.
-        with suppress(OSError):  # Windows does not remove what is open
-            path.unlink()
-        lock.release()
+        give_back()
+
+
+def _give_back(lock: FileLock, path: Path) -> None:
+    if not lock.is_locked:
+        return
+    # Who waits for this very file gets the claim, while another may make a new one; whoever claims
+    # something looks at whether it is done already.
+    with suppress(OSError):  # Windows does not remove what is open
+        path.unlink()
+    lock.release()
 
 
 def check_writable(folder: Path, nb_bytes: int) -> None:
@@ -186,7 +202,7 @@ def remove_abandoned(folder: Path) -> None:
         match = _PATTERN.fullmatch(name)
         if match and match[1] == _host():
             with suppress(OSError):
-                if _remove_if_abandoned(folder / name):
+                if uninterrupted(_remove_if_abandoned, folder / name):
                     logger.info("removed %s, whose owner is gone", folder / name)
 
 
@@ -239,14 +255,15 @@ def _create(path: Path, descriptors: list[int]) -> bool:
         return True  # no locks here, so nobody removes it either
 
 
-def _discard(path: Path, descriptors: list[int], owner: int) -> None:
-    if os.getpid() != owner:  # a child that was forked since
-        return
+def _discard(path: Path, descriptors: list[int]) -> None:
     if sys.platform == "win32":
-        while descriptors:
-            os.close(descriptors.pop())
+        _close(descriptors)
     with suppress(OSError):
         path.unlink(missing_ok=True)
+    _close(descriptors)
+
+
+def _close(descriptors: list[int]) -> None:
     while descriptors:
         os.close(descriptors.pop())
 
@@ -292,7 +309,12 @@ def open_kept(path: Path, *, append: bool) -> BinaryIO:
     if not append:
         path.unlink(missing_ok=True)
         flags |= os.O_EXCL
-    return os.fdopen(os.open(path, flags, _MODE), "ab" if append else "wb")
+    return uninterrupted(open_by_flags, path, flags, "ab" if append else "wb")
+
+
+def open_by_flags(path: str | os.PathLike[str], flags: int, mode: str) -> BinaryIO:
+    """As `open`; to be called by `uninterrupted`, or the descriptor may be lost."""
+    return os.fdopen(os.open(path, flags, _MODE), mode)  # type: ignore[return-value]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from ._atomic import open_by_flags
+from ._kernels.calls import uninterrupted
 from .errors import UmxError, WeightsError, shortened
 
 # The largest documents are the scores of a track: four stems of two hours have about 5 MB.
@@ -58,7 +60,7 @@ def open_input(
     # Opening a pipe waits for who writes into it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(name, flags), "rb") as file:
+        with uninterrupted(open_by_flags, name, flags, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 kind = _kind(status.st_mode)

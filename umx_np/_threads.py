@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import sys
 import threading
@@ -13,12 +12,10 @@ from typing import Any, TypeVar
 from ._kernels.calls import (
     Ahead,
     Stop,
-    after_fork,
-    close_all,
-    in_another_thread,
     is_worker_of,
     run_all,
     start_worker,
+    uninterrupted,
 )
 from ._limits import available_cores
 from .config import check_int
@@ -51,13 +48,11 @@ _pool = _Pool()
 def _forget_threads() -> None:
     # After a fork the child has the objects but not the threads; waiting for them would hang.
     global _pool
-    after_fork()
     _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_threads)
-atexit.register(close_all)
 
 
 def resolve_threads(threads: int | None) -> int:
@@ -82,5 +77,5 @@ def parallel_map(
     if workers < 2 or is_worker_of(pool.queue) or sys.is_finalizing():
         return [function(item) for item in items]
     if pool.nb_threads < workers:
-        in_another_thread(pool.grow, workers)
+        uninterrupted(pool.grow, workers)
     return run_all(pool.queue, workers, function, items)

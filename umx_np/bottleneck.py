@@ -10,10 +10,12 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from io import RawIOBase
 from typing import Protocol
 
 import numpy as np
 
+from ._kernels.calls import uninterrupted
 from .backends.base import Backend, Network
 from .errors import AudioError
 
@@ -68,7 +70,7 @@ class DiskStore:
         # Both directions of a layer read the same store.
         self._lock = threading.Lock()
         try:
-            self._file = tempfile.TemporaryFile(prefix="umx_np-", buffering=0)  # noqa: SIM115
+            self._file = uninterrupted(_unnamed_file)
         except OSError as error:
             raise _store_error(error) from error
         try:
@@ -106,6 +108,10 @@ class DiskStore:
     def close(self) -> None:
         """Give the disk space back."""
         self._file.close()
+
+
+def _unnamed_file() -> RawIOBase:
+    return tempfile.TemporaryFile(prefix="umx_np-", buffering=0)
 
 
 def _store_error(error: OSError) -> AudioError:

@@ -11,9 +11,11 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+
+from umx_np._threads import parallel_map
 
 from . import instrumentals
 from .plan import STEMS
@@ -152,9 +154,10 @@ def main() -> None:
     before = None
     for stage in STAGES:
         if stage.name in options.stages:
-            with ThreadPoolExecutor(options.jobs) as pool:
-                jobs = [pool.submit(train, name, stage, before) for name in options.targets]
-            if not all(job.result() for job in jobs):
+            done = parallel_map(
+                options.jobs, partial(train, stage=stage, before=before), options.targets
+            )
+            if not all(done):
                 sys.exit(1)
         before = out / stage.name
 

@@ -104,7 +104,7 @@ class Soak:
             separator=self.separator,
             ext=self.random.choice([".wav", ".flac", ".ogg"]),
             max_memory=self.random.choice([None, 0]),
-            start=self.random.choice([0.0, 0.01]),
+            start=self.random.choice([0.0, 0.01]) if sf.info(path).duration > 0.02 else 0.0,
         )
         shutil.rmtree(self.folder / "stems")
         path.unlink()

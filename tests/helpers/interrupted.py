@@ -1,38 +1,57 @@
 """Interrupts of work on several threads, at random moments. Run by `tests/unit/test_threads.py`.
 
-    python tests/helpers/interrupted.py {map,separate,loader} COUNT [SEED]
+    python tests/helpers/interrupted.py {map,separate,loader,files,evaluate} COUNT [SEED]
 
 Each attempt is interrupted by a signal, every fourth by a burst of up to three. What the handler
 raised must have come to the caller, no task may be at work, nor threads be left, and the same work
-done anew must give the same numbers. Ends with 0 and prints how many interrupts there were.
+done anew must give the same numbers. Prints from time to time how many interrupts there were and
+after how many seconds; ends with 0 after the last.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
+import multiprocessing
+import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from contextlib import closing
+from multiprocessing import resource_tracker
+from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import soundfile as sf
 
-from umx_np import Separator
+from umx_np import Separator, audio
+from umx_np._inputs import read_json
+from umx_np._programs import Program, run_program
 from umx_np._threads import parallel_map
+from umx_np.bottleneck import DiskStore
 from umx_np.config import ModelConfig
 from umx_np.data import Loader, UnmixDataset
+from umx_np.evaluation import evaluate
 from umx_np.testing import random_bundle_of
+from umx_np.weights import save_folder
 
 THREADS = 3
+# Interrupts after which it tells how far it is.
+PROGRESS = 1000
 
 
 class Interrupt(KeyboardInterrupt):
     """Has a number, so that none can be missed."""
 
 
-raised: list[int] = []
+# Where each one was raised.
+raised: list[str] = []
 left = 0  # to be raised in the present attempt
 
 
@@ -44,8 +63,11 @@ def handle(number: int, frame: FrameType | None) -> None:
     if frame.f_code in (handle.__code__, interrupted.__code__, main.__code__):
         return  # the first would take the place of one that is about to be raised
     left -= 1
-    raised.append(len(raised))
-    raise Interrupt(raised[-1])
+    place, caller = f"{frame.f_code.co_filename}:{frame.f_lineno}", frame.f_back
+    if caller is not None:
+        place += f" < {caller.f_code.co_filename}:{caller.f_lineno}"
+    raised.append(place)
+    raise Interrupt(len(raised) - 1)
 
 
 def numbers_of(error: BaseException | None) -> list[int]:
@@ -141,9 +163,126 @@ def loader_work() -> tuple[Callable[[], object], Callable[[], None]]:
     return run, check
 
 
+class Listed:
+    """The files of a folder and the open handles, as they were at first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.names = self.listed()
+        self.handles = 0
+
+    def listed(self) -> list[str]:
+        return sorted(path.name for path in self.folder.rglob("*"))
+
+    def check(self, known: Set[int | None] = frozenset(), last: int = 0) -> None:
+        """No handle but those of the last processes may be left, no file, and no program."""
+        gc.collect()
+        left = [name for name in self.listed() if name not in self.names]
+        assert not [name for name in left if name.endswith(".tmp")], left
+        deadline = time.monotonic() + 10.0
+        while True:
+            handles = len(os.listdir("/proc/self/fd"))
+            tasks = Path("/proc/self/task").iterdir()
+            texts = [(task / "children").read_text() for task in tasks]
+            children = {int(pid) for text in texts for pid in text.split()} - known
+            if handles <= (self.handles or handles) + last and not children:
+                break
+            # Threads of the standard library close some when they end, soon after.
+            assert time.monotonic() < deadline, (os.listdir("/proc/self/fd"), children)
+            time.sleep(0.01)
+        self.handles = self.handles or handles
+
+
+def files_work() -> tuple[Callable[[], object], Callable[[], None]]:
+    """Sounds that are written, read, and read in pieces; models; stores; a program that runs."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    sound = np.random.default_rng(0).standard_normal((2000, 2)).astype(np.float32) / 10
+    for name in ("a.ogg", "b.flac", "c.mp3", "d.wav"):
+        sf.write(folder / name, sound, 44100)
+    # Two links of a chain are read in pieces.
+    (folder / "a.ogg").write_bytes(2 * (folder / "a.ogg").read_bytes())
+    (folder / "d.json").write_text("{}")
+    command = [sys.executable, "-S", "-c", "print(1)"]
+    songs = {name: audio.read(folder / name)[0] for name in ("a.ogg", "b.flac", "c.mp3", "d.wav")}
+    listed = Listed(folder)
+
+    def run() -> None:
+        for name in songs:
+            audio.read(folder / name)
+        audio.write(folder / "d.wav", sound.T, 44100, bits="float", clip_mode="none")
+        read_json(folder / "d.json")
+        DiskStore(4, 5, np.dtype(np.float32)).close()
+        run_program(command, 10.0)
+        with closing(Program(command)) as program:
+            program.read(1, 10.0)
+
+    def check() -> None:
+        for name, expected in songs.items():
+            found = audio.read(folder / name)[0]
+            if name != "d.wav":
+                np.testing.assert_array_equal(found, expected)
+            assert found.shape == expected.shape
+        listed.check()
+
+    return run, check
+
+
+def evaluate_work() -> tuple[Callable[[], object], Callable[[], None]]:
+    """An evaluation in two processes, which must end with it; the scores are those of one."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder)
+    rng = np.random.default_rng(0)
+    for track in ("one", "two"):
+        (folder / "tracks" / "test" / track).mkdir(parents=True)
+        for name in ("vocals", "drums"):
+            sound = rng.standard_normal((4000, 1)) / 10
+            sf.write(folder / "tracks" / "test" / track / f"{name}.wav", sound, 8000)
+    config = ModelConfig(nb_bins=65, nb_channels=1, hidden_size=8)
+    bundle = random_bundle_of(config, ["vocals", "drums"], n_fft=128, sample_rate=8000.0)
+    save_folder(bundle, folder / "model")
+
+    def run(cores: int = 2) -> list[str]:
+        shutil.rmtree(folder / "scores", ignore_errors=True)
+        done = evaluate(
+            folder / "tracks",
+            dataset="folder",
+            model=folder / "model",
+            evaldir=folder / "scores",
+            cores=cores,
+            threads=2,
+        )
+        assert not done.failed
+        paths = sorted((folder / "scores" / "test").glob("*.json"))
+        return [path.read_text() for path in paths]
+
+    expected = run(1)
+    run()
+    listed = Listed(folder / "tracks")
+
+    def check() -> None:
+        multiprocessing.active_children()  # which waits for those that have ended
+        listed.check(known=tracker(), last=2)
+        assert run(1) == expected
+
+    return run, check
+
+
+def tracker() -> set[int]:
+    """The process that `multiprocessing` keeps until the program ends."""
+    return {resource_tracker._resource_tracker._pid}
+
+
 def main(what: str, count: int, seed: int = 0) -> None:
     """Interrupt something many times."""
-    work, check = {"map": map_work, "separate": separate_work, "loader": loader_work}[what]()
+    works = {
+        "map": map_work,
+        "separate": separate_work,
+        "loader": loader_work,
+        "files": files_work,
+        "evaluate": evaluate_work,
+    }
+    work, check = works[what]()
     check()
     begin = time.perf_counter()
     for _ in range(5):
@@ -152,14 +291,23 @@ def main(what: str, count: int, seed: int = 0) -> None:
     rng = random.Random(seed)
     signal.signal(signal.SIGALRM, handle)
     nb_threads = threading.active_count()
+    told, begin = 0, time.monotonic()
     while len(raised) < count:
         before = len(raised)
         burst = rng.choice([2, 3]) if rng.random() < 0.25 else 1
+        if what in ("files", "evaluate"):
+            # Files of Python's own that the first interrupt drops are closed by a finaliser, which
+            # would swallow a second one.
+            burst = 1
         seen = interrupted(work, rng.uniform(1e-6, 1.1 * usual), burst)
-        assert sorted(set(seen)) == list(range(before, len(raised))), (seen, before, len(raised))
+        lost = set(range(before, len(raised))) - set(seen)
+        assert not lost, (seen, {number: raised[number] for number in lost})
         check()
         assert threading.active_count() <= max(nb_threads, 1 + THREADS), threading.enumerate()
-    print(len(raised), f"interrupts of {what}")
+        if len(raised) // PROGRESS > told or len(raised) >= count:
+            told = len(raised) // PROGRESS
+            seconds = time.monotonic() - begin
+            print(f"{len(raised)} interrupts of {what}, {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

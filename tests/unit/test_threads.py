@@ -14,6 +14,7 @@ import pytest
 
 from umx_np import Separator, _threads
 from umx_np._kernels import calls
+from umx_np._kernels.calls import Guard, Loan, cancellable, uninterrupted
 from umx_np._threads import Ahead, Stop, parallel_map
 from umx_np.config import ModelConfig
 from umx_np.errors import UmxError
@@ -87,6 +88,10 @@ def run(*arguments: str, timeout: float = 60.0) -> str:
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout
+
+
+def nb_interrupts(what: str, count: str, timeout: float = 60.0) -> int:
+    return int(run(str(INTERRUPTED), what, count, timeout=timeout).splitlines()[-1].split()[0])
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -225,6 +230,55 @@ class TestAhead:
         run("-c", LEFT_OPEN)
 
 
+class TestGuard:
+    def test_makes_the_call_once(self):
+        made = []
+        guard = Guard(made.append, 1)
+        guard()
+        guard()
+        del guard
+        assert made == [1]
+        Guard(made.append, 2)
+        assert made == [1, 2]
+
+    def test_in_another_thread_than_the_main_one(self):
+        found = []
+        Guard(lambda: found.append(threading.get_ident()))
+        found.append(uninterrupted(threading.get_ident))
+        assert threading.get_ident() not in found
+        thread = threading.Thread(target=lambda: found.append(uninterrupted(threading.get_ident)))
+        thread.start()
+        ident = thread.ident
+        thread.join()
+        assert found[-1] == ident
+
+    def test_errors_come_through(self):
+        with pytest.raises(ZeroDivisionError):
+            uninterrupted(divmod, 1, 0)
+        with pytest.raises(ZeroDivisionError):
+            cancellable(lambda: 1 // 0, lambda: None, 10.0)
+
+    def test_what_takes_too_long_is_cancelled(self):
+        enough = threading.Event()
+        begin = time.monotonic()
+        assert cancellable(lambda: enough.wait(10.0), enough.set, 0.1)
+        assert time.monotonic() - begin < 5.0
+
+    def test_what_was_not_given_back_when_the_program_ends(self):
+        code = "from umx_np._kernels.calls import Guard; kept = [Guard(print, 'given back')]"
+        assert run("-c", code) == "given back\n"
+
+    def test_memory_on_loan_returns(self):
+        shelf: list[np.ndarray] = []
+        memory = np.arange(6.0)
+        part = np.asarray(Loan(memory, shelf))[2:]
+        assert part.base is not None
+        assert not shelf
+        np.testing.assert_array_equal(part, memory[2:])
+        del part
+        assert shelf[0] is memory
+
+
 @pytest.mark.parametrize("pool", ["started", "not started"])
 def test_a_separation_goes_on_when_the_main_thread_has_ended(pool):
     assert run("-c", SEPARATED_IN_A_THREAD, pool) == "separated\n"
@@ -240,19 +294,26 @@ def test_the_child_of_a_fork():
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's timers")
 @pytest.mark.parametrize("what", ["map", "separate", "loader"])
 def test_interrupts(what):
-    assert int(run(str(INTERRUPTED), what, "150").split()[0]) >= 150
+    assert nb_interrupts(what, "150") >= 150
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's timers")
+def test_interrupts_of_files():
+    assert nb_interrupts("files", "100", timeout=120.0) >= 100
 
 
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's timers")
-@pytest.mark.parametrize("what", ["map", "separate", "loader"])
+@pytest.mark.parametrize("what", ["map", "separate", "loader", "files", "evaluate"])
 def test_many_interrupts(what):
-    """20,000 of each, which takes minutes, or UMX_NP_INTERRUPTS of them.
+    """20,000 of each, a hundredth of an evaluation, or UMX_NP_INTERRUPTS of them.
 
     To run: UMX_NP_TEST_LONG=1 python -m pytest tests/unit/test_threads.py -k many_interrupts
+    To watch one: python tests/helpers/interrupted.py map 20000
     """
-    count = os.environ.get("UMX_NP_INTERRUPTS", "20000")
-    assert int(run(str(INTERRUPTED), what, count, timeout=7200.0).split()[0]) >= int(count)
+    count = os.environ.get("UMX_NP_INTERRUPTS", "200" if what == "evaluate" else "20000")
+    assert nb_interrupts(what, count, timeout=7200.0) >= int(count)
 
 
 def test_kernels_from_many_threads():

@@ -1,19 +1,39 @@
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from threading import Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
 
-def after_fork() -> None: ...
-def close_all() -> None: ...
 def is_worker_of(queue: SimpleQueue[Any]) -> bool: ...
 def start_worker(queue: SimpleQueue[Any], name: str) -> Thread: ...
-def in_another_thread(function: Callable[[Item], Result], item: Item) -> Result: ...
+def uninterrupted(
+    function: Callable[Arguments, Result], *arguments: Arguments.args, **_: Arguments.kwargs
+) -> Result: ...
+def cancellable(
+    function: Callable[[], Result], cancel: Callable[[], object], seconds: float
+) -> Result: ...
+def close_lost(file: Any) -> None: ...
 def run_all(
     queue: SimpleQueue[Any], nb_workers: int, function: Callable[[Item], Result], items: list[Item]
 ) -> list[Result]: ...
+
+class Guard:
+    def __init__(
+        self,
+        function: Callable[Arguments, object],
+        *arguments: Arguments.args,
+        **_: Arguments.kwargs,
+    ) -> None: ...
+    def __call__(self) -> None: ...
+
+class Loan:
+    __array_interface__: dict[str, Any]
+    def __init__(self, memory: np.ndarray, shelf: list[np.ndarray]) -> None: ...
 
 class Stop:
     asked: bool

@@ -61,7 +61,10 @@ def _variable() -> tuple[ctypes.c_void_p, int] | None:
 
 @contextmanager
 def quiet_library() -> Iterator[None]:
-    """Let C code of this process print nothing on the standard error stream."""
+    """Let C code of this process print nothing on the standard error stream.
+
+    To be used where no handler of a signal runs: it would leave the lock taken, or all silent.
+    """
     global _nb_users, _kept
     found = _variable()
     if found is None:

@@ -109,6 +109,11 @@ class MendedFlac:
         """Close what is open."""
         self._file.close()
 
+    @property
+    def closed(self) -> bool:
+        """Whether that is done."""
+        return bool(self._file.closed)
+
     def __enter__(self) -> MendedFlac:
         return self
 

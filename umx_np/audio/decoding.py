@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import re
-import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,7 @@ class LibrarySource:
 
     def __init__(self, path: Path, *, end: float | None) -> None:
         self._path = path
-        self._files: weakref.WeakSet[SoundFile | MendedFlac] = weakref.WeakSet()
+        self._files: list[SoundFile | MendedFlac] = []
         self._told: set[str] = set()
         self._lengths: list[int] | None = None
         self.nb_missing = 0
@@ -160,12 +160,11 @@ class LibrarySource:
             except READ_ERRORS:  # in a damaged file
                 file.close()
                 file = SoundFile(self._path, part)
-        if file.format != "FLAC":
-            self._files.add(file)
-            return file
-        mended = MendedFlac(file, self._path, part, self.nb_frames)
-        self._files.add(mended)
-        return mended
+        opened: SoundFile | MendedFlac = file
+        if file.format == "FLAC":
+            opened = MendedFlac(file, self._path, part, self.nb_frames)
+        self._files = [opened, *(old for old in self._files if not old.closed)]
+        return opened
 
     def _tell(self, begin: int, file: SoundFile | MendedFlac) -> None:
         """Say in the log what turned out to be damaged, once a place."""
@@ -229,14 +228,16 @@ class LibrarySource:
                 continue
             if position >= end:
                 return
-            for n, block in self._part_blocks(part, length, position, (first, end)):
-                position += n
-                if position > first:
-                    yield block[max(len(block) - (position - first), 0) :]
+            # Not left to the garbage collector, in which Python drops what a handler raises.
+            with closing(self._part_blocks(part, length, position, (first, end))) as blocks:
+                for n, block in blocks:
+                    position += n
+                    if position > first:
+                        yield block[max(len(block) - (position - first), 0) :]
 
     def _part_blocks(
         self, part: Part, length: int | None, begin: int, excerpt: tuple[int, int]
-    ) -> Iterator[tuple[int, np.ndarray]]:
+    ) -> Generator[tuple[int, np.ndarray], None, None]:
         """Yield how far a part goes on, and its samples, which may be left out before `first`."""
         position = begin
         first, end = excerpt
@@ -290,5 +291,5 @@ class LibrarySource:
 
     def close(self) -> None:
         """Close what is open; Windows would not remove it else."""
-        for file in list(self._files):
+        for file in self._files:
             file.close()

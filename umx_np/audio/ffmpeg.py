@@ -7,19 +7,15 @@ it is read.
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import struct
-import subprocess
-import threading
-import weakref
-from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
+from .._programs import Program
 from ..errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -40,109 +36,22 @@ SILENCE = 60.0
 _READ = 1 << 19
 _FLOATS = 3  # in the header of a WAV file
 _EXTENSIBLE = 0xFFFE
-_NB_LINES = 3  # of complaints that are kept
 
 
-class _Pipe:
-    """A running ffmpeg and what comes out of it."""
-
-    def __init__(self, command: list[str]) -> None:
-        self.stopped = ""  # why it was, by us
-        self._owner = os.getpid()
-        self._lines: deque[str] = deque(maxlen=_NB_LINES)
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-            )
-        except OSError as error:
-            raise AudioError(f"ffmpeg={command[0]!r} cannot be started: {error}") from error
-        self._listener = threading.Thread(target=self._listen, name="umx-np-ffmpeg", daemon=True)
-        self._listener.start()
-
-    def _listen(self) -> None:
-        stream = self._process.stderr
-        assert stream is not None
-        rest = b""
-        with suppress(OSError, ValueError):  # closed meanwhile
-            while data := stream.read(4096):
-                *lines, rest = (rest + data).split(b"\n")
-                rest = rest[-4096:]
-                self._lines.extend(map(_printable, lines))
-        if rest:
-            self._lines.append(_printable(rest))
-
-    def read(self, nb_bytes: int) -> bytes:
-        """Next bytes; fewer at the end."""
-        stream = self._process.stdout
-        assert stream is not None
-        found: list[bytes] = []
-        timer = threading.Timer(SILENCE, self._give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            while nb_bytes > 0 and (data := stream.read(nb_bytes)):
-                found.append(data)
-                nb_bytes -= len(data)
-        except (OSError, ValueError):  # closed meanwhile
-            self.stopped = self.stopped or "closed"
-        finally:
-            timer.cancel()
-        return b"".join(found)
-
-    def _give_up(self) -> None:
-        self.stopped = f"it gave nothing for {SILENCE:g} s"
-        self._process.kill()
-
-    def finish(self) -> int:
-        """Wait for the end; what has not been read until then is not wanted."""
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        timer = threading.Timer(SILENCE, self._give_up)
-        timer.daemon = True
-        timer.start()
-        try:
-            status = self._process.wait()
-        finally:
-            timer.cancel()
-        self._listener.join()
-        return status
-
-    @property
-    def complaint(self) -> str:
-        """Last lines of what ffmpeg said."""
-        return " / ".join(line for line in self._lines if line)[:500]
-
-    def close(self) -> None:
-        if os.getpid() != self._owner:  # a child that was forked since
-            return
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                with suppress(OSError, ValueError):
-                    stream.close()
-        self._listener.join()
+def _silent() -> str:
+    return f"it gave nothing for {SILENCE:g} s"
 
 
-def _printable(line: bytes) -> str:
-    text = line.decode(errors="replace").strip()
-    return "".join(char if char.isprintable() else "?" for char in text)[:300]
-
-
-def _read_header(pipe: _Pipe) -> tuple[int, int] | None:
+def _read_header(pipe: Program) -> tuple[int, int] | None:
     """Rate and channels from the WAV header that comes first; None if nothing comes."""
-    if pipe.read(12)[8:12] != b"WAVE":
+    if pipe.read(12, SILENCE)[8:12] != b"WAVE":
         return None
     found = None
-    while len(head := pipe.read(8)) == 8:
+    while len(head := pipe.read(8, SILENCE)) == 8:
         name, size = head[:4], struct.unpack("<I", head[4:])[0]
         if name == b"data":
             return found
-        chunk = pipe.read(size + size % 2)
+        chunk = pipe.read(size + size % 2, SILENCE)
         if name == b"fmt " and len(chunk) >= 16:
             tag, nb_channels, rate = struct.unpack("<HHI", chunk[:8])
             if tag == _EXTENSIBLE and len(chunk) >= 26:
@@ -190,7 +99,7 @@ class FfmpegSource:
     def __init__(self, path: Path, *, reason: str, notes: Sequence[str] = ()) -> None:
         self._path = path
         self._reason = reason
-        self._pipes: weakref.WeakSet[_Pipe] = weakref.WeakSet()
+        self._pipes: list[Program] = []
         self.notes: list[str] = list(notes)
         ffmpeg = shutil.which("ffmpeg")
         if ffmpeg is None:
@@ -216,24 +125,29 @@ class FfmpegSource:
             "pipe:1",
         ]
         logger.info("decoding %s with ffmpeg", path)
-        self._ready: _Pipe | None = None
+        self._ready: Program | None = None
         self._ready, (self.rate, self.nb_channels) = self._start()
 
-    def _start(self) -> tuple[_Pipe, tuple[int, int]]:
-        pipe = _Pipe(self._command)
+    def _start(self) -> tuple[Program, tuple[int, int]]:
         try:
-            self._pipes.add(pipe)
+            pipe = Program(self._command)
+        except OSError as error:
+            raise AudioError(f"ffmpeg={self._command[0]!r} cannot be started: {error}") from error
+        try:
+            self._pipes = [pipe, *(old for old in self._pipes if not old.closed)]
             found = _read_header(pipe)
             if found is None:
-                raise self._error(pipe, pipe.finish())
+                raise self._error(pipe, pipe.finish(SILENCE))
         except BaseException:
             pipe.close()
             raise
         return pipe, found
 
-    def _error(self, pipe: _Pipe, status: int) -> AudioError:
-        said = pipe.stopped or f"says {pipe.complaint!r}"
-        if not pipe.stopped and not pipe.complaint:
+    def _error(self, pipe: Program, status: int) -> AudioError:
+        said = f"says {pipe.complaint!r}"
+        if pipe.given_up:
+            said = _silent()
+        elif not pipe.complaint:
             said = f"gave none and ended with status {status}"
         return AudioError(
             f"path={str(self._path)!r} holds no sound that can be read: libsndfile says "
@@ -278,16 +192,16 @@ class FfmpegSource:
         nb_bytes = max(_READ // frame_size, 1) * frame_size
         nb_frames = 0
         try:
-            while data := pipe.read(nb_bytes):
+            while data := pipe.read(nb_bytes, SILENCE):
                 whole = len(data) // frame_size * frame_size
                 nb_frames += whole // frame_size
                 samples = np.frombuffer(data[:whole], "<f4").astype(np.float32)
                 yield samples.reshape(-1, self.nb_channels)
-            status = pipe.finish()
-            if pipe.stopped:
+            status = pipe.finish(SILENCE)
+            if pipe.given_up:
                 raise AudioError(
                     f"path={str(self._path)!r} was given up after {nb_frames / self.rate:.3f} s of "
-                    f"sound: ffmpeg was stopped, {pipe.stopped}"
+                    f"sound: ffmpeg was stopped, {_silent()}"
                 )
             if notes is not None and (pipe.complaint or status):
                 notes.append(f"ffmpeg complains: {pipe.complaint or status}")
@@ -296,5 +210,5 @@ class FfmpegSource:
 
     def close(self) -> None:
         """End what is running."""
-        for pipe in list(self._pipes):
+        for pipe in self._pipes:
             pipe.close()

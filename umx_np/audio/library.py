@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
 
+from .._kernels.calls import close_lost, uninterrupted
 from ._quiet import quiet_library
 from .pieces import Part, PieceFile
 
@@ -33,8 +34,40 @@ def library_name(path: Path) -> str | bytes:
     return name
 
 
-class SoundFile(sf.SoundFile):
-    """`soundfile.SoundFile` for reading a file, or a part of one, from its beginning."""
+class HeldFile(sf.SoundFile):
+    """`soundfile.SoundFile` that is closed in the end, wherever an interrupt comes.
+
+    Parameters
+    ----------
+    path : Path or PieceFile
+        The file.
+    mode : {'r', 'w'}
+        Whether it is read or written.
+    **options
+        As for `soundfile.SoundFile`.
+    """
+
+    def __init__(self, path: Path | PieceFile, mode: str = "r", **options: Any) -> None:
+        name = library_name(path) if isinstance(path, Path) else path
+        uninterrupted(self._begin, name, mode, options)
+
+    def _begin(self, name: str | bytes | PieceFile, mode: str, options: dict[str, Any]) -> None:
+        with quiet_library():
+            super().__init__(name, mode, **options)
+
+    def close(self) -> None:
+        if not self.closed:
+            uninterrupted(self._end)
+
+    def _end(self) -> None:
+        with quiet_library():
+            super().close()
+
+    __del__ = close_lost
+
+
+class SoundFile(HeldFile):
+    """A file, or a part of one, to be read from its beginning."""
 
     def __init__(self, path: Path, part: Part | None = None) -> None:
         self.position = 0
@@ -44,8 +77,7 @@ class SoundFile(sf.SoundFile):
         if part is not None and part.pieces:
             self._pieces = PieceFile(path, part.pieces)
         try:
-            with quiet_library():
-                super().__init__(library_name(path) if self._pieces is None else self._pieces)
+            super().__init__(path if self._pieces is None else self._pieces)
         except BaseException:
             if self._pieces is not None:
                 self._pieces.close()
@@ -74,8 +106,11 @@ class SoundFile(sf.SoundFile):
         # NaN where libsndfile wrote nothing: soundfile does not tell how far it came before damage.
         out = np.full((nb_frames, self.channels), np.nan, np.float32)
         try:
-            with quiet_library() if self.format == "MP3" else nullcontext():
-                frames: np.ndarray = self.read(out=out)
+            # What a handler raises within the callbacks for pieces would be lost in libsndfile.
+            if self._pieces is not None or self.format == "MP3":
+                frames = uninterrupted(self._read_quietly, out)
+            else:
+                frames = self.read(out=out)
         except READ_ERRORS as error:
             nothing = np.isnan(out).any(axis=1)
             nb_read = int(np.argmax(nothing)) if nothing.any() else len(out)
@@ -87,9 +122,16 @@ class SoundFile(sf.SoundFile):
             raise self._pieces.error
         return frames
 
-    def close(self) -> None:
+    def _read_quietly(self, out: np.ndarray) -> np.ndarray:
         with quiet_library():
-            super().close()
+            frames: np.ndarray = self.read(out=out)
+        return frames
+
+    def seek(self, frames: int, whence: int = os.SEEK_SET) -> int:
+        return int(uninterrupted(super().seek, frames, whence))
+
+    def _end(self) -> None:
+        super()._end()
         if self._pieces is not None:
             self._pieces.close()
 

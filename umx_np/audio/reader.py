@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
 from types import TracebackType
@@ -190,7 +190,7 @@ class AudioReader:
         self.source_rate: int = source.rate
         self.nb_channels: int = source.nb_channels
 
-    def _source_blocks(self) -> Iterator[np.ndarray]:
+    def _source_blocks(self) -> Generator[np.ndarray, None, None]:
         """Yield the excerpt as (n, nb_channels) float32 at the rate of the file."""
         if self._closed:
             raise AudioError(f"path={str(self.path)!r} was closed; open it again to read")
@@ -220,17 +220,18 @@ class AudioReader:
                 "the file, every stem would be damaged by it"
             )
 
-    def _resampled_blocks(self) -> Iterator[np.ndarray]:
+    def _resampled_blocks(self) -> Generator[np.ndarray, None, None]:
         """Yield the excerpt as (n, nb_channels) float32 at `rate`."""
         if self.rate == self.source_rate:
             yield from self._source_blocks()
             return
         resampler = StreamResampler(self.source_rate, self.rate, self.nb_channels)
-        for block in self._source_blocks():
-            yield resampler.push(block)
+        with closing(self._source_blocks()) as blocks:
+            for block in blocks:
+                yield resampler.push(block)
         yield resampler.finish()
 
-    def blocks(self, size: int) -> Iterator[np.ndarray]:
+    def blocks(self, size: int) -> Generator[np.ndarray, None, None]:
         """Yield the excerpt from its beginning; each call begins anew.
 
         Parameters
@@ -252,17 +253,18 @@ class AudioReader:
         size = min(check_int("size", size, 1), self.nb_timesteps)
         out = np.empty((self.nb_channels, size), np.float32)
         filled = 0
-        for block in self._resampled_blocks():
-            taken = 0
-            while taken < len(block):
-                n = min(size - filled, len(block) - taken)
-                out[:, filled : filled + n] = block[taken : taken + n].T
-                filled += n
-                taken += n
-                if filled == size:
-                    yield out
-                    out = np.empty_like(out)
-                    filled = 0
+        with closing(self._resampled_blocks()) as blocks:
+            for block in blocks:
+                taken = 0
+                while taken < len(block):
+                    n = min(size - filled, len(block) - taken)
+                    out[:, filled : filled + n] = block[taken : taken + n].T
+                    filled += n
+                    taken += n
+                    if filled == size:
+                        yield out
+                        out = np.empty_like(out)
+                        filled = 0
         if filled:
             yield out[:, :filled].copy()
 

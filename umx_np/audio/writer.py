@@ -21,7 +21,7 @@ import soundfile as sf
 from .._atomic import TemporaryFile
 from ..config import check_array, check_int, check_rate
 from ..errors import AudioError, ConfigError, ShapeError
-from .library import library_name
+from .library import HeldFile
 from .mp3 import first_frame_bytes
 from .ogg import OGG_ORDER
 from .resampling import StreamResampler
@@ -178,7 +178,7 @@ class _Sink:
         """Temporary name."""
         return self._temporary.path
 
-    def _open(self) -> sf.SoundFile:
+    def _open(self) -> HeldFile:
         rate, nb_channels, quality = self._options
         options: dict[str, object] = {}
         if quality is not None and self._format in ("OGG", "MP3"):
@@ -189,8 +189,8 @@ class _Sink:
         try:
             # In the same folder, so that renaming it is atomic.
             self._temporary = TemporaryFile(self._final.parent)
-            return sf.SoundFile(
-                library_name(self.path),
+            return HeldFile(
+                self.path,
                 "w",
                 samplerate=rate,
                 channels=nb_channels,
@@ -225,7 +225,7 @@ class _Sink:
         self._file.close()
         try:
             self._file = self._open()
-            with sf.SoundFile(library_name(shorter.path)) as old:
+            with HeldFile(shorter.path) as old:
                 # As integers or floats like in the file, the samples are copied unchanged.
                 dtype = {"PCM_16": "int16", "PCM_24": "int32", "FLOAT": "float32"}[self._subtype]
                 for block in old.blocks(1 << 16, dtype=dtype, always_2d=True):
@@ -284,7 +284,7 @@ class _Sink:
             if declared is not None and self.path.stat().st_size >= declared:
                 return
             raise OSError("its end is missing")
-        with sf.SoundFile(library_name(self.path)) as file:
+        with HeldFile(self.path) as file:
             if file.frames >= self._nb_frames:
                 file.seek(max(self._nb_frames - _END, 0))
                 if len(file.read(_END, dtype="float32")) >= min(_END // 2, self._nb_frames):
@@ -474,7 +474,7 @@ class StemWriter:
         staged = self._sink
         try:
             self._sink = self._new_sink(self._pair)
-            with sf.SoundFile(library_name(staged.path)) as file:
+            with HeldFile(staged.path) as file:
                 for frames in file.blocks(_FILE_BLOCK, dtype="float32", always_2d=True):
                     self._sink.write(np.clip(frames * gain, -1, 1))
             self._sink.close()

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._programs import run_program
 from .._version import __version__
 from ..console import show
 from ..errors import UmxError
@@ -145,12 +146,10 @@ def _ffmpeg() -> str | None:
     if path is None:
         return None
     try:
-        run = subprocess.run(
-            [path, "-version"], capture_output=True, text=True, errors="replace", timeout=10
-        )
+        run = run_program([path, "-version"], 10.0)
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{path} (does not run: {error})"
-    words = run.stdout.split()
+    words = run.stdout.decode(errors="replace").split()
     return f"{path} ({words[2] if len(words) > 2 else 'unknown version'})"
 
 
@@ -166,7 +165,7 @@ def _cpu_name() -> str:
     if sys.platform == "darwin":
         query = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         try:
-            return subprocess.run(query, capture_output=True, text=True, timeout=10).stdout.strip()
+            return run_program(query, 10.0).stdout.decode(errors="replace").strip()
         except (OSError, subprocess.TimeoutExpired):
             pass
     return platform.processor() or platform.machine()

@@ -7,13 +7,13 @@ import multiprocessing
 import pickle
 import signal
 import traceback
-import weakref
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
 
 import numpy as np
 
+from .._kernels.calls import Guard, uninterrupted
 from .._threads import Stop
 from ..errors import ConfigError, DataError
 from .base import UnmixDataset
@@ -60,19 +60,21 @@ class ProcessPool:
         self.broken = False
         self._idle: SimpleQueue[_Server] = SimpleQueue()
         servers: list[_Server] = []
-        self._finalizer = weakref.finalize(self, _end, servers)
-        for _ in range(nb_processes):
-            servers.append(_Server(pickled))
-            self._idle.put(servers[-1])
+        self._end = Guard(_end, servers)
+        uninterrupted(_start, pickled, nb_processes, servers)
+        self._closed = False
+        for server in servers:
+            self._idle.put(server)
 
     @property
     def closed(self) -> bool:
         """Whether the processes are gone."""
-        return not self._finalizer.alive
+        return self._closed
 
     def close(self) -> None:
         """End the processes and wait for them."""
-        self._finalizer()
+        self._closed = True
+        self._end()
 
     def make_batch(
         self, indices: np.ndarray, seed: int, epoch: int, stop: Stop
@@ -144,6 +146,11 @@ class _Server:
                 finish()
                 self._process.join(_PATIENCE)
         self._process.close()
+
+
+def _start(pickled: bytes, nb_processes: int, servers: list[_Server]) -> None:
+    while len(servers) < nb_processes:
+        servers.append(_Server(pickled))
 
 
 def _end(servers: list[_Server]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._programs import run_program
 from ..errors import AudioError
 
 logger = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ def _version(path: Path) -> tuple[int, int]:
 def _run(command: list[str], path: Path) -> subprocess.CompletedProcess[bytes]:
     limit = _PATIENCE + path.stat().st_size / _SLOWEST
     try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=limit)
+        return run_program(command, limit)
     except subprocess.TimeoutExpired as error:
         raise AudioError(
             f"path={str(path)!r} cannot be decoded: {Path(command[0]).stem} was not done after "

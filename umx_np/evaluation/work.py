@@ -15,6 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Seconds after which it is looked whether anybody still wants the outcomes.
 _LOOK = 0.1
+# Seconds that a process has to leave by itself.
+_PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
@@ -328,10 +331,22 @@ def _in_processes(
         executor.shutdown()
     except BaseException:
         executor.shutdown(wait=False, cancel_futures=True)
-        # What they are at may take minutes, and files appear only when they are complete.
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
+        _end_children(set(multiprocessing.active_children()) - before)
         raise
+    finally:
+        # Forgotten in the main thread, with an error that knows of it, its callbacks would be
+        # interrupted.
+        del executor
+
+
+def _end_children(processes: set[BaseProcess]) -> None:
+    # What they are at may take minutes, and files appear only when they are complete.
+    for process in processes:
+        process.terminate()
+    # What its handler raises is dropped if the process finishes an object just then.
+    for process in processes:
+        process.join(_PATIENCE)
+        process.kill()
 
 
 def _as_completed(

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .._programs import run_program
 from ..errors import shortened
 
 _GIT_TIMEOUT = 10.0
@@ -192,7 +193,6 @@ def commit_of(package: Path) -> str | None:
 def _git(package: Path, *arguments: str) -> list[str]:
     """Lines that git prints."""
     command = ["git", "-C", str(package), *arguments]
-    found = subprocess.run(
-        command, capture_output=True, text=True, timeout=_GIT_TIMEOUT, check=True
-    )
-    return found.stdout.splitlines()
+    found = run_program(command, _GIT_TIMEOUT)
+    found.check_returncode()
+    return found.stdout.decode(errors="surrogateescape").splitlines()

@@ -9,24 +9,13 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 
+from ..._kernels.calls import Loan
 from ..._threads import parallel_map
 from .compiling import aligned_empty
 from .gemm import gemm_kernel, is_faster
 
 # Parts of a matrix product are as equal as whole tiles allow.
 _TILE = 16
-
-
-class _Loan:
-    """Owner of an array that is out of house: when nobody holds it any more, its memory returns."""
-
-    def __init__(self, memory: np.ndarray, give_back: Callable[[np.ndarray], None]) -> None:
-        self.__array_interface__ = memory.__array_interface__
-        self._memory = memory
-        self._give_back = give_back
-
-    def __del__(self) -> None:
-        self._give_back(self._memory)
 
 
 class Runner:
@@ -128,13 +117,8 @@ class Runner:
 
         Its memory is used again when the last view of it is gone.
         """
-        batch = self._batch
-
-        def give_back(memory: np.ndarray) -> None:
-            if batch == self._batch:
-                self.give(memory)
-
-        return np.asarray(_Loan(self.take(*shape), give_back))
+        # After a pass of another batch shape, the shelf is one that nobody takes from.
+        return np.asarray(Loan(self.take(*shape), self._free.setdefault(shape, [])))
 
 
 def _blas(a: np.ndarray, b: np.ndarray, out: np.ndarray, rows: slice, columns: slice) -> None:
