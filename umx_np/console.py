@@ -28,9 +28,10 @@ def say(text: str) -> None:
 def _to_stderr(text: str) -> None:
     if sys.stderr is None:  # closed, or a program without a console
         return
-    if "tqdm" in sys.modules:
-        from tqdm import tqdm
-
+    # Nothing is imported here: the handler of a signal, which also speaks, may have interrupted the
+    # import of the very same module. Without it there is no bar yet.
+    tqdm = getattr(sys.modules.get("tqdm"), "tqdm", None)
+    if tqdm is not None:
         tqdm.write(text, file=sys.stderr)
     else:
         print(text, file=sys.stderr)

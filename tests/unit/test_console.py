@@ -8,6 +8,7 @@ import logging
 import signal
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -237,3 +238,10 @@ class TestOptionWords:
         with logging_to_stderr(logging.INFO, "umx-np: ", words):
             logging.getLogger("umx_np.x").warning("clip_mode=%r keeps them", "rescale")
         assert capsys.readouterr().err == "umx-np: --clip-mode rescale keeps them\n"
+
+
+def test_a_handler_speaks_while_tqdm_is_imported(monkeypatch, capsys):
+    """A signal may come in the midst of the import, which must not be begun again then."""
+    monkeypatch.setitem(sys.modules, "tqdm", ModuleType("tqdm"))
+    say("stopping")
+    assert capsys.readouterr().err == "stopping\n"
