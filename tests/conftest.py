@@ -12,8 +12,8 @@ from tolerances import TOL
 from umx_np.backends._cuda.device import get_device
 from umx_np.errors import DeviceError
 
-# Scripts that write the files beside them; they need PyTorch and hold no tests.
-collect_ignore = ["data"]
+# Scripts that write the files beside them, and a stand-in; they need PyTorch and hold no tests.
+collect_ignore = ["data", "peers/standin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,6 +8,7 @@ a file system knows no locks, none are removed.
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import logging
@@ -82,7 +83,14 @@ class TemporaryFile:
         self.descriptor = self._descriptors[0]
 
     def rename(self, final: Path) -> None:
-        """Give the file its final name, replacing a file that has it; a link is replaced itself."""
+        """Give the file its final name, replacing a file that has it; a link is replaced itself.
+
+        A device, a pipe or a socket is not replaced: an administrator could lose ``/dev/null``.
+        """
+        with suppress(FileNotFoundError):
+            mode = os.lstat(final).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+                raise OSError(errno.EEXIST, "it is there already and no file", str(final))
         if sys.platform == "win32":
             uninterrupted(_close, self._descriptors)
         os.replace(self.path, final)

@@ -329,3 +329,19 @@ def test_the_probe_of_a_training_follows_no_link(tmp_path):
     RunFiles(config).check()
     assert (tmp_path / "precious").read_text() == "old"
     assert _names(tmp_path) == [".vocals.probe", "precious"]
+
+
+@posix
+@pytest.mark.parametrize("linked", [False, True])
+def test_what_is_no_file_is_not_replaced(tmp_path, linked):
+    """An administrator writing to /dev/null, or to a link to it, must not lose it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    target = pipe
+    if linked:
+        target = tmp_path / "link"
+        target.symlink_to(pipe)
+    with pytest.raises(OSError, match="no file"), _atomic.atomic_write(target) as file:
+        file.write(b"text")
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")]

@@ -288,7 +288,7 @@ def test_legacy_count_and_bytes_must_agree(tmp_path: Path) -> None:
     ("pickle", "message"),
     [
         (tb.PROTOCOL + b"K\x01.", "holds a int instead of a state dict"),
-        (tb.PROTOCOL + tb.tensor(tb.storage()) + b".", "holds a TensorRecord instead"),
+        (tb.PROTOCOL + tb.tensor(tb.storage()) + b".", "holds a tensor instead"),
         (tb.PROTOCOL + b"}" + tb.text("a") + b"K\x01s.", "entry='a' .* is a int"),
         (tb.PROTOCOL + b"}K\x01" + tb.tensor(tb.storage()) + b"s.", "entry=1 "),
         (tb.PROTOCOL + tb.storage(word="module") + b".", "whole pickled module"),
