@@ -172,23 +172,25 @@ class TrainConfig:
                 raise ConfigError(f"{name}={shortened(value)} must be a path")
             object.__setattr__(self, name, os.fspath(value))
         if not is_file_name(self.target):
-            raise ConfigError(f"target={self.target!r} cannot be the name of a file")
+            raise ConfigError(f"target={shortened(self.target)} cannot be the name of a file")
         self._check_numbers()
         if self.optimizer not in OPTIMIZERS:
             raise ConfigError(
-                f"optimizer={self.optimizer!r} must be one of {', '.join(OPTIMIZERS)}"
+                f"optimizer={shortened(self.optimizer)} must be one of {', '.join(OPTIMIZERS)}"
             )
         if self.lr_schedule not in LR_SCHEDULES:
             raise ConfigError(
-                f"lr_schedule={self.lr_schedule!r} must be one of {', '.join(LR_SCHEDULES)}"
+                f"lr_schedule={shortened(self.lr_schedule)} must be one of "
+                f"{', '.join(LR_SCHEDULES)}"
             )
         if self.loss not in LOSSES:
-            raise ConfigError(f"loss={self.loss!r} must be one of {', '.join(LOSSES)}")
+            raise ConfigError(f"loss={shortened(self.loss)} must be one of {', '.join(LOSSES)}")
         if self.momentum and self.optimizer != "sgd":
             raise ConfigError(f"momentum={self.momentum} is for optimizer='sgd'")
         if self.model is not None and self.checkpoint is not None:
             raise ConfigError(
-                f"model={self.model!r} and checkpoint={self.checkpoint!r} exclude each other: "
+                f"model={shortened(self.model)} and checkpoint={shortened(self.checkpoint)} exclude "
+                "each other: "
                 "a checkpoint continues a run, a model begins a new one"
             )
         self._check_device()
@@ -201,10 +203,13 @@ class TrainConfig:
         on_card = cuda_index(self.device) is not None
         if self.device not in ("auto", "cpu", "reference") and not on_card:
             raise ConfigError(
-                f"device={self.device!r} must be 'auto', 'cpu', 'cuda', 'cuda:1' or 'reference'"
+                f"device={shortened(self.device)} must be 'auto', 'cpu', 'cuda', 'cuda:1' or "
+                "'reference'"
             )
         if self.resident not in RESIDENT:
-            raise ConfigError(f"resident={self.resident!r} must be one of {', '.join(RESIDENT)}")
+            raise ConfigError(
+                f"resident={shortened(self.resident)} must be one of {', '.join(RESIDENT)}"
+            )
         # Which device 'auto' is, is not looked at before it has to be known.
         rounded = self.amp or self.tf32
         if not (on_card or rounded or self.resident == "yes"):
@@ -237,9 +242,11 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}={getattr(self, name)!r} must not be negative")
         if self.clip_grad_norm is not None and not 0 < self.clip_grad_norm < math.inf:
-            raise ConfigError(f"clip_grad_norm={self.clip_grad_norm!r} must be a positive number")
+            raise ConfigError(
+                f"clip_grad_norm={shortened(self.clip_grad_norm)} must be a positive number"
+            )
         if not math.isfinite(self.seq_dur):
-            raise ConfigError(f"seq_dur={self.seq_dur!r} must be a number of seconds")
+            raise ConfigError(f"seq_dur={shortened(self.seq_dur)} must be a number of seconds")
 
     def with_(self, **changes: Any) -> TrainConfig:
         """Return a copy with some fields replaced (and checked again)."""
@@ -285,7 +292,8 @@ class TrainConfig:
         except ValueError:
             pass
         raise ConfigError(
-            f"checkpoint_every={self.checkpoint_every!r} must be a number of batches like '500' or "
+            f"checkpoint_every={shortened(self.checkpoint_every)} must be a number of batches like "
+            "'500' or "
             "of minutes like '10min'"
         )
 
