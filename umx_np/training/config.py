@@ -189,9 +189,8 @@ class TrainConfig:
             raise ConfigError(f"momentum={self.momentum} is for optimizer='sgd'")
         if self.model is not None and self.checkpoint is not None:
             raise ConfigError(
-                f"model={shortened(self.model)} and checkpoint={shortened(self.checkpoint)} exclude "
-                "each other: "
-                "a checkpoint continues a run, a model begins a new one"
+                f"model={shortened(self.model)} and checkpoint={shortened(self.checkpoint)} "
+                "exclude each other: a checkpoint continues a run, a model begins a new one"
             )
         self._check_device()
         self.checkpoint_interval()
