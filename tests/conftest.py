@@ -9,7 +9,7 @@ import pytest
 from helpers.asserts import largest
 from tolerances import TOL
 
-from umx_np.backends._cuda.device import get_device
+from umx_np.cuda.device import get_device
 from umx_np.errors import DeviceError
 
 # Scripts that write the files beside them, and a stand-in; they need PyTorch and hold no tests.

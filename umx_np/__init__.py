@@ -13,16 +13,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ._version import __version__
+__version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .arrays import separate
     from .dsp.stft import istft, stft
     from .dsp.wiener import expectation_maximization, wiener
     from .errors import UmxError
-    from .files import separate_file
-    from .model import OpenUnmix
-    from .models import (
+    from .network.openunmix import OpenUnmix
+    from .pretrained.loading import load_model
+    from .separation.arrays import separate
+    from .separation.files import separate_file
+    from .separation.models import (
         umx,
         umx_spec,
         umxhq,
@@ -34,29 +35,28 @@ if TYPE_CHECKING:
         umxse,
         umxse_spec,
     )
-    from .pretrained import load_model
-    from .separator import Separator
+    from .separation.separator import Separator
 
 _HOMES = {
-    "OpenUnmix": "model",
-    "Separator": "separator",
+    "OpenUnmix": "network.openunmix",
+    "Separator": "separation.separator",
     "UmxError": "errors",
     "expectation_maximization": "dsp.wiener",
     "istft": "dsp.stft",
-    "load_model": "pretrained",
-    "separate": "arrays",
-    "separate_file": "files",
+    "load_model": "pretrained.loading",
+    "separate": "separation.arrays",
+    "separate_file": "separation.files",
     "stft": "dsp.stft",
-    "umx": "models",
-    "umx_spec": "models",
-    "umxhq": "models",
-    "umxhq_spec": "models",
-    "umxl": "models",
-    "umxl_spec": "models",
-    "umxm": "models",
-    "umxm_spec": "models",
-    "umxse": "models",
-    "umxse_spec": "models",
+    "umx": "separation.models",
+    "umx_spec": "separation.models",
+    "umxhq": "separation.models",
+    "umxhq_spec": "separation.models",
+    "umxl": "separation.models",
+    "umxl_spec": "separation.models",
+    "umxm": "separation.models",
+    "umxm_spec": "separation.models",
+    "umxse": "separation.models",
+    "umxse_spec": "separation.models",
     "wiener": "dsp.wiener",
 }
 _MODULES = (

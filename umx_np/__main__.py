@@ -11,10 +11,10 @@ def main() -> int:
     Returns
     -------
     int
-        Exit status, see `umx_np.cli.main`.
+        Exit status, see `umx_np.commands.main`.
     """
     try:
-        from .cli import main
+        from .commands import main
 
         return main()
     except KeyboardInterrupt:

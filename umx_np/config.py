@@ -215,7 +215,7 @@ class SeparatorConfig:
         FFT, or the same transform as a matrix product.
     input_level : float or None
         Level in dB that mixtures are brought to for the networks and the filter, and the stems back
-        from; see `umx_np.dsp.levels`. None takes them as they are.
+        from; see `umx_np.framing.levels`. None takes them as they are.
     """
 
     sample_rate: float = 44100.0

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ._threads import parallel_map, resolve_threads
+from ._support.threads import parallel_map, resolve_threads
 from .backends.tensors import FlatTensors, HostMemory, fetch
-from .backends.training import get_training_backend
 from .config import check_int
+from .devices import get_training_backend
 from .errors import ConfigError, ShapeError
 
 # Arrays of NumPy, or `FlatTensors` of a device.

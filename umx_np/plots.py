@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ._atomic import atomic_write
+from ._support.atomic import atomic_write
 from .audio import AudioReader
 from .errors import ConfigError, printable
 

@@ -40,7 +40,7 @@ def main() -> None:
     """Compare outputs, then time."""
     args = options()
     import umx_np
-    from umx_np.backends import get_backend
+    from umx_np.devices import get_backend
     from umx_np.testing import random_bundle
 
     up = upstream.load("model")

@@ -57,9 +57,8 @@ def main() -> None:
     """Compare outputs, then time."""
     args = options()
     import umx_np
-    from umx_np.backends import get_backend
-    from umx_np.backends.base import DEFAULT_EPS, WienerOptions
-    from umx_np.dsp.wiener import scale_of
+    from umx_np.backends.contracts import DEFAULT_EPS, WienerOptions, scale_of
+    from umx_np.devices import get_backend
 
     up = upstream.load("filtering")
     torch = up.torch

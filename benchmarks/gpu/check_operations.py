@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from umx_np.backends.base import WienerOptions
+from umx_np.backends.contracts import WienerOptions, scale_of
 from umx_np.backends.reference import ReferenceBackend, ReferenceNetwork
-from umx_np.dsp.stft import StftGeometry, istft, stft
-from umx_np.dsp.wiener import scale_of
+from umx_np.dsp.stft import istft, stft
 from umx_np.errors import DeviceError
+from umx_np.framing.geometry import StftGeometry
 
 from . import material
 from .context import Context
 from .record import Case, Recorder, Skip
 
 if TYPE_CHECKING:
-    from umx_np.backends.cuda import CudaBackend
+    from umx_np.cuda.backend import CudaBackend
 
 # Relative errors. Each is some ten times that of the same operation on a processor.
 _FRAMES, _MAGNITUDES, _STFT, _NETWORK, _WIENER = 1e-7, 5e-7, 1e-6, 5e-6, 1e-6
@@ -47,7 +47,7 @@ def cases(context: Context) -> list[Case]:
 
 def backend_of(context: Context, precision: str = "full") -> CudaBackend:
     """The backend of the card, with used memory to allocate from."""
-    from umx_np.backends.cuda import CudaBackend
+    from umx_np.cuda.backend import CudaBackend
 
     context.poison()
     return CudaBackend(context.device, precision)
@@ -78,7 +78,7 @@ def _frames(context: Context, recorder: Recorder) -> None:
 
 
 def _transform(context: Context, recorder: Recorder) -> None:
-    from umx_np.backends._cuda.transform import DeviceTransform, make_tables
+    from umx_np.cuda.transform import DeviceTransform, make_tables
 
     ops, rng = backend_of(context), context.rng("transform")
     n_fft, n_hop = context.size((4096, 1024), (64, 16))

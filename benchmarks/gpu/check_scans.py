@@ -19,7 +19,7 @@ from .record import Case, Recorder
 from .scans import Variant
 
 if TYPE_CHECKING:
-    from umx_np.backends._cuda.recurrent import Scan, ScanState
+    from umx_np.cuda.recurrent import Scan, ScanState
 
 # The error does not grow with the number of frames: what is forgotten takes its error along.
 _BOUND = 2e-6
@@ -94,7 +94,7 @@ def _run(
 def _check(
     context: Context, variant: Variant, nb_sequences: int, nb_frames: int, recorder: Recorder
 ) -> None:
-    from umx_np.backends._cuda.recurrent import Scan
+    from umx_np.cuda.recurrent import Scan
 
     hidden = variant.plan.hidden
     gates, weights, out, h, c = _expected(context, nb_sequences, nb_frames, hidden)
@@ -115,7 +115,7 @@ def _check(
 
 def _long(context: Context, variant: Variant, nb_sequences: int, recorder: Recorder) -> None:
     """As many frames as a song has."""
-    from umx_np.backends._cuda.recurrent import Scan
+    from umx_np.cuda.recurrent import Scan
 
     nb_frames, hidden = context.size(7752, 40), variant.plan.hidden
     gates, weights, expected = _song(context, nb_sequences, nb_frames, hidden)

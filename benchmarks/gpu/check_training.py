@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from umx_np.config import ModelConfig
-from umx_np.dsp.stft import StftGeometry, stft
+from umx_np.dsp.stft import stft
+from umx_np.framing.geometry import StftGeometry
 from umx_np.nn import TrainableNetwork, mse_loss
 from umx_np.optim import SGD, Adam, Optimizer
 from umx_np.testing import random_state
@@ -84,7 +85,7 @@ def training_backend(context: Context) -> Any:
     Skip
         If a package is missing.
     """
-    from umx_np.backends.training import get_training_backend
+    from umx_np.devices import get_training_backend
     from umx_np.errors import DeviceError
 
     try:
@@ -106,7 +107,7 @@ def _problem(context: Context, nb_frames: int, nb_samples: int, hidden: int) -> 
 def _scan(
     context: Context, variant: Variant, nb_samples: int, nb_frames: int, recorder: Recorder
 ) -> None:
-    from umx_np.backends._cuda.batch_recurrent import BatchScan
+    from umx_np.cuda.batch_recurrent import BatchScan
 
     xp, hidden = context.xp, variant.plan.hidden
     given, h, d_gates = _problem(context, nb_frames, nb_samples, hidden)

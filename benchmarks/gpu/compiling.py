@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from umx_np.backends._cuda.compiling import SOURCES, kernels, read_source
+from umx_np.cuda.compiling import SOURCES, kernels, read_source
 
 from . import scans, training_scans
 from .context import Context

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from umx_np.backends._cuda.device import Device
+    from umx_np.cuda.device import Device
 
 # Sizes of the blocks that are filled with NaN before a check; what is allocated next gets them.
 _POISONED_BYTES = tuple(1 << bits for bits in range(9, 27))
@@ -64,7 +64,7 @@ class Context:
     @cached_property
     def device(self) -> Device:
         """The card."""
-        from umx_np.backends._cuda.device import get_device
+        from umx_np.cuda.device import get_device
 
         device = get_device(self.options.device)
         # Arrays that the cases make themselves belong there, too.

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from umx_np.backends._cuda.card import Card
-from umx_np.backends._cuda.plans import METHODS, choose
+from umx_np.cuda.card import Card
+from umx_np.cuda.plans import METHODS, choose
 from umx_np.errors import DeviceError
 
 from .context import Context
 
 if TYPE_CHECKING:
-    from umx_np.backends._cuda.plans import Plan
+    from umx_np.cuda.plans import Plan
 
 
 class Variant(NamedTuple):

@@ -43,7 +43,7 @@ def _nb_frames(context: Context) -> int:
 
 
 def _scan(context: Context, variant: Variant, recorder: Recorder) -> None:
-    from umx_np.backends._cuda.recurrent import Scan
+    from umx_np.cuda.recurrent import Scan
 
     hidden, nb_frames = variant.plan.hidden, _nb_frames(context)
     gates, weights = scans.inputs(context.rng("time"), _NB_SEQUENCES, nb_frames, hidden)
@@ -98,7 +98,7 @@ def _layer(context: Context, hidden: int, kind: str, recorder: Recorder) -> None
 
     cuDNN gets one target after the other, as Open-Unmix does, because its weights are not shared.
     """
-    from umx_np.backends._cuda.recurrent import Scan
+    from umx_np.cuda.recurrent import Scan
 
     device, xp, nb_frames = context.device, context.xp, _nb_frames(context)
     rng, width = context.rng("layer"), 2 * hidden

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.harness import upstream
 from umx_np import Separator
-from umx_np.backends.cuda import CudaBackend
+from umx_np.cuda.backend import CudaBackend
 
 from . import material
 from .card import working_status

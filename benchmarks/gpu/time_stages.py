@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from umx_np import Separator, device_streaming
-from umx_np.backends._cuda.network import NetworkStack
-from umx_np.backends._cuda.ops import OverlapAdder, Spectra, WienerFilter
-from umx_np.backends._cuda.outlet import Outlet
-from umx_np.backends._cuda.recurrent import Scan
-from umx_np.backends._cuda.transform import DeviceTransform
-from umx_np.backends.cuda import CudaBackend
+from umx_np import Separator
+from umx_np.cuda import separation as device_streaming
+from umx_np.cuda.backend import CudaBackend
+from umx_np.cuda.network import NetworkStack
+from umx_np.cuda.ops import OverlapAdder, Spectra, WienerFilter
+from umx_np.cuda.outlet import Outlet
+from umx_np.cuda.recurrent import Scan
+from umx_np.cuda.transform import DeviceTransform
 
 from . import material
 from .card import working_status

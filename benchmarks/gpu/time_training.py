@@ -227,7 +227,7 @@ def _pool_megabytes(context: Context) -> float:
 
 
 def _scan(context: Context, variant: Variant, nb_samples: int, recorder: Recorder) -> None:
-    from umx_np.backends._cuda.batch_recurrent import BatchScan
+    from umx_np.cuda.batch_recurrent import BatchScan
 
     nb_frames, hidden = context.size(255, 6), variant.plan.hidden
     given = training_scans.problem(context.rng("time"), nb_frames, nb_samples, hidden)

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from umx_np.backends._cuda.batch_plan import KINDS, choose
-from umx_np.backends._cuda.card import Card
+from umx_np.cuda.batch_plan import KINDS, choose
+from umx_np.cuda.card import Card
 from umx_np.errors import DeviceError
 from umx_np.nn.lstm import lstm_backward, lstm_forward
 
 from .context import Context
 
 if TYPE_CHECKING:
-    from umx_np.backends._cuda.batch_plan import Plan
-    from umx_np.backends._cuda.batch_recurrent import BatchScan, Saved
+    from umx_np.cuda.batch_plan import Plan
+    from umx_np.cuda.batch_recurrent import BatchScan, Saved
 
 
 class Variant(NamedTuple):
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
 
 def variants(context: Context, hidden: int, nb_samples: int, math: str) -> list[Variant]:
     """A plan of each kind, with products in float32 or TF32; the one that is used first."""
-    from umx_np.backends._cuda.batch_recurrent import BatchScan
+    from umx_np.cuda.batch_recurrent import BatchScan
 
     card = Card.of(context.device)
     default = BatchScan(context.device, hidden, 2, math=math).plan(nb_samples)

@@ -55,8 +55,8 @@ def kernel_runner(
 ) -> Callable[[], object]:
     """Our product on some threads, with the weights packed beforehand."""
     from umx_np._kernels import cpu
-    from umx_np.backends import get_backend
-    from umx_np.bottleneck import BLOCK_FRAMES
+    from umx_np.devices import get_backend
+    from umx_np.engines.bottleneck import BLOCK_FRAMES
 
     kernels, ops = cpu.Kernels(level), get_backend("cpu", threads)
     packed = kernels.pack_linear(weight, bf16=bf16)

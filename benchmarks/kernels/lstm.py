@@ -75,7 +75,7 @@ class Scan:
 def main() -> None:
     """Measure the ceilings, then climb."""
     args = options()
-    from umx_np.backends import get_backend
+    from umx_np.devices import get_backend
 
     report = results.Report(
         "kernel_lstm",

@@ -91,7 +91,7 @@ def main() -> None:
     except ImportError as error:
         raise BenchmarkError(f"scipy is needed: python -m pip install scipy ({error})") from error
     import umx_np
-    from umx_np.backends import get_backend
+    from umx_np.devices import get_backend
 
     audio, description = sound.material(args.seconds, 44100)
     length = audio.shape[1]

@@ -42,10 +42,10 @@ def main() -> None:
     """Measure the ceilings, then climb."""
     args = options()
     from umx_np._kernels import cpu
-    from umx_np.backends import get_backend, reference
-    from umx_np.backends.base import WienerOptions
+    from umx_np.backends import reference
+    from umx_np.backends.contracts import WienerOptions, scale_of
     from umx_np.backends.cpu import _WIENER_BINS
-    from umx_np.dsp.wiener import scale_of
+    from umx_np.devices import get_backend
 
     mix, mags, description = window(args.frames)
     nb_bins = mix.shape[2]
@@ -151,8 +151,8 @@ def gradient_case(
     mix: np.ndarray, mags: np.ndarray, checked: slice
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradient of the estimates, room for that of the magnitudes, and what belongs there."""
+    from umx_np.backends.contracts import scale_of
     from umx_np.dsp.gradients import wiener_backward
-    from umx_np.dsp.wiener import scale_of
 
     rng = np.random.default_rng(0)
     parts = rng.standard_normal((2, len(mags), *mix.shape), np.float32)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import umx_np
-from umx_np.cli import main as umx_np_command
+from umx_np.commands import main as umx_np_command
 from umx_np.evaluation.sdr import find_references
 
 from .plan import STEMS

@@ -17,7 +17,7 @@ import numpy as np
 import umx_np
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, UmxError
-from umx_np.model import initial_state
+from umx_np.network.openunmix import initial_state
 from umx_np.weights import StateDict, TargetWeights, save_folder
 
 from .plan import STEMS

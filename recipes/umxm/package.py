@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from umx_np.pretrained import get_model_info
+from umx_np.pretrained.loading import get_model_info
+
 from umx_np.weights import load_folder, save_folder
 from umx_np.weights.safetensors_files import parse_json
 
@@ -22,7 +23,7 @@ NAME = "umxm"
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parents[1] / "umx_np" / "assets" / NAME
 MAX_BYTES = 25_000_000
-# The middle of the levels that excerpts of the training have (`MIX_LEVEL`): `umx_np.dsp.levels`
+# The middle of the levels that excerpts of the training have (`MIX_LEVEL`): `umx_np.framing.levels`
 # brings music that is more than 4 dB away from it to these levels.
 INPUT_LEVEL = -16.0
 
@@ -52,7 +53,7 @@ def package(run: Path, destination: Path = ASSETS) -> list[Path]:
     for target, weights in bundle.targets.items():
         if weights.config != info.config:
             raise ValueError(
-                f"{target} has {weights.config}, umx_np/weights/published.py has {info.config}"
+                f"{target} has {weights.config}, umx_np/pretrained/registry.py has {info.config}"
             )
     found = (bundle.sample_rate, bundle.n_fft, bundle.n_hop, bundle.nb_channels)
     expected = (info.sample_rate, info.n_fft, info.n_hop, info.nb_channels)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from umx_np._threads import parallel_map
+from umx_np._support.threads import parallel_map
 
 from . import instrumentals
 from .plan import STEMS

@@ -6,7 +6,7 @@ import argparse
 
 from helpers.documents import blocks_of, commands_in, text_of
 
-from umx_np.data.__main__ import build_parser
+from umx_np.commands.data import build_parser
 from umx_np.data.options import DATASETS, parse_dataset_options
 
 DOCUMENT = "docs/training-data.md"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from umx_np.commands.data import build_parser, main
 from umx_np.data import Loader, UnmixDataset, item_rng, load_datasets
-from umx_np.data.__main__ import build_parser, main
 
 from .conftest import Tree
 
@@ -95,7 +95,7 @@ def test_who_loads_the_items(
         # Whoever they are, the items are the same.
         return Loader(dataset, batch_size, **{**settings, "mode": "threads"})
 
-    monkeypatch.setattr("umx_np.data.__main__.Loader", noted)
+    monkeypatch.setattr("umx_np.commands.data.Loader", noted)
     assert main([*line, "--seq-dur", "1", "--no-statistics", *options.split()]) == 0
     assert "Number of training samples: 3\n" in capsys.readouterr().out
     assert {name: asked[name] for name in expected} == expected

@@ -16,7 +16,7 @@ from helpers import signals
 
 import umx_np
 from umx_np.audio import read, resample, write
-from umx_np.cli import main
+from umx_np.commands import main
 from umx_np.config import ModelConfig
 from umx_np.testing import random_bundle_of
 from umx_np.weights import save_folder
@@ -143,7 +143,7 @@ def test_interruption_leaves_nothing(song, model_folder, tmp_path, name, status)
     write("long.wav", np.tile(song, 200), RATE)
     # These tests may have been started with nohup, which has SIGHUP ignored.
     program = "import signal, sys; signal.signal(signal.SIGHUP, signal.SIG_DFL); "
-    program += "from umx_np.cli import main; sys.exit(main())"
+    program += "from umx_np.commands import main; sys.exit(main())"
     command = [sys.executable, "-c", program, "separate", "long.wav", "--outdir", "o/p"]
     command += ["--model", str(model_folder)]
     environment = os.environ | {"PYTHONPATH": str(Path(umx_np.__file__).parents[1])}

@@ -33,7 +33,7 @@ try:
     open("probe", "x")
 except OSError:
     print("closed", flush=True)
-from umx_np.cli import main
+from umx_np.commands import main
 sys.exit(main(sys.argv[1:]))
 """
 

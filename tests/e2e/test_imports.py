@@ -52,7 +52,7 @@ def test_separation_of_an_array(model_folder):
 @pytest.mark.parametrize("argument", ["--help", "--version"])
 def test_command_line_help(argument):
     code = (
-        "from umx_np.cli import main\n"
+        "from umx_np.commands import main\n"
         "try:\n"
         f"    main([{argument!r}])\n"
         "except SystemExit as exit:\n"

@@ -9,7 +9,7 @@ from helpers.asserts import assert_close, assert_finite, relative_l2
 from tolerances import TOL
 
 import umx_np
-from umx_np import pretrained
+from umx_np.pretrained import loading as pretrained
 
 RATE = 16000
 

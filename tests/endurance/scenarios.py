@@ -57,7 +57,7 @@ def separate(base: Path) -> Scenario:
         starter.run(folder, other)
 
     return Scenario(
-        main="umx_np.cli",
+        main="umx_np.commands",
         argv=argv,
         older=older,
         again=again,
@@ -65,7 +65,12 @@ def separate(base: Path) -> Scenario:
         problem=unreadable_document,
         same=same_but_for_times,
         passing=(".json",),
-        preload=("umx_np.files", "umx_np.separator", "umx_np.streaming", "umx_np.backends.cpu"),
+        preload=(
+            "umx_np.separation.files",
+            "umx_np.separation.separator",
+            "umx_np.engines.host",
+            "umx_np.backends.cpu",
+        ),
     )
 
 
@@ -114,7 +119,7 @@ def convert_folder(base: Path) -> Scenario:
         return ["convert", str(source), "out", "--format", "safetensors", "--overwrite"]
 
     return Scenario(
-        main="umx_np.cli",
+        main="umx_np.commands",
         argv=argv(folders[0]),
         older=lambda starter, folder: starter.run(folder, argv(folders[1])),
         preload=("umx_np.weights.conversion", "umx_np.weights.safetensors_files"),
@@ -204,7 +209,7 @@ def evaluate(base: Path) -> Scenario:
         same=same_but_for_times,
         # Scores of other settings must not be taken for those of this run.
         passing=(".json", ".csv", ".settings"),
-        preload=("umx_np.evaluation.runner", "umx_np.separator", "umx_np.backends.cpu"),
+        preload=("umx_np.evaluation.runner", "umx_np.separation.separator", "umx_np.backends.cpu"),
     )
 
 
@@ -266,7 +271,7 @@ def download(base: Path) -> Iterator[tuple[Scenario, list[int]]]:
     try:
         yield (
             Scenario(
-                main="umx_np.cli",
+                main="umx_np.commands",
                 argv=["download", "tiny", "--quiet"],
                 older=older,
                 same=lambda one, other: one.name.endswith(".verified.json"),

@@ -24,9 +24,9 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def use_local_model(given: dict[str, Any]) -> None:
     """Put a model whose files are on a server of this machine in place of the published ones."""
-    from umx_np import pretrained
-    from umx_np.weights import _transfer
-    from umx_np.weights.published import PUBLISHED, PublishedFile
+    from umx_np.pretrained import loading as pretrained
+    from umx_np.pretrained import transfer as _transfer
+    from umx_np.pretrained.registry import PUBLISHED, PublishedFile
 
     files = {file["target"]: PublishedFile(**file) for file in given["files"]}
     info = replace(PUBLISHED["umxhq"], name=given["name"], files=files)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from umx_np import evaluate as command
+from umx_np.commands import evaluate as command
 from umx_np.evaluation import evaluate, scores
 from umx_np.evaluation.bss import scores_and_doubts
 from umx_np.evaluation.options import build_parser, evaluate_arguments, parse_options
@@ -263,7 +263,7 @@ def test_a_process_that_is_ended_removes_what_it_had_not_finished(tmp_path):
 import sys, time
 from pathlib import Path
 from umx_np.evaluation import work
-from umx_np._atomic import atomic_write
+from umx_np._support.atomic import atomic_write
 
 folder = Path(sys.argv[1])
 

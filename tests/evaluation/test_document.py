@@ -9,7 +9,7 @@ import runpy
 import pytest
 from helpers.documents import ROOT, blocks_of, commands_in, text_of
 
-from umx_np.evaluate import main
+from umx_np.commands.evaluate import main
 from umx_np.evaluation import scores
 from umx_np.evaluation.bss import scores_and_doubts
 from umx_np.evaluation.options import build_parser

@@ -26,7 +26,7 @@ def main() -> None:
     """Run the fuzzer."""
     import atheris
 
-    with atheris.instrument_imports(include=["umx_np.weights", "umx_np._inputs"]):
+    with atheris.instrument_imports(include=["umx_np.weights", "umx_np._support.inputs"]):
         from helpers import fuzz_targets as targets
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

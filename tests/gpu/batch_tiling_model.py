@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umx_np.backends._cuda.batch_plan import GATES, STRETCH, WARP, Plan
+from umx_np.cuda.batch_plan import GATES, STRETCH, WARP, Plan
 
 Array = np.ndarray
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from umx_np.backends._cuda import compiling
-from umx_np.backends._cuda.device import Device, Kernel, get_device
+from umx_np.cuda import compiling
+from umx_np.cuda.device import Device, Kernel, get_device
 
 from .emulator import building
 

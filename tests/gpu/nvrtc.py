@@ -13,8 +13,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from umx_np.backends._cuda import compiling
-from umx_np.backends._cuda.compiling import options, read_source
+from umx_np.cuda import compiling
+from umx_np.cuda.compiling import options, read_source
 
 # What CuPy adds to the options of the package.
 _OF_CUPY = ("-ftz=true", "--device-as-default-execution-space")

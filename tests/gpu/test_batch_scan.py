@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from umx_np.backends._cuda import compiling
-from umx_np.backends._cuda.batch_plan import Plan
-from umx_np.backends._cuda.batch_recurrent import BatchScan, Saved
-from umx_np.backends._cuda.device import Device, Kernel
+from umx_np.cuda import compiling
+from umx_np.cuda.batch_plan import Plan
+from umx_np.cuda.batch_recurrent import BatchScan, Saved
+from umx_np.cuda.device import Device, Kernel
 from umx_np.errors import DeviceError, ShapeError
 from umx_np.nn.lstm import lstm_backward, lstm_forward
 

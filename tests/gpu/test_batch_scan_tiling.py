@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from umx_np.backends._cuda.batch_plan import (
-    KINDS,
-    OTHER_REGISTERS,
-    Plan,
-    choose,
-    registers_of,
-)
-from umx_np.backends._cuda.card import Card
+from umx_np.cuda.batch_plan import KINDS, OTHER_REGISTERS, Plan, choose, registers_of
+from umx_np.cuda.card import Card
 from umx_np.errors import DeviceError
 from umx_np.nn.lstm import lstm_backward, lstm_forward
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from umx_np.backends._cuda.compiling import SOURCES, kernels, options, read_source
+from umx_np.cuda.compiling import SOURCES, kernels, options, read_source
 
 from . import nvrtc
 

@@ -12,13 +12,15 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 import umx_np
-from umx_np.backends import base, cuda, devices, get_backend, on_cuda
-from umx_np.backends._cuda import network as cuda_network
-from umx_np.backends.base import WienerOptions
+from umx_np.backends import contracts as base
+from umx_np.backends.contracts import WienerOptions
 from umx_np.backends.cpu import CpuBackend, CpuNetwork
-from umx_np.backends.cuda import CudaBackend
 from umx_np.backends.reference import ReferenceBackend, ReferenceNetwork
 from umx_np.config import ModelConfig
+from umx_np.cuda import backend as cuda
+from umx_np.cuda import network as cuda_network
+from umx_np.cuda.backend import CudaBackend
+from umx_np.devices import devices, get_backend, on_cuda
 from umx_np.errors import ConfigError, DeviceError, ShapeError
 from umx_np.testing import random_state
 
@@ -127,7 +129,7 @@ class TestDevices:
 
     @pytest.mark.usefixtures("installed")
     def test_info(self, capsys):
-        from umx_np.cli import main
+        from umx_np.commands import main
 
         assert main(["info"]) == 0
         text = capsys.readouterr().out

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from umx_np.backends._cuda import compiling
-from umx_np.backends._cuda.device import Device, get_device
+from umx_np.cuda import compiling
+from umx_np.cuda.device import Device, get_device
 from umx_np.errors import ConfigError, DeviceError, ShapeError
 
 from .conftest import emulated
@@ -380,7 +380,7 @@ def test_cards_that_are_too_old(
     monkeypatch.setitem(sys.modules, "cupy.cuda", SimpleNamespace(cufft=None))
     libraries = SimpleNamespace(cublas=None)
     monkeypatch.setitem(sys.modules, "cupy_backends.cuda.libs", libraries)
-    monkeypatch.setattr("umx_np.backends._cuda.device.Device", lambda cupy, index: card)
+    monkeypatch.setattr("umx_np.cuda.device.Device", lambda cupy, index: card)
     get_device.cache_clear()
     try:
         if message is None:

@@ -24,14 +24,15 @@ from helpers.streaming import (
 from tolerances import TOL
 
 import umx_np
-from umx_np import device_streaming
-from umx_np.backends._cuda import memory
-from umx_np.backends._cuda.device import get_device
-from umx_np.backends._cuda.memory import MemoryPlan
-from umx_np.backends.cuda import CudaBackend
-from umx_np.device_streaming import Engine, engine_of
+from umx_np.cuda import memory
+from umx_np.cuda import separation as device_streaming
+from umx_np.cuda.backend import CudaBackend
+from umx_np.cuda.device import get_device
+from umx_np.cuda.memory import MemoryPlan
+from umx_np.cuda.separation import Engine
+from umx_np.separation.tracks import separate_blocks, separate_stream
+from umx_np.engines.sources import ArraySource
 from umx_np.errors import DeviceError, ShapeError
-from umx_np.streaming import ArraySource, separate_blocks, separate_stream
 from umx_np.testing import random_bundle
 
 from .conftest import emulated
@@ -244,7 +245,7 @@ class TestStreams:
         audio = music(500)[0]
         for announced in (499, 501):
             with pytest.raises(ShapeError, match=f"nb_timesteps={announced}"):
-                list(separate_blocks(on_card(), ListSource([audio], announced)))
+                list(separate_blocks(on_card().engine(), ListSource([audio], announced)))
 
     def test_blocks_stay_valid_until_the_next(self, on_card, monkeypatch):
         """The buffer in the hands of the caller is not the one that is being filled."""
@@ -252,7 +253,7 @@ class TestStreams:
         model, audio = on_card(niter=1), music(2000)
         expected = model(audio)[0]
         position, before = 0, np.empty(0)
-        for start, stems in separate_blocks(model, ArraySource(audio[0])):
+        for start, stems in separate_blocks(model.engine(), ArraySource(audio[0])):
             assert start == position
             position += stems.shape[2]
             np.testing.assert_array_equal(stems, expected[:, :, start:position])
@@ -268,7 +269,7 @@ class TestProgress:
         force(monkeypatch, together=2)
         seen = []
         model = on_card(tiny_bundle(**config), niter=2, wiener_win_len=wiener_win_len)
-        for _ in separate_blocks(model, ArraySource(music(2000)[0]), seen.append):
+        for _ in separate_blocks(model.engine(), ArraySource(music(2000)[0]), seen.append):
             pass
         assert seen == sorted(seen)
         assert seen[-1] == pytest.approx(1.0)
@@ -289,7 +290,7 @@ class TestProgress:
 
     def test_a_caller_may_stop_early(self, on_card, monkeypatch):
         force(monkeypatch)
-        blocks = separate_blocks(on_card(), ArraySource(music(2000)[0]))
+        blocks = separate_blocks(on_card().engine(), ArraySource(music(2000)[0]))
         next(blocks)
         blocks.close()
 
@@ -302,7 +303,7 @@ class TestSharing:
         force(monkeypatch)
         model = on_card(niter=1)
         tracks = [music(1500, seed=seed)[0] for seed in range(2)]
-        both = [separate_blocks(model, ArraySource(track)) for track in tracks]
+        both = [separate_blocks(model.engine(), ArraySource(track)) for track in tracks]
         parts = [([], []) for _ in tracks]
         for blocks in itertools.zip_longest(*both):
             for (_, stems), (_, out) in zip(blocks, parts, strict=True):
@@ -313,9 +314,9 @@ class TestSharing:
     def test_weights_are_packed_once_and_go_with_the_separator(self, on_card):
         model = on_card()
         model(music(300))
-        engine = weakref.ref(engine_of(model))
+        engine = weakref.ref(model.engine())
         model(music(300))
-        assert engine_of(model) is engine()
+        assert model.engine() is engine()
         del model
         gc.collect()
         assert engine() is None
@@ -335,7 +336,7 @@ class TestMemory:
         def fail(*args, **options):
             raise device.out_of_memory("Out of memory allocating 5 bytes")
 
-        engine_of(model)
+        model.engine()
         monkeypatch.setattr(device_streaming, "on_card", fail)
         with pytest.raises(DeviceError, match=r"too little memory for this track.*wiener_win_len"):
             model(music(500))
@@ -348,7 +349,7 @@ class TestMemory:
         monkeypatch.setattr(memory, "_RESERVE", 0)
         monkeypatch.setattr(memory, "_BUDGETS", (60_000, 30_000))
         model, audio = on_card(niter=1, wiener_win_len=5), music(16 * 300)
-        engine = engine_of(model)
+        engine = model.engine()
         work = engine.work(2, audio.shape[2])
         expected = model(audio)
         seen, most = set(), 1.1 * next(memory.candidates(work)).nb_bytes
@@ -367,7 +368,7 @@ class TestMemory:
         monkeypatch.setattr(memory, "_RESERVE", 0)
         monkeypatch.setattr(memory, "_BUDGETS", (200_000,))
         model, audio = on_emulator(**options), music(16 * 600)
-        engine = engine_of(model)
+        engine = model.engine()
         model(audio[..., :100])  # packs the recurrent weights
         plans = list(memory.candidates(engine.work(2, audio.shape[2])))
         plan = plans[place * (len(plans) - 1) // 4]

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from umx_np.backends._cuda.device import Device
+from umx_np.cuda.device import Device
 from umx_np.errors import DeviceError
 
 from .conftest import Make, emulated, run

@@ -11,9 +11,9 @@ from helpers.asserts import assert_close
 from helpers.upstream import options_id
 from tolerances import TOL
 
-from umx_np.backends._cuda.device import Device
-from umx_np.backends._cuda.training import CudaTrainingBackend
 from umx_np.config import ModelConfig
+from umx_np.cuda.device import Device
+from umx_np.cuda.training import CudaTrainingBackend
 from umx_np.errors import ConfigError, DeviceError, ShapeError
 from umx_np.optim import Adam, clip_grad_norm
 from umx_np.testing import random_bundle_of

@@ -21,9 +21,9 @@ from benchmarks.gpu import run as command
 from benchmarks.gpu.context import Context, Options
 from benchmarks.gpu.plan import Section
 from benchmarks.gpu.record import Recorder
-from umx_np.backends._cuda.network import NetworkStack
-from umx_np.backends._cuda.ops import Spectra, WienerFilter
-from umx_np.backends._cuda.recurrent import Scan
+from umx_np.cuda.network import NetworkStack
+from umx_np.cuda.ops import Spectra, WienerFilter
+from umx_np.cuda.recurrent import Scan
 
 from .conftest import emulated
 from .training_helpers import backend_on

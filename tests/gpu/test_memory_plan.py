@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from umx_np.backends._cuda.memory import StackSize, Work, candidates, plan_memory, smallest
+from umx_np.cuda.memory import StackSize, Work, candidates, plan_memory, smallest
 
 GB = 1000**3
 HOUR = 3600 * 44100

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from umx_np.backends._cuda.device import Device
-from umx_np.backends._cuda.training import CudaTrainingBackend
 from umx_np.config import ModelConfig
+from umx_np.cuda.device import Device
+from umx_np.cuda.training import CudaTrainingBackend
 from umx_np.data import (
     DataError,
     FixedSourcesTrackFolderDataset,

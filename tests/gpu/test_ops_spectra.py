@@ -8,9 +8,9 @@ from helpers.asserts import assert_close
 from tolerances import TOL, Tolerance
 
 from umx_np.backends import reference
-from umx_np.backends._cuda.ops import Envelope, OverlapAdder, Spectra
-from umx_np.dsp.stft import StftGeometry
-from umx_np.dsp.wiener import scale_of
+from umx_np.backends.contracts import scale_of
+from umx_np.cuda.ops import Envelope, OverlapAdder, Spectra
+from umx_np.framing.geometry import StftGeometry
 
 EXACT = Tolerance(0.0, 0.0, "the same products")
 DTYPES = [np.float32, np.float64]

@@ -8,9 +8,9 @@ from helpers import signals
 from helpers.asserts import assert_close
 from tolerances import TOL
 
-from umx_np.backends._cuda.ops import PIECE_FRAMES, WienerFilter
-from umx_np.backends.base import WienerOptions
+from umx_np.backends.contracts import WienerOptions
 from umx_np.backends.reference import ReferenceBackend
+from umx_np.cuda.ops import PIECE_FRAMES, WienerFilter
 from umx_np.errors import ShapeError
 
 PLAIN, WITH_RESIDUAL = WienerOptions(), WienerOptions(residual=True)

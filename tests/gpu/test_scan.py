@@ -10,11 +10,11 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 from umx_np.backends import reference
-from umx_np.backends._cuda import compiling
-from umx_np.backends._cuda.device import Device
-from umx_np.backends._cuda.plans import Plan
-from umx_np.backends._cuda.recurrent import Scan, ScanState
-from umx_np.backends._cuda.tiling import Tiling
+from umx_np.cuda import compiling
+from umx_np.cuda.device import Device
+from umx_np.cuda.plans import Plan
+from umx_np.cuda.recurrent import Scan, ScanState
+from umx_np.cuda.tiling import Tiling
 from umx_np.errors import DeviceError, ShapeError
 
 from .conftest import emulated

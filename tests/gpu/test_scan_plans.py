@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from umx_np.backends._cuda.card import Card
-from umx_np.backends._cuda.plans import (
-    METHODS,
-    Plan,
-    choose,
-    plans,
-    register_limit,
-)
-from umx_np.backends._cuda.tiling import Tiling
+from umx_np.cuda.card import Card
+from umx_np.cuda.plans import METHODS, Plan, choose, plans, register_limit
+from umx_np.cuda.tiling import Tiling
 from umx_np.errors import ConfigError, DeviceError
 
 from . import nvrtc

@@ -8,7 +8,7 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 from umx_np.backends import reference
-from umx_np.backends._cuda.tiling import Tiling, pack_by_column
+from umx_np.cuda.tiling import Tiling, pack_by_column
 from umx_np.errors import ConfigError
 
 from . import tiling_model

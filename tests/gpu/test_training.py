@@ -15,10 +15,10 @@ import soundfile
 from helpers.asserts import relative_l2
 from training.conftest import RATE, TINY, Tones
 
-from umx_np.backends._cuda.device import Device
-from umx_np.backends._cuda.kernel import Kernel
-from umx_np.backends._cuda.training import CudaTrainingBackend
-from umx_np.backends._cuda.transform import RealFft
+from umx_np.cuda.device import Device
+from umx_np.cuda.kernel import Kernel
+from umx_np.cuda.training import CudaTrainingBackend
+from umx_np.cuda.transform import RealFft
 from umx_np.data import FixedSourcesTrackFolderDataset, UnmixDataset, aug_from_str
 from umx_np.errors import DeviceError
 from umx_np.nn import TrainableNetwork, log_mse_loss, mse_loss
@@ -292,7 +292,7 @@ class TestParts:
         nb_bytes: int,
     ) -> None:
         """All frames at once, or some at a time."""
-        monkeypatch.setattr("umx_np.backends._cuda.training._TRANSFORM_BYTES", nb_bytes)
+        monkeypatch.setattr("umx_np.cuda.training._TRANSFORM_BYTES", nb_bytes)
         audio = np.random.default_rng(0).standard_normal((3, 2, 1500), np.float32)
         expected = BatchMagnitudes(256, 64, nb_channels, _cpu())(audio)
         actual = DeviceMagnitudes(256, 64, nb_channels, backend)(audio).get()
@@ -356,6 +356,6 @@ class TestParts:
 
 
 def _cpu() -> Any:
-    from umx_np.backends import get_backend
+    from umx_np.devices import get_backend
 
     return get_backend("cpu")

@@ -11,11 +11,11 @@ from helpers.asserts import assert_close, relative_l2
 from helpers.signals import magnitudes
 from tolerances import TOL
 
-from umx_np.backends._cuda.device import Device
-from umx_np.backends._cuda.training import CudaTrainingBackend
 from umx_np.backends.tensors import FlatTensors
 from umx_np.backends.training import CounterMasks
 from umx_np.config import ModelConfig
+from umx_np.cuda.device import Device
+from umx_np.cuda.training import CudaTrainingBackend
 from umx_np.errors import ConfigError, ShapeError
 from umx_np.nn import TrainableNetwork
 from umx_np.optim import Adam, clip_grad_norm

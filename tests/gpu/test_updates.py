@@ -10,9 +10,9 @@ import pytest
 from helpers.asserts import relative_l2
 
 from umx_np import optim
-from umx_np.backends._cuda.device import Device
-from umx_np.backends._cuda.training import CudaTrainingBackend
 from umx_np.backends.tensors import FlatTensors
+from umx_np.cuda.device import Device
+from umx_np.cuda.training import CudaTrainingBackend
 from umx_np.errors import ConfigError, ShapeError
 from umx_np.optim import SGD, Adam, Optimizer
 

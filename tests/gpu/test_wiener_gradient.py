@@ -7,9 +7,9 @@ import pytest
 from helpers.asserts import assert_close, assert_finite
 from tolerances import TOL
 
-from umx_np.backends._cuda.ops import PIECE_FRAMES, WienerFilter
-from umx_np.backends._cuda.wiener_gradient import WienerGradient
-from umx_np.backends.base import WienerOptions
+from umx_np.backends.contracts import WienerOptions
+from umx_np.cuda.ops import PIECE_FRAMES, WienerFilter
+from umx_np.cuda.wiener_gradient import WienerGradient
 from umx_np.dsp.gradients import wiener_backward
 
 from .test_ops_wiener import on_card, spectra

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from umx_np.backends._cuda.tiling import WARP, Tiling
+from umx_np.cuda.tiling import WARP, Tiling
 
 LANES = np.arange(WARP)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from umx_np.backends._cuda import training
-from umx_np.backends._cuda.device import Device
+from umx_np.cuda import training
+from umx_np.cuda.device import Device
 
 
 def backend_on(device: Device, monkeypatch: pytest.MonkeyPatch) -> training.CudaTrainingBackend:

@@ -60,7 +60,7 @@ def stft_error(n_fft, n_hop, center, nb_timesteps, **options):
 
 
 def istft_error(n_fft, n_hop, center, nb_timesteps, length, **options):
-    nb_frames = umx_np.dsp.stft.StftGeometry(n_fft, n_hop, center).nb_frames(nb_timesteps)
+    nb_frames = umx_np.framing.geometry.StftGeometry(n_fft, n_hop, center).nb_frames(nb_timesteps)
     X = normal((2, 3, n_fft // 2 + 1, nb_frames), 82, complex)
 
     def forward(X):
@@ -181,7 +181,7 @@ def test_one_reflection_off_by_one_is_found(monkeypatch):
 
 @pytest.mark.parametrize("bin_", [0, 5, -1])
 def test_a_wrong_weight_of_a_bin_is_found(monkeypatch, bin_):
-    geometry = umx_np.dsp.stft.StftGeometry
+    geometry = umx_np.framing.geometry.StftGeometry
     original = geometry.inverse_weights
 
     def wrong(geometry):
@@ -195,7 +195,7 @@ def test_a_wrong_weight_of_a_bin_is_found(monkeypatch, bin_):
 
 
 def test_a_missing_envelope_is_found(monkeypatch):
-    geometry = umx_np.dsp.stft.StftGeometry
+    geometry = umx_np.framing.geometry.StftGeometry
     original = geometry.inverse_envelope
     X = normal((33, 20), 91, complex)
     d_signal = normal((310,), 92)

@@ -13,7 +13,7 @@ from tolerances import TOL
 
 import umx_np
 from umx_np.backends import reference
-from umx_np.backends.base import WienerOptions
+from umx_np.backends.contracts import WienerOptions
 from umx_np.dsp.gradients import filter as backward
 from umx_np.dsp.gradients import wiener_backward
 from umx_np.errors import ConfigError, ShapeError

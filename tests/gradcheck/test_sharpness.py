@@ -129,8 +129,8 @@ KERNEL_MISTAKES = {
 def test_compiled_lstm(mistake, monkeypatch):
     """The same mistakes in the compiled kernel."""
     pytest.importorskip("numba", reason="needs the extra 'train'")
-    from umx_np.backends._numba import lstm as kernels
-    from umx_np.backends._numba import recurrent
+    from umx_np.numba_engine import lstm as kernels
+    from umx_np.numba_engine import recurrent
 
     config = ModelConfig(nb_bins=9, hidden_size=6, nb_layers=2)
     if mistake is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from umx_np import pretrained
+from umx_np.pretrained import loading as pretrained
 
 SIZE = 300_000
 NAME = "vocals-00000000.pth"

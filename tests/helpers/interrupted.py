@@ -31,12 +31,12 @@ import numpy as np
 import soundfile as sf
 
 from umx_np import Separator, audio
-from umx_np._inputs import read_json
-from umx_np._programs import Program, run_program
-from umx_np._threads import parallel_map
-from umx_np.bottleneck import DiskStore
+from umx_np._support.inputs import read_json
+from umx_np._support.programs import Program, run_program
+from umx_np._support.threads import parallel_map
 from umx_np.config import ModelConfig
 from umx_np.data import Loader, UnmixDataset
+from umx_np.engines.bottleneck import DiskStore
 from umx_np.evaluation import evaluate
 from umx_np.testing import random_bundle_of
 from umx_np.weights import save_folder

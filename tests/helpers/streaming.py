@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from umx_np.config import ModelConfig
-from umx_np.streaming import separate_stream
+from umx_np.separation.tracks import separate_stream
 from umx_np.testing import random_state
 from umx_np.weights.bundle import ModelBundle, TargetWeights
 

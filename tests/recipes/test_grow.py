@@ -10,7 +10,7 @@ from recipes.umxm.grow import grow
 from recipes.umxm.plan import STEMS
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError
-from umx_np.model import OpenUnmix
+from umx_np.network.openunmix import OpenUnmix
 from umx_np.nn import TrainableNetwork
 from umx_np.testing import random_bundle_of
 from umx_np.weights import load_folder, save_folder

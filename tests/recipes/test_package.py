@@ -10,7 +10,7 @@ import pytest
 
 from recipes.umxm.package import HERE, keep_log, package, without_places
 from umx_np.config import ModelConfig
-from umx_np.pretrained import get_model_info
+from umx_np.pretrained.loading import get_model_info
 from umx_np.testing import random_bundle, random_bundle_of
 from umx_np.weights import load_folder, save_folder
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from umx_np.backends.training import preferred_backend
+from umx_np.devices import preferred_backend
 from umx_np.errors import ConfigError, DeviceError
 from umx_np.training import TrainConfig
 
@@ -69,7 +69,7 @@ def no_card(monkeypatch):
     def absent(index):
         raise DeviceError(f"there is no card {index}")
 
-    monkeypatch.setattr("umx_np.backends._cuda.training.get_cuda_backend", absent)
+    monkeypatch.setattr("umx_np.cuda.training.get_cuda_backend", absent)
     preferred_backend.cache_clear()
     yield
     preferred_backend.cache_clear()
@@ -97,7 +97,7 @@ def test_with_a_card(monkeypatch, caplog):
             if amp and tf32:
                 raise ConfigError("amp and tf32")
 
-    monkeypatch.setattr("umx_np.backends._cuda.training.get_cuda_backend", lambda index: Card())
+    monkeypatch.setattr("umx_np.cuda.training.get_cuda_backend", lambda index: Card())
     preferred_backend.cache_clear()
     try:
         assert TrainConfig(device="cuda:1").training_backend() == "cuda:1"
@@ -117,7 +117,7 @@ def test_the_reference_is_exact():
 
 
 def test_mixed_precision_needs_a_processor(no_card, monkeypatch):
-    backend = pytest.importorskip("umx_np.backends._numba.backend")
+    backend = pytest.importorskip("umx_np.numba_engine.backend")
     monkeypatch.setattr(backend, "has_pairs", lambda: True)
     assert TrainConfig(amp=True).amp
     monkeypatch.setattr(backend, "has_pairs", lambda: False)

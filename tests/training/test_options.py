@@ -10,9 +10,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from umx_np.commands.train import main
 from umx_np.data import add_dataset_options
 from umx_np.errors import DeviceError
-from umx_np.train import main
 from umx_np.training import TrainConfig, TrainingError
 from umx_np.training.options import build_parser, given_settings, parse_options
 
@@ -253,7 +253,7 @@ def test_errors_end_with_a_message(capsys, tmp_path, monkeypatch):
     def absent(index):
         raise DeviceError(f"there is no card {index}")
 
-    monkeypatch.setattr("umx_np.backends._cuda.training.get_cuda_backend", absent)
+    monkeypatch.setattr("umx_np.cuda.training.get_cuda_backend", absent)
     missing = ["--dataset", "aligned", "--input-file", "x", "--output-file", "y"]
     for argv, message in (
         (["--amp", "--device", "reference"], "no mixed precision"),

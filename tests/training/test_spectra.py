@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 import umx_np
-from umx_np.backends import get_backend
-from umx_np.backends.training import get_training_backend
+from umx_np.devices import get_backend, get_training_backend
 from umx_np.errors import ShapeError
 from umx_np.training.spectra import BatchMagnitudes, mean_squared_error
 

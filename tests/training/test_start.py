@@ -65,7 +65,7 @@ class TestFineTuning:
             asked.append((name, targets))
             return load_folder(model, targets)
 
-        monkeypatch.setattr("umx_np.pretrained.load_model", load)
+        monkeypatch.setattr("umx_np.pretrained.loading.load_model", load)
         make_trainer(model="umxhq", **UNSET, epochs=1).fit()
         assert asked == [("umxhq", ["tone"])]
 

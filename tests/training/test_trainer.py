@@ -14,9 +14,9 @@ import pytest
 from helpers.terminal import open_terminal
 
 import umx_np
-from umx_np.backends import get_backend
 from umx_np.config import ModelConfig
 from umx_np.data import DataError, Loader, get_statistics
+from umx_np.devices import get_backend
 from umx_np.errors import ConfigError
 from umx_np.nn import TrainableNetwork, log_mse_loss, mse_loss
 from umx_np.optim import SGD, Adam
@@ -77,7 +77,7 @@ class TestLearning:
         np.testing.assert_allclose(quick.valid_losses, slow.valid_losses, rtol=1e-4)
 
     def test_mixed_precision(self, make_trainer, tmp_path):
-        gemm = pytest.importorskip("umx_np.backends._numba.gemm")
+        gemm = pytest.importorskip("umx_np.numba_engine.gemm")
         if not gemm.has_pairs():
             pytest.skip("needs AVX512-BF16")
         full = make_trainer(output=tmp_path / "full", device="cpu").fit()

@@ -16,8 +16,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from umx_np import _atomic
-from umx_np._atomic import (
+from umx_np._support import atomic as _atomic
+from umx_np._support.atomic import (
     TemporaryFile,
     atomic_write,
     check_writable,
@@ -34,7 +34,7 @@ KILLS = int(os.environ.get("UMX_NP_TEST_KILLS", "1"))
 
 WRITERS = {
     "any file": """
-        from umx_np._atomic import atomic_write
+        from umx_np._support.atomic import atomic_write
         with atomic_write("result") as file:
             file.write(b"half")
             file.flush()
@@ -299,7 +299,7 @@ class TestLinks:
 @posix
 def test_a_planted_part_is_neither_written_nor_taken(tmp_path, monkeypatch):
     """In a shared folder for models, the name of a part is known beforehand."""
-    from umx_np.weights import _transfer
+    from umx_np.pretrained import transfer as _transfer
 
     precious = tmp_path / "precious"
     precious.write_bytes(b"old")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import umx_np
-from umx_np import pretrained
-from umx_np.cli import main
+from umx_np.commands import main
 from umx_np.errors import ConfigError, ModelNotFoundError
+from umx_np.pretrained import loading as pretrained
 from umx_np.testing import random_bundle
 from umx_np.weights import save_folder
 
@@ -91,7 +91,7 @@ def test_it_is_listed(installed, capsys):
 
 def test_an_incomplete_installation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.resources, "files", lambda name: tmp_path)
-    for use in (umx_np.load_model, umx_np.pretrained.download, pretrained.bundled_folder):
+    for use in (umx_np.load_model, umx_np.pretrained.loading.download, pretrained.bundled_folder):
         with pytest.raises(ModelNotFoundError, match=r"comes with umx_np, but path=.*umxhq"):
             use("umxm")
     assert main(["models"]) == 0

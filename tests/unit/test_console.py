@@ -12,11 +12,10 @@ from types import ModuleType
 
 import pytest
 
-import umx_np.cli
+import umx_np.commands
 import umx_np.evaluate
 import umx_np.train
-from umx_np.cli.common import option_words
-from umx_np.console import (
+from umx_np._support.console import (
     cleaning_up_when_terminated,
     exit_status,
     logging_to_stderr,
@@ -24,8 +23,9 @@ from umx_np.console import (
     say,
     show,
 )
+from umx_np._support.progress import reporting
+from umx_np.commands.common import option_words
 from umx_np.errors import ConfigError, printable
-from umx_np.progress import reporting
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
@@ -162,7 +162,7 @@ class TestExitStatus:
         assert exit_status("p", run) == status
         assert capsys.readouterr().err.startswith(message)
 
-    @pytest.mark.parametrize("command", ["cli", "train", "evaluate", "data.__main__"])
+    @pytest.mark.parametrize("command", ["commands", "train", "evaluate", "data.__main__"])
     def test_of_an_interruption_while_arguments_are_parsed(self, command, monkeypatch, capsys):
         def interrupted(*args, **kwargs):
             raise KeyboardInterrupt
@@ -177,11 +177,11 @@ class TestExitStatus:
 
         class Interrupting:
             def find_spec(self, name, path=None, target=None):
-                if name == "umx_np.cli":
+                if name == "umx_np.commands":
                     raise KeyboardInterrupt
 
-        monkeypatch.delitem(sys.modules, "umx_np.cli")
-        monkeypatch.delattr(umx_np, "cli")
+        monkeypatch.delitem(sys.modules, "umx_np.commands")
+        monkeypatch.delattr(umx_np, "commands")
         monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
         assert umx_np.__main__.main() == 130
         assert capsys.readouterr().err == "umx-np: interrupted\n"
@@ -208,7 +208,7 @@ class TestExitStatus:
 class TestOptionWords:
     @pytest.fixture
     def words(self):
-        parser = umx_np.cli.build_parser()
+        parser = umx_np.commands.build_parser()
         return option_words(parser.parse_args(["separate", "x.wav"]).parser)
 
     @pytest.mark.parametrize(

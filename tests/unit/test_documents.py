@@ -20,8 +20,8 @@ from helpers.documents import (
     text_of,
 )
 
-from umx_np import cli
-from umx_np.data import __main__ as data
+from umx_np import commands as cli
+from umx_np.commands import data
 from umx_np.data import parse_dataset_options
 from umx_np.evaluation import options as evaluation
 from umx_np.training import options as training

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from umx_np import separate_file
-from umx_np.backends import get_backend
+from umx_np.devices import get_backend
 from umx_np.errors import ConfigError, DeviceError
 
 

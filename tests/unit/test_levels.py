@@ -13,9 +13,9 @@ from helpers.streaming import ListSource, streamed, tiny_bundle
 from tolerances import TOL
 
 import umx_np
-from umx_np.dsp.levels import LevelFollower
-from umx_np.dsp.stft import StftGeometry
 from umx_np.errors import ConfigError, WeightsError
+from umx_np.framing.geometry import StftGeometry
+from umx_np.framing.levels import LevelFollower
 from umx_np.training.end_to_end import WaveformSeparator
 from umx_np.weights import load_folder, save_folder
 
@@ -48,7 +48,7 @@ def wanted(loud):
 
 
 def levels_as_defined(audio, n_fft, n_hop):
-    """The level of every sample, from the words of `umx_np.dsp.levels` and one piece at a time."""
+    """The level of every sample, from the words of `umx_np.framing.levels` and one piece at a time."""
     nb_timesteps, ends = audio.shape[1], [n_fft - n_fft // 2]
     while ends[0] > n_hop:
         ends[0] -= n_hop

@@ -9,9 +9,8 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 import umx_np
-from umx_np.backends import devices, get_backend
-from umx_np.backends.training import cuda_index
 from umx_np.config import ModelConfig
+from umx_np.devices import cuda_index, devices, get_backend
 from umx_np.errors import ConfigError, DeviceError, ShapeError, WeightsError
 from umx_np.testing import random_state
 from umx_np.weights import expected_state
@@ -163,7 +162,7 @@ class TestSeparator:
         with pytest.raises(ShapeError, match=message):
             self.separator()(audio)
 
-    @pytest.mark.parametrize("name", ["__call__", "forward", "_one_track"])
+    @pytest.mark.parametrize("name", ["__call__", "forward"])
     def test_models_whose_own_code_would_not_run_are_refused(self, name):
         class Louder(umx_np.OpenUnmix):
             pass
@@ -276,7 +275,7 @@ class TestDevices:
         def get_device(index=0):
             raise DeviceError("there is no card")
 
-        monkeypatch.setattr("umx_np.backends.cuda.get_device", get_device)
+        monkeypatch.setattr("umx_np.cuda.backend.get_device", get_device)
         with pytest.raises(DeviceError, match="device='cuda:0' is not available: there is no card"):
             get_backend("cuda:0")
         with pytest.raises(ConfigError, match="device='tpu'"):

@@ -10,7 +10,7 @@ import pytest
 
 import umx_np
 from umx_np.errors import UmxError
-from umx_np.model import OpenUnmix
+from umx_np.network.openunmix import OpenUnmix
 from umx_np.testing import random_bundle
 
 RNG = np.random.default_rng(0)

@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umx_np import pretrained
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
+from umx_np.pretrained import hashes as _hashes
+from umx_np.pretrained import loading as pretrained
+from umx_np.pretrained.registry import PUBLISHED, ModelInfo, PublishedFile
 from umx_np.testing import random_state
-from umx_np.weights import ModelBundle, TargetWeights, _hashes, save_folder, save_torch
-from umx_np.weights.published import PUBLISHED, ModelInfo, PublishedFile
+from umx_np.weights import ModelBundle, TargetWeights, save_folder, save_torch
 
 CONFIG = ModelConfig(nb_bins=5, nb_channels=2, hidden_size=4, nb_layers=1, max_bin=3)
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 from helpers.terminal import open_terminal
 
-from umx_np.progress import reporting
+from umx_np._support.progress import reporting
 
 
 def drawn(lines):

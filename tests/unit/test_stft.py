@@ -10,9 +10,10 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 import umx_np
-from umx_np.backends import get_backend
-from umx_np.dsp.stft import StftGeometry, Transform
+from umx_np.devices import get_backend
 from umx_np.errors import ConfigError, ShapeError
+from umx_np.framing.geometry import StftGeometry
+from umx_np.framing.transform import Transform
 
 
 def signal(*shape: int, seed: int = 0) -> np.ndarray:

@@ -20,10 +20,11 @@ from helpers.streaming import (
 from tolerances import TOL
 
 import umx_np
-from umx_np.bottleneck import DiskStore, MemoryStore
-from umx_np.dsp.stft import StftGeometry
+from umx_np.engines.bottleneck import DiskStore, MemoryStore
+from umx_np.separation.tracks import separate_blocks, separate_stream
+from umx_np.engines.sources import ArraySource, segments
 from umx_np.errors import AudioError, ConfigError, ShapeError
-from umx_np.streaming import ArraySource, segments, separate_blocks, separate_stream
+from umx_np.framing.geometry import StftGeometry
 
 
 def pair(bundle, **options):
@@ -116,9 +117,9 @@ def test_memory_is_counted_in_full(threads, monkeypatch):
     def on_disk(*arguments):
         raise AssertionError("kept on disk")
 
-    monkeypatch.setattr("umx_np.streaming.MemoryStore", Counted)
+    monkeypatch.setattr("umx_np.engines.host.MemoryStore", Counted)
     streamed(engine, ArraySource(audio))
-    monkeypatch.setattr("umx_np.streaming.DiskStore", on_disk)
+    monkeypatch.setattr("umx_np.engines.host.DiskStore", on_disk)
     streamed(engine, ArraySource(audio), max_memory=most)
     with pytest.raises(AssertionError, match="on disk"):
         streamed(engine, ArraySource(audio), max_memory=most - 1)
@@ -181,7 +182,7 @@ def test_files_of_targets_that_are_done_are_closed(monkeypatch):
             opened.append(self)
             most.append(sum(not store._file.closed for store in opened))
 
-    monkeypatch.setattr("umx_np.streaming.DiskStore", Counted)
+    monkeypatch.setattr("umx_np.engines.host.DiskStore", Counted)
     bundle = tiny_bundle()
     engine = umx_np.Separator.from_bundle(bundle, niter=1, threads=2, device="cpu")
     audio = music(16 * 300)[0]
@@ -263,7 +264,7 @@ def test_a_source_of_another_length_is_refused():
     audio = music(500)[0]
     for announced in (499, 501):
         with pytest.raises(ShapeError, match=f"nb_timesteps={announced}"):
-            list(separate_blocks(engine, ListSource([audio], announced)))
+            list(separate_blocks(engine.engine(), ListSource([audio], announced)))
 
 
 def test_writers_must_be_the_stems():

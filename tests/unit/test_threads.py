@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umx_np import Separator, _threads
+from umx_np import Separator
 from umx_np._kernels import calls
 from umx_np._kernels.calls import Guard, Loan, cancellable, uninterrupted
-from umx_np._threads import Ahead, Stop, parallel_map
+from umx_np._support import threads as _threads
+from umx_np._support.threads import Ahead, Stop, parallel_map
 from umx_np.config import ModelConfig
 from umx_np.errors import UmxError
 from umx_np.testing import random_bundle_of
@@ -46,7 +47,7 @@ threading.Thread(target=separate).start()
 
 FORKED = """
 import os
-from umx_np._threads import Ahead, parallel_map
+from umx_np._support.threads import Ahead, parallel_map
 from umx_np.errors import UmxError
 
 square = lambda x: x * x
@@ -68,7 +69,7 @@ else:
 
 LEFT_OPEN = """
 import time
-from umx_np._threads import Ahead
+from umx_np._support.threads import Ahead
 
 batches = Ahead(2, "test", lambda x: time.sleep(0.01), range(9999), 3)
 next(batches)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import umx_np
-from umx_np.pretrained import bundled_folder, get_model_info
+from umx_np.pretrained.loading import bundled_folder, get_model_info
 from umx_np.weights import load_folder
 
 INFO = get_model_info("umxm")

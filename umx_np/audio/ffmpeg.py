@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._programs import Program
+from .._support.programs import Program
 from ..errors import AudioError
 
 logger = logging.getLogger(__name__)

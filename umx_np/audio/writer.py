@@ -18,7 +18,7 @@ from types import TracebackType
 import numpy as np
 import soundfile as sf
 
-from .._atomic import TemporaryFile
+from .._support.atomic import TemporaryFile
 from ..config import check_array, check_int, check_rate
 from ..errors import AudioError, ConfigError, ShapeError
 from .library import HeldFile

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from .._threads import Item, Result, parallel_map, resolve_threads
+from .._support.threads import Item, Result, parallel_map, resolve_threads
 from ..config import ModelConfig
 from ..errors import ConfigError, DeviceError, ShapeError
 from ..weights.bundle import StateDict
 from ._folding import fold, gate_bias, suffix_of
-from .base import Network, WienerOptions
+from .contracts import Network, WienerOptions
 
 try:
     from .._kernels import cpu as _cpu
@@ -64,7 +64,7 @@ class CpuNetwork:
 
     See Also
     --------
-    umx_np.backends.base.Network : the contract.
+    umx_np.backends.contracts.Network : the contract.
     """
 
     dtype = np.dtype(np.float32)
@@ -125,6 +125,9 @@ class CpuNetwork:
             else:
                 self._kernels.gemm(part, weight, out, accumulate=i > 0, **finish)
         return out
+
+    def in_dtype(self, dtype: np.dtype) -> CpuNetwork:
+        return self
 
     def encode(self, mags: np.ndarray) -> np.ndarray:
         out = np.empty((len(mags), self.config.hidden_size), np.float32)
@@ -205,7 +208,7 @@ class CpuNetwork:
 
 
 class CpuBackend:
-    """Compiled kernels on the cores of this machine; see `umx_np.backends.base.Backend`.
+    """Compiled kernels on the cores of this machine; see `umx_np.backends.contracts.Backend`.
 
     Parameters
     ----------
@@ -219,18 +222,22 @@ class CpuBackend:
     """
 
     name = "cpu"
+    max_channels = 2
 
     def __init__(
         self, threads: int | None = None, precision: str = "full", level: str | None = None
     ) -> None:
         if precision not in ("full", "fast"):
             raise ConfigError(f"precision={precision!r} must be 'full' or 'fast'")
-        self.threads = resolve_threads(threads)
+        self.threads = self.copy_threads = resolve_threads(threads)
         self.precision = precision
         self._kernels = _cpu.Kernels(level or instruction_set())
 
     def __repr__(self) -> str:
         return f"cpu ({self._kernels.level}, {self.threads} threads, {self.precision} precision)"
+
+    def dtype_for(self, dtype: np.dtype) -> np.dtype:
+        return np.dtype(np.float32)
 
     def network(self, config: ModelConfig, state: StateDict) -> Network:
         return CpuNetwork(self._kernels, config, state, self.precision)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from .._threads import Item, Result
+from .._support.threads import Item, Result
 from ..config import ModelConfig
 from ..weights.bundle import StateDict
-from .base import Network, WienerOptions
+from .contracts import Network, WienerOptions
 
 BATCHNORM_EPS = 1e-5
 
@@ -200,7 +200,7 @@ class ReferenceNetwork:
 
     See Also
     --------
-    umx_np.backends.base.Network : the contract.
+    umx_np.backends.contracts.Network : the contract.
     """
 
     def __init__(
@@ -214,8 +214,7 @@ class ReferenceNetwork:
             for name, value in state.items()
         }
 
-    def with_dtype(self, dtype: np.dtype) -> ReferenceNetwork:
-        """Return the same network computing in another dtype."""
+    def in_dtype(self, dtype: np.dtype) -> ReferenceNetwork:
         if dtype == self.dtype:
             return self
         return ReferenceNetwork(self.config, self._original, dtype)
@@ -260,14 +259,18 @@ class ReferenceNetwork:
 
 
 class ReferenceBackend:
-    """All operations in NumPy; see `umx_np.backends.base.Backend`."""
+    """All operations in NumPy; see `umx_np.backends.contracts.Backend`."""
 
     name = "reference"
-    threads = 1
+    threads = copy_threads = 1
+    max_channels = None
     precision = "full"
 
     def __repr__(self) -> str:
         return "reference (NumPy)"
+
+    def dtype_for(self, dtype: np.dtype) -> np.dtype:
+        return np.result_type(dtype, np.float32)
 
     def network(self, config: ModelConfig, state: StateDict) -> Network:
         return ReferenceNetwork(config, state)

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..config import ModelConfig
-from ..errors import ConfigError, DeviceError, shortened
 from .tensors import TensorMemory
 
 logger = logging.getLogger(__name__)
@@ -164,77 +162,3 @@ class TrainingBackend(Protocol):
     def sgd_update(self) -> Callable[..., None]:
         """One step of stochastic gradient descent; see `umx_np.optim.sgd_update`."""
         ...
-
-
-def cuda_index(name: str) -> int | None:
-    """Return the number of the graphics card that a name like ``'cuda:1'`` means.
-
-    Parameters
-    ----------
-    name : str
-        Of a device or backend; ``'cuda'`` is the first card.
-
-    Returns
-    -------
-    int or None
-        None if no card is meant.
-
-    Raises
-    ------
-    ConfigError
-        If what follows ``'cuda'`` is no number.
-    """
-    if not isinstance(name, str):
-        raise ConfigError(f"device={shortened(name)} must be text such as 'auto', 'cpu' or 'cuda'")
-    kind, _, number = name.partition(":")
-    if kind != "cuda":
-        return None
-    if name != "cuda" and not number.isdecimal():
-        raise ConfigError(f"device={name!r} must be 'cuda' or 'cuda:' and the number of a card")
-    return int(number or 0)
-
-
-@cache
-def preferred_backend() -> str:
-    """Name of the backend for ``device='auto'``: the first graphics card if it can train."""
-    try:
-        card = get_training_backend("cuda")
-    except DeviceError as error:
-        logger.info("device='auto': training on the processor (%s)", error)
-        return "numba"
-    logger.info("device='auto': training on %s", card)
-    return "cuda"
-
-
-def get_training_backend(name: str = "numba", threads: int | None = None) -> TrainingBackend:
-    """Return a compiled backend.
-
-    Parameters
-    ----------
-    name : {'numba', 'cuda', 'cuda:1', ...}
-        Kernels for the processor, or for a graphics card.
-    threads : int or None
-        Threads to compute on; None means all cores that this process may use.
-
-    Raises
-    ------
-    DeviceError
-        If a package is not installed, or there is no such card; the message says what to do.
-    ConfigError
-        If there is no backend of that name.
-    """
-    index = cuda_index(name)
-    if index is not None:
-        from ._cuda import training
-
-        return training.get_cuda_backend(index)
-    if name != "numba":
-        raise ConfigError(f"backend={name!r} must be 'numba', 'reference', 'cuda' or 'cuda:1'")
-    try:
-        from ._numba.backend import NumbaBackend
-    except ImportError as error:
-        raise DeviceError(
-            f"backend='numba' is not available ({error}); install it with: "
-            "python -m pip install 'umx-np[train]', or use backend='reference'"
-        ) from error
-    return NumbaBackend(threads)

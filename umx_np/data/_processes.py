@@ -14,7 +14,7 @@ from queue import SimpleQueue
 import numpy as np
 
 from .._kernels.calls import Guard, uninterrupted
-from .._threads import Stop
+from .._support.threads import Stop
 from ..errors import ConfigError, DataError
 from .base import UnmixDataset
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from .. import audio
-from .._inputs import parse_json
-from .._threads import Ahead, available_cores
+from .._support.inputs import parse_json
+from .._support.progress import Progress, reporting
+from .._support.threads import Ahead, available_cores
 from ..errors import AudioError, ConfigError
-from ..progress import Progress, reporting
 from . import streams
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class AudioFiles:
         clips : iterable of Clip
             The clips; doubles count once.
         progress : bool, callable or None
-            See `umx_np.progress.reporting`.
+            See `umx_np._support.progress.reporting`.
 
         Returns
         -------

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .._support.progress import Progress
 from ..errors import AudioError, ConfigError
-from ..progress import Progress
 from .augmentations import AUGMENTATIONS, FILTERS, Augmentation, Compose
 from .base import UnmixDataset
 from .files import AudioFiles, CachedFiles, Clip

@@ -7,7 +7,7 @@ from weakref import ref
 
 import numpy as np
 
-from .._threads import Ahead, Stop
+from .._support.threads import Ahead, Stop
 from ..config import check_int
 from ..errors import ConfigError, DataError, ShapeError
 from ._processes import ProcessPool

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from .._support.progress import Progress
 from ..config import check_int
 from ..errors import ConfigError, DownloadError
-from ..progress import Progress
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .._support.progress import Progress
 from ..config import check_int
 from ..errors import ConfigError
-from ..progress import Progress
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset, item_rng
 from .files import Clip

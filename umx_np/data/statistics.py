@@ -6,9 +6,10 @@ import logging
 
 import numpy as np
 
-from ..dsp.stft import StftGeometry, stft
+from .._support.progress import Progress, reporting
+from ..dsp.stft import stft
 from ..errors import DataError
-from ..progress import Progress, reporting
+from ..framing.geometry import StftGeometry
 from .base import UnmixDataset, item_rng
 from .loader import checked_sample
 

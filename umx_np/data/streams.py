@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._programs import run_program
+from .._support.programs import run_program
 from ..errors import AudioError
 
 logger = logging.getLogger(__name__)

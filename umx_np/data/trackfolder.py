@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from .._support.progress import Progress
 from ..audio.resampling import resample_to
 from ..config import check_int
 from ..errors import ConfigError
-from ..progress import Progress
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .._support.progress import Progress
 from ..errors import AudioError, ConfigError
-from ..progress import Progress
 from .augmentations import Augmentation
 from .base import Sample
 from .files import Clip

@@ -12,16 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backends import get_backend
-from ..backends.base import DEFAULT_EPS, SCALE_FACTOR, Backend, WienerOptions
+from ..backends.contracts import DEFAULT_EPS, SCALE_FACTOR, Backend, WienerOptions, scale_of
 from ..backends.reference import em_iteration
 from ..config import check_array, check_int
+from ..devices import get_backend
 from ..errors import ConfigError, ShapeError, shortened
-
-
-def scale_of(peak: float, scale_factor: float = SCALE_FACTOR) -> float:
-    """Divisor that keeps the EM in a comfortable range: ``max(1, peak / scale_factor)``."""
-    return max(1.0, float(peak) / scale_factor)
 
 
 def check_positive(**values: float) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from .. import audio
 from ..config import DEFAULT_MODEL, check_aggregate
 from ..errors import AudioError, ConfigError
-from ..files import output_names
+from ..separation.files import output_names
 from .stems import stem_files
 from .tracks import Track, TrackAudio
 
@@ -79,7 +79,7 @@ class SeparatedEstimates:
         self, how: Separation, threads: int | None = None, *, progress: bool = False
     ) -> None:
         from ..pretrained import load_model
-        from ..separator import Separator
+        from ..separation.separator import Separator
 
         bundle = load_model(how.model, how.targets, offline=how.offline, progress=progress)
         self._aggregate = how.aggregate
@@ -116,7 +116,7 @@ class SeparatedEstimates:
         self, track: Track, sound: TrackAudio, wanted: Sequence[str] | None
     ) -> dict[str, np.ndarray]:
         """Separate the mixture of a track at its own rate."""
-        from ..arrays import separate
+        from ..separation.arrays import separate
 
         if sound.nb_channels > 2:
             raise AudioError(

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from .._support.option_types import json_object, natural, positive_int
 from ..config import DEFAULT_MODEL
-from ..option_types import json_object, natural, positive_int
 from .scores import METHODS
 from .tracks import DATASETS
 

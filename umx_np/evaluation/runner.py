@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from .._support.progress import Progress, reporting
 from ..config import DEFAULT_MODEL, check_int
 from ..errors import ConfigError, ScoresError, UmxError
 from ..pretrained import default_model
-from ..progress import Progress, reporting
 from .bss import METRICS
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
 from .scores import (

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from .._atomic import atomic_write
-from .._inputs import read_json, shortened_error
-from .._version import __version__
+from .. import __version__
+from .._support.atomic import atomic_write
+from .._support.inputs import read_json, shortened_error
 from ..errors import ConfigError, ScoresError
 from .bss import (
     METRICS,

@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .. import _atomic
-from .._atomic import atomic_write
-from .._inputs import read_json
-from .._version import __version__
+from .. import __version__
+from .._support import atomic as _atomic
+from .._support.atomic import atomic_write
+from .._support.inputs import read_json
 from ..errors import ConfigError, ScoresError
 
 # For the reader only: the digest of the weights tells models apart, whatever they are called.
@@ -124,7 +124,7 @@ def claimed(evaldir: Path, subset: str, track: str, *, wait: bool) -> AbstractCo
     Returns
     -------
     context manager
-        As of `umx_np._atomic.claimed`.
+        As of `umx_np._support.atomic.claimed`.
     """
     # Any name of a track makes a name of a file of a usual length.
     digest = hashlib.blake2b(os.fsencode(track), digest_size=12).hexdigest()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._atomic import atomic_write
+from .._support.atomic import atomic_write
 from ..errors import ConfigError
 from .bss import METRICS
 from .scores import HOP, TrackScores, nan_median

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import audio
-from .._limits import available_cores
-from .._threads import Ahead, Stop, resolve_threads
+from .._support.limits import available_cores
+from .._support.threads import Ahead, Stop, resolve_threads
 from ..errors import ScoresError, UmxError
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
 from .scores import TrackScores, nb_frames, read_scores, score_track, scored_targets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._threads import parallel_map, resolve_threads
+from .._support.threads import parallel_map, resolve_threads
 from ..errors import ShapeError
 
 # Elements that one thread takes at a time. Smaller parts stay in its cache, but threads that hand

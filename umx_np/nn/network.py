@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backends.tensors import FlatTensors, HostMemory, TensorMemory, fetch
-from ..backends.training import CounterMasks, get_training_backend
+from ..backends.training import CounterMasks
 from ..config import ModelConfig
+from ..devices import get_training_backend
 from ..errors import ConfigError, ShapeError
 from ..weights import check_state, expected_state
 from .batchnorm import check_count, update_running_statistics
@@ -54,7 +55,7 @@ class TrainableNetwork:
     config : ModelConfig
         Architecture.
     state : mapping of str to ndarray
-        Initial weights under PyTorch's names, for instance from `umx_np.model.initial_state`. They
+        Initial weights under PyTorch's names, for instance from `umx_np.network.openunmix.initial_state`. They
         are copied.
     backend : {'numba', 'reference', 'cuda', 'cuda:1', ...}
         Compiled kernels, plain NumPy that is slow and easy to read, or a graphics card. On a card,

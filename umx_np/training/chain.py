@@ -8,19 +8,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .._threads import parallel_map, resolve_threads
-from ..backends import get_backend
-from ..backends.base import Backend
+from .._support.threads import parallel_map, resolve_threads
+from ..backends.contracts import Backend
 from ..config import SeparatorConfig
+from ..devices import get_backend
 from ..dsp.gradients import (
     istft_backward,
     stft_backward,
     wiener_backward,
     wiener_magnitudes_backward,
 )
-from ..dsp.stft import StftGeometry, istft, stft
+from ..dsp.stft import istft, stft
 from ..dsp.wiener import wiener
 from ..errors import ShapeError
+from ..framing.geometry import StftGeometry
 
 
 class Chain(Protocol):

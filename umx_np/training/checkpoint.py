@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._inputs import open_input, parse_json
+from .._support.inputs import open_input, parse_json
 from ..errors import TrainingError, WeightsError, shortened
 from ..weights import (
     StateDict,

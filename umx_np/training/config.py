@@ -9,8 +9,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from ..backends.training import cuda_index, get_training_backend, preferred_backend
 from ..config import ModelConfig, bandwidth_to_max_bin, check_int, is_file_name
+from ..devices import cuda_index, get_training_backend, preferred_backend
 from ..errors import ConfigError, DeviceError, shortened
 
 OPTIMIZERS = ("adam", "adamw", "sgd")

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends._cuda.ops import Statistics, WienerFilter
-from ..backends._cuda.transform import DeviceTransform, make_tables, upload
-from ..backends._cuda.wiener_gradient import WienerGradient
-from ..backends.base import DEFAULT_EPS, WienerOptions
+from ..backends.contracts import DEFAULT_EPS, WienerOptions
 from ..config import SeparatorConfig
-from ..dsp.stft import StftGeometry
+from ..cuda.ops import Statistics, WienerFilter
+from ..cuda.transform import DeviceTransform, make_tables, upload
+from ..cuda.wiener_gradient import WienerGradient
 from ..errors import ConfigError, ShapeError
+from ..framing.geometry import StftGeometry
 from .chain import check_finite
 
 if TYPE_CHECKING:
-    from ..backends._cuda.training import CudaTrainingBackend
+    from ..cuda.training import CudaTrainingBackend
 
 Array = Any
 

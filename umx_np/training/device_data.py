@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .._threads import Ahead
+from .._support.progress import reporting
+from .._support.threads import Ahead
 from ..config import ModelConfig
 from ..data import Loader, item_rng
 from ..data.files import FULL_SCALE, Clip
 from ..data.plans import PlannedItem, PlanningDataset
 from ..data.trackfolder import FAINT
-from ..dsp.stft import StftGeometry
 from ..errors import ConfigError, DataError, DeviceError
-from ..progress import reporting
+from ..framing.geometry import StftGeometry
 from .config import TrainConfig
 
 if TYPE_CHECKING:
-    from ..backends._cuda.training import CudaTrainingBackend
+    from ..cuda.training import CudaTrainingBackend
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class ResidentBatches:
         backend: CudaTrainingBackend,
         progress: bool,
     ) -> Any:
-        from ..backends._cuda.clips import ClipStore
+        from ..cuda.clips import ClipStore
 
         files = self._dataset.files
         infos = [files.info(clip) for clip in clips]

@@ -10,16 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import threadpoolctl
 
-from .._threads import parallel_map, resolve_threads
-from ..backends import get_backend
-from ..backends.base import Backend
-from ..backends.training import cuda_index, get_training_backend
+from .._support.threads import parallel_map, resolve_threads
+from ..backends.contracts import Backend
 from ..config import SeparatorConfig, check_network
-from ..dsp.stft import StftGeometry
+from ..devices import cuda_index, get_backend, get_training_backend
 from ..errors import ConfigError, ShapeError
-from ..model import OpenUnmix
+from ..framing.geometry import StftGeometry
+from ..network.openunmix import OpenUnmix
 from ..nn import ForwardCache, TrainableNetwork
-from ..separator import Separator
+from ..separation.separator import Separator
 from ..weights.bundle import ModelBundle, TargetWeights
 from .chain import Chain, HostChain
 
@@ -376,7 +375,7 @@ def _chain(
     """Choose by where the parameters of the networks are."""
     if cuda_index(network.backend) is None:
         return HostChain(config, network.dtype, nb_targets, threads)
-    from ..backends._cuda.training import CudaTrainingBackend
+    from ..cuda.training import CudaTrainingBackend
     from .device_chain import DeviceChain
 
     backend = get_training_backend(network.backend)

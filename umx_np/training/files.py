@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import plots
-from .._atomic import atomic_write, check_writable, claimed
-from .._inputs import read_json
+from .._support.atomic import atomic_write, check_writable, claimed
+from .._support.inputs import read_json
 from ..config import ModelConfig
 from ..errors import TrainingError
 from ..weights import StateDict, load_torch, save_safetensors, save_torch

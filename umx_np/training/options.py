@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._inputs import read_json
+from .._support.inputs import read_json
 from ..data import add_dataset_options, parse_dataset_options
 from ..data.aligned import is_pattern
 from ..errors import TrainingError

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .._programs import run_program
+from .._support.programs import run_program
 from ..errors import shortened
 
 _GIT_TIMEOUT = 10.0

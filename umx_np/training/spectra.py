@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backends.base import Backend
+from ..backends.contracts import Backend
 from ..backends.training import TrainingBackend
-from ..dsp.stft import StftGeometry, Transform
 from ..errors import ShapeError
+from ..framing.geometry import StftGeometry
+from ..framing.transform import Transform
 
 if TYPE_CHECKING:
-    from ..backends._cuda.training import CudaTrainingBackend
+    from ..cuda.training import CudaTrainingBackend
 
 # Frames transformed at a time: two channels of 4096 samples are 1 MB and stay in a core's cache.
 _FRAMES_PER_TASK = 32

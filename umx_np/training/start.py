@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from .._inputs import read_json, shortened_error
+from .._support.inputs import read_json, shortened_error
+from .._support.progress import Progress
 from ..config import ModelConfig, bandwidth_to_max_bin, max_bin_to_bandwidth
 from ..data import UnmixDataset, get_statistics
 from ..errors import ConfigError, TrainingError, UmxError
-from ..model import initial_state
-from ..progress import Progress
+from ..network.openunmix import initial_state
 from ..weights import StateDict, infer_config
 from .checkpoint import (
     find_checkpoint,

@@ -9,11 +9,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends import get_backend
 from ..backends.tensors import FlatTensors
-from ..backends.training import cuda_index, get_training_backend
-from ..dsp.stft import StftGeometry
-from ..model import OpenUnmix
+from ..devices import cuda_index, get_backend, get_training_backend
+from ..framing.geometry import StftGeometry
+from ..network.openunmix import OpenUnmix
 from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
 from ..nn.loss import SMALL_ERROR
 from ..optim import Optimizer, clip_grad_norm
@@ -205,7 +204,7 @@ class DeviceSteps(_Shared):
         optimizer: Optimizer,
         sample_rate: float,
     ) -> None:
-        from ..backends._cuda.training import CudaTrainingBackend
+        from ..cuda.training import CudaTrainingBackend
 
         super().__init__(config, network, optimizer, sample_rate)
         backend = get_training_backend(network.backend)

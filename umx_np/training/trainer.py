@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from .._inputs import shortened_error
+from .._support.inputs import shortened_error
 from ..config import ModelConfig
 from ..data import Loader, UnmixDataset
 from ..errors import ConfigError, DataError, TrainingError, UmxError

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from .._inputs import read_json, why_unreadable
+from .._support.inputs import read_json, why_unreadable
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
 from .bundle import StateDict
 from .folder import SEPARATOR_FILE, check_format, load_folder, save_folder

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._atomic import atomic_write
-from .._inputs import read_json, why_unreadable
+from .._support.atomic import atomic_write
+from .._support.inputs import read_json, why_unreadable
 from ..config import (
     LARGEST,
     ModelConfig,

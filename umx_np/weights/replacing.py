@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .._atomic import _sync_folder, atomic_write
+from .._support.atomic import _sync_folder, atomic_write
 from ..config import is_file_name
 from ..errors import WeightsError
 

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from .._atomic import atomic_write
-from .._inputs import MAX_JSON_BYTES, open_input, parse_json
+from .._support.atomic import atomic_write
+from .._support.inputs import MAX_JSON_BYTES, open_input, parse_json
 from ..config import ModelConfig
 from ..errors import ConfigError, WeightsError, shortened
 from ._archive import fill

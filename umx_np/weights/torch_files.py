@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .._inputs import open_input
+from .._support.inputs import open_input
 from ..errors import WeightsError, shortened
 from ._archive import START, Archive, fill
 from ._pickle import MAX_PICKLE_BYTES, read_pickle

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .._atomic import atomic_write
+from .._support.atomic import atomic_write
 from ..errors import WeightsError
 from ._torch_records import STORAGE_NAMES
 from .torch_files import LEGACY_MAGIC, LEGACY_PROTOCOL

@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from umx_np.backends._cuda.compiling import kernels
+from umx_np.cuda.compiling import kernels
 
 HERE = Path(__file__).parent
 

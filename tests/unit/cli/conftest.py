@@ -10,7 +10,8 @@ import pytest
 import soundfile as sf
 
 import umx_np.pretrained
-from umx_np.cli import main
+import umx_np.separation
+from umx_np.commands import main
 from umx_np.config import SeparatorConfig
 from umx_np.errors import ConfigError, ModelNotFoundError
 
@@ -87,14 +88,15 @@ def engine(monkeypatch):
     """Put the stand-in in place of the models and the network."""
     engine = Engine()
     monkeypatch.setattr(umx_np.pretrained, "load_model", engine.load_model)
-    separator = ModuleType("umx_np.separator")
-    separator.Separator = SimpleNamespace(from_bundle=engine.from_bundle)
-    streaming = ModuleType("umx_np.streaming")
-    streaming.separate_stream = engine.separate_stream
-    for module in (separator, streaming):
+    stand_in = SimpleNamespace(from_bundle=engine.from_bundle)
+    for name, value in (
+        ("separation.separator", ("Separator", stand_in)),
+        ("separation.tracks", ("separate_stream", engine.separate_stream)),
+    ):
+        module = ModuleType(f"umx_np.{name}")
+        setattr(module, *value)
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        name = module.__name__.partition(".")[2]
-        monkeypatch.setattr(umx_np, name, module, raising=False)
+        monkeypatch.setattr(umx_np.separation, name.rpartition(".")[2], module, raising=False)
     return engine
 
 

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 import umx_np.pretrained
-from umx_np import weights
-from umx_np._version import __version__
-from umx_np.cli.common import format_size, table
+from umx_np import __version__, weights
+from umx_np.commands.common import format_size, table
 
 
 def test_version(run):
@@ -25,7 +24,7 @@ def test_version(run):
 
 
 def test_the_parser_needs_nothing_heavy():
-    program = "import sys, umx_np.cli; umx_np.cli.build_parser(); print(*sys.modules)"
+    program = "import sys, umx_np.commands; umx_np.commands.build_parser(); print(*sys.modules)"
     command = [sys.executable, "-c", program]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     heavy = {"numpy", "soundfile", "soxr", "tqdm", "platformdirs", "requests", "safetensors"}
@@ -188,7 +187,7 @@ def test_info_of_a_broken_installation(run, monkeypatch):
 
 
 def test_info_does_not_import_optional_packages():
-    program = "import sys; from umx_np.cli import main; main(['info']); print(*sys.modules)"
+    program = "import sys; from umx_np.commands import main; main(['info']); print(*sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )

@@ -10,10 +10,10 @@ import pytest
 import soundfile as sf
 
 from umx_np.audio import StemWriter
-from umx_np.cli import main
+from umx_np.commands import main
 from umx_np.errors import ConfigError
-from umx_np.files import separate_file
-from umx_np.naming import plot_path
+from umx_np.separation.files import separate_file
+from umx_np.separation.naming import plot_path
 
 from .conftest import STEMS, files
 
@@ -51,7 +51,7 @@ def test_every_option_arrives(engine, song, run, folder, monkeypatch):
         written.append((options["bits"], options["clip_mode"], options["quality"]))
         return StemWriter(*args, **options)
 
-    monkeypatch.setattr("umx_np.files.StemWriter", noted)
+    monkeypatch.setattr("umx_np.separation.files.StemWriter", noted)
     song()
     options = "--niter 3 --softmask --wiener-win-len 0 --filterbank asteroid --threads 2 "
     options += "--precision fast --offline"

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-import umx_np.files
-from umx_np import records
+import umx_np.separation.files
 from umx_np.data.options import load_datasets
 from umx_np.errors import AudioError, ConfigError
 from umx_np.evaluation.stems import stem_files
-from umx_np.files import separate_file
-from umx_np.naming import name_on_disk, output_paths, record_path
-from umx_np.records import KnownFile, Record, weights_digest
+from umx_np.separation import records
+from umx_np.separation.files import separate_file
+from umx_np.separation.naming import name_on_disk, output_paths, record_path
+from umx_np.separation.records import KnownFile, Record, weights_digest
 
 RECORD = ".umx-np.wav.json"
 
@@ -211,15 +211,15 @@ def test_a_kill_between_the_stems_leaves_no_record(engine, song, run, again, mon
 def test_another_program_that_writes_the_same_stems(engine, song, run, again, monkeypatch):
     """Its stems, in the moment before the record is written, are not taken for ours."""
     song()
-    write = umx_np.files._write_record
+    write = umx_np.separation.files._write_record
 
     def late(*arguments):
         shutil.copy("o/song/drums.wav", "o/song/vocals.wav")
         return write(*arguments)
 
-    monkeypatch.setattr(umx_np.files, "_write_record", late)
+    monkeypatch.setattr(umx_np.separation.files, "_write_record", late)
     again()
-    monkeypatch.setattr(umx_np.files, "_write_record", write)
+    monkeypatch.setattr(umx_np.separation.files, "_write_record", write)
     assert "vocals.wav is not the file that was written" in again()
 
 

@@ -1,4 +1,4 @@
-"""`umx_np.files.separate_file`, with a stand-in for the engine."""
+"""`umx_np.separation.files.separate_file`, with a stand-in for the engine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import soundfile as sf
 import umx_np
 from umx_np.audio import written_suffixes
 from umx_np.errors import AudioError, ConfigError, DeviceError, ShapeError
-from umx_np.files import output_names, output_paths, separate_file
+from umx_np.separation.files import output_names, output_paths, separate_file
 from umx_np.testing import random_bundle
 
 from .conftest import STEMS, files

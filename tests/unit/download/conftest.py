@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from helpers.download_server import DATA, NAME, SIZE, Handler, Server
 
-from umx_np import pretrained
-from umx_np.weights import _transfer
-from umx_np.weights.published import PUBLISHED, ModelInfo, PublishedFile
+from umx_np.pretrained import loading as pretrained
+from umx_np.pretrained import transfer as _transfer
+from umx_np.pretrained.registry import PUBLISHED, ModelInfo, PublishedFile
 
 
 @pytest.fixture

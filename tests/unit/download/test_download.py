@@ -23,10 +23,10 @@ from helpers.download_server import (
     wrong_range,
 )
 
-from umx_np import pretrained
 from umx_np.errors import ConfigError, DownloadError
-from umx_np.weights import _transfer
-from umx_np.weights.published import ModelInfo
+from umx_np.pretrained import loading as pretrained
+from umx_np.pretrained import transfer as _transfer
+from umx_np.pretrained.registry import ModelInfo
 
 
 def test_success(model: ModelInfo, server: Server, tmp_path: Path) -> None:

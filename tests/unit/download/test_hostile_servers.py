@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from helpers.download_server import DATA, NAME, SIZE, Handler, Server, fetch_it, part_of
 
-from umx_np import pretrained
 from umx_np.errors import DownloadError
-from umx_np.weights import _transfer
-from umx_np.weights.published import ModelInfo
+from umx_np.pretrained import loading as pretrained
+from umx_np.pretrained import transfer as _transfer
+from umx_np.pretrained.registry import ModelInfo
 
 
 def headers(code: int, body: bytes = b"", **fields: str) -> Callable[[Handler], None]:

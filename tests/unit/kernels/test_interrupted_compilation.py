@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-compiling = pytest.importorskip("umx_np.backends._numba.compiling")
+compiling = pytest.importorskip("umx_np.numba_engine.compiling")
 
 
 def _kernel():

@@ -11,9 +11,8 @@ from helpers.asserts import assert_close, assert_finite
 from tolerances import TOL
 
 from umx_np.backends import reference
-from umx_np.backends.base import WienerOptions
+from umx_np.backends.contracts import WienerOptions, scale_of
 from umx_np.backends.reference import ReferenceBackend
-from umx_np.dsp.wiener import scale_of
 
 from .conftest import material
 

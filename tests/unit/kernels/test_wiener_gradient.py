@@ -9,8 +9,8 @@ import pytest
 from helpers.asserts import assert_close, assert_finite
 from tolerances import TOL
 
-from umx_np.backends import get_backend
-from umx_np.backends.base import DEFAULT_EPS
+from umx_np.backends.contracts import DEFAULT_EPS
+from umx_np.devices import get_backend
 from umx_np.dsp.gradients import wiener_backward, wiener_magnitudes_backward
 from umx_np.errors import ConfigError, ShapeError
 

@@ -12,7 +12,7 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="needs the extra 'train'")
 
-from umx_np.backends._numba import compiling  # noqa: E402
+from umx_np.numba_engine import compiling  # noqa: E402
 
 TYPES = [(numba.float64,)]
 
@@ -20,7 +20,7 @@ IMPORTS = """
 import os
 import numba
 import numpy as np
-from umx_np.backends._numba.updates import UpdateKernels
+from umx_np.numba_engine.updates import UpdateKernels
 numba.njit([(numba.float64,)])(lambda x: x)  # imports what compiling needs
 """
 STEP = """
@@ -32,7 +32,7 @@ print("updated", float(p[0]) < 1.0)
 # All kernels of training steps, also the one that other processors multiply with.
 EVERY_KERNEL = """
 import numpy as np
-from umx_np.backends._numba import compiling
+from umx_np.numba_engine import compiling
 
 kernels, compiled = [], compiling.compiled
 def kept(*arguments, **options):
@@ -40,8 +40,8 @@ def kept(*arguments, **options):
     return kernels[-1]
 compiling.compiled = kept
 
-from umx_np.backends._numba.gemm import gemm_kernel, has_pairs
-from umx_np.backends._numba.spectra import magnitude_kernel
+from umx_np.numba_engine.gemm import gemm_kernel, has_pairs
+from umx_np.numba_engine.spectra import magnitude_kernel
 from umx_np.config import ModelConfig
 from umx_np.nn import TrainableNetwork
 from umx_np.optim import Adam

@@ -10,10 +10,10 @@ from helpers.asserts import assert_close, relative_l2
 from helpers.signals import magnitudes
 from tolerances import TOL
 
-from umx_np.backends._numba import gemm
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError
 from umx_np.nn import TrainableNetwork, mse_loss
+from umx_np.numba_engine import gemm
 from umx_np.optim import Adam
 from umx_np.testing import random_state
 
@@ -81,7 +81,7 @@ def test_repeatable():
 
 def test_kernels_see_no_more_than_their_columns():
     """Columns of the output layer are dealt out in blocks; the last one is not full."""
-    from umx_np.backends._numba.bins import bin_kernels
+    from umx_np.numba_engine.bins import bin_kernels
 
     kernels = bin_kernels(np.dtype(np.float32))
     rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_kernels_see_no_more_than_their_columns():
 
 def test_statistics_of_a_large_mean():
     """The variance does not drown in the square of the mean."""
-    from umx_np.backends._numba.engine import NumbaEngine
+    from umx_np.numba_engine.engine import NumbaEngine
 
     engine = NumbaEngine(CONFIGS["three layers"], np.dtype(np.float32), 2)
     z = (1000.0 + np.random.default_rng(0).standard_normal((500, 70))).astype(np.float32)

@@ -10,7 +10,7 @@ from tolerances import TOL
 
 pytest.importorskip("numba", reason="needs the extra 'train'")
 
-from umx_np.backends._numba import gemm, running
+from umx_np.numba_engine import gemm, running
 
 SIZES = [(1, 1, 1), (16, 16, 16), (5, 7, 3), (33, 70, 300), (400, 100, 1029), (40, 3, 520)]
 

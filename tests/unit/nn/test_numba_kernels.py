@@ -7,8 +7,8 @@ import pytest
 
 numba = pytest.importorskip("numba", reason="needs the extra 'train'")
 
-from umx_np.backends._numba import bins, lanes, lstm  # noqa: E402
-from umx_np.backends._numba.lanes import load, store  # noqa: E402
+from umx_np.numba_engine import bins, lanes, lstm  # noqa: E402
+from umx_np.numba_engine.lanes import load, store  # noqa: E402
 
 
 @numba.njit

@@ -9,7 +9,7 @@ from tolerances import TOL
 
 pytest.importorskip("numba", reason="needs the extra 'train'")
 
-from umx_np.backends.training import get_training_backend
+from umx_np.devices import get_training_backend
 
 
 def expected(audio: np.ndarray, window: np.ndarray, n_hop: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from umx_np._atomic import atomic_write
+from umx_np._support.atomic import atomic_write
 from umx_np.errors import WeightsError
 from umx_np.weights import load_torch, save_torch
 

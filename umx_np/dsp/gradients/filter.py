@@ -11,17 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...backends import get_backend
-from ...backends.base import (
+from ...backends.contracts import (
     DEFAULT_EPS,
     SCALE_FACTOR,
     Backend,
     WienerGradientBackend,
     WienerOptions,
+    scale_of,
 )
 from ...config import check_int
+from ...devices import get_backend
 from ...errors import ShapeError
-from ..wiener import check_positive, scale_of
+from ..wiener import check_positive
 
 # Elements of one array of estimates while a block of bins is filtered: 1 MB in complex128. The
 # filter treats bins independently, so that it needs about ten such arrays whatever the track.

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from ...backends import get_backend
-from ...backends.base import Backend
+from ...backends.contracts import Backend
+from ...devices import get_backend
 from ...errors import ShapeError
-from ..stft import StftGeometry, Transform
+from ...framing.geometry import StftGeometry
+from ...framing.transform import Transform
 
 # Frames that are transformed at a time, as in `umx_np.stft`.
 _FRAMES_PER_SLICE = 64

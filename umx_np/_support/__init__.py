@@ -1,0 +1,1 @@
+"""Threads, atomic files, progress, console: what every part of the package builds on."""

@@ -1,0 +1,94 @@
+"""``umx-np models``: what can be given to ``--model``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+from .._support.console import show
+from ..errors import DownloadError, ModelNotFoundError
+from .common import add_command, format_size, table
+
+if TYPE_CHECKING:
+    from .common import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """Add the subcommand to the parser of ``umx-np``."""
+    parser = add_command(commands, "models", run, help="list the pretrained models")
+    parser.add_argument("--json", action="store_true", help="write JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the registry."""
+    models = collect()
+    if args.json:
+        print(json.dumps(models, indent=2))
+        return 0
+    rows = [["name", "targets", "licence", "size", "hidden size", "here"]]
+    for model in models:
+        rows.append(
+            [
+                model["name"],
+                " ".join(model["targets"]),
+                model["license"] or f"see {model['page']}",
+                format_size(model["bytes"]),
+                str(model["hidden_size"]),
+                _where(model),
+            ]
+        )
+    show(table(rows))
+    return 0
+
+
+def collect() -> list[dict[str, Any]]:
+    """Describe every pretrained model.
+
+    Returns
+    -------
+    list of dict
+        Only types that JSON knows. ``bytes`` is the size of the numbers of all networks as they
+        are stored; ``bundled`` says whether the model comes with the package, and
+        ``cached_targets`` are those whose weights are here, verified if they were downloaded.
+    """
+    from ..pretrained import get_model_info, model_names
+
+    models = []
+    for name in model_names():
+        info = get_model_info(name)
+        models.append(
+            {
+                "name": name,
+                "description": info.description,
+                "targets": list(info.targets),
+                "license": info.license,
+                "non_commercial": info.non_commercial,
+                "page": info.page,
+                "bundled": info.is_bundled,
+                "bytes": info.nb_bytes,
+                "hidden_size": info.config.hidden_size,
+                "nb_parameters": info.nb_parameters,
+                "sample_rate": info.sample_rate,
+                "nb_channels": info.nb_channels,
+                "cached_targets": [target for target in info.targets if _is_here(name, target)],
+            }
+        )
+    return models
+
+
+def _where(model: dict[str, Any]) -> str:
+    here = model["cached_targets"]
+    if here != model["targets"]:
+        return " ".join(here) or "no"
+    return "with umx-np" if model["bundled"] else "yes"
+
+
+def _is_here(name: str, target: str) -> bool:
+    from ..pretrained import download
+
+    try:
+        download(name, [target], offline=True)
+    except (DownloadError, ModelNotFoundError):  # the latter: it should come with the package
+        return False
+    return True

@@ -1,0 +1,380 @@
+"""Which kernels run the recurrent scans of training, and in which pieces. Needs no card.
+
+A persistent scan (``sources/batch_scan.cuh``) gives a group of `parts` blocks one direction and
+`tiles` tiles of samples; each block owns `units` hidden units, whose rows of W_hh it keeps in
+registers, and what does not fit there in shared memory. `choose` looks through the pieces that fit
+a card for those with the least estimated time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ..errors import DeviceError
+from .card import Card
+
+KINDS = ("cooperative", "step")
+
+GATES = 4
+WARP = 32
+FLOAT = 4  # bytes
+VECTOR = 4  # floats
+
+# Of the samples that a product takes at a time: a vector, or the width of the instruction.
+LANE_SAMPLES = 4
+TENSOR_SAMPLES = 8
+# Depth of two instructions of the tensor cores, and the columns of a warp (backward).
+STRETCH = 16
+TENSOR_COLUMNS = 32
+BANKS = 32
+
+# The warps of a block are spread over the quarters of a multiprocessor, each with registers of its
+# own, given in eights. What a scan needs besides weights was found by compiling it.
+QUARTERS = 4
+QUARTER_REGISTERS = 16384
+MOST_REGISTERS = 255
+OTHER_REGISTERS = 64
+TENSOR_FORWARD_REGISTERS = 92
+ITEM_REGISTERS = 12  # more for each further unit and sample of a thread, backward
+CROWDED_REGISTERS = 20  # more in blocks of more than the usual threads
+MOST_THREADS = 1024
+# Lanes share the depth of a product; with fewer weights each, exchanging sums costs more than it
+# brings, and with more threads than this there are too few registers.
+LEAST_WEIGHTS = 32
+USUAL_THREADS = 512
+
+MOST_TILES = 8
+
+STEP_UNITS, STEP_SAMPLES, STEP_THREADS = 8, 16, 256
+STEP_FORWARD_FLOATS = 32 * 33 + 32 * 16
+STEP_BACKWARD_FLOATS = 64 * 8 + 16 * 65
+
+# Estimates, only for the order of the candidates. Multiply-adds of a multiprocessor in a clock...
+LANES = {(7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64}
+MOST_LANES = 128
+TENSOR_RATE = {(8, 0): 512, (9, 0): 640, (10, 0): 640, (10, 3): 640}
+USUAL_TENSOR_RATE = 128
+# ... and clocks of a step beside the products: activations, and the trip to the other blocks.
+EXCHANGE_CLOCKS = 2200
+CLOCKS_PER_PART = 12  # to add up what one more part has sent
+SHARED_BYTES_PER_CLOCK = 128
+# Fewer warps leave some quarters idle.
+BUSY_THREADS = QUARTERS * WARP
+# Pieces that do not divide the layer check each weight for being there; not for a small gain.
+PADDING_PENALTY = 1.05
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Kernels and pieces of the scans of one layer.
+
+    Attributes
+    ----------
+    kind : str
+        ``'cooperative'`` or ``'step'``.
+    hidden : int
+        Hidden units of a direction.
+    parts : int
+        Blocks of a group.
+    units : int
+        Hidden units of a block.
+    tiles : int
+        Tiles of samples of a group.
+    tensor : bool
+        Whether the products run on the tensor cores.
+    forward_lanes, backward_lanes : int
+        Lanes that share the depth of a product without tensor cores.
+    forward_shared, backward_shared : int
+        Steps over the depth of a product whose weights are in shared memory.
+    reason : str
+        Why this plan.
+    """
+
+    kind: str
+    hidden: int
+    parts: int = 1
+    units: int = STEP_UNITS
+    tiles: int = 1
+    tensor: bool = False
+    forward_lanes: int = 16
+    backward_lanes: int = 8
+    forward_shared: int = 0
+    backward_shared: int = 0
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return f"{self.kind} scan: {self.reason}"
+
+    @property
+    def defines(self) -> dict[str, int]:
+        """Macros to compile the kernels with."""
+        if self.kind == "step":
+            return {}
+        names = (
+            "hidden parts units tiles tensor forward_lanes backward_lanes "
+            "forward_shared backward_shared"
+        )
+        return {name.upper(): int(getattr(self, name)) for name in names.split()}
+
+    @property
+    def padded(self) -> int:
+        """Units of all parts."""
+        return self.parts * self.units
+
+    @property
+    def samples(self) -> int:
+        """Samples of a tile."""
+        if self.kind == "step":
+            return STEP_SAMPLES
+        return TENSOR_SAMPLES if self.tensor else LANE_SAMPLES
+
+    def groups(self, nb_samples: int, directions: int) -> int:
+        """Groups of parts that a batch needs."""
+        return directions * -(-nb_samples // (self.samples * self.tiles))
+
+    @property
+    def forward_threads(self) -> int:
+        """Threads of a block, forward."""
+        if self.kind == "step":
+            return STEP_THREADS
+        return self.units * (WARP // 4 if self.tensor else self.forward_lanes)
+
+    @property
+    def backward_threads(self) -> int:
+        """Threads of a block, backward."""
+        if self.kind == "step":
+            return STEP_THREADS
+        if self.tensor:
+            return -(-self.padded // TENSOR_COLUMNS) * WARP
+        return _round_up(self.padded // VECTOR * self.backward_lanes, WARP)
+
+    @property
+    def forward_depth(self) -> int:
+        """Steps over the depth of the forward product."""
+        return -(-self.padded // (STRETCH if self.tensor else self.forward_lanes))
+
+    @property
+    def backward_depth(self) -> int:
+        """Steps over the depth of the backward product."""
+        return GATES * self.units // (STRETCH if self.tensor else self.backward_lanes)
+
+    @property
+    def forward_step(self) -> int:
+        """Weights of a thread in one step over the depth, forward."""
+        return 2 * VECTOR if self.tensor else VECTOR
+
+    @property
+    def backward_step(self) -> int:
+        """Weights of a thread in one step over the depth, backward."""
+        return 4 * VECTOR if self.tensor else VECTOR
+
+    @property
+    def forward_exchange(self) -> int:
+        """Floats of one of the two buffers of a group, forward: h of all units."""
+        if self.tensor:
+            return self.tiles * self.samples * _sample_stride(self.forward_depth * STRETCH)
+        return self.tiles * self.forward_depth * self.forward_lanes * self.samples
+
+    @property
+    def backward_exchange(self) -> int:
+        """Floats of one of the two buffers of a part, backward: d_h of its units by each part."""
+        return self.parts * self.tiles * self.units * self.samples
+
+    @property
+    def forward_bytes(self) -> int:
+        """Dynamic shared memory, forward."""
+        if self.kind == "step":
+            return FLOAT * STEP_FORWARD_FLOATS
+        state = self.tiles * self.forward_threads
+        weights = self.forward_shared * self.forward_step * self.forward_threads
+        return FLOAT * (state + weights)
+
+    @property
+    def backward_bytes(self) -> int:
+        """Dynamic shared memory, backward."""
+        if self.kind == "step":
+            return FLOAT * STEP_BACKWARD_FLOATS
+        rows = GATES * self.units
+        operand = self.samples * (_sample_stride(rows) if self.tensor else rows)
+        weights = self.backward_shared * self.backward_step * self.backward_threads
+        return FLOAT * (self.tiles * operand + weights)
+
+    @cached_property
+    def weight_bytes(self) -> int:
+        """Bytes of W_hh that a block keeps."""
+        return FLOAT * GATES * self.units * self.padded
+
+
+def choose(
+    hidden: int,
+    batch: int,
+    directions: int,
+    card: Card,
+    math: str = "float32",
+    kinds: Sequence[str] = KINDS,
+) -> Plan:
+    """Choose kernels and pieces.
+
+    Parameters
+    ----------
+    hidden : int
+        Hidden units of a direction.
+    batch : int
+        Samples.
+    directions : int
+    card : Card
+    math : str
+        ``'float32'``, ``'tf32'`` or ``'bf16'``; the latter two allow products in TF32.
+    kinds : sequence of str
+        Kinds of kernels to choose from.
+
+    Returns
+    -------
+    Plan
+        The fastest cooperative launch by estimate. One launch per frame always fits, but is taken
+        only if no other does.
+
+    Raises
+    ------
+    DeviceError
+        If none of `kinds` fits.
+    """
+    best: tuple[float, Plan] | None = None
+    for plan in _candidates(hidden, card, math, kinds):
+        capacity = _capacity(plan, card)
+        for tiles in range(1, MOST_TILES + 1):
+            tiled = _split_weights(replace(plan, tiles=tiles))
+            if (
+                tiled is None
+                or max(tiled.forward_bytes, tiled.backward_bytes) > card.shared_memory_per_block
+            ):
+                break
+            rounds = -(-tiled.groups(batch, directions) // capacity)
+            clocks = rounds * _clocks(tiled, card)
+            if best is None or clocks < best[0]:
+                best = clocks, tiled
+            if rounds == 1:
+                break
+    if best is not None:
+        return replace(best[1], reason=_reason(best[1], batch, directions))
+    if "step" in kinds:
+        return Plan("step", hidden, reason="no persistent scan fits; one launch per frame")
+    raise DeviceError(f"hidden={hidden} fits none of the kernels {', '.join(kinds)}")
+
+
+def _candidates(hidden: int, card: Card, math: str, kinds: Sequence[str]) -> Iterator[Plan]:
+    tensors = [False]
+    if math != "float32" and card.compute_capability >= (8, 0):
+        tensors.append(True)
+    if "cooperative" not in kinds:
+        return
+    # More than 128 units never fit into registers and shared memory.
+    most = min(_round_up(hidden, VECTOR), 128)
+    for units in range(VECTOR, most + 1, VECTOR):
+        parts = -(-hidden // units)
+        for tensor in tensors:
+            plan = Plan("cooperative", hidden, parts, units, tensor=tensor)
+            if not tensor:
+                plan = replace(
+                    plan,
+                    forward_lanes=_lanes(units, plan.padded, (16, 32)),
+                    backward_lanes=_lanes(plan.padded // VECTOR, GATES * units, (4, 8, 16, 32)),
+                )
+            if _capacity(plan, card) > 0:
+                yield plan
+
+
+def _lanes(rows: int, depth: int, possible: Sequence[int]) -> int:
+    """Lanes for products with so many rows; each lane multiplies four weights per depth."""
+    fitting = [
+        lanes
+        for lanes in possible
+        if rows * lanes <= USUAL_THREADS
+        and VECTOR * depth // lanes >= LEAST_WEIGHTS
+        and depth % min(lanes, depth) == 0
+    ]
+    return max(fitting, default=possible[0])
+
+
+def registers_of(threads: int) -> int:
+    """Most registers of a thread in a block of so many."""
+    warps = -(-threads // WARP)
+    each = QUARTER_REGISTERS // (-(-warps // QUARTERS) * WARP)
+    return min(each // 8 * 8, MOST_REGISTERS)
+
+
+def _split_weights(plan: Plan) -> Plan | None:
+    """Weights that do not fit into registers go to shared memory; None if threads are too many."""
+    items = plan.tiles * plan.units * plan.samples
+    further_items = -(-items // plan.backward_threads) - 1
+    shared = []
+    for threads, depth, step, others in (
+        (
+            plan.forward_threads,
+            plan.forward_depth,
+            plan.forward_step,
+            TENSOR_FORWARD_REGISTERS if plan.tensor else OTHER_REGISTERS,
+        ),
+        (
+            plan.backward_threads,
+            plan.backward_depth,
+            plan.backward_step,
+            OTHER_REGISTERS + further_items * ITEM_REGISTERS,
+        ),
+    ):
+        if threads > MOST_THREADS:
+            return None
+        crowded = CROWDED_REGISTERS if threads > USUAL_THREADS else 0
+        registers = registers_of(threads) - others - crowded
+        if registers < step:
+            return None
+        shared.append(max(0, depth - registers // step))
+    return replace(plan, forward_shared=shared[0], backward_shared=shared[1])
+
+
+def _capacity(plan: Plan, card: Card) -> int:
+    """Groups that are resident at a time, one block on each multiprocessor."""
+    return card.multiprocessors // plan.parts
+
+
+def _clocks(plan: Plan, card: Card) -> float:
+    """Estimate for one step forward and one backward."""
+    capability = card.compute_capability
+    if plan.tensor:
+        rate = TENSOR_RATE.get(capability, USUAL_TENSOR_RATE)
+    else:
+        rate = LANES.get(capability, MOST_LANES)
+    products = sum(
+        GATES * plan.units * plan.padded * plan.samples / (rate * min(1.0, threads / BUSY_THREADS))
+        for threads in (plan.forward_threads, plan.backward_threads)
+    )
+    read = FLOAT * (
+        plan.forward_shared * plan.forward_step * plan.forward_threads
+        + plan.backward_shared * plan.backward_step * plan.backward_threads
+    )
+    clocks = plan.tiles * (products + read / SHARED_BYTES_PER_CLOCK)
+    clocks += 2 * EXCHANGE_CLOCKS + CLOCKS_PER_PART * plan.parts
+    return clocks * (PADDING_PENALTY if plan.padded > plan.hidden else 1.0)
+
+
+def _reason(plan: Plan, batch: int, directions: int) -> str:
+    groups = plan.groups(batch, directions)
+    where = "registers"
+    if plan.forward_shared or plan.backward_shared:
+        where += " and shared memory"
+    return (
+        f"{groups} groups of {plan.parts} blocks, {plan.tiles * plan.samples} samples each; "
+        f"{plan.units} units ({plan.weight_bytes // 1024} KiB of W_hh) of a block in {where}; "
+        f"products in {'TF32 on tensor cores' if plan.tensor else 'float32'}"
+    )
+
+
+def _sample_stride(depth: int) -> int:
+    return depth if depth % BANKS == STRETCH else depth + STRETCH
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

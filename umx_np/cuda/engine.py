@@ -1,0 +1,501 @@
+"""Both passes of the network on a graphics card.
+
+Activations are frame-major, (R, features) with a row for each sample of each frame, as in the
+reference: the layout of the recurrent kernels and of the magnitudes. Around the products and the
+recurrences there is one kernel for everything between two of them (sources/training.cu). Outputs of
+the first layer and of the LSTM lie side by side in one array, so that nothing is concatenated.
+
+Nothing is waited for. The specification is `umx_np.nn.reference_engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..backends.reference import BATCHNORM_EPS
+from ..backends.tensors import FlatTensors
+from ..backends.training import BatchStatistics, CounterMasks
+from ..config import ModelConfig
+from .batch_recurrent import BatchScan, Saved
+from .training_kernels import TrainingKernels, spread, tiled
+
+if TYPE_CHECKING:
+    from .device import Device
+
+Array = Any
+
+# How far the running statistics go towards those of a batch; see umx_np.nn.batchnorm.
+_MOMENTUM = np.float32(0.1)
+_EPS = np.float32(BATCHNORM_EPS)
+# Rows of what is only used inside begin at multiples of so many numbers: 16 bytes, without which
+# products use slower kernels.
+_ROW = 4
+
+
+class Norm(NamedTuple):
+    """What a batch norm normalises with [shape=(nb_features,)], and whether that is the batch's."""
+
+    mean: Array
+    variance: Array
+    training: bool
+
+
+class Layer(NamedTuple):
+    """What the backward pass of an LSTM layer needs; D directions of H units.
+
+    Attributes
+    ----------
+    x : Array [shape=(R, I)]
+        Input, after dropout.
+    h : Array [shape=(R, D * H)]
+        Outputs.
+    saved : Saved
+        Gates and cells.
+    """
+
+    x: Array
+    h: Array
+    saved: Saved
+
+
+class CudaEngine:
+    """See `umx_np.backends.training.TrainingEngine`.
+
+    Parameters
+    ----------
+    device : Device
+        The card.
+    config : ModelConfig
+        Architecture.
+    math : {'float32', 'tf32', 'bf16'}
+        How matrix products round their operands where a backward pass follows.
+    """
+
+    draws_masks = True
+
+    def __init__(self, device: Device, config: ModelConfig, math: str = "float32") -> None:
+        self.device = device
+        self.config = config
+        self.math = self._math = math
+        self._kernels = TrainingKernels(device, "training.cu")
+        self._steps = TrainingKernels(device, "training_steps.cu")
+        sizes = config.lstm_hidden_size, config.nb_directions
+        self._scans = {m: BatchScan(device, *sizes, math=m) for m in {"float32", math}}
+        self._names = [
+            [f"l{layer}{suffix}" for suffix in ("", "_reverse")[: config.nb_directions]]
+            for layer in range(config.nb_layers)
+        ]
+
+    # -- forward -----------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Array,
+        parameters: Mapping[str, Any],
+        buffers: Mapping[str, Any],
+        masks: Sequence[Any] | CounterMasks,
+        *,
+        training: bool,
+        keep: bool,
+    ) -> tuple[Array, dict[str, Any], dict[str, BatchStatistics]]:
+        assert isinstance(parameters, FlatTensors)
+        self._math = self.math if keep else "float32"
+        with self.device.active():
+            y, cache = self._forward(x, parameters, buffers, masks, training, keep)
+        return y, cache if keep else {}, {}
+
+    def _forward(
+        self,
+        x: Array,
+        p: FlatTensors,
+        buffers: Mapping[str, Any],
+        masks: Sequence[Any] | CounterMasks,
+        training: bool,
+        keep: bool,
+    ) -> tuple[Array, dict[str, Any]]:
+        config, launch = self.config, self._kernels.launch
+        nb_frames, nb_samples, nb_channels, nb_bins = x.shape
+        rows, hidden, read = nb_frames * nb_samples, config.hidden_size, config.nb_input_bins
+        if not isinstance(masks, CounterMasks):
+            masks = [self.device.xp.asarray(mask, np.float32) for mask in masks]
+
+        # The scale of the input goes to the weights: there are fewer of them.
+        shifted = self._padded(rows, nb_channels * read)
+        sizes = (nb_channels, nb_bins, read, _stride(shifted))
+        launch("shift_input", spread(read, rows), x, p["input_mean"], shifted, rows, *sizes)
+        weight = self._scaled_weight(p, nb_channels)
+        z1 = self._empty(rows, hidden)
+        self._gemm(shifted, weight, z1, trans_b=True)
+        norm1 = self._norm("bn1", z1, buffers, training)
+        joined = self._empty(rows, 2 * hidden)
+        encoded, h = joined[:, :hidden], joined[:, hidden:]
+        self._normalise("tanh", z1, norm1, p, "bn1", encoded)
+
+        layers = self._recurrent(encoded, p, masks, h, (nb_frames, nb_samples), keep)
+
+        z2 = self._empty(rows, hidden)
+        self._gemm(joined, p["fc2.weight"], z2, trans_b=True)
+        norm2 = self._norm("bn2", z2, buffers, training)
+        combined = self._empty(rows, hidden)
+        self._normalise("relu", z2, norm2, p, "bn2", combined)
+
+        z3 = self._padded(rows, nb_channels * nb_bins)
+        self._gemm(combined, p["fc3.weight"], z3, trans_b=True)
+        norm3 = self._norm("bn3", z3, buffers, training)
+        y = self._empty(*x.shape)
+        launch(
+            "decode",
+            tiled(nb_channels * nb_bins, rows),
+            *(z3, x, *self._output(norm3, p), y),
+            *(rows, nb_channels, nb_bins, _stride(z3), _EPS),
+        )
+        if not keep:
+            return y, {}
+        return y, {
+            "x": x,
+            "masks": masks,
+            "shifted": shifted,
+            "z1": z1,
+            "norm1": norm1,
+            "joined": joined,
+            "layers": layers,
+            "z2": z2,
+            "norm2": norm2,
+            "combined": combined,
+            "z3": z3,
+            "norm3": norm3,
+        }
+
+    def _recurrent(
+        self,
+        x: Array,
+        p: FlatTensors,
+        masks: Sequence[Array] | CounterMasks,
+        out: Array,
+        shape: tuple[int, int],
+        keep: bool,
+    ) -> list[Layer]:
+        """All LSTM layers, from `x` to `out` [shape=(R, hidden_size)]."""
+        config = self.config
+        rows, directions, gates = len(x), config.nb_directions, 4 * config.lstm_hidden_size
+        biases = self._biases(p)
+        layers: list[Layer] = []
+        for layer in range(config.nb_layers):
+            if layer > 0 and masks:
+                kept = self._empty(*x.shape)
+                self._drop(x, masks, layer - 1, kept)
+                x = kept
+            a = self._empty(directions, rows, gates)
+            self._gemm(x, self._stacked(p, "weight_ih", layer), a, trans_b=True)  # F1
+            h = out if layer == config.nb_layers - 1 else self._empty(*x.shape)
+            saved = self._scans[self._math].forward(
+                a.reshape(directions, *shape, gates),
+                self._stacked(p, "weight_hh", layer),
+                h.reshape(*shape, -1),
+                keep=keep,
+                bias=biases[layer],
+            )
+            if saved is not None:
+                layers.append(Layer(x, h, saved))
+            x = h
+        return layers
+
+    def _norm(self, name: str, z: Array, buffers: Mapping[str, Any], training: bool) -> Norm:
+        """Statistics to normalise with; in training mode those of the batch."""
+        running = [buffers[f"{name}.running_mean"], buffers[f"{name}.running_var"]]
+        if not training:
+            return Norm(running[0], running[1], False)
+        rows, features = z.shape
+        mean, variance = self._empty(features), self._empty(features)
+        self._kernels.reduce(
+            "batch_statistics",
+            tiled(features, rows),
+            *(z, mean, variance, *running),
+            nb_sums=2 * features,
+            sizes=(rows, features, _stride(z), _MOMENTUM),
+        )
+        return Norm(mean, variance, True)
+
+    def _normalise(
+        self, activation: str, z: Array, norm: Norm, p: FlatTensors, name: str, out: Array
+    ) -> None:
+        rows, features = z.shape
+        self._kernels.launch(
+            f"normalise_{activation}",
+            tiled(features, rows),
+            *(z, norm.mean, norm.variance, p[f"{name}.weight"], p[f"{name}.bias"], out),
+            *(rows, features, _stride(out), _EPS),
+        )
+
+    def _output(self, norm: Norm, p: FlatTensors) -> tuple[Array, ...]:
+        """What the last batch norm and the output scaling compute with."""
+        scaling = p["output_scale"], p["output_mean"]
+        return norm.mean, norm.variance, p["bn3.weight"], p["bn3.bias"], *scaling
+
+    # -- backward ----------------------------------------------------------------------------------
+
+    def backward(
+        self,
+        d_y: Array,
+        cache: dict[str, Any],
+        parameters: Mapping[str, Any],
+        *,
+        input_gradient: bool,
+    ) -> Mapping[str, Array]:
+        assert isinstance(parameters, FlatTensors)
+        self._math = self.math
+        with self.device.active():
+            gradients = parameters.like()
+            d_z1 = self._backward(d_y, cache, parameters, gradients)
+            if input_gradient:
+                gradients.others["input"] = self._input_gradient(d_z1, cache["x"], parameters)
+            return gradients
+
+    def _backward(self, d_y: Array, cache: dict[str, Any], p: FlatTensors, g: FlatTensors) -> Array:
+        """Put the gradients of all parameters into `g`; return that of fc1's output."""
+        hidden = self.config.hidden_size
+        joined, combined = cache["joined"], cache["combined"]
+        encoded = joined[:, :hidden]
+
+        d_z3 = self._decode_backward(d_y, cache, p, g)
+        self._gemm(d_z3, combined, g["fc3.weight"], trans_a=True)
+        d_z2 = self._empty(*combined.shape)
+        self._gemm(d_z3, p["fc3.weight"], d_z2)
+        del d_z3, cache["z3"]
+
+        self._norm_backward("relu", d_z2, combined, cache["z2"], cache["norm2"], p, "bn2", g)
+        self._gemm(d_z2, joined, g["fc2.weight"], trans_a=True)
+        d_joined = self._empty(*joined.shape)
+        self._gemm(d_z2, p["fc2.weight"], d_joined)
+
+        d_z1 = d_joined[:, :hidden]
+        self._recurrent_backward(d_joined[:, hidden:], cache, p, g, d_z1)
+        self._norm_backward("tanh", d_z1, encoded, cache["z1"], cache["norm1"], p, "bn1", g)
+        self._encode_backward(d_z1, cache, p, g)
+        return d_z1
+
+    def _decode_backward(
+        self, d_y: Array, cache: dict[str, Any], p: FlatTensors, g: FlatTensors
+    ) -> Array:
+        """From the result to fc3's output, in the memory of the latter."""
+        x, z, norm = cache["x"], cache["z3"], cache["norm3"]
+        nb_channels, nb_bins = x.shape[2:]
+        (rows, features), output = z.shape, self._output(norm, p)
+        sums = self._empty(2, features)
+        sizes = (rows, nb_channels, nb_bins, _stride(z), _EPS)
+        names = ("bn3.weight", "bn3.bias", "output_scale", "output_mean")
+        self._kernels.reduce(
+            "decode_sums",
+            tiled(nb_bins, rows),
+            *(d_y, x, z, *output, sums, *(g[name] for name in names)),
+            nb_sums=2 * features,
+            sizes=sizes,
+        )
+        self._kernels.launch(
+            "decode_backward",
+            tiled(features, rows),
+            *(d_y, x, z, *output, sums, *sizes, norm.training),
+        )
+        return z
+
+    def _norm_backward(
+        self,
+        activation: str,
+        d: Array,
+        y: Array,
+        z: Array,
+        norm: Norm,
+        p: FlatTensors,
+        name: str,
+        g: FlatTensors,
+    ) -> None:
+        """Through activation and batch norm, in place in `d`."""
+        rows, features = z.shape
+        grid = tiled(features, rows)
+        d_weight, d_bias = g[f"{name}.weight"], g[f"{name}.bias"]
+        sizes = (rows, features, _stride(d), _stride(y), _EPS)
+        self._kernels.reduce(
+            f"norm_sums_{activation}",
+            grid,
+            *(d, y, z, norm.mean, norm.variance, d_weight, d_bias),
+            nb_sums=2 * features,
+            sizes=sizes,
+        )
+        self._kernels.launch(
+            f"norm_backward_{activation}",
+            grid,
+            *(d, y, z, norm.mean, norm.variance, p[f"{name}.weight"], d_weight, d_bias),
+            *(*sizes, norm.training),
+        )
+
+    def _recurrent_backward(
+        self, d_h: Array, cache: dict[str, Any], p: FlatTensors, g: FlatTensors, d_x: Array
+    ) -> None:
+        """Gradients of all LSTM layers, B1 to B11 of docs/lstm_backward.md.
+
+        That of the input is added to `d_x` [shape=(R, hidden_size)].
+        """
+        layers, masks = cache["layers"], cache["masks"]
+        shape = cache["x"].shape[:2]
+        sizes = self.config.nb_directions, len(d_h), 4 * self.config.lstm_hidden_size
+        for layer in range(len(layers) - 1, -1, -1):
+            x, h, saved = layers.pop()
+            weight = self._stacked(p, "weight_hh", layer)
+            scan = self._scans[self._math]
+            d_a = scan.backward(d_h.reshape(*shape, -1), saved, weight).reshape(sizes)  # B1 to B7
+            self._bias_gradients(d_a, g, layer)  # B8
+            self._gemm(d_a, x, self._stacked(g, "weight_ih", layer), trans_a=True)  # B9
+            self._recurrent_weight_gradient(d_a, h, shape[1], g, layer)  # B10
+            last = layer == 0
+            d_h = d_x if last else self._empty(*x.shape)
+            for direction, name in enumerate(self._names[layer]):  # B11
+                weight = p[f"lstm.weight_ih_{name}"]
+                self._gemm(d_a[direction], weight, d_h, accumulate=last or direction > 0)
+            if layer > 0 and masks:
+                self._drop(d_h, masks, layer - 1, d_h)
+
+    def _recurrent_weight_gradient(
+        self, d_a: Array, h: Array, nb_samples: int, g: FlatTensors, layer: int
+    ) -> None:
+        """B10: the state that a frame began with is that of its neighbour.
+
+        Forward, frames from the second on meet the outputs of those before them; backward, frames
+        before the last meet those after them. As a batch of two products, with d_a one frame less
+        than a direction apart and h one frame and a direction.
+        """
+        directions, rows, gates = d_a.shape
+        hidden = self.config.lstm_hidden_size
+        count = rows - nb_samples
+        if count == 0:
+            return  # the gradients are 0
+        strided = self.device.xp.lib.stride_tricks.as_strided
+        row = h.strides[0]
+        later = strided(
+            d_a[0, nb_samples:],
+            shape=(directions, count, gates),
+            strides=(count * gates * 4, gates * 4, 4),
+        )
+        before = strided(
+            h,
+            shape=(directions, count, hidden),
+            strides=(nb_samples * row + hidden * 4, row, 4),
+        )
+        self._gemm(later, before, self._stacked(g, "weight_hh", layer), trans_a=True)
+
+    def _encode_backward(
+        self, d_z1: Array, cache: dict[str, Any], p: FlatTensors, g: FlatTensors
+    ) -> None:
+        """Gradients of fc1 and of the input scaling."""
+        norm, shifted = cache["norm1"], cache["shifted"]
+        nb_channels, read = cache["x"].shape[2], self.config.nb_input_bins
+        hidden = self.config.hidden_size
+        gradient = self._padded(hidden, nb_channels * read)
+        self._gemm(d_z1, shifted, gradient, trans_a=True)
+        sums = None if norm.training else self._column_sums(d_z1)
+        self._kernels.reduce(
+            "input_gradients",
+            tiled(read, hidden),
+            *(gradient, p["fc1.weight"], p["input_scale"], sums),
+            *(g["fc1.weight"], g["input_scale"], g["input_mean"]),
+            nb_sums=2 * read,
+            sizes=(hidden, nb_channels, read, _stride(gradient)),
+        )
+
+    def _input_gradient(self, d_z1: Array, x: Array, p: FlatTensors) -> Array:
+        """Gradient of the magnitudes; for those who ask, as it takes the largest product of all."""
+        nb_channels, read = x.shape[2], self.config.nb_input_bins
+        d_read = self._empty(len(d_z1), nb_channels * read)
+        self._gemm(d_z1, self._scaled_weight(p, nb_channels), d_read)
+        d_x = self.device.xp.zeros(x.shape, np.float32)
+        d_x[..., :read] = d_read.reshape(*x.shape[:3], read)
+        return d_x
+
+    # -- parts of both -----------------------------------------------------------------------------
+
+    def _scaled_weight(self, p: FlatTensors, nb_channels: int) -> Array:
+        hidden, read = self.config.hidden_size, self.config.nb_input_bins
+        out = self._padded(hidden, nb_channels * read)
+        self._kernels.launch(
+            "scale_weight",
+            spread(read, hidden),
+            *(p["fc1.weight"], p["input_scale"], out),
+            *(hidden, nb_channels, read, _stride(out)),
+        )
+        return out
+
+    def _biases(self, p: FlatTensors) -> Array:
+        """Both biases together [shape=(nb_layers, nb_directions, 4 * lstm_hidden_size)]."""
+        names = [f"lstm.bias_ih_{name}" for layer in self._names for name in layer]
+        first = self._names[0][0]
+        gates = 4 * self.config.lstm_hidden_size
+        out = self._empty(self.config.nb_layers, self.config.nb_directions, gates)
+        self._steps.launch(
+            "add_biases",
+            spread(gates, len(names)),
+            *(p[f"lstm.bias_ih_{first}"], p[f"lstm.bias_hh_{first}"], out),
+            *(gates, np.int64(p.distance(names))),
+        )
+        return out
+
+    def _bias_gradients(self, d_a: Array, g: FlatTensors, layer: int) -> None:
+        directions, rows, gates = d_a.shape
+        first, names = self._names[layer][0], self._names[layer]
+        distance = g.distance([f"lstm.bias_ih_{name}" for name in names])
+        self._steps.reduce(
+            "bias_gradients",
+            tiled(gates, rows, directions),
+            *(d_a, g[f"lstm.bias_ih_{first}"], g[f"lstm.bias_hh_{first}"]),
+            nb_sums=directions * gates,
+            sizes=(rows, gates, np.int64(distance)),
+        )
+
+    def _column_sums(self, matrix: Array) -> Array:
+        rows, columns = matrix.shape
+        out = self._empty(2, columns)
+        self._steps.reduce(
+            "bias_gradients",
+            tiled(columns, rows),
+            *(self.device.xp.ascontiguousarray(matrix), out[0], out[1]),
+            nb_sums=columns,
+            sizes=(rows, columns, np.int64(0)),
+        )
+        return out[0]
+
+    def _drop(
+        self, x: Array, masks: Sequence[Array] | CounterMasks, layer: int, out: Array
+    ) -> None:
+        """Apply the dropout mask after a layer."""
+        rows, features = x.shape
+        if not isinstance(masks, CounterMasks):
+            grid = spread(features, rows)
+            self._steps.launch("apply_mask", grid, x, masks[layer], out, rows, features)
+            return
+        threshold = min(round(masks.rate * 2.0**32), 2**32 - 1)
+        self._steps.launch(
+            "dropout",
+            spread(-(-rows * features // 4)),
+            *(x, out, np.int64(rows * features), np.uint64(masks.key), np.uint32(layer)),
+            *(np.uint32(threshold), np.float32(1.0 / (1.0 - masks.rate))),
+        )
+
+    def _stacked(self, tensors: FlatTensors, part: str, layer: int) -> Array:
+        """A weight of all directions of a layer, with the directions in front."""
+        return tensors.together([f"lstm.{part}_{name}" for name in self._names[layer]])
+
+    def _gemm(self, a: Array, b: Array, out: Array, **options: Any) -> None:
+        self.device.gemm(a, b, out, math=self._math, **options)
+
+    def _empty(self, *shape: int) -> Array:
+        return self.device.xp.empty(shape, np.float32)
+
+    def _padded(self, rows: int, columns: int) -> Array:
+        """Matrix whose rows begin at addresses that suit matrix products."""
+        return self._empty(rows, -(-columns // _ROW) * _ROW)[:, :columns]
+
+
+def _stride(matrix: Array) -> int:
+    """Elements from one row to the next."""
+    return matrix.strides[0] // 4 if len(matrix) > 1 else matrix.shape[1]

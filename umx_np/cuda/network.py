@@ -1,0 +1,391 @@
+"""Networks on the card, side by side: every product and every scan computes all of them at once.
+
+Axes of the shapes: J targets of a stack, G targets of a group of them, D directions, F frames, C
+channels that the networks see, R bins that they read, W the same rounded up, B all bins, H units of
+the bottleneck, U units of one direction of a layer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backends._folding import fold, gate_bias, suffix_of
+from ..config import ModelConfig
+from ..weights.bundle import StateDict
+from .activations import Activations, on_card, spans_of
+from .layers import run_layers
+from .memory import StackSize
+from .ops import Array, computing, grid_of
+from .recurrent import Scan
+from .transform import upload
+
+if TYPE_CHECKING:
+    from .device import Device
+
+_THREADS = 256
+# ENDING of network.cu.
+_ENDINGS = {"tanh": 1, "relu": 2, "mask": 3}
+
+
+class NetworkStack:
+    """Networks of one architecture, their weights on the card.
+
+    They may read different numbers of bins: those that one of them does not read are 0 for it.
+
+    Parameters
+    ----------
+    device : Device
+        The card.
+    networks : sequence of (ModelConfig, state dict)
+        The configurations differ in nothing but `max_bin`.
+    math : str
+        How products are computed, see `Device.gemm`.
+    """
+
+    def __init__(
+        self, device: Device, networks: Sequence[tuple[ModelConfig, StateDict]], math: str
+    ) -> None:
+        self.device, self._math = device, math
+        self.config = config = networks[0][0]
+        self.nb_targets = len(networks)
+        self.nb_read = max(c.nb_input_bins for c, _ in networks)
+        # Rows of features begin at multiples of 16 bytes, which the fast products need.
+        self._width = -(-self.nb_read // 4) * 4
+        self._states = [state for _, state in networks]
+        self._lock = threading.Lock()
+        self._scans: dict[tuple[int, int, int], Scan] = {}
+        folded = [fold(c, state) for c, state in networks]
+        configs = [c for c, _ in networks]
+        norms = ("bn1", "bn2", "bn3")
+        layers = range(config.nb_layers)
+        keys = [
+            [suffix_of(layer, direction) for direction in range(config.nb_directions)]
+            for layer in layers
+        ]
+        with device.active():
+            self._shift = self._stack(map(self._widened, configs, (f.shift for f in folded)))
+            self._gain = self._stack(map(self._widened, configs, (f.gain for f in folded)))
+            self._scale = {name: self._stack(f.scale[name] for f in folded) for name in norms}
+            self._bias = {name: self._stack(f.bias[name] for f in folded) for name in norms}
+            # (J, H, C * W), (J, H, H + D * U), (J, C * B, H)
+            self._fc1 = self._stack(
+                map(self._widened, configs, (state["fc1.weight"] for state in self._states))
+            )
+            self._fc2 = self._stack(state["fc2.weight"] for state in self._states)
+            self._fc3 = self._stack(state["fc3.weight"] for state in self._states)
+            # Of each layer (J, D, 4 * U, inputs) and (J, D, 4 * U).
+            self._w_ih = [
+                self._stack([s["lstm.weight_ih" + key] for key in keys[i]] for s in self._states)
+                for i in layers
+            ]
+            self._gate_bias = [
+                self._stack([gate_bias(s, key) for key in keys[i]] for s in self._states)
+                for i in layers
+            ]
+
+    def _stack(self, arrays: Any) -> Array:
+        return upload(self.device, np.stack([np.asarray(a) for a in arrays]), np.float32)
+
+    def _widened(self, config: ModelConfig, values: np.ndarray) -> np.ndarray:
+        """Fill values of the input features [shape=(..., C * bins)] up to W bins with zeros."""
+        shape = (*values.shape[:-1], config.nb_channels)
+        out = np.zeros((*shape, self._width), np.float32)
+        out[..., : config.nb_input_bins] = values.reshape(*shape, config.nb_input_bins)
+        return out.reshape(*values.shape[:-1], -1)
+
+    @property
+    def size(self) -> StackSize:
+        """Numbers for the memory plan."""
+        c = self.config
+        return StackSize(
+            nb_targets=self.nb_targets,
+            hidden_size=c.hidden_size,
+            lstm_hidden_size=c.lstm_hidden_size,
+            nb_directions=c.nb_directions,
+            nb_layers=c.nb_layers,
+            nb_read=self.nb_read,
+        )
+
+    def _product(self, a: Array, b: Array, out: Array, *, accumulate: bool = False) -> None:
+        self.device.gemm(a, b, out, trans_b=True, accumulate=accumulate, math=self._math)
+
+    def _finish(
+        self, x: Array, ending: str, norm: str, targets: slice, out: Array, mixture: Array = None
+    ) -> None:
+        nb_batches, nb_rows, width = x.shape
+        kernel = self.device.kernel("network.cu", "finish", defines={"ENDING": _ENDINGS[ending]})
+        kernel(
+            grid_of(width, nb_batches * nb_rows),
+            (_THREADS,),
+            (
+                *(x, self._scale[norm][targets], self._bias[norm][targets], mixture, out),
+                *map(np.int32, (nb_batches, nb_rows, width)),
+                *(np.int64(out.strides[0] // 4), np.int64(out.strides[1] // 4)),
+            ),
+        )
+
+    def encode(self, mags: Array, out: Array) -> None:
+        """Normalise, fc1, bn1, tanh.
+
+        Parameters
+        ----------
+        mags : Array [shape=(F, C, at least R)]
+            Magnitudes of the mixture.
+        out : Array [shape=(J, F, H)]
+            Batches and rows may lie apart.
+        """
+        xp, (nb_frames, nb_channels, nb_bins) = self.device.xp, mags.shape
+        width = nb_channels * self._width
+        features = xp.empty((self.nb_targets, nb_frames, width), np.float32)
+        self.device.kernel("network.cu", "normalise")(
+            grid_of(width, self.nb_targets * nb_frames),
+            (_THREADS,),
+            (
+                *(mags, self._shift, self._gain, features),
+                *map(np.int32, (self.nb_targets, nb_frames, nb_channels, nb_bins, self._width)),
+            ),
+        )
+        x = xp.empty((self.nb_targets, nb_frames, self.config.hidden_size), np.float32)
+        self._product(features, self._fc1, x)
+        self._finish(x, "tanh", "bn1", slice(None), out)
+
+    def gates(
+        self, layer: int, targets: slice, directions: slice, inputs: Sequence[Array]
+    ) -> Array:
+        """Gates before the recurrent part, with both biases.
+
+        Parameters
+        ----------
+        layer : int
+            Layer, from 0.
+        targets, directions : slice
+            Those to compute.
+        inputs : sequence of Array [shape=(G, F, inputs)]
+            For each direction its frames; batches and rows may lie apart.
+
+        Returns
+        -------
+        Array [shape=(G * directions, F, 4 * U)]
+        """
+        bias = self._gate_bias[layer][targets, directions]
+        nb_targets, nb_directions, width = bias.shape
+        nb_frames, nb_sequences = inputs[0].shape[1], nb_targets * nb_directions
+        out = self.device.xp.empty((nb_sequences, nb_frames, width), np.float32)
+        self.device.kernel("network.cu", "spread")(
+            grid_of(width, nb_sequences * nb_frames),
+            (_THREADS,),
+            (
+                *(self.device.xp.ascontiguousarray(bias), out),
+                *map(np.int32, (nb_sequences, nb_frames, width)),
+            ),
+        )
+        by_direction = out.reshape(nb_targets, nb_directions, nb_frames, width)
+        weights = self._w_ih[layer][targets, directions]
+        for d, x in enumerate(inputs):
+            self._product(x, weights[:, d], by_direction[:, d], accumulate=True)
+        return out
+
+    def scan(self, layer: int, targets: slice) -> Scan:
+        """Recurrence of one layer of a group, all directions: sequences target by target."""
+        start, stop, _ = targets.indices(self.nb_targets)
+        with self._lock:
+            if (layer, start, stop) not in self._scans:
+                weights = [
+                    state["lstm.weight_hh" + suffix_of(layer, direction)]
+                    for state in self._states[start:stop]
+                    for direction in range(self.config.nb_directions)
+                ]
+                self._scans[layer, start, stop] = Scan(self.device, np.stack(weights))
+            return self._scans[layer, start, stop]
+
+    def combine(self, targets: slice, encoded: Array, layers: Array, out: Array) -> None:
+        """Compute fc2, bn2 and ReLU of the skip connection and the outputs of the last layer.
+
+        Parameters
+        ----------
+        targets : slice
+            G of the targets.
+        encoded : Array [shape=(G, F, H)]
+        layers : Array [shape=(G, F, D * U)]
+        out : Array [shape=(G, F, H)]
+            May be `encoded`. Batches and rows of all three may lie apart.
+        """
+        hidden_size, weight = self.config.hidden_size, self._fc2[targets]
+        x = self.device.xp.empty(encoded.shape, np.float32)
+        self._product(encoded, weight[:, :, :hidden_size], x)
+        self._product(layers, weight[:, :, hidden_size:], x, accumulate=True)
+        self._finish(x, "relu", "bn2", targets, out)
+
+    def decode(self, z: Array, mags: Array, out: Array) -> None:
+        """Compute fc3, bn3, output scaling and ReLU, and multiply with the mixture.
+
+        Parameters
+        ----------
+        z : Array [shape=(J, F, H)]
+            From `combine`; batches and rows may lie apart.
+        mags : Array [shape=(F, C, B)]
+            Magnitudes of the mixture.
+        out : Array [shape=(J, F, C, B)]
+            Magnitudes of the targets.
+        """
+        x = out.reshape(self.nb_targets, len(mags), -1)
+        self._product(z, self._fc3, x)
+        self._finish(x, "mask", "bn3", slice(None), x, mags)
+
+
+# Frames of one step where a network runs by itself.
+_STEP_FRAMES = 2048
+
+
+class CudaNetwork:
+    """One network that takes and returns arrays of the host.
+
+    Its weights go to the card when they are first used there; a separator that computes on the card
+    stacks those of all its networks instead.
+
+    See Also
+    --------
+    umx_np.backends.contracts.Network : the contract.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self, device: Device, config: ModelConfig, state: StateDict, math: str = "float32"
+    ) -> None:
+        self.config, self.state = config, state
+        self._device, self._math = device, math
+        self._lock = threading.Lock()
+        self._made: NetworkStack | None = None
+        self._scans: dict[tuple[int, int], Scan] = {}
+
+    def stack_with(self, others: Sequence[CudaNetwork]) -> NetworkStack:
+        """Put this network and others of its architecture side by side."""
+        networks = [(network.config, network.state) for network in (self, *others)]
+        return NetworkStack(self._device, networks, self._math)
+
+    @property
+    def _stack(self) -> NetworkStack:
+        with self._lock:
+            if self._made is None:
+                self._made = self.stack_with([])
+            return self._made
+
+    def in_dtype(self, dtype: np.dtype) -> CudaNetwork:
+        return self
+
+    def encode(self, mags: np.ndarray) -> np.ndarray:
+        with computing(self._device):
+            out = self._empty(len(mags), self.config.hidden_size)
+            self._stack.encode(upload(self._device, mags, np.float32), out)
+            return out[0].get()
+
+    def initial_state(self) -> Any:
+        with computing(self._device):
+            return self._scan(0, 0).initial_state()
+
+    def scan(
+        self, layer: int, direction: int, parts: Sequence[np.ndarray], state: Any
+    ) -> np.ndarray:
+        with computing(self._device):
+            gates = self._stack.gates(
+                layer, slice(None), slice(direction, direction + 1), [self._joined(parts)]
+            )
+            out = self._empty(gates.shape[1], self.config.lstm_hidden_size)
+            self._scan(layer, direction).run(gates, state, out, [direction == 1])
+            return out[0].get()
+
+    def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        with computing(self._device):
+            encoded, layers = self._joined(parts[:1]), self._joined(parts[1:])
+            out = self._empty(len(parts[0]), self.config.hidden_size)
+            self._stack.combine(slice(None), encoded, layers, out)
+            return out[0].get()
+
+    def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        with computing(self._device):
+            result = self._empty(*mags.shape)
+            self._stack.decode(self._joined([z]), upload(self._device, mags, np.float32), result)
+            host = result[0].get()
+        if out is None:
+            return host
+        out[...] = host
+        return out
+
+    def whole_track(self, mags: np.ndarray) -> np.ndarray:
+        """All stages on the magnitudes of a track, with the activations on the card.
+
+        Parameters
+        ----------
+        mags : ndarray [shape=(nb_frames, nb_channels, nb_bins)], float32
+
+        Returns
+        -------
+        ndarray [shape as `mags`], float32
+        """
+        out, everything = np.empty(mags.shape, np.float32), slice(0, 1)
+        nb_frames, nb_read = len(mags), self.config.nb_input_bins
+
+        def new_activations(nb_targets: int, nb_parts: int, width: int) -> Activations:
+            return on_card(self._device, nb_targets, nb_frames, nb_parts, width)
+
+        with computing(self._device):
+            stack = self._stack
+            store = new_activations(1, 1, self.config.hidden_size)
+            spans = spans_of(nb_frames, _STEP_FRAMES)
+            for start, stop in spans:
+                with store.writing(everything, start, stop) as encoded:
+                    read = upload(self._device, mags[start:stop, :, :nb_read], np.float32)
+                    stack.encode(read, encoded)
+            run_layers(
+                stack,
+                store,
+                everything,
+                nb_frames=nb_frames,
+                chunk=_STEP_FRAMES,
+                new_activations=new_activations,
+            )
+            for start, stop in spans:
+                mix = upload(self._device, mags[start:stop], np.float32)
+                result = self._empty(*mix.shape)
+                stack.decode(store.read(everything, start, stop), mix, result)
+                out[start:stop] = result[0].get()
+        return out
+
+    def state_dict(self) -> StateDict:
+        return {name: value.copy() for name, value in self.state.items()}
+
+    def _empty(self, *shape: int) -> Array:
+        return self._device.xp.empty((1, *shape), np.float32)
+
+    def _joined(self, parts: Sequence[np.ndarray]) -> Array:
+        """Features side by side [shape=(1, F, any)]."""
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+        return upload(self._device, joined[None], np.float32)
+
+    def _scan(self, layer: int, direction: int) -> Scan:
+        """Recurrence of one direction by itself."""
+        with self._lock:
+            if (layer, direction) not in self._scans:
+                weight = self.state["lstm.weight_hh" + suffix_of(layer, direction)]
+                self._scans[layer, direction] = Scan(self._device, weight[None])
+            return self._scans[layer, direction]
+
+
+def stacks_of(networks: Sequence[CudaNetwork]) -> list[NetworkStack]:
+    """Stack neighbours of the same architecture; the order of the targets is kept."""
+
+    def architecture(network: CudaNetwork) -> ModelConfig:
+        return replace(network.config, max_bin=None)
+
+    stacks = []
+    for _, neighbours in groupby(networks, architecture):
+        group = list(neighbours)
+        stacks.append(group[0].stack_with(group[1:]))
+    return stacks

@@ -1,0 +1,346 @@
+"""The backend of training on a graphics card: engines, losses, updates, transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..backends._updates import adam_scalars, sgd_scalars
+from ..backends.tensors import FlatTensors
+from ..config import ModelConfig
+from ..errors import ConfigError
+from .device import get_device
+from .engine import CudaEngine
+from .ops import Spectra
+from .training_kernels import TrainingKernels, excerpts, flat, spread
+from .transform import RealFft
+
+if TYPE_CHECKING:
+    from .device import Device
+
+Array = Any
+
+# Memory for the frames that are transformed at a time, and their spectra.
+_TRANSFORM_BYTES = 512 << 20
+
+
+class Reading:
+    """A number of the card on its way to the host.
+
+    Parameters
+    ----------
+    device : Device
+        The card.
+    number : Array [shape=(1,)], float64
+        What the kernels started so far write.
+    """
+
+    def __init__(self, device: Device, number: Array) -> None:
+        self._host = device.pinned(1, np.float64)
+        self._event = device.event()
+        with device.active():
+            number.get(out=self._host, blocking=False)
+            self._event.record()
+
+    def value(self) -> float:
+        """Wait for the number, but for nothing that was started after it."""
+        self._event.synchronize()
+        return float(self._host[0])
+
+
+class Loss(NamedTuple):
+    """The loss of a batch.
+
+    Attributes
+    ----------
+    reading : Reading
+        Its value.
+    go : Array [shape=(1,)], float32
+        1 if it is a number, otherwise NaN: the factor of the gradients that come from it.
+    """
+
+    reading: Reading
+    go: Array
+
+
+class CudaTrainingBackend:
+    """See `umx_np.backends.training.TrainingBackend`.
+
+    It is the memory of its tensors, too: see `umx_np.backends.tensors.FlatMemory`.
+
+    Parameters
+    ----------
+    device : Device
+        The card.
+    """
+
+    threads = 1
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.name = f"cuda:{device.index}"
+        self.xp = device.xp
+        self._kernels = TrainingKernels(device, "training_steps.cu")
+        self._updates = TrainingKernels(device, "updates.cu")
+        self._spectra = Spectra(device)
+        self._ffts: dict[int, RealFft] = {}
+
+    def __repr__(self) -> str:
+        return f"{self.name} ({self.device.name})"
+
+    @property
+    def memory(self) -> CudaTrainingBackend:
+        return self
+
+    def engine(
+        self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False, tf32: bool = False
+    ) -> CudaEngine:
+        if dtype != np.float32:
+            raise ConfigError(f"dtype={dtype}: a graphics card trains in float32")
+        self.check_products(amp=amp, tf32=tf32)
+        products = "bf16" if amp else "tf32" if tf32 else "float32"
+        return CudaEngine(self.device, config, products)
+
+    def check_products(self, *, amp: bool, tf32: bool) -> None:
+        if amp and tf32:
+            raise ConfigError("amp=True and tf32=True exclude each other: products are of one kind")
+        if amp or tf32:
+            self.device.check_math("bf16" if amp else "tf32")
+
+    # -- tensors -----------------------------------------------------------------------------------
+
+    def place(self, arrays: Mapping[str, np.ndarray]) -> FlatTensors:
+        tensors = FlatTensors({name: array.shape for name, array in arrays.items()}, self)
+        tensors.assign(arrays)
+        return tensors
+
+    def asarray(self, array: Any, dtype: np.dtype) -> Array:
+        with self.device.active():
+            return self.xp.ascontiguousarray(self.xp.asarray(array, dtype))
+
+    def zeros(self, count: int) -> Array:
+        with self.device.active():
+            return self.xp.zeros(count, np.float32)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        with self.device.active():
+            return array.get()
+
+    def replace(self, array: Array, values: np.ndarray) -> None:
+        with self.device.active():
+            array.set(np.ascontiguousarray(values, np.float32))
+
+    # -- loss and updates --------------------------------------------------------------------------
+
+    def squared_error(self, y: Array, target: Array, out: Array | None = None) -> Loss:
+        """Mean of the squared differences; with `out`, which may be `y`, also its gradient."""
+        number, go = self._outcome()
+        self._kernels.reduce(
+            "squared_error",
+            flat(y.size),
+            *(y, target, out, number, go),
+            nb_sums=1,
+            sizes=(np.int64(y.size),),
+        )
+        return Loss(Reading(self.device, number), go)
+
+    def log_squared_error(
+        self, y: Array, target: Array, mixture: Array, *, small: float, out: Array
+    ) -> Loss:
+        """Mean over the samples of their relative error in dB, and its gradient.
+
+        Parameters
+        ----------
+        y, target, mixture : Array [shape=(nb_frames, nb_samples, nb_channels, nb_bins)]
+            As for `umx_np.nn.log_mse_loss`.
+        small : float
+            Relative error at which the logarithm levels off.
+        out : Array
+            Where to put the gradient; may be `y`.
+        """
+        nb_frames, nb_samples = y.shape[:2]
+        number, go = self._outcome()
+        errors = self._excerpt_errors(
+            y, target, mixture, nb_frames, nb_samples, row_stride=nb_samples, excerpt_stride=1
+        )
+        self._kernels.launch(
+            "log_error_gradient",
+            excerpts(nb_frames, nb_samples),
+            *(y, target, *errors, out, number, go),
+            *(nb_frames, nb_samples, y[0, 0].size, np.float64(small)),
+        )
+        return Loss(Reading(self.device, number), go)
+
+    def errors_of_parts(
+        self, y: Array, target: Array, mixture: Array, nb_frames: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Mean squares of the error and of the mixture in parts of one sample.
+
+        Parameters
+        ----------
+        y, target, mixture : Array [shape=(any, 1, nb_channels, nb_bins)]
+            The sample.
+        nb_frames : int
+            Length of a part; the last one may be shorter.
+
+        Returns
+        -------
+        errors, energies : ndarray [shape=(nb_parts,)], float64
+        """
+        parts = -(-len(y) // nb_frames)
+        found = self._excerpt_errors(
+            y, target, mixture, nb_frames, parts, row_stride=1, excerpt_stride=nb_frames
+        )
+        errors, energies = map(self.to_host, found)
+        return errors, energies
+
+    def _excerpt_errors(
+        self,
+        y: Array,
+        target: Array,
+        mixture: Array,
+        nb_rows: int,
+        nb_excerpts: int,
+        *,
+        row_stride: int,
+        excerpt_stride: int,
+    ) -> tuple[Array, Array]:
+        errors, energies = (self.xp.empty(nb_excerpts, np.float64) for _ in range(2))
+        limit = y.shape[0] * y.shape[1]
+        self._kernels.reduce(
+            "excerpt_errors",
+            excerpts(nb_rows, nb_excerpts),
+            *(y, target, mixture, errors, energies),
+            nb_sums=2 * nb_excerpts,
+            sizes=(nb_rows, row_stride, excerpt_stride, limit, y[0, 0].size),
+        )
+        return errors, energies
+
+    def _outcome(self) -> tuple[Array, Array]:
+        """Where a kernel puts a number, and whether to go on."""
+        return self.xp.empty(1, np.float64), self.xp.empty(1, np.float32)
+
+    def clip(self, grads: FlatTensors, max_norm: float) -> Reading:
+        with self.device.active():
+            norm, go = self._outcome()
+            count = grads.flat.size
+            self._kernels.reduce(
+                "gradient_norm",
+                flat(count),
+                *(grads.flat, grads.factor, norm, go),
+                nb_sums=1,
+                sizes=(np.int64(count), np.float64(max_norm)),
+            )
+        grads.factor = go
+        return Reading(self.device, norm)
+
+    @cached_property
+    def _one(self) -> Array:
+        with self.device.active():
+            return self.xp.ones(1, np.float32)
+
+    def adam_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        first: Array,
+        second: Array,
+        *,
+        factor: Array | None = None,
+        **step: Any,
+    ) -> None:
+        with self.device.active():
+            self._updates.launch(
+                "adam",
+                flat(parameter.size),
+                *(parameter, gradient, first, second, self._one if factor is None else factor),
+                np.int64(parameter.size),
+                *map(np.float32, adam_scalars(**step)),
+            )
+
+    def sgd_update(
+        self,
+        parameter: Array,
+        gradient: Array,
+        velocity: Array | None,
+        *,
+        nesterov: bool,
+        factor: Array | None = None,
+        **step: Any,
+    ) -> None:
+        with self.device.active():
+            self._updates.launch(
+                "sgd",
+                flat(parameter.size),
+                *(parameter, gradient, velocity, self._one if factor is None else factor),
+                np.int64(parameter.size),
+                *map(np.float32, sgd_scalars(**step)),
+                int(nesterov),
+            )
+
+    # -- magnitudes --------------------------------------------------------------------------------
+
+    def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:
+        return dtype == np.float32
+
+    def magnitudes(
+        self,
+        audio: Array,
+        window: Array,
+        *,
+        n_hop: int,
+        out: Array | None = None,
+        mono: bool = False,
+    ) -> Array:
+        """See `umx_np.backends.training.TrainingBackend`.
+
+        Without `out` the result is a new array; with `mono` it has the mean over the channels.
+        """
+        nb_samples, nb_channels, nb_timesteps = audio.shape
+        n_fft = len(window)
+        nb_frames, nb_bins = 1 + (nb_timesteps - n_fft) // n_hop, n_fft // 2 + 1
+        signals = audio.reshape(nb_samples * nb_channels, nb_timesteps)
+        step = max(1, _TRANSFORM_BYTES // (8 * len(signals) * n_fft))
+        shape = (nb_samples, 1 if mono else nb_channels, nb_bins)
+        for start in range(0, nb_frames, step):
+            count = min(step, nb_frames - start)
+            frames = self._spectra.frame(signals, window, n_hop=n_hop, nb_frames=count, first=start)
+            spectra = self._fft(n_fft).forward(frames)
+            del frames
+            mags = self._spectra.magnitude(spectra, nb_bins=nb_bins, mono=False)
+            del spectra
+            if mono and nb_channels > 1:
+                mags = self._mean_of_channels(mags.reshape(count * nb_samples, nb_channels, -1))
+            mags = mags.reshape(count, *shape)
+            if out is None and count == nb_frames:
+                return mags
+            if out is None:
+                out = self.xp.empty((nb_frames, *shape), np.float32)
+            out[start : start + count] = mags
+        return out
+
+    def _fft(self, size: int) -> RealFft:
+        if size not in self._ffts:
+            self._ffts[size] = RealFft(self.device, size)
+        return self._ffts[size]
+
+    def _mean_of_channels(self, mags: Array) -> Array:
+        rows, nb_channels, nb_bins = mags.shape
+        out = self.xp.empty((rows, nb_bins), np.float32)
+        sizes = (rows, nb_channels, nb_bins)
+        self._kernels.launch("mean_of_channels", spread(nb_bins, rows), mags, out, *sizes)
+        return out
+
+
+def get_cuda_backend(index: int = 0) -> CudaTrainingBackend:
+    """Return the training backend of a card.
+
+    Raises
+    ------
+    DeviceError
+        If there is no such card, or a package is missing; the message says how to get it.
+    """
+    return CudaTrainingBackend(get_device(index))

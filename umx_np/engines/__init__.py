@@ -1,0 +1,1 @@
+"""Engines that separate a track on the processor, and their contract."""

@@ -1,0 +1,248 @@
+"""Whole tracks in bounded memory: blocks of audio in, blocks of stems out.
+
+The result is that of the whole-track computation, not of overlapping excerpts. Three passes:
+
+1. encode: STFT in blocks, each network's bottleneck activations kept (`umx_np.engines.bottleneck`);
+2. recurrent layers over the whole track;
+3. decode: STFT again, masks, Wiener filter and inverse STFT, one filter window at a time.
+
+Only the activations grow with the length of the track: 2 kB a frame and target for 512 units.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .._support.progress import Progress
+from ..backends.contracts import scale_of
+from ..framing.blocks import SLICE_FRAMES, OverlapAdder, Segment
+from .bottleneck import (
+    FrameStore,
+    StoreFactory,
+    run_bottleneck,
+    shared_blocks,
+)
+from .job import Job, Tick
+from .sources import (
+    SOURCE_BLOCK,
+    Source,
+    segments,
+)
+
+logger = logging.getLogger(__name__)
+
+# Frames decoded together where no filter window says how many.
+_DECODE_FRAMES = 300
+# Shares of the three passes in the time, for the progress report.
+_SHARES = (0.3, 0.35, 0.35)
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+class HostEngine:
+    """Three passes over a track; see `umx_np.engines.job.SeparationEngine`."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def separate(
+        self, source: Source, progress: Progress | None, new_store: StoreFactory
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """See `SeparationEngine.separate`; the source is read twice.
+
+        With a filter over the whole track it is read ``niter + 2`` times.
+        """
+        track = _Track(self.job, source, new_store)
+        done = 0.0
+
+        def tick(share: float) -> Tick:
+            def advance(part: float) -> None:
+                nonlocal done
+                done += share * part
+                if progress is not None:
+                    progress(min(done, 1.0))
+
+            return advance
+
+        track.encode(tick(_SHARES[0]))
+        track.recur(tick(_SHARES[1]))
+        yield from track.decode(tick(_SHARES[2]))
+
+
+class _Track:
+    """One track on its way through the three passes."""
+
+    def __init__(self, job: Job, source: Source, new_store: StoreFactory) -> None:
+        self.job, self.ops, self.config = job, job.ops, job.config
+        self.geometry = job.geometry
+        self.source = source
+        self.new_store = new_store
+        self.transform = job.transform(np.float32)
+        self.nb_frames = self.geometry.nb_frames(source.nb_timesteps)
+        self.mono = job.mono
+        self.options = job.wiener_options
+        self.nb_sources = job.nb_sources
+        self.stores: dict[str, FrameStore] = {}
+        self.peak = 0.0  # of all bins, for a filter over the whole track
+        self._memory: dict[str, np.ndarray] = {}
+
+    def _scratch(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """Return an array that is used again in the next window.
+
+        Fresh memory of this size comes from the system page by page, which costs as much as a tenth
+        of the filter.
+        """
+        size = int(np.prod(shape))
+        if name not in self._memory or self._memory[name].size < size:
+            self._memory[name] = np.empty(size, dtype)
+        return self._memory[name][:size].reshape(shape)
+
+    def _segments(self, group: int) -> Iterator[Segment]:
+        return segments(
+            self.source.blocks(SOURCE_BLOCK), self.geometry, self.source.nb_timesteps, group
+        )
+
+    # -- pass 1 ------------------------------------------------------------------------------
+
+    def encode(self, tick: Tick) -> None:
+        networks = self.job.networks
+        for name, network in networks.items():
+            self.stores[name] = self.new_store(network.config.hidden_size)
+        nb_bins = max(network.config.nb_input_bins for network in networks.values())
+        whole = self.job.needs_whole_track
+
+        def one_segment(job: Segment) -> float:
+            first, count, segment = job
+            mix = self.transform.forward(segment, count)
+            mags = self.ops.magnitude(mix, nb_bins=nb_bins, mono=self.mono)
+            for name, network in networks.items():
+                read = mags
+                if network.config.nb_input_bins < nb_bins:
+                    read = np.ascontiguousarray(mags[:, :, : network.config.nb_input_bins])
+                self.stores[name].write(first, network.encode(read))
+            return self._peak(mix) if whole else 0.0
+
+        # Of a short track each thread gets a part.
+        _, group = shared_blocks(self.nb_frames, self.ops.threads)[0]
+        # Several for each thread, so that none waits for the slowest after every segment.
+        for batch in _batched(self._segments(group), 4 * self.ops.threads):
+            self.peak = max(self.peak, *self.ops.map(one_segment, batch))
+            tick(sum(count for _, count, _ in batch) / self.nb_frames)
+
+    def _peak(self, mix: np.ndarray) -> float:
+        """Largest magnitude of a spectrum, over the channels one by one."""
+        full = self.ops.magnitude(mix, nb_bins=self.geometry.nb_bins, mono=False)
+        return float(full.max())
+
+    # -- pass 2 ------------------------------------------------------------------------------
+
+    def recur(self, tick: Tick) -> None:
+        run_bottleneck(
+            self.ops, self.job.networks, self.stores, self.nb_frames, self.new_store, tick
+        )
+
+    # -- pass 3 ------------------------------------------------------------------------------
+
+    def decode(self, tick: Tick) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield ``(start, stems [shape=(nb_stems, nb_channels, n)])`` from start to end."""
+        if self.job.needs_whole_track:
+            yield from self._decode_whole_track(tick)
+            return
+        window = self.config.wiener_win_len if self.config.niter > 0 else _DECODE_FRAMES
+        assert window is not None
+        yield from self._synthesise((self._window(job) for job in self._segments(window)), tick)
+
+    def _window(self, job: Segment) -> tuple[int, np.ndarray]:
+        """Filter one window by itself."""
+        first, _, _ = job
+        mix, mix_mags, mags = self._estimate(job)
+        peak = float(mix_mags.max()) if not self.mono else self._peak(mix)
+        estimates = self.ops.wiener(
+            mix,
+            mags,
+            self.options,
+            iterations=self.config.niter,
+            max_abs=scale_of(peak),
+            out=self._estimates(mix),
+        )
+        return first, estimates
+
+    def _estimates(self, mix: np.ndarray) -> np.ndarray:
+        return self._scratch("estimates", (self.nb_sources, *mix.shape), np.complex64)
+
+    def _estimate(self, job: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Spectra of the mixture, its magnitudes, and the magnitudes of the targets."""
+        first, count, segment = job
+        geometry, networks = self.geometry, self.job.networks
+        shape = (count, 1 if self.mono else len(segment), geometry.nb_bins)
+        mix = self._scratch("mix", (len(segment), count, geometry.nb_bins), np.complex64)
+        mix_mags = self._scratch("mix_mags", shape, np.float32)
+        mags = self._scratch("mags", (len(networks), *shape), np.float32)
+        slices = [slice(i, min(i + SLICE_FRAMES, count)) for i in range(0, count, SLICE_FRAMES)]
+
+        def analyse(part: slice) -> None:
+            samples = segment[:, part.start * geometry.n_hop :]
+            self.transform.forward(samples, part.stop - part.start, out=mix[:, part])
+            self.ops.magnitude(
+                mix[:, part], nb_bins=geometry.nb_bins, mono=self.mono, out=mix_mags[part]
+            )
+
+        def mask(job: tuple[int, str, slice]) -> None:
+            j, name, part = job
+            z = self.stores[name].read(first + part.start, first + part.stop)
+            networks[name].decode(z, mix_mags[part], out=mags[j, part])
+
+        self.ops.map(analyse, slices)
+        self.ops.map(mask, [(j, name, part) for j, name in enumerate(networks) for part in slices])
+        return mix, mix_mags, mags
+
+    def _decode_whole_track(self, tick: Tick) -> Iterator[tuple[int, np.ndarray]]:
+        """One pass for the statistics of each iteration, and one that filters."""
+        options, max_abs, niter = self.options, scale_of(self.peak), self.config.niter
+        statistics = np.zeros((niter, self.nb_sources, 4, self.geometry.nb_bins))
+        share = 1 / (niter + 1)
+        for level in range(niter):
+            for job in self._segments(_DECODE_FRAMES):
+                mix, _, mags = self._estimate(job)
+                self.ops.wiener_accumulate(
+                    mix, mags, statistics, options, level=level, max_abs=max_abs
+                )
+                tick(share * job[1] / self.nb_frames)
+
+        def filtered() -> Iterator[tuple[int, np.ndarray]]:
+            for job in self._segments(_DECODE_FRAMES):
+                mix, _, mags = self._estimate(job)
+                estimates = self.ops.wiener_filter(
+                    mix, mags, statistics, options, max_abs=max_abs, out=self._estimates(mix)
+                )
+                yield job[0], estimates
+
+        yield from self._synthesise(filtered(), lambda part: tick(share * part))
+
+    def _synthesise(
+        self,
+        windows: Iterable[tuple[int, np.ndarray]],
+        tick: Tick,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Inverse STFT of consecutive windows of spectra."""
+        adder = OverlapAdder(self.transform)
+        for first, estimates in windows:
+            estimates = estimates[: len(self.job.stem_names)]
+            nb_stems, nb_channels, count, nb_bins = estimates.shape
+            start, signals = adder.add(
+                first,
+                estimates.reshape(-1, count, nb_bins),
+                self.source.nb_timesteps,
+                last=first + count == self.nb_frames,
+            )
+            tick(count / self.nb_frames)
+            if signals.shape[1]:
+                yield start, signals.reshape(nb_stems, nb_channels, signals.shape[1])

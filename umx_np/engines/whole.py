@@ -1,0 +1,82 @@
+"""The definition of a separation: every step on the whole track, in the dtype of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from .._support.progress import Progress
+from ..backends.contracts import Network, scale_of
+from .bottleneck import StoreFactory
+from .job import Job
+from .sources import SOURCE_BLOCK, Source, check_length
+
+
+class WholeTrackEngine:
+    """The oracle of the other engines; see `umx_np.engines.job.SeparationEngine`."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    def separate(
+        self, source: Source, progress: Progress | None, new_store: StoreFactory
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """See `SeparationEngine.separate`; there is one block."""
+        audio = np.concatenate(list(source.blocks(SOURCE_BLOCK)), axis=1)
+        check_length(audio.shape[1], source.nb_timesteps)
+        mix = self._spectra(audio)
+        mags = np.abs(mix)
+        if self.job.mono:
+            mags = mags.mean(axis=0, keepdims=True, dtype=mags.dtype)
+        mags = mags.transpose(1, 0, 2)  # (nb_frames, nb_channels, nb_bins)
+        targets = np.stack(
+            [_masked(network.in_dtype(audio.dtype), mags) for network in self.job.networks.values()]
+        )
+        length = self.job.config.wiener_win_len or len(mags)
+        estimates = [
+            self._filtered(mix[:, start : start + length], targets[:, start : start + length])
+            for start in range(0, len(mags), length)
+        ]
+        spectra = np.concatenate(estimates, axis=2)[: len(self.job.stem_names)]
+        yield 0, self._signals(spectra, audio.shape[1])
+
+    def _spectra(self, audio: np.ndarray) -> np.ndarray:
+        """Spectra [shape=(nb_channels, nb_frames, nb_bins)]."""
+        geometry, transform = self.job.geometry, self.job.transform(audio.dtype)
+        nb_frames = geometry.nb_frames(audio.shape[1])
+        return transform.forward(geometry.pad_signal(audio), nb_frames)
+
+    def _filtered(self, mix: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """Spectra of the sources [shape=(nb_sources, nb_channels, nb_frames, nb_bins)]."""
+        return self.job.ops.wiener(
+            np.ascontiguousarray(mix),
+            np.ascontiguousarray(targets),
+            self.job.wiener_options,
+            iterations=self.job.config.niter,
+            max_abs=scale_of(np.abs(mix).max(initial=0.0)),
+        )
+
+    def _signals(self, spectra: np.ndarray, nb_timesteps: int) -> np.ndarray:
+        """Inverse of spectra [shape=(nb_stems, nb_channels, nb_frames, nb_bins)]."""
+        geometry = self.job.geometry
+        nb_stems, nb_channels, nb_frames, nb_bins = spectra.shape
+        transform = self.job.transform(spectra.real.dtype)
+        rows = (nb_stems * nb_channels, geometry.nb_samples_of(nb_frames))
+        padded = np.zeros(rows, transform.dtype)
+        transform.inverse(spectra.reshape(-1, nb_frames, nb_bins), padded)
+        padded *= geometry.inverse_envelope(0, padded.shape[1], nb_frames).astype(transform.dtype)
+        signals = padded[:, geometry.pad : geometry.pad + nb_timesteps]
+        return signals.reshape(nb_stems, nb_channels, nb_timesteps)
+
+
+def _masked(network: Network, mags: np.ndarray) -> np.ndarray:
+    """Magnitudes of a target from those of the mixture [shape=(nb_frames, ..., nb_bins)]."""
+    encoded = network.encode(mags[:, :, : network.config.nb_input_bins])
+    parts = [encoded]
+    for layer in range(network.config.nb_layers):
+        parts = [
+            network.scan(layer, direction, parts, network.initial_state())
+            for direction in range(network.config.nb_directions)
+        ]
+    return network.decode(network.combine([encoded, *parts]), mags)

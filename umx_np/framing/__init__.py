@@ -1,0 +1,1 @@
+"""Frames of signals: where they lie, their spectra, blocks of them, and their levels."""

@@ -1,0 +1,1 @@
+"""The network of one target, with Open-Unmix's arguments."""

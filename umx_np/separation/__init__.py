@@ -1,0 +1,1 @@
+"""From arrays, files and live signals to their stems."""
