@@ -52,6 +52,7 @@ def prepare(request: dict[str, Any]) -> None:
 def run(request: dict[str, Any]) -> int:
     """Run the command. What interrupts this file, and not the command, counts as its beginning."""
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         prepare(request)
         main = importlib.import_module(request["main"]).main
         status = main(request["argv"])
@@ -74,9 +75,12 @@ def serve() -> int:
         importlib.import_module(module)
     print("ready", flush=True)
     for line in iter(sys.stdin.readline, ""):
+        # An interrupt is kept back until what it would end is inside of `run`.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         pid = os.fork()
         if pid == 0:
             return run(json.loads(line))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         print(pid, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
     return 0
