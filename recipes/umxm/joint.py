@@ -26,11 +26,11 @@ import numpy as np
 from tqdm import tqdm
 
 import umx_np
-from umx_np.backends.tensors import FlatTensors
+from umx_np.backends.tensors import Reading
 from umx_np.config import check_int
 from umx_np.data import FixedSourcesTrackFolderDataset, Loader, UnmixDataset, aug_from_str
 from umx_np.errors import ConfigError, UmxError
-from umx_np.optim import Adam, clip_grad_norm, cosine_rate
+from umx_np.optim import Adam, cosine_rate
 from umx_np.training import WaveformSeparator
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
 from umx_np.training.records import source_commit
@@ -372,20 +372,13 @@ class Run:
             truth.sum(axis=1), training=not self.settings.frozen_norms, rng=rng
         )
         loss, d_estimates = waveform_loss(estimates, truth, FRAME)
-        norms: dict[str, Any] = {}
+        norms: dict[str, Reading] = {}
         for name, gradients in self.separator.backward(d_estimates, cache).items():
-            if isinstance(gradients, FlatTensors):
-                # Without waiting for the norm: if it is no number, the update changes nothing.
-                norms[name] = gradients.memory.clip(gradients, _MAX_NORM)
-            else:
-                norms[name] = clip_grad_norm(gradients, _MAX_NORM)
-                if not np.isfinite(norms[name]):
-                    break
+            norms[name] = gradients.clip(_MAX_NORM)
             self._optimizers[name].lr = rate
+            # If the norm is no number, the update changes nothing: a device is not waited for.
             self._optimizers[name].step(gradients)
-        # What a card has been told to compute is waited for at last.
-        found = {n: norm if isinstance(norm, float) else norm.value() for n, norm in norms.items()}
-        return float(loss), found
+        return float(loss), {name: norm.value() for name, norm in norms.items()}
 
     def _rate(self, done: int) -> float:
         """Learning rate of the step after `done` steps."""

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..config import ModelConfig
+from ..layers.batchnorm import BATCHNORM_EPS
 from ..weights.bundle import StateDict
-from .reference import BATCHNORM_EPS
 
 
 class Folded(NamedTuple):

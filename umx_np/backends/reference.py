@@ -11,10 +11,9 @@ import numpy as np
 
 from .._support.threads import Item, Result
 from ..config import ModelConfig
+from ..layers.batchnorm import BATCHNORM_EPS
 from ..weights.bundle import StateDict
 from .contracts import Network, WienerOptions
-
-BATCHNORM_EPS = 1e-5
 
 
 def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ reference: the layout of the recurrent kernels and of the magnitudes. Around the
 recurrences there is one kernel for everything between two of them (sources/training.cu). Outputs of
 the first layer and of the LSTM lie side by side in one array, so that nothing is concatenated.
 
-Nothing is waited for. The specification is `umx_np.nn.reference_engine`.
+Nothing is waited for. The specification is `umx_np.backends.reference_engine`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends.reference import BATCHNORM_EPS
-from ..backends.tensors import FlatTensors
-from ..backends.training import BatchStatistics, CounterMasks
+from ..backends.training import CounterMasks
 from ..config import ModelConfig
+from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
 from .batch_recurrent import BatchScan, Saved
+from .tensors import FlatTensors
 from .training_kernels import TrainingKernels, spread, tiled
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Array = Any
 
-# How far the running statistics go towards those of a batch; see umx_np.nn.batchnorm.
+# How far the running statistics go towards those of a batch; see umx_np.layers.batchnorm.
 _MOMENTUM = np.float32(0.1)
 _EPS = np.float32(BATCHNORM_EPS)
 # Rows of what is only used inside begin at multiples of so many numbers: 16 bytes, without which
@@ -248,7 +248,7 @@ class CudaEngine:
         assert isinstance(parameters, FlatTensors)
         self._math = self.math
         with self.device.active():
-            gradients = parameters.like()
+            gradients = parameters.zeros_like()
             d_z1 = self._backward(d_y, cache, parameters, gradients)
             if input_gradient:
                 gradients.others["input"] = self._input_gradient(d_z1, cache["x"], parameters)

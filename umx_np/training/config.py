@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, bandwidth_to_max_bin, check_int, is_file_name
-from ..devices import cuda_index, get_training_backend, preferred_backend
-from ..errors import ConfigError, DeviceError, shortened
+from ..devices import check_training, training_backend_name
+from ..errors import ConfigError, shortened
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LR_SCHEDULES = ("plateau", "cosine")
@@ -89,17 +89,18 @@ class TrainConfig:
     clip_grad_norm : float or None
         Largest norm that the gradients of all parameters together may have.
     device : {'auto', 'cpu', 'cuda', 'cuda:1', ..., 'reference'}
-        Where to compute; ``'auto'`` is the first graphics card that can, or else the processor.
+        Where to compute; ``'auto'`` is a CUDA device that has proved itself, or else the
+        processor.
     threads : int or None
         Threads to compute on; None means all cores.
     amp : bool
         Mixed precision: matrix products of bfloat16, which have 8 bits; sums, parameters and all
-        else in float32. For processors with AVX512-BF16 and graphics cards of compute capability
+        else in float32. For processors with AVX512-BF16 and CUDA devices of compute capability
         8.0.
     tf32 : bool
         Matrix products of TF32, which has 11 bits. For such cards.
     resident : {'auto', 'yes', 'no'}
-        Whether the training data stays in the memory of the graphics card, which then makes the
+        Whether the training data stays in the memory of the CUDA device, which then makes the
         batches; ``'auto'`` if it fits.
     checkpoint_every : str
         How often to save within an epoch: a number of batches (``"500"``), of minutes
@@ -199,30 +200,17 @@ class TrainConfig:
             object.__setattr__(self, "batch_size", 1)
 
     def _check_device(self) -> None:
-        on_card = cuda_index(self.device) is not None
-        if self.device not in ("auto", "cpu", "reference") and not on_card:
-            raise ConfigError(
-                f"device={shortened(self.device)} must be 'auto', 'cpu', 'cuda', 'cuda:1' or "
-                "'reference'"
-            )
         if self.resident not in RESIDENT:
             raise ConfigError(
                 f"resident={shortened(self.resident)} must be one of {', '.join(RESIDENT)}"
             )
-        # Which device 'auto' is, is not looked at before it has to be known.
-        rounded = self.amp or self.tf32
-        if not (on_card or rounded or self.resident == "yes"):
-            return
-        backend = self.training_backend()
-        if self.resident == "yes" and cuda_index(backend) is None:
-            raise ConfigError("resident='yes': only a graphics card keeps the data in its memory")
-        if rounded and backend == "reference":
-            raise DeviceError(
-                f"amp={self.amp}, tf32={self.tf32}: device='reference' has no mixed precision"
-            )
-        if rounded or on_card:
-            compiled = get_training_backend(backend, self.threads)
-            compiled.check_products(amp=self.amp, tf32=self.tf32)
+        check_training(
+            self.device,
+            self.threads,
+            amp=self.amp,
+            tf32=self.tf32,
+            resident=self.resident == "yes",
+        )
 
     def _check_numbers(self) -> None:
         names = ("lr", "lr_decay_gamma", "bandwidth", "weight_decay", "momentum", "seq_dur")
@@ -274,9 +262,7 @@ class TrainConfig:
 
     def training_backend(self) -> str:
         """Name of the backend that computes gradients."""
-        if self.device == "auto":
-            return preferred_backend()
-        return "numba" if self.device == "cpu" else self.device
+        return training_backend_name(self.device)
 
     def checkpoint_interval(self) -> tuple[int, float]:
         """Batches and seconds after which to save within an epoch; 0 where it does not count."""

@@ -22,11 +22,10 @@ from ..optim import SGD, Adam, EarlyStopping, Optimizer, ReduceLROnPlateau
 from ..weights import StateDict
 from .config import TrainConfig
 from .console import BatchBar, Stopwatch, epoch_line
-from .device_data import UploadedBatches, device_batches
 from .files import RunFiles
 from .records import EpochReport, RunRecord
 from .start import Start, find_start
-from .steps import DeviceSteps, NotFiniteError, make_steps
+from .steps import NotFiniteError, make_steps
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ _COOLDOWN = 10
 _DROPOUT = 2
 _SHOWN_ITEMS = 4
 
-# Pairs of arrays of the host, or of a graphics card.
+# Pairs of arrays of the host, or of a device.
 Batches = Generator[tuple[Any, Any], None, None]
 
 
@@ -99,7 +98,7 @@ class Trainer:
 
     Notes
     -----
-    With the same settings, data and number of threads, or on the same graphics card, a run that is
+    With the same settings, data and number of threads, or on the same CUDA device, a run that is
     killed at any moment and continued from its checkpoint has the losses and weights of one that
     was not, bit for bit.
     """
@@ -253,14 +252,10 @@ class Trainer:
             self.early_stopping.num_bad_epochs = start.num_bad_epochs
         sample_rate = self.train_dataset.sample_rate
         self._steps = make_steps(config, self.network, self.optimizer, sample_rate)
-        self._train_batches: Any = self._train_loader
-        self._valid_batches: Any = self._valid_loader
-        if isinstance(self._steps, DeviceSteps):
-            card = self._steps.backend
-            self._train_batches = device_batches(
-                config, self.model_config, self._train_loader, card, progress=self.progress
-            )
-            self._valid_batches = UploadedBatches(self._valid_loader, card)
+        batches: tuple[Any, Any] = self._steps.batches(
+            self.model_config, self._train_loader, self._valid_loader, progress=self.progress
+        )
+        self._train_batches, self._valid_batches = batches
 
     # Epochs
 

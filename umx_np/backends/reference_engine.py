@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.training import BatchStatistics, CounterMasks
 from ..config import ModelConfig
-from .activation import relu_backward, relu_forward, tanh_backward, tanh_forward
-from .batchnorm import batch_statistics, batchnorm_backward, batchnorm_forward
-from .concatenation import concatenate_backward, concatenate_forward
-from .linear import linear_backward, linear_forward
-from .lstm import lstm_stack_backward, lstm_stack_forward
-from .scaling import (
+from ..layers.activation import relu_backward, relu_forward, tanh_backward, tanh_forward
+from ..layers.batchnorm import (
+    BatchStatistics,
+    batch_statistics,
+    batchnorm_backward,
+    batchnorm_forward,
+)
+from ..layers.concatenation import concatenate_backward, concatenate_forward
+from ..layers.linear import linear_backward, linear_forward
+from ..layers.lstm import lstm_stack_backward, lstm_stack_forward
+from ..layers.scaling import (
     input_scaling_backward,
     input_scaling_forward,
     mask_backward,
@@ -22,6 +26,7 @@ from .scaling import (
     output_scaling_backward,
     output_scaling_forward,
 )
+from .training import CounterMasks
 
 Arrays = Mapping[str, np.ndarray]
 
