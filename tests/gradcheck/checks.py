@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from umx_np.config import ModelConfig
-from umx_np.nn import TrainableNetwork, lstm
+from umx_np.layers import lstm
+from umx_np.nn import TrainableNetwork
 from umx_np.testing import gradcheck, random_state
 
 PARTS = lstm.PARTS
