@@ -177,12 +177,13 @@ def devices(*, check: bool = False) -> list[dict[str, Any]]:
     except DeviceError as error:
         rows.append({"name": "cpu", "available": False, "reason": str(error)})
     try:
-        from .cuda.backend import describe
+        from .cuda.backend import cards, describe
         from .cuda.proof import said_of
 
-        for found in describe():
-            row = {"available": True, "reason": "", **found, "experimental": CUDA_IS_EXPERIMENTAL}
-            rows.append({**row, "check": said_of(cuda_index(found["name"]) or 0, check=check)})
+        state = {"available": True, "reason": "", "experimental": CUDA_IS_EXPERIMENTAL}
+        rows += [
+            {**describe(card), **state, "check": said_of(card, check=check)} for card in cards()
+        ]
     except DeviceError as error:
         rows.append({"name": "cuda", "available": False, "reason": str(error)})
     return rows

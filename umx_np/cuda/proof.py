@@ -141,9 +141,8 @@ def proof_of(index: int) -> Proof:
     return known_proof(device) or prove(device)
 
 
-def said_of(index: int, *, check: bool) -> str:
+def said_of(device: Device, *, check: bool) -> str:
     """Describe the result for a card in a few words, after checking it now if `check`."""
-    device = get_device(index)
     try:
         proof = prove(device) if check else known_proof(device)
     except DeviceError as error:
@@ -209,7 +208,8 @@ def _gradient_error(device: Device, state: StateDict) -> float:
     actual, expected = gradients(CudaTrainingBackend(device)), gradients(ReferenceTraining())
     # The batch norm takes any mean of the input away: its gradient is rounding errors only.
     names = [name for name in expected if name != "input_mean"]
-    return max(_difference(actual[name], expected[name]) for name in names)
+    errors = [_difference(actual[name], expected[name]) for name in names]
+    return float(np.max(errors))  # which is NaN if one is
 
 
 def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
