@@ -14,7 +14,7 @@ from umx_np.cuda.batch_plan import Plan
 from umx_np.cuda.batch_recurrent import BatchScan, Saved
 from umx_np.cuda.device import Device, Kernel
 from umx_np.errors import DeviceError, ShapeError
-from umx_np.nn.lstm import lstm_backward, lstm_forward
+from umx_np.layers.lstm import lstm_backward, lstm_forward
 
 from . import batch_tiling_model as model
 from .conftest import emulated

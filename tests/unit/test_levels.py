@@ -48,7 +48,7 @@ def wanted(loud):
 
 
 def levels_as_defined(audio, n_fft, n_hop):
-    """The level of every sample, from the words of `umx_np.framing.levels` and one piece at a time."""
+    """The level of every sample, from the words of `framing.levels` and one piece at a time."""
     nb_timesteps, ends = audio.shape[1], [n_fft - n_fft // 2]
     while ends[0] > n_hop:
         ends[0] -= n_hop

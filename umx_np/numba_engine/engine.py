@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.reference import BATCHNORM_EPS
-from ..backends.training import BatchStatistics, CounterMasks
+from ..backends.training import CounterMasks
 from ..config import ModelConfig
+from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
 from .bins import bin_kernels
 from .features import RELU, TANH, feature_kernels
 from .recurrent import LstmStack
