@@ -57,7 +57,7 @@ def stack_arguments(
             x = weights.pop("x")
             if not arguments:
                 arguments["x"] = x
-            suffix = lstm.suffix(layer, direction)
+            suffix = lstm.suffix_of(layer, direction)
             arguments |= {f"lstm.{part}{suffix}": value for part, value in weights.items()}
     return arguments
 

@@ -78,9 +78,9 @@ def batchnorm_forward(
     y : ndarray [shape as `x`]
     cache : BatchNormCache
     """
-    inverse_std = 1.0 / np.sqrt(variance + x.dtype.type(BATCHNORM_EPS))
-    x_hat = (x - mean) * inverse_std
-    return x_hat * weight + bias, BatchNormCache(x_hat, inverse_std, weight, training)
+    std = np.sqrt(variance + x.dtype.type(BATCHNORM_EPS))
+    x_hat = (x - mean) / std
+    return x_hat * weight + bias, BatchNormCache(x_hat, 1.0 / std, weight, training)
 
 
 def batchnorm_backward(
