@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -15,14 +15,34 @@ from ..framing.geometry import StftGeometry
 from ..network.openunmix import OpenUnmix
 from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
 from ..nn.loss import SMALL_ERROR
-from ..optim import Optimizer, clip_grad_norm
+from ..optim import SGD, Adam, Optimizer, clip_grad_norm
 from ..weights import TargetWeights
-from .config import TrainConfig
+from .config import RunConfig, TrainConfig
 from .device_data import REMEDY
-from .spectra import BatchMagnitudes, DeviceMagnitudes, mean_squared_error
+from .spectra import BatchMagnitudes, DeviceMagnitudes, check_channels, mean_squared_error
 
-# Loss of the magnitudes of a mixture and a target.
+# Loss of the waveforms of a mixture and a target.
 Evaluate = Callable[[Any, Any], float]
+# First word of the spawn key of a batch's dropout; the loader uses 0 and 1.
+_DROPOUT = 2
+
+
+def dropout_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
+    """Random numbers of one batch, which depend on nothing else: a continued run draws the same."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DROPOUT, epoch, batch)))
+
+
+def make_optimizer(config: RunConfig, parameters: Mapping[str, Any]) -> Optimizer:
+    """Make the optimiser that a configuration asks for."""
+    common: dict[str, Any] = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "backend": config.training_backend(),
+        "threads": config.threads,
+    }
+    if config.optimizer == "sgd":
+        return SGD(parameters, momentum=config.momentum, **common)
+    return Adam(parameters, decoupled=config.optimizer == "adamw", **common)
 
 
 class NotFiniteError(Exception):
@@ -44,8 +64,8 @@ class NotFiniteError(Exception):
 class Steps(Protocol):
     """What a trainer computes."""
 
-    def magnitudes(self, audio: Any) -> Any:
-        """STFT magnitudes [shape=(nb_frames, nb_samples, nb_channels, nb_bins)] of waveforms."""
+    def check(self, x: Any, y: Any) -> None:
+        """Raise `ShapeError` for a mixture and a target that cannot be computed with."""
         ...
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
@@ -71,7 +91,7 @@ class Steps(Protocol):
         ...
 
     def evaluator(self) -> Evaluate:
-        """Return what computes the validation loss of one item with the parameters of now."""
+        """Return what computes the validation loss of items with the parameters of now."""
         ...
 
 
@@ -107,6 +127,13 @@ class _Shared:
     ) -> None:
         self.config, self.network, self.optimizer = config, network, optimizer
         self.sample_rate = sample_rate
+        self._geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
+
+    def check(self, x: Any, y: Any) -> None:
+        """See `Steps`."""
+        for audio in (x, y):
+            check_channels(audio.shape[1], self.config.nb_channels)
+            self._geometry.nb_frames(audio.shape[2])  # at least one
 
     def _frames_of_parts(self, nb_frames: int) -> int:
         """Frames of the parts of a track over which the logarithmic validation loss is taken.
@@ -116,8 +143,7 @@ class _Shared:
         config = self.config
         if config.seq_duration is None:
             return nb_frames
-        geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
-        return geometry.nb_frames(round(config.seq_duration * self.sample_rate))
+        return self._geometry.nb_frames(round(config.seq_duration * self.sample_rate))
 
 
 class HostSteps(_Shared):
@@ -139,10 +165,6 @@ class HostSteps(_Shared):
             get_backend("cpu", threads),
             compiled,
         )
-
-    def magnitudes(self, audio: np.ndarray) -> np.ndarray:
-        """See `Steps`."""
-        return self._magnitudes(audio)
 
     def train(self, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
         """See `Steps`."""
@@ -174,6 +196,7 @@ class HostSteps(_Shared):
         model = OpenUnmix.from_weights(weights, device=self._ops)
 
         def evaluate(mixture: np.ndarray, target: np.ndarray) -> float:
+            mixture, target = self._magnitudes(mixture), self._magnitudes(target)
             y = model(mixture, layout="frames")
             if self.config.loss == "mse":
                 return mean_squared_error(y, target)
@@ -212,11 +235,6 @@ class DeviceSteps(_Shared):
         self.backend = backend
         self._magnitudes = DeviceMagnitudes(config.n_fft, config.n_hop, config.nb_channels, backend)
 
-    def magnitudes(self, audio: Any) -> Any:
-        """See `Steps`."""
-        with self._computing("the spectra of a track of validation"):
-            return self._magnitudes(audio)
-
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         """See `Steps`."""
         with self._computing(f"a batch of {len(x)}"):
@@ -254,6 +272,7 @@ class DeviceSteps(_Shared):
 
     def _evaluate(self, mixture: Any, target: Any) -> float:
         with self._computing("a track of validation"):
+            mixture, target = self._magnitudes(mixture), self._magnitudes(target)
             y, _ = self.network.forward(mixture, training=False, keep=False)
             if self.config.loss == "mse":
                 return self.backend.squared_error(y, target).reading.value()
