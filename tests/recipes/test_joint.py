@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from recipes.umxm import joint
-from recipes.umxm.joint import FLOOR, Run, Settings, Stems, waveform_loss, write
+from recipes.umxm.training import joint
+from recipes.umxm.training.joint import FLOOR, Run, Settings, Stems, waveform_loss, write
 from umx_np.config import ModelConfig
 from umx_np.data import item_rng
 from umx_np.errors import ConfigError

@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -116,23 +116,28 @@ class RunFiles:
                 )
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
+    def claimed(self, names: Sequence[str] | None = None) -> Iterator[None]:
         """Keep other runs of the targets out of the folder.
+
+        Parameters
+        ----------
+        names : sequence of str or None
+            Which targets; None is all of this run, and its own name.
 
         Raises
         ------
         TrainingError
             If there is one.
         """
-        with ExitStack() as claims:
-            for name in self._names:
-                path = self.folder / f".{name}.claim"
-                if not claims.enter_context(claimed(path, wait=False)):
-                    raise TrainingError(
-                        f"another run trains target={name!r} in {str(self.folder)!r}: wait for it, "
-                        "or choose another --output"
-                    )
-            yield
+        name, *others = self._names if names is None else names
+        with claimed(self.folder / f".{name}.claim", wait=False) as ours:
+            if not ours:
+                raise TrainingError(
+                    f"another run trains target={name!r} in {str(self.folder)!r}: wait for it, "
+                    "or choose another --output"
+                )
+            with self.claimed(others) if others else nullcontext():
+                yield
 
     def _goes_on_here(self) -> bool:
         source = self.config.checkpoint
