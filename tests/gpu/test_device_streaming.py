@@ -30,9 +30,9 @@ from umx_np.cuda.backend import CudaBackend
 from umx_np.cuda.device import get_device
 from umx_np.cuda.memory import MemoryPlan
 from umx_np.cuda.separation import Engine
-from umx_np.separation.tracks import separate_blocks, separate_stream
 from umx_np.engines.sources import ArraySource
 from umx_np.errors import DeviceError, ShapeError
+from umx_np.separation.tracks import separate_blocks, separate_stream
 from umx_np.testing import random_bundle
 
 from .conftest import emulated

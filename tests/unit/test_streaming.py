@@ -21,10 +21,10 @@ from tolerances import TOL
 
 import umx_np
 from umx_np.engines.bottleneck import DiskStore, MemoryStore
-from umx_np.separation.tracks import separate_blocks, separate_stream
 from umx_np.engines.sources import ArraySource, segments
 from umx_np.errors import AudioError, ConfigError, ShapeError
 from umx_np.framing.geometry import StftGeometry
+from umx_np.separation.tracks import separate_blocks, separate_stream
 
 
 def pair(bundle, **options):

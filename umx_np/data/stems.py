@@ -19,8 +19,8 @@ class StemsDataset(UnmixDataset):
     """Excerpts of songs with all their stems, in place of one target.
 
     The songs are folders as for `FixedSourcesTrackFolderDataset`, with a file ``<target>.wav`` for
-    each stem. An item is a mixture, which is the sum of its stems, and the stems one behind the
-    other as if they were channels.
+    each stem. An item is the stems of an excerpt, one behind the other as if they were channels;
+    their sum is the mixture. They are handed out twice, since an item has two parts.
 
     Parameters
     ----------
@@ -118,19 +118,18 @@ class StemsDataset(UnmixDataset):
         return self._as_mixed.describe(index)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Mixture of an excerpt, and its stems.
+        """Stems of an excerpt, twice.
 
         Returns
         -------
-        ndarray [shape=(nb_channels, nb_timesteps)], float32
-            The mixture.
-        ndarray [shape=(nb_stems * nb_channels, nb_timesteps)], float32
-            All channels of the first stem, then those of the second, and so on.
+        x, y : ndarray [shape=(nb_stems * nb_channels, nb_timesteps)], float32
+            All channels of the first stem, then those of the second, and so on; the same array.
         """
         stems = np.stack(self._stems(index, rng))
         if self.level_range is not None:
             stems *= np.float32(10.0 ** (rng.uniform(*self.level_range) / 20.0))
-        return stems.sum(axis=0), stems.reshape(-1, stems.shape[-1])
+        stacked = stems.reshape(-1, stems.shape[-1])
+        return stacked, stacked
 
     def _stems(self, index: int, rng: np.random.Generator) -> list[np.ndarray]:
         """Stems of an excerpt [each shape=(nb_channels, nb_timesteps)] at their own level."""

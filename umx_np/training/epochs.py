@@ -86,6 +86,7 @@ class EpochTrainer(ABC):
                 f"{valid_dataset.sample_rate:g} Hz"
             )
         self.config = config
+        self.targets: tuple[str, ...] = (config.target,)
         self.train_dataset = train_dataset
         self.valid_dataset = valid_dataset
         self.progress = progress
@@ -121,7 +122,7 @@ class EpochTrainer(ABC):
         ConfigError
             If a setting contradicts the model or checkpoint to begin with.
         """
-        files = RunFiles(self.config, self._targets())
+        files = RunFiles(self.config, self.targets)
         files.check()
         with files.claimed():
             # What another run has written in the meantime belongs to it.
@@ -149,10 +150,6 @@ class EpochTrainer(ABC):
             tuple(record.train_loss_history),
             tuple(record.valid_loss_history),
         )
-
-    def _targets(self) -> list[str] | None:
-        """Targets that are trained, if it is not the one that the run is named after."""
-        return None
 
     @abstractmethod
     def _find_start(self) -> Start:

@@ -139,11 +139,12 @@ class _JointSteps:
 
     def check(self, x: Any, y: Any) -> None:
         """See `Steps`."""
-        nb_channels, wanted = self.separator.config.nb_channels, self.separator.nb_stems
-        if nb_channels not in (1, x.shape[1]) or y.shape[1] != wanted * x.shape[1]:
+        nb_channels, nb_stems = self.separator.config.nb_channels, self.separator.nb_stems
+        found, rest = divmod(x.shape[1], nb_stems)
+        if rest or nb_channels not in (1, found):
             raise ShapeError(
-                f"mixtures have shape={x.shape} and stems shape={y.shape}; {wanted} networks with "
-                f"nb_channels={nb_channels} need {nb_channels} channels and as many of each stem"
+                f"the excerpts have shape={x.shape}; {nb_stems} networks with "
+                f"nb_channels={nb_channels} need {nb_channels} channels of each stem"
             )
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
@@ -151,8 +152,11 @@ class _JointSteps:
         config, separator = self.config, self.separator
         # What overflows shows in the loss, which is looked at.
         with separator.computing(), np.errstate(over="ignore", invalid="ignore"):
-            stems, cache = separator.forward(x, training=not config.frozen_norms, rng=rng)
-            found, d_stems = waveform_loss(stems, self._truth(y), self._min_frame)
+            truth = self._stems(x)
+            stems, cache = separator.forward(
+                truth.sum(axis=1), training=not config.frozen_norms, rng=rng
+            )
+            found, d_stems = waveform_loss(stems, truth, self._min_frame)
             # A device computes backwards before its loss is waited for.
             gradients = separator.backward(d_stems, cache)
             loss = float(found)
@@ -172,13 +176,13 @@ class _JointSteps:
 
     def _evaluate(self, x: Any, y: Any) -> float:
         with self.separator.computing():
-            stems, _ = self.separator.forward(x, training=False, keep=False)
-            return float(waveform_loss(stems, self._truth(y), self._min_frame)[0])
+            truth = self._stems(x)
+            stems, _ = self.separator.forward(truth.sum(axis=1), training=False, keep=False)
+            return float(waveform_loss(stems, truth, self._min_frame)[0])
 
-    def _truth(self, y: np.ndarray) -> Any:
+    def _stems(self, x: np.ndarray) -> Any:
         """Stems of a batch [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]."""
-        stems = y.reshape(len(y), self.separator.nb_stems, -1, y.shape[-1])
-        return self.separator.asarray(stems)
+        return self.separator.asarray(x.reshape(len(x), self.separator.nb_stems, -1, x.shape[-1]))
 
 
 class JointTrainer(EpochTrainer):

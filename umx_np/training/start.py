@@ -167,7 +167,7 @@ def find_joint_start(
                 f"{', '.join(start.bundle.targets)}, the data {', '.join(targets)}"
             )
         return start
-    from ..pretrained import load_model
+    from ..pretrained.loading import load_model
 
     assert config.model is not None, "the configuration sees to it"
     bundle = load_model(config.model, targets)
@@ -197,7 +197,7 @@ def _check_rate(source: str, rate: float, dataset: UnmixDataset) -> None:
 
 
 def _from_model(config: TrainConfig, dataset: UnmixDataset, given: Collection[str]) -> Start:
-    from ..pretrained import load_model
+    from ..pretrained.loading import load_model
 
     assert config.model is not None
     bundle = load_model(config.model, [config.target])
