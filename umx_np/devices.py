@@ -231,7 +231,7 @@ def training_backend_name(device: str) -> str:
 
 
 def check_training(
-    device: str, threads: int | None, *, amp: bool, tf32: bool, resident: bool
+    device: str, threads: int | None, *, amp: bool, tf32: bool, resident: bool = False
 ) -> None:
     """Raise an error if nothing here trains on a device like this.
 

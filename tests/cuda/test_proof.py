@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.emulated import emulated
 
 from umx_np import devices
 from umx_np.cuda import proof
 from umx_np.cuda.device import Device
 from umx_np.cuda.proof import LIMITS, Proof, known_proof, proof_file, prove
 from umx_np.errors import DeviceError
-
-from .conftest import emulated
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,4 +1,4 @@
-"""The engine of graphics cards against the reference."""
+"""The engine of CUDA devices against the reference."""
 
 from __future__ import annotations
 

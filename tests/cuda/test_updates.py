@@ -1,4 +1,4 @@
-"""Optimisers on a graphics card against the reference: all parameters in one launch."""
+"""Optimisers on a CUDA device against the reference: all parameters in one launch."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from recipes.umxm.package import HERE, keep_log, package, without_places
+from recipes.umxm.training.package import HERE, keep_log, package, without_places
 from umx_np.config import ModelConfig
 from umx_np.pretrained.loading import get_model_info
 from umx_np.testing import random_bundle, random_bundle_of

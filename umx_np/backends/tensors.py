@@ -66,7 +66,7 @@ class Tensors(Mapping[str, Any]):
 
     memory: TensorMemory
     factor: Any = None
-    """Of gradients: what they are multiplied with when they are used, not at all if it is NaN."""
+    """Of gradients on a device: what they are multiplied with when used, not at all if NaN."""
 
     @abstractmethod
     def zeros_like(self) -> Tensors:
@@ -86,10 +86,7 @@ class Tensors(Mapping[str, Any]):
 
     @abstractmethod
     def clip(self, max_norm: float) -> Reading:
-        """Scale all together so that their norm is at most `max_norm`; read the norm before.
-
-        If that is not finite, `apply_update` changes nothing.
-        """
+        """Scale all together so that their norm is at most `max_norm`; read the norm before."""
 
     @abstractmethod
     def apply_update(
@@ -159,7 +156,6 @@ class HostTensors(dict[str, np.ndarray], Tensors):
         if not share >= 1.0:
             for array in self.values():
                 array *= array.dtype.type(share)
-        self.factor = None if math.isfinite(norm) else math.nan
         return Known(norm)
 
     def apply_update(
@@ -170,8 +166,6 @@ class HostTensors(dict[str, np.ndarray], Tensors):
         threads: int,
     ) -> None:
         """See `Tensors`."""
-        if gradients.factor is not None:
-            return
         # Each tensor belongs to one thread; the large ones are dealt out first.
         names = sorted(self, key=lambda name: -self[name].size)
         errors = np.geterr()  # the caller's; each thread has its own

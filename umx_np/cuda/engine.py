@@ -1,4 +1,4 @@
-"""Both passes of the network on a graphics card.
+"""Both passes of the network on a CUDA device.
 
 Activations are frame-major, (R, features) with a row for each sample of each frame, as in the
 reference: the layout of the recurrent kernels and of the magnitudes. Around the products and the

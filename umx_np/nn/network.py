@@ -58,7 +58,7 @@ class TrainableNetwork:
         Initial weights under PyTorch's names, for instance from
         `umx_np.network.openunmix.initial_state`. They are copied.
     backend : {'numba', 'reference', 'cuda', 'cuda:1', ...}
-        Compiled kernels, plain NumPy that is slow and easy to read, or a graphics card. On a card,
+        Compiled kernels, plain NumPy that is slow and easy to read, or a CUDA device. On a device,
         arrays are CuPy's: what is handed in may be NumPy's, what is returned is not.
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
@@ -70,9 +70,9 @@ class TrainableNetwork:
     amp : bool
         Mixed precision: the operands of matrix products are rounded to bfloat16, which has 8 bits;
         everything else stays in float32. For the backend ``numba``, on processors that have it, and
-        on cards of compute capability 8.0.
+        on devices of compute capability 8.0.
     tf32 : bool
-        Operands of matrix products are rounded to TF32, which has 11 bits. On such cards only.
+        Operands of matrix products are rounded to TF32, which has 11 bits. On such devices only.
 
     Attributes
     ----------
@@ -149,7 +149,7 @@ class TrainableNetwork:
             Normalise with the statistics of this batch, move the running statistics towards them,
             and apply dropout; otherwise use the running statistics.
         rng : Generator or None
-            Source of the dropout masks; needed if there are any. A graphics card draws other masks
+            Source of the dropout masks; needed if there are any. A CUDA device draws other masks
             than the processor, but the same ones from the same generator.
         keep : bool
             False gives memory back early where no backward pass follows.

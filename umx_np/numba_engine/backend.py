@@ -53,7 +53,7 @@ class NumbaBackend:
 
     def check_products(self, *, amp: bool, tf32: bool) -> None:
         if tf32:
-            raise ConfigError("tf32=True: TF32 is for graphics cards; leave it out")
+            raise ConfigError("tf32=True: TF32 is for CUDA devices; leave it out")
         if amp and not has_pairs():
             raise DeviceError(
                 "amp=True: mixed precision needs a processor with AVX512-BF16, which this one is "

@@ -24,7 +24,7 @@ class Optimizer:
     lr : float
         Learning rate; may be changed at any time as the attribute `lr`.
     backend : {'reference', 'numba', 'cuda', 'cuda:1', ...}
-        NumPy, fused compiled kernels on `threads` threads, or one kernel on the graphics card that
+        NumPy, fused compiled kernels on `threads` threads, or one kernel on the CUDA device that
         the parameters are on.
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
@@ -63,7 +63,7 @@ class Optimizer:
         ----------
         grads : mapping of str to ndarray
             A gradient for every parameter, not changed; other names are not looked at. For
-            parameters on a graphics card, what `umx_np.nn.TrainableNetwork.backward` returns.
+            parameters on a CUDA device, what `umx_np.nn.TrainableNetwork.backward` returns.
 
         Raises
         ------

@@ -80,7 +80,7 @@ class BatchMagnitudes:
             If the waveforms are shorter than a frame, or have another number of channels.
         """
         nb_samples, nb_channels, nb_timesteps = audio.shape
-        _check_channels(nb_channels, self.nb_channels)
+        check_channels(nb_channels, self.nb_channels)
         nb_frames = self.geometry.nb_frames(nb_timesteps)
         out = self._memory(role, (nb_frames, nb_samples, self.nb_channels, self.geometry.nb_bins))
         if self._compiled is None:
@@ -136,7 +136,7 @@ class BatchMagnitudes:
             self._ops.map(mean, range(count))
 
 
-def _check_channels(found: int, nb_channels: int) -> None:
+def check_channels(found: int, nb_channels: int) -> None:
     """Raise `ShapeError` if a network of `nb_channels` cannot be trained with such data."""
     if nb_channels not in (1, found):
         raise ShapeError(
@@ -171,7 +171,7 @@ class DeviceMagnitudes:
         ShapeError
             As for `BatchMagnitudes`.
         """
-        _check_channels(audio.shape[1], self.nb_channels)
+        check_channels(audio.shape[1], self.nb_channels)
         self.geometry.nb_frames(audio.shape[2])  # at least one
         return self._backend.magnitudes(
             self._backend.asarray(audio, np.dtype(np.float32)),

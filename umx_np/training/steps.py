@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -18,14 +18,34 @@ from ..framing.geometry import StftGeometry
 from ..network.openunmix import OpenUnmix
 from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
 from ..nn.loss import SMALL_ERROR
-from ..optim import Optimizer, clip_grad_norm
+from ..optim import SGD, Adam, Optimizer, clip_grad_norm
 from ..weights import TargetWeights
-from .batches import REMEDY, UploadedBatches, device_batches
-from .config import TrainConfig
-from .spectra import BatchMagnitudes, DeviceMagnitudes, mean_squared_error
+from .batches import REMEDY, ResidentBatches, UploadedBatches, device_batches
+from .config import RunConfig, TrainConfig
+from .spectra import BatchMagnitudes, DeviceMagnitudes, check_channels, mean_squared_error
 
-# Loss of the magnitudes of a mixture and a target.
+# Loss of the waveforms of a mixture and a target.
 Evaluate = Callable[[Any, Any], float]
+# First word of the spawn key of a batch's dropout; the loader uses 0 and 1.
+_DROPOUT = 2
+
+
+def dropout_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
+    """Random numbers of one batch, which depend on nothing else: a continued run draws the same."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DROPOUT, epoch, batch)))
+
+
+def make_optimizer(config: RunConfig, parameters: Mapping[str, Any]) -> Optimizer:
+    """Make the optimiser that a configuration asks for."""
+    common: dict[str, Any] = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "backend": config.training_backend(),
+        "threads": config.threads,
+    }
+    if config.optimizer == "sgd":
+        return SGD(parameters, momentum=config.momentum, **common)
+    return Adam(parameters, decoupled=config.optimizer == "adamw", **common)
 
 
 class NotFiniteError(Exception):
@@ -47,8 +67,8 @@ class NotFiniteError(Exception):
 class Steps(Protocol):
     """What a trainer computes."""
 
-    def magnitudes(self, audio: Any) -> Any:
-        """STFT magnitudes [shape=(nb_frames, nb_samples, nb_channels, nb_bins)] of waveforms."""
+    def check(self, x: Any, y: Any) -> None:
+        """Raise `ShapeError` for a mixture and a target that cannot be computed with."""
         ...
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
@@ -74,23 +94,7 @@ class Steps(Protocol):
         ...
 
     def evaluator(self) -> Evaluate:
-        """Return what computes the validation loss of one item with the parameters of now."""
-        ...
-
-    def batches(
-        self, model: ModelConfig, train: Loader, valid: Loader, *, progress: bool
-    ) -> tuple[Any, Any]:
-        """Return batches of both loaders as `train` and `magnitudes` take them.
-
-        Parameters
-        ----------
-        model : ModelConfig
-            Architecture of the network.
-        train, valid : Loader
-            Of the training set, and of the validation set.
-        progress : bool
-            Draw a bar while data is copied.
-        """
+        """Return what computes the validation loss of items with the parameters of now."""
         ...
 
 
@@ -128,6 +132,13 @@ class _Shared:
     ) -> None:
         self.config, self.network, self.optimizer = config, network, optimizer
         self.sample_rate = sample_rate
+        self._geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
+
+    def check(self, x: Any, y: Any) -> None:
+        """See `Steps`."""
+        for audio in (x, y):
+            check_channels(audio.shape[1], self.config.nb_channels)
+            self._geometry.nb_frames(audio.shape[2])  # at least one
 
     def _frames_of_parts(self, nb_frames: int) -> int:
         """Frames of the parts of a track over which the logarithmic validation loss is taken.
@@ -137,8 +148,7 @@ class _Shared:
         config = self.config
         if config.seq_duration is None:
             return nb_frames
-        geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
-        return geometry.nb_frames(round(config.seq_duration * self.sample_rate))
+        return self._geometry.nb_frames(round(config.seq_duration * self.sample_rate))
 
 
 class HostSteps(_Shared):
@@ -164,12 +174,18 @@ class HostSteps(_Shared):
     def batches(
         self, model: ModelConfig, train: Loader, valid: Loader, *, progress: bool
     ) -> tuple[Loader, Loader]:
-        """See `Steps`; a loader's are arrays of the processor."""
-        return train, valid
+        """Return batches of both loaders as `train` and `evaluator` take them: the loaders' own.
 
-    def magnitudes(self, audio: np.ndarray) -> np.ndarray:
-        """See `Steps`."""
-        return self._magnitudes(audio)
+        Parameters
+        ----------
+        model : ModelConfig
+            Architecture of the network.
+        train, valid : Loader
+            Of the training set, and of the validation set.
+        progress : bool
+            Draw a bar while data is copied.
+        """
+        return train, valid
 
     def train(self, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
         """See `Steps`."""
@@ -201,6 +217,7 @@ class HostSteps(_Shared):
         model = OpenUnmix.from_weights(weights, device=self._ops)
 
         def evaluate(mixture: np.ndarray, target: np.ndarray) -> float:
+            mixture, target = self._magnitudes(mixture), self._magnitudes(target)
             y = model(mixture, layout="frames")
             if self.config.loss == "mse":
                 return mean_squared_error(y, target)
@@ -238,15 +255,10 @@ class DeviceSteps(_Shared):
 
     def batches(
         self, model: ModelConfig, train: Loader, valid: Loader, *, progress: bool
-    ) -> tuple[Any, UploadedBatches]:
-        """See `Steps`."""
+    ) -> tuple[ResidentBatches | UploadedBatches, UploadedBatches]:
+        """See `HostSteps.batches`; here they are on the device."""
         made = device_batches(self.config, model, train, self.backend, progress=progress)
         return made, UploadedBatches(valid, self.backend)
-
-    def magnitudes(self, audio: Any) -> Any:
-        """See `Steps`."""
-        with self._computing("the spectra of a track of validation"):
-            return self._magnitudes(audio)
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         """See `Steps`."""
@@ -284,6 +296,7 @@ class DeviceSteps(_Shared):
 
     def _evaluate(self, mixture: Any, target: Any) -> float:
         with self._computing("a track of validation"):
+            mixture, target = self._magnitudes(mixture), self._magnitudes(target)
             y, _ = self.network.forward(mixture, training=False, keep=False)
             if self.config.loss == "mse":
                 return self.backend.squared_error(y, target).reading.value()
