@@ -145,7 +145,7 @@ def run_network(ops: Backend, network: Network, mags: np.ndarray) -> np.ndarray:
     ndarray [shape as `mags`]
     """
     if on_cuda(ops):
-        from .cuda.network import CudaNetwork
+        from .cuda.host_network import CudaNetwork
 
         assert isinstance(network, CudaNetwork)
         return network.whole_track(mags)

@@ -19,7 +19,7 @@ from umx_np.backends.cpu import CpuBackend, CpuFilter, CpuNetwork
 from umx_np.backends.reference import ReferenceBackend, ReferenceFilter, ReferenceNetwork
 from umx_np.config import ModelConfig
 from umx_np.cuda import backend as cuda
-from umx_np.cuda import network as cuda_network
+from umx_np.cuda import host_network as cuda_network
 from umx_np.cuda.backend import CudaBackend, CudaFilter
 from umx_np.cuda.proof import LIMITS, Proof
 from umx_np.devices import devices, get_backend, on_cuda

@@ -16,8 +16,7 @@ from helpers.asserts import relative_l2
 from helpers.cuda_training import backend_on
 from training.conftest import RATE, TINY, Tones
 
-from umx_np.cuda.device import Device
-from umx_np.cuda.kernel import Kernel
+from umx_np.cuda.device import Device, Kernel
 from umx_np.cuda.training import CudaTrainingBackend
 from umx_np.cuda.transform import RealFft
 from umx_np.data import FixedSourcesTrackFolderDataset, UnmixDataset, aug_from_str

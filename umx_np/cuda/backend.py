@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..weights.bundle import StateDict
 from .card import Card
 from .device import Device, get_device
-from .network import CudaNetwork
+from .host_network import CudaNetwork
 from .ops import Array, Spectra, Statistics, WienerFilter, computing
 from .plans import choose
 from .transform import upload

@@ -17,7 +17,7 @@ from .transform import DeviceTransform, make_tables, upload
 from .wiener_gradient import WienerGradient
 
 if TYPE_CHECKING:
-    from .training import CudaTrainingBackend
+    from .device import Device
 
 Array = Any
 
@@ -50,7 +50,7 @@ class DeviceChain:
         STFT and filter.
     nb_targets : int
         Networks.
-    backend : CudaTrainingBackend
+    device : Device
         The card.
 
     Raises
@@ -59,9 +59,7 @@ class DeviceChain:
         If the filter is another one.
     """
 
-    def __init__(
-        self, config: SeparatorConfig, nb_targets: int, backend: CudaTrainingBackend
-    ) -> None:
+    def __init__(self, config: SeparatorConfig, nb_targets: int, device: Device) -> None:
         residual = config.residual_takes_part(nb_targets)
         if config.niter != 1 or config.softmask or residual:
             raise ConfigError(
@@ -69,7 +67,7 @@ class DeviceChain:
                 f"{nb_targets} targets: a CUDA device has the gradient of one iteration without "
                 "softmask and residual (which a single target always has); use backend='numba'"
             )
-        self.config, self.backend, self.device = config, backend, backend.device
+        self.config, self.device = config, device
         self._nb_targets = nb_targets
         self._geometry = StftGeometry(config.n_fft, config.n_hop, center=True)
         with self.device.active():
@@ -87,7 +85,9 @@ class DeviceChain:
 
     def asarray(self, array: Any) -> Array:
         """See `Chain`."""
-        return self.backend.asarray(array, np.dtype(np.float32))
+        xp = self.device.xp
+        with self.device.active():
+            return xp.ascontiguousarray(xp.asarray(array, np.float32))
 
     def checked(self, audio: Any) -> Array:
         """See `Chain`. To look at an array of the card would be to wait for it."""

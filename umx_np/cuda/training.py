@@ -147,7 +147,7 @@ class CudaTrainingBackend:
         return ClipStore(self.device, shapes, dtype, full_scale)
 
     def chain(self, config: SeparatorConfig, nb_targets: int) -> DeviceChain:
-        return DeviceChain(config, nb_targets, self)
+        return DeviceChain(config, nb_targets, self.device)
 
     # -- loss and updates --------------------------------------------------------------------------
 
