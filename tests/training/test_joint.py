@@ -398,3 +398,21 @@ def test_silence_and_perfection_have_no_gradient():
     assert np.isfinite(loss)
     assert gradient.dtype == np.float32
     assert not gradient.any()
+
+
+def test_on_a_device(make, tmp_path, monkeypatch):
+    """An emulated device computes the losses of the processor, and a run goes on elsewhere."""
+    from helpers.cuda_training import backend_on
+    from helpers.emulated import emulated
+
+    pytest.importorskip("numba")
+    backend_on(emulated(), monkeypatch)
+    settings = {"frozen_norms": True, "threads": 1, "nb_workers": 1}
+    expected = make(output=tmp_path / "cpu", device="cpu", **settings).fit()
+    on_device = make({"on_epoch": lambda report: on_device.stop()}, device="cuda", **settings)
+    assert on_device.fit().reason == "stopped"
+    for device in ("cuda", "cpu"):
+        output = tmp_path / f"then-{device}"
+        result = make(checkpoint=tmp_path / "out", output=output, device=device, **settings).fit()
+        assert result.train_losses == pytest.approx(expected.train_losses, abs=1e-3)
+        assert result.valid_losses == pytest.approx(expected.valid_losses, abs=1e-3)
