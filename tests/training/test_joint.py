@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def datasets(songs: Path, **options: Any) -> tuple[StemsDataset, StemsDataset]:
     return (
         StemsDataset(songs, STEMS, 0.5, faders=2.0, swap_sides=True, **options),
-        StemsDataset(songs, STEMS, 0.5, "valid", samples_per_track=2),
+        StemsDataset(songs, STEMS, 0.5, split="valid", samples_per_track=2),
     )
 
 
@@ -283,12 +283,12 @@ def test_model_and_data_must_fit(make, songs, model, tmp_path):
     with pytest.raises(ConfigError, match="works at 8000 Hz, the data is at 16000 Hz"):
         trainer.fit()
     train, _ = datasets(songs)
-    other = StemsDataset(songs, STEMS[::-1], 0.5, "valid")
+    other = StemsDataset(songs, STEMS[::-1], 0.5, split="valid")
     config = JointConfig(**TINY, model=str(model), output=str(tmp_path / "out"))
     with pytest.raises(ConfigError, match="training set has the targets vocals, drums, bass"):
         JointTrainer(config, train, other)
     make(epochs=1).fit()
-    two = [StemsDataset(songs, STEMS[:2], 0.5, split) for split in ("train", "valid")]
+    two = [StemsDataset(songs, STEMS[:2], 0.5, split=split) for split in ("train", "valid")]
     with pytest.raises(ConfigError, match="has the targets vocals, drums, bass, the data vocals"):
         JointTrainer(config.with_(model=None, checkpoint=config.output, lr=2e-3), *two).fit()
 
@@ -326,7 +326,7 @@ def test_mono_songs_for_stereo_networks(make, songs, tmp_path):
         for name in STEMS:
             soundfile.write(folder / f"{name}.wav", 0.1 * np.ones(RATE), RATE)
     trainer = make(batch_size=1)
-    data = [StemsDataset(tmp_path / "mono", STEMS, 0.5, split) for split in ("train", "valid")]
+    data = [StemsDataset(tmp_path / "mono", STEMS, 0.5, split=split) for split in ("train", "valid")]
     with pytest.raises(DataError, match=r"validation, .*a: .*need 2 channels"):
         JointTrainer(trainer.config, *data).fit()
 
