@@ -1,4 +1,4 @@
-"""Whole runs on a graphics card against runs on the processor."""
+"""Whole runs on a CUDA device against runs on the processor."""
 
 from __future__ import annotations
 

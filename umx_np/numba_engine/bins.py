@@ -36,7 +36,7 @@ _FEWEST_COLUMNS, _MOST_COLUMNS = 512, 2064
 # Accumulates   `=`
 # Parallel over rows, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.scaling.input_scaling_forward
+# Oracle        umx_np.layers.scaling.input_scaling_forward
 # Benchmark     benchmarks/compare/train_step.py
 def _shift_input(x, mean, out, start, stop):
     for n in range(start, stop):
@@ -52,7 +52,7 @@ def _shift_input(x, mean, out, start, stop):
 # Accumulates   sums `+=`
 # Parallel over columns, by the caller
 # Precision     sums of 32 rows in the dtype of z, then float64
-# Oracle        umx_np.nn.batchnorm.batch_statistics
+# Oracle        umx_np.layers.batchnorm.batch_statistics
 # Benchmark     benchmarks/compare/train_step.py
 def _make_statistics(lanes: int, build: int) -> Callable:
     def column_statistics(z, shift, sums, nb_rows, nb_columns, start, stop, scratch):
@@ -82,7 +82,7 @@ def _make_statistics(lanes: int, build: int) -> Callable:
 # Accumulates   `=`
 # Parallel over columns, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.reference_engine, the last lines of the forward pass
+# Oracle        umx_np.backends.reference_engine, the last lines of the forward pass
 # Benchmark     benchmarks/compare/train_step.py
 def _make_decode(lanes: int, build: int) -> Callable:
     def decode(z, mix, gain, offset, y, nb_rows, nb_columns, start, stop):
@@ -105,7 +105,7 @@ def _make_decode(lanes: int, build: int) -> Callable:
 # Accumulates   sums `+=`
 # Parallel over columns, by the caller
 # Precision     sums of 32 rows in the dtype of z, then float64
-# Oracle        umx_np.nn.batchnorm.batchnorm_backward, umx_np.nn.scaling
+# Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.scaling
 # Benchmark     benchmarks/compare/train_step.py
 def _make_decode_sums(lanes: int, build: int) -> Callable:
     def decode_sums(
@@ -154,7 +154,7 @@ def _make_decode_sums(lanes: int, build: int) -> Callable:
 # Accumulates   `=`
 # Parallel over columns, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.batchnorm.batchnorm_backward, umx_np.nn.scaling
+# Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.scaling
 # Benchmark     benchmarks/compare/train_step.py
 def _make_decode_backward(lanes: int, build: int) -> Callable:
     def decode_backward(

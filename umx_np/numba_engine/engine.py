@@ -4,7 +4,7 @@ Between the input layer and the output layer everything is feature-major, ``(fea
 samples of one frame fill the lanes of the recurrent kernels, a feature is a contiguous row for the
 batch norms, and every matrix product is one call of BLAS.
 
-The specification is `umx_np.nn.reference_engine`.
+The specification is `umx_np.backends.reference_engine`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.reference import BATCHNORM_EPS
-from ..backends.training import BatchStatistics, CounterMasks
+from ..backends.training import CounterMasks
 from ..config import ModelConfig
+from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
 from .bins import bin_kernels
 from .features import RELU, TANH, feature_kernels
 from .recurrent import LstmStack

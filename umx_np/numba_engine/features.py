@@ -23,7 +23,7 @@ TANH, RELU = 0, 1
 # Accumulates   `=`
 # Parallel over rows, by the caller
 # Precision     sums in float64
-# Oracle        umx_np.nn.batchnorm.batch_statistics
+# Oracle        umx_np.layers.batchnorm.batch_statistics
 # Benchmark     benchmarks/compare/train_step.py
 def _row_statistics(z, mean, variance, start, stop):
     nb_columns = z.shape[1]
@@ -46,7 +46,7 @@ def _row_statistics(z, mean, variance, start, stop):
 # Accumulates   `=`
 # Parallel over rows, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.batchnorm.batchnorm_forward, umx_np.nn.activation.relu_forward
+# Oracle        umx_np.layers.batchnorm.batchnorm_forward, umx_np.layers.activation.relu_forward
 # Benchmark     benchmarks/compare/train_step.py
 def _row_normalise(z, scale, shift, relu, out, start, stop):
     for row in range(start, stop):
@@ -72,7 +72,7 @@ def _row_normalise(z, scale, shift, relu, out, start, stop):
 # Accumulates   d_weight, d_bias `+=`; d `=`
 # Parallel over rows, by the caller
 # Precision     sums in float64
-# Oracle        umx_np.nn.batchnorm.batchnorm_backward, umx_np.nn.activation
+# Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.activation
 # Benchmark     benchmarks/compare/train_step.py
 def _row_backward(
     d, y, z, mean, inverse_std, weight, activation, training, d_weight, d_bias, start, stop

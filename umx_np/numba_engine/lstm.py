@@ -90,7 +90,7 @@ def pack_backward(W_hh: np.ndarray, rows: int) -> np.ndarray:
 # Accumulates   `=`
 # Parallel over nothing: one task belongs to one thread
 # Precision     that of the arrays; activations in float32 accurate to 2e-7
-# Oracle        umx_np.nn.lstm.lstm_forward
+# Oracle        umx_np.layers.lstm.lstm_forward
 # Benchmark     benchmarks/compare/train_step.py
 def _make_forward(rows: int, lanes: int, build: int) -> Callable:
     units = rows // 4
@@ -157,7 +157,7 @@ def _make_forward(rows: int, lanes: int, build: int) -> Callable:
 # Accumulates   `=`; gradients of parameters are products over the whole sequence (B8 to B10)
 # Parallel over nothing: one task belongs to one thread
 # Precision     that of the arrays
-# Oracle        umx_np.nn.lstm.lstm_backward
+# Oracle        umx_np.layers.lstm.lstm_backward
 # Benchmark     benchmarks/compare/train_step.py
 def _make_backward(rows: int, lanes: int, build: int) -> Callable:
     def lstm_backward(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from ..config import ModelConfig, bandwidth_to_max_bin, check_int, is_file_name
-from ..devices import cuda_index, get_training_backend, preferred_backend
-from ..errors import ConfigError, DeviceError, shortened
+from ..devices import check_training, training_backend_name
+from ..errors import ConfigError, shortened
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 LR_SCHEDULES = ("plateau", "cosine")
@@ -115,22 +115,7 @@ class RunConfig:
             raise ConfigError(f"{name}={shortened(value)} must be one of {', '.join(choices)}")
 
     def _check_device(self) -> None:
-        on_card = cuda_index(self.device) is not None
-        if self.device not in ("auto", "cpu", "reference") and not on_card:
-            raise ConfigError(
-                f"device={shortened(self.device)} must be 'auto', 'cpu', 'cuda', 'cuda:1' or "
-                "'reference'"
-            )
-        # Which device 'auto' is, is not looked at before it has to be known.
-        rounded = self.amp or self.tf32
-        if not (on_card or rounded):
-            return
-        backend = self.training_backend()
-        if backend == "reference":
-            raise DeviceError(
-                f"amp={self.amp}, tf32={self.tf32}: device='reference' has no mixed precision"
-            )
-        get_training_backend(backend, self.threads).check_products(amp=self.amp, tf32=self.tf32)
+        check_training(self.device, self.threads, amp=self.amp, tf32=self.tf32)
 
     def _check_numbers(self) -> None:
         for name in (*self.own(_NUMBERS), "clip_grad_norm"):
@@ -170,9 +155,7 @@ class RunConfig:
 
     def training_backend(self) -> str:
         """Name of the backend that computes gradients."""
-        if self.device == "auto":
-            return preferred_backend()
-        return "numba" if self.device == "cpu" else self.device
+        return training_backend_name(self.device)
 
     def checkpoint_interval(self) -> tuple[int, float]:
         """Batches and seconds after which to save within an epoch; 0 where it does not count."""
@@ -276,17 +259,18 @@ class TrainConfig(RunConfig):
     clip_grad_norm : float or None
         Largest norm that the gradients of all parameters together may have.
     device : {'auto', 'cpu', 'cuda', 'cuda:1', ..., 'reference'}
-        Where to compute; ``'auto'`` is the first graphics card that can, or else the processor.
+        Where to compute; ``'auto'`` is a CUDA device that has proved itself, or else the
+        processor.
     threads : int or None
         Threads to compute on; None means all cores.
     amp : bool
         Mixed precision: matrix products of bfloat16, which have 8 bits; sums, parameters and all
-        else in float32. For processors with AVX512-BF16 and graphics cards of compute capability
+        else in float32. For processors with AVX512-BF16 and CUDA devices of compute capability
         8.0.
     tf32 : bool
         Matrix products of TF32, which has 11 bits. For such cards.
     resident : {'auto', 'yes', 'no'}
-        Whether the training data stays in the memory of the graphics card, which then makes the
+        Whether the training data stays in the memory of the CUDA device, which then makes the
         batches; ``'auto'`` if it fits.
     checkpoint_every : str
         How often to save within an epoch: a number of batches (``"500"``), of minutes
@@ -318,9 +302,13 @@ class TrainConfig(RunConfig):
 
     def _check_device(self) -> None:
         self._check_choice("resident", RESIDENT)
-        super()._check_device()
-        if self.resident == "yes" and cuda_index(self.training_backend()) is None:
-            raise ConfigError("resident='yes': only a graphics card keeps the data in its memory")
+        check_training(
+            self.device,
+            self.threads,
+            amp=self.amp,
+            tf32=self.tf32,
+            resident=self.resident == "yes",
+        )
 
     def model_config(self, sample_rate: float) -> ModelConfig:
         """Architecture of the network for data of some rate in Hz."""

@@ -1,4 +1,4 @@
-"""A step of training and an item of validation, on the processor and on a graphics card."""
+"""A step of training and an item of validation, on the processor and on a device."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends.tensors import FlatTensors
-from ..devices import cuda_index, get_backend, get_training_backend
+from ..backends.tensors import Tensors
+from ..backends.training import Offload
+from ..config import ModelConfig
+from ..data import Loader
+from ..devices import get_backend
 from ..framing.geometry import StftGeometry
 from ..network.openunmix import OpenUnmix
 from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
 from ..nn.loss import SMALL_ERROR
 from ..optim import SGD, Adam, Optimizer, clip_grad_norm
 from ..weights import TargetWeights
+from .batches import REMEDY, ResidentBatches, UploadedBatches, device_batches
 from .config import RunConfig, TrainConfig
-from .device_data import REMEDY
 from .spectra import BatchMagnitudes, DeviceMagnitudes, check_channels, mean_squared_error
 
 # Loss of the waveforms of a mixture and a target.
@@ -98,9 +101,11 @@ class Steps(Protocol):
 def make_steps(
     config: TrainConfig, network: TrainableNetwork, optimizer: Optimizer, sample_rate: float
 ) -> HostSteps | DeviceSteps:
-    """Choose by where the parameters of the network are."""
-    on_card = cuda_index(network.backend) is not None
-    return (DeviceSteps if on_card else HostSteps)(config, network, optimizer, sample_rate)
+    """Return the steps of the training backend of a network."""
+    offload = network.engines.offload
+    if offload is None:
+        return HostSteps(config, network, optimizer, sample_rate)
+    return DeviceSteps(config, network, optimizer, sample_rate, offload)
 
 
 class _Shared:
@@ -157,14 +162,30 @@ class HostSteps(_Shared):
         sample_rate: float,
     ) -> None:
         super().__init__(config, network, optimizer, sample_rate)
-        backend, threads = network.backend, config.threads
-        self._ops = get_backend("reference" if backend == "reference" else "cpu", threads)
-        compiled = None if backend == "reference" else get_training_backend(backend, threads)
+        self._ops = get_backend(network.engines.separates_on, config.threads)
         self._magnitudes = BatchMagnitudes(
-            *(config.n_fft, config.n_hop, config.nb_channels),
-            get_backend("cpu", threads),
-            compiled,
+            config.n_fft,
+            config.n_hop,
+            config.nb_channels,
+            get_backend("cpu", config.threads),
+            network.engines,
         )
+
+    def batches(
+        self, model: ModelConfig, train: Loader, valid: Loader, *, progress: bool
+    ) -> tuple[Loader, Loader]:
+        """Return batches of both loaders as `train` and `evaluator` take them: the loaders' own.
+
+        Parameters
+        ----------
+        model : ModelConfig
+            Architecture of the network.
+        train, valid : Loader
+            Of the training set, and of the validation set.
+        progress : bool
+            Draw a bar while data is copied.
+        """
+        return train, valid
 
     def train(self, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
         """See `Steps`."""
@@ -210,13 +231,13 @@ class HostSteps(_Shared):
 
 
 class DeviceSteps(_Shared):
-    """Steps on a graphics card; see `Steps`.
+    """Steps on a device with memory of its own; see `Steps`.
 
     Notes
     -----
-    Launching takes about as long as computing, so the host must be ahead of the card. It waits once
-    a step, for the loss: by then it has started the backward pass and the update, which the card
-    computes while the host prepares the next batch. So that a loss that is no number changes
+    Launching takes about as long as computing, so the host must be ahead of the device. It waits
+    once a step, for the loss: by then it has started the backward pass and the update, which the
+    device computes while the host prepares the next batch. So that a loss that is no number changes
     nothing, the update looks at it, too.
     """
 
@@ -226,14 +247,18 @@ class DeviceSteps(_Shared):
         network: TrainableNetwork,
         optimizer: Optimizer,
         sample_rate: float,
+        backend: Offload,
     ) -> None:
-        from ..cuda.training import CudaTrainingBackend
-
         super().__init__(config, network, optimizer, sample_rate)
-        backend = get_training_backend(network.backend)
-        assert isinstance(backend, CudaTrainingBackend)
         self.backend = backend
         self._magnitudes = DeviceMagnitudes(config.n_fft, config.n_hop, config.nb_channels, backend)
+
+    def batches(
+        self, model: ModelConfig, train: Loader, valid: Loader, *, progress: bool
+    ) -> tuple[ResidentBatches | UploadedBatches, UploadedBatches]:
+        """See `HostSteps.batches`; here they are on the device."""
+        made = device_batches(self.config, model, train, self.backend, progress=progress)
+        return made, UploadedBatches(valid, self.backend)
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         """See `Steps`."""
@@ -241,8 +266,8 @@ class DeviceSteps(_Shared):
             return self._train(x, y, rng)
 
     def _computing(self, what: str) -> AbstractContextManager[None]:
-        """Compute on the card; its lack of memory is explained."""
-        return self.backend.device.computing(what, REMEDY)
+        """Compute on the device; its lack of memory is explained."""
+        return self.backend.computing(what, REMEDY)
 
     def _train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         config, backend, network = self.config, self.backend, self.network
@@ -254,12 +279,11 @@ class DeviceSteps(_Shared):
             )
         else:
             loss = backend.squared_error(estimate, target, out=estimate)
-        gradients = network.backward(estimate, cache)
-        assert isinstance(gradients, FlatTensors)
+        gradients: Tensors = network.backward(estimate, cache)
         gradients.factor = loss.go
         norm = None
         if config.clip_grad_norm is not None:
-            norm = backend.clip(gradients, config.clip_grad_norm)
+            norm = gradients.clip(config.clip_grad_norm)
         self.optimizer.step(gradients)
         for what, reading in (("loss", loss.reading), ("gradient", norm)):
             if reading is not None and not math.isfinite(reading.value()):

@@ -7,10 +7,9 @@ from typing import Any
 from ..nn import TrainableNetwork
 from ..weights import StateDict
 from .config import TrainConfig
-from .device_data import UploadedBatches, device_batches
 from .epochs import EpochTrainer
 from .start import Start, find_start
-from .steps import DeviceSteps, make_optimizer, make_steps
+from .steps import make_optimizer, make_steps
 
 
 class Trainer(EpochTrainer):
@@ -43,7 +42,7 @@ class Trainer(EpochTrainer):
 
     Notes
     -----
-    With the same settings, data and number of threads, or on the same graphics card, a run that is
+    With the same settings, data and number of threads, or on the same CUDA device, a run that is
     killed at any moment and continued from its checkpoint has the losses and weights of one that
     was not, bit for bit.
     """
@@ -74,12 +73,10 @@ class Trainer(EpochTrainer):
         self.optimizer = make_optimizer(config, self.network.parameters)
         sample_rate = self.train_dataset.sample_rate
         self._steps = steps = make_steps(config, self.network, self.optimizer, sample_rate)
-        if isinstance(steps, DeviceSteps):
-            card = steps.backend
-            self._train_batches = device_batches(
-                config, self.model_config, self._train_loader, card, progress=self.progress
-            )
-            self._valid_batches = UploadedBatches(self._valid_loader, card)
+        batches: tuple[Any, Any] = steps.batches(
+            self.model_config, self._train_loader, self._valid_loader, progress=self.progress
+        )
+        self._train_batches, self._valid_batches = batches
 
     def _states(self) -> dict[str, StateDict]:
         return {self.config.target: self.network.state_dict()}

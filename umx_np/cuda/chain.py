@@ -1,4 +1,4 @@
-"""What is around the networks of a `WaveformSeparator`, on a graphics card."""
+"""Transforms and filter around the networks of a `WaveformSeparator`, both ways."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..backends.contracts import DEFAULT_EPS, WienerOptions
+from ..backends.training import check_finite
 from ..config import SeparatorConfig
-from ..cuda.ops import Statistics, WienerFilter
-from ..cuda.transform import DeviceTransform, make_tables, upload
-from ..cuda.wiener_gradient import WienerGradient
 from ..errors import ConfigError, ShapeError
 from ..framing.geometry import StftGeometry
-from .chain import check_finite
+from .ops import Statistics, WienerFilter
+from .transform import DeviceTransform, make_tables, upload
+from .wiener_gradient import WienerGradient
 
 if TYPE_CHECKING:
-    from ..cuda.training import CudaTrainingBackend
+    from .training import CudaTrainingBackend
 
 Array = Any
 
@@ -37,7 +37,9 @@ class Filtered(NamedTuple):
 
 
 class DeviceChain:
-    """See `Chain`. The backward pass needs one iteration of the plain filter.
+    """See `umx_np.backends.training.Chain`.
+
+    The backward pass needs one iteration of the plain filter.
 
     The samples of a batch lie one behind the other, as windows of one long track would; stems and
     channels in front of them.
@@ -64,7 +66,7 @@ class DeviceChain:
         if config.niter != 1 or config.softmask or residual:
             raise ConfigError(
                 f"niter={config.niter}, softmask={config.softmask}, residual={residual} with "
-                f"{nb_targets} targets: a graphics card has the gradient of one iteration without "
+                f"{nb_targets} targets: a CUDA device has the gradient of one iteration without "
                 "softmask and residual (which a single target always has); use backend='numba'"
             )
         self.config, self.backend, self.device = config, backend, backend.device
@@ -103,7 +105,7 @@ class DeviceChain:
         nb_samples, nb_channels, nb_timesteps = audio.shape
         if nb_channels > 2:
             raise ShapeError(
-                f"nb_channels={nb_channels}: on a graphics card the filter takes 1 or 2 channels"
+                f"nb_channels={nb_channels}: on a CUDA device the filter takes 1 or 2 channels"
             )
         signals = xp.ascontiguousarray(audio.transpose(1, 0, 2))
         extended = geometry.nb_extended(nb_timesteps)
@@ -189,6 +191,12 @@ class DeviceChain:
         d_mags = parts[0] if len(parts) == 1 else xp.concatenate(parts, axis=1)
         d_mags = d_mags.reshape(len(targets), nb_samples, nb_frames, mag_channels, nb_bins)
         return [xp.ascontiguousarray(d.transpose(1, 0, 2, 3)) for d in d_mags]
+
+    def audio_gradient(self, d_stems: Array, audio: None, targets: list[Array]) -> Array:
+        """See `Chain`."""
+        raise ConfigError(
+            "on a CUDA device there is no gradient of the mixtures; use backend='numba'"
+        )
 
     def _groups(self, nb_samples: int, nb_frames: int) -> list[tuple[slice, int]]:
         """Frames of the batch that are filtered by one launch, and the length of their windows.

@@ -1,4 +1,4 @@
-"""Batches for a graphics card: mixed there from clips in its memory, or made ahead and copied."""
+"""Batches for a device: mixed there from clips in its memory, or made ahead and copied."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import logging
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from .._support.progress import reporting
 from .._support.threads import Ahead
+from ..backends.training import Clips, Offload, Slot
 from ..config import ModelConfig
 from ..data import Loader, item_rng
 from ..data.files import FULL_SCALE, Clip
@@ -20,9 +21,6 @@ from ..data.trackfolder import FAINT
 from ..errors import ConfigError, DataError, DeviceError
 from ..framing.geometry import StftGeometry
 from .config import TrainConfig
-
-if TYPE_CHECKING:
-    from ..cuda.training import CudaTrainingBackend
 
 logger = logging.getLogger(__name__)
 
@@ -88,8 +86,8 @@ class ResidentBatches:
         Says which items are in a batch.
     dataset : PlanningDataset
         Its dataset.
-    backend : CudaTrainingBackend
-        The card.
+    backend : Offload
+        The device.
     reserved : int
         Bytes of its memory that are wanted for other things.
     progress : bool
@@ -107,7 +105,7 @@ class ResidentBatches:
         self,
         loader: Loader,
         dataset: PlanningDataset,
-        backend: CudaTrainingBackend,
+        backend: Offload,
         *,
         reserved: int = 0,
         progress: bool = False,
@@ -116,14 +114,15 @@ class ResidentBatches:
         clips = sorted(dataset.clips)
         self._numbers = {clip: number for number, clip in enumerate(clips)}
         self._widest = max(dataset.files.info(clip).nb_channels for clip in clips)
-        self._device = backend.device
-        self._store: Any = None
+        self._backend = backend
+        store: Clips | None = None
         with suppress(_NotIntegersError):
-            self._store = self._filled(clips, np.int16, FULL_SCALE, backend, progress)
+            store = self._filled(clips, np.int16, FULL_SCALE, backend, progress)
         # Not while the error is known, which keeps the memory of the first attempt.
-        if self._store is None:
+        if store is None:
             _check_room(dataset, clips, 4, reserved, backend)
-            self._store = self._filled(clips, np.float32, 1.0, backend, progress)
+            store = self._filled(clips, np.float32, 1.0, backend, progress)
+        self._store = store
 
     @property
     def nb_bytes(self) -> int:
@@ -135,15 +134,13 @@ class ResidentBatches:
         clips: Sequence[Clip],
         dtype: Any,
         full_scale: float,
-        backend: CudaTrainingBackend,
+        backend: Offload,
         progress: bool,
-    ) -> Any:
-        from ..cuda.clips import ClipStore
-
+    ) -> Clips:
         files = self._dataset.files
         infos = [files.info(clip) for clip in clips]
         shapes = [(info.nb_channels, info.nb_timesteps) for info in infos]
-        store = ClipStore(backend, shapes, dtype, full_scale)
+        store = backend.clips(shapes, dtype, full_scale)
         with (
             reporting(progress, label="data to the card") as report,
             Ahead(_DECODERS, "umx-np-files", files.read_all, clips, _DECODERS) as decoded,
@@ -178,7 +175,7 @@ class ResidentBatches:
             levels = 10.0 ** (np.array([item.level for item in items], np.float64) / 20.0)
         nb_timesteps = self._dataset.nb_timesteps
         assert nb_timesteps is not None
-        with self._device.computing("a batch", REMEDY):
+        with self._backend.computing("a batch", REMEDY):
             return self._store.mix(
                 *(clips, firsts, channels, in_target, levels),
                 nb_timesteps=nb_timesteps,
@@ -208,11 +205,11 @@ class UploadedBatches:
     ----------
     loader : Loader
         Makes the batches.
-    backend : CudaTrainingBackend
-        The card.
+    backend : Offload
+        The device.
     """
 
-    def __init__(self, loader: Loader, backend: CudaTrainingBackend) -> None:
+    def __init__(self, loader: Loader, backend: Offload) -> None:
         self._loader, self._backend = loader, backend
 
     def epoch(self, n: int, start_batch: int = 0) -> DeviceBatches:
@@ -221,9 +218,9 @@ class UploadedBatches:
         An array that is yielded is written to again after the next two were asked for.
         """
         batches = cast(DeviceBatches, self._loader.epoch(n, start_batch=start_batch))
-        slots = deque(_Slot(self._backend) for _ in range(_AHEAD + 1))
+        slots = deque(self._backend.slot() for _ in range(_AHEAD + 1))
 
-        def free_slots() -> Iterator[_Slot]:
+        def free_slots() -> Iterator[Slot]:
             yield from list(slots)[:_AHEAD]
             while True:
                 # What was yielded before is in use until the next is asked for.
@@ -231,9 +228,12 @@ class UploadedBatches:
                 slots.rotate(-1)
                 yield slots[_AHEAD - 1]
 
-        def load(slot: _Slot) -> tuple[Any, Any] | None:
+        def load(slot: Slot) -> tuple[Any, Any] | None:
             batch = next(batches, None)
-            return None if batch is None else slot.fill(*batch)
+            if batch is None:
+                return None
+            with self._backend.computing("a batch", REMEDY):
+                return slot.fill(*batch)
 
         # The one thread also asks the loader, which may make batches when it is asked.
         with (
@@ -246,40 +246,11 @@ class UploadedBatches:
                 yield batch
 
 
-class _Slot:
-    """Memory of one batch on the card and on its way there."""
-
-    def __init__(self, backend: CudaTrainingBackend) -> None:
-        self._backend = backend
-        self._stream, self._free = backend.device.stream(), backend.device.event()
-        self._arrays: Any = None
-        self._host = np.empty(0, np.float32)
-
-    def fill(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
-        """Copy a batch, once the card has done with the one before it."""
-        size = x.size
-        with self._backend.device.computing("a batch", REMEDY), self._stream:
-            if self._arrays is None or self._arrays.shape[1] < size:
-                self._host = self._backend.device.pinned((2, size), np.float32)
-                self._arrays = self._backend.xp.empty((2, size), np.float32)
-            self._stream.wait_event(self._free)
-            for row, array in enumerate((x, y)):
-                self._host[row, :size] = array.reshape(-1)
-                self._arrays[row, :size].set(self._host[row, :size], stream=self._stream)
-            self._stream.synchronize()
-            return tuple(self._arrays[row, :size].reshape(x.shape) for row in range(2))
-
-    def used(self) -> None:
-        """Take note that what reads the batch has been started."""
-        with self._backend.device.active():
-            self._free.record()
-
-
 def device_batches(
     config: TrainConfig,
     model: ModelConfig,
     loader: Loader,
-    backend: CudaTrainingBackend,
+    backend: Offload,
     *,
     progress: bool = False,
 ) -> ResidentBatches | UploadedBatches:
@@ -293,8 +264,8 @@ def device_batches(
         Architecture of the network.
     loader : Loader
         Of the training set.
-    backend : CudaTrainingBackend
-        The card.
+    backend : Offload
+        The device.
     progress : bool
         Draw a bar while data is copied.
 
@@ -318,7 +289,7 @@ def device_batches(
     assert isinstance(dataset, PlanningDataset)
     try:
         batches = ResidentBatches(loader, dataset, backend, reserved=reserved, progress=progress)
-    except (backend.device.out_of_memory, _NoRoomError) as error:
+    except (backend.out_of_memory, _NoRoomError) as error:
         if config.resident == "yes":
             raise DeviceError(f"the training data does not fit on the card: {error}") from error
         logger.info("the processor makes the batches: %s", error)
@@ -328,7 +299,7 @@ def device_batches(
 
 
 def _why_not_resident(
-    config: TrainConfig, reserved: int, loader: Loader, backend: CudaTrainingBackend
+    config: TrainConfig, reserved: int, loader: Loader, backend: Offload
 ) -> ConfigError | DeviceError | None:
     dataset = loader.dataset
     if not isinstance(dataset, PlanningDataset):
@@ -356,11 +327,11 @@ def _check_room(
     clips: Iterable[Clip],
     bytes_per_sample: int,
     reserved: int,
-    backend: CudaTrainingBackend,
+    backend: Offload,
 ) -> None:
     infos = [dataset.files.info(clip) for clip in clips]
     needed = bytes_per_sample * sum(info.nb_channels * info.nb_timesteps for info in infos)
-    free = backend.device.free_memory()
+    free = backend.free_memory()
     if needed + reserved > free:
         raise _NoRoomError(
             f"the training data takes {needed / 1e9:.2f} GB, of {free / 1e9:.2f} GB free on the "
