@@ -71,7 +71,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def datasets(songs: Path, **options: Any) -> tuple[StemsDataset, StemsDataset]:
     return (
         StemsDataset(songs, STEMS, 0.5, faders=2.0, swap_sides=True, **options),
-        StemsDataset(songs, STEMS, 0.5, "valid", samples_per_track=2),
+        StemsDataset(songs, STEMS, 0.5, split="valid", samples_per_track=2),
     )
 
 
@@ -283,12 +283,12 @@ def test_model_and_data_must_fit(make, songs, model, tmp_path):
     with pytest.raises(ConfigError, match="works at 8000 Hz, the data is at 16000 Hz"):
         trainer.fit()
     train, _ = datasets(songs)
-    other = StemsDataset(songs, STEMS[::-1], 0.5, "valid")
+    other = StemsDataset(songs, STEMS[::-1], 0.5, split="valid")
     config = JointConfig(**TINY, model=str(model), output=str(tmp_path / "out"))
     with pytest.raises(ConfigError, match="training set has the targets vocals, drums, bass"):
         JointTrainer(config, train, other)
     make(epochs=1).fit()
-    two = [StemsDataset(songs, STEMS[:2], 0.5, split) for split in ("train", "valid")]
+    two = [StemsDataset(songs, STEMS[:2], 0.5, split=split) for split in ("train", "valid")]
     with pytest.raises(ConfigError, match="has the targets vocals, drums, bass, the data vocals"):
         JointTrainer(config.with_(model=None, checkpoint=config.output, lr=2e-3), *two).fit()
 
@@ -326,7 +326,9 @@ def test_mono_songs_for_stereo_networks(make, songs, tmp_path):
         for name in STEMS:
             soundfile.write(folder / f"{name}.wav", 0.1 * np.ones(RATE), RATE)
     trainer = make(batch_size=1)
-    data = [StemsDataset(tmp_path / "mono", STEMS, 0.5, split) for split in ("train", "valid")]
+    data = [
+        StemsDataset(tmp_path / "mono", STEMS, 0.5, split=split) for split in ("train", "valid")
+    ]
     with pytest.raises(DataError, match=r"validation, .*a: .*need 2 channels"):
         JointTrainer(trainer.config, *data).fit()
 
@@ -398,3 +400,21 @@ def test_silence_and_perfection_have_no_gradient():
     assert np.isfinite(loss)
     assert gradient.dtype == np.float32
     assert not gradient.any()
+
+
+def test_on_a_device(make, tmp_path, monkeypatch):
+    """An emulated device computes the losses of the processor, and a run goes on elsewhere."""
+    from helpers.cuda_training import backend_on
+    from helpers.emulated import emulated
+
+    pytest.importorskip("numba")
+    backend_on(emulated(), monkeypatch)
+    settings = {"frozen_norms": True, "threads": 1, "nb_workers": 1}
+    expected = make(output=tmp_path / "cpu", device="cpu", **settings).fit()
+    on_device = make({"on_epoch": lambda report: on_device.stop()}, device="cuda", **settings)
+    assert on_device.fit().reason == "stopped"
+    for device in ("cuda", "cpu"):
+        output = tmp_path / f"then-{device}"
+        result = make(checkpoint=tmp_path / "out", output=output, device=device, **settings).fit()
+        assert result.train_losses == pytest.approx(expected.train_losses, abs=1e-3)
+        assert result.valid_losses == pytest.approx(expected.valid_losses, abs=1e-3)

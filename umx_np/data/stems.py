@@ -30,8 +30,6 @@ class StemsDataset(UnmixDataset):
         Names of the stems, at least two, in the order in which they are wanted.
     seq_duration : float
         Length of the excerpts in seconds, which begin at random positions.
-    split : str
-        Folder of the songs.
     as_mixed_share : float
         Probability of an excerpt as it was mixed: in time, in tune and in balance. The others are
         made as `varied` says.
@@ -47,7 +45,7 @@ class StemsDataset(UnmixDataset):
         Options of `FixedSourcesTrackFolderDataset` for the excerpts that are not as they were
         mixed, such as ``random_track_mix`` and ``source_augmentations``.
     **options
-        Its options for all excerpts, such as ``speed``, ``samples_per_track``, ``cache``.
+        Its options for all excerpts, such as ``split``, ``speed``, ``samples_per_track``.
 
     Attributes
     ----------
@@ -68,7 +66,6 @@ class StemsDataset(UnmixDataset):
         root: str | os.PathLike[str],
         targets: Sequence[str],
         seq_duration: float,
-        split: str = "train",
         *,
         as_mixed_share: float = 1.0,
         faders: float = 0.0,
@@ -93,7 +90,6 @@ class StemsDataset(UnmixDataset):
         mixtures = partial(
             FixedSourcesTrackFolderDataset,
             root,
-            split=split,
             target_file=f"{targets[0]}.wav",
             interferer_files=[f"{name}.wav" for name in targets[1:]],
             seq_duration=seq_duration,

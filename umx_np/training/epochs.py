@@ -41,7 +41,7 @@ class EpochTrainer(ABC):
     """The epochs of a run; `umx_np.training.Trainer` describes the parameters.
 
     Derived classes say where the run begins (`_find_start`), build what is trained (`_build`), and
-    what of it a checkpoint holds (`_network_states`).
+    what of it a checkpoint holds (`_saved_networks`).
 
     Parameters
     ----------
@@ -49,8 +49,6 @@ class EpochTrainer(ABC):
         Settings.
     train_dataset, valid_dataset, arguments, progress, on_epoch, loader_mode, given
         As for `umx_np.training.Trainer`.
-    valid_batch_size : int
-        Items that are validated together; whole tracks, which differ in length, ask for 1.
 
     Attributes
     ----------
@@ -63,6 +61,8 @@ class EpochTrainer(ABC):
     optimizer: Any
     record: RunRecord
     _steps: Steps
+    # Whole tracks differ in length and are validated one by one.
+    _validates_batches = False
 
     def __init__(
         self,
@@ -75,7 +75,6 @@ class EpochTrainer(ABC):
         on_epoch: Callable[[EpochReport], None] | None = None,
         loader_mode: str = "threads",
         given: Collection[str] = (),
-        valid_batch_size: int = 1,
     ) -> None:
         for name, dataset in (("training", train_dataset), ("validation", valid_dataset)):
             if not len(dataset):
@@ -99,7 +98,8 @@ class EpochTrainer(ABC):
         loading["mode"] = loader_mode
         self._train_loader = Loader(train_dataset, config.batch_size, shuffle=True, **loading)
         # Validation always sees the same excerpts.
-        self._valid_loader = Loader(valid_dataset, valid_batch_size, shuffle=False, **loading)
+        size = config.batch_size if self._validates_batches else 1
+        self._valid_loader = Loader(valid_dataset, size, shuffle=False, **loading)
 
     def stop(self) -> None:
         """Ask a running `fit` to end after the current batch, with a checkpoint."""
@@ -141,15 +141,7 @@ class EpochTrainer(ABC):
             self.is_running = False
             for loader in (self._train_loader, self._valid_loader):
                 loader.close()
-        record = self.record
-        return TrainResult(
-            reason,
-            record.epochs_trained,
-            record.best_epoch,
-            record.best_loss,
-            tuple(record.train_loss_history),
-            tuple(record.valid_loss_history),
-        )
+        return TrainResult.of(self.record, reason)
 
     @abstractmethod
     def _find_start(self) -> Start:

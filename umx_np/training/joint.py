@@ -229,6 +229,7 @@ class JointTrainer(EpochTrainer):
     """
 
     config: JointConfig
+    _validates_batches = True
 
     def __init__(
         self,
@@ -242,9 +243,7 @@ class JointTrainer(EpochTrainer):
                 f"the training set has the targets {', '.join(train_dataset.targets)}, the "
                 f"validation set {', '.join(valid_dataset.targets)}"
             )
-        super().__init__(
-            config, train_dataset, valid_dataset, valid_batch_size=config.batch_size, **options
-        )
+        super().__init__(config, train_dataset, valid_dataset, **options)
         self.targets = train_dataset.targets
 
     def _find_start(self) -> Start:

@@ -143,6 +143,18 @@ class TrainResult:
     train_losses: tuple[float, ...]
     valid_losses: tuple[float, ...]
 
+    @classmethod
+    def of(cls, record: RunRecord, reason: str) -> TrainResult:
+        """Take what a run has come to from its record."""
+        return cls(
+            reason,
+            record.epochs_trained,
+            record.best_epoch,
+            record.best_loss,
+            tuple(record.train_loss_history),
+            tuple(record.valid_loss_history),
+        )
+
 
 @dataclass(frozen=True)
 class EpochReport:

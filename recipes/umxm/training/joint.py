@@ -74,7 +74,7 @@ def datasets(
         samples_per_track=samples_per_track,
         **options,
     )
-    valid = StemsDataset(songs, STEMS, seq_dur, "valid", samples_per_track=VALID_EXCERPTS)
+    valid = StemsDataset(songs, STEMS, seq_dur, split="valid", samples_per_track=VALID_EXCERPTS)
     return train, valid
 
 
