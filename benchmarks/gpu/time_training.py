@@ -52,12 +52,9 @@ def cases(context: Context) -> list[Case]:
     ]
     found += [Case(f"alone, {kind}", partial(_alone, context, kind)) for kind in _KINDS]
     hidden, nb_samples = context.size((256, _BATCH), (8, 3))
-    for math in ("float32", "tf32"):
-        if has_math(context, math):
-            for variant in training_scans.variants(context, hidden, nb_samples, math):
-                if math == "float32" or variant.plan.tensor:
-                    run = partial(_scan, context, variant, nb_samples)
-                    found.append(Case(f"scan, {variant.name}", run, 30.0))
+    for variant in training_scans.variants(context, hidden, nb_samples):
+        run = partial(_scan, context, variant, nb_samples)
+        found.append(Case(f"scan, {variant.name}", run, 30.0))
     return found
 
 
@@ -231,8 +228,7 @@ def _scan(context: Context, variant: Variant, nb_samples: int, recorder: Recorde
 
     nb_frames, hidden = context.size(255, 6), variant.plan.hidden
     given = training_scans.problem(context.rng("time"), nb_frames, nb_samples, hidden)
-    math = "tf32" if variant.plan.tensor else "float32"
-    scan = BatchScan(context.device, hidden, 2, variant.plan, math=math)
+    scan = BatchScan(context.device, hidden, 2, variant.plan)
     on_card = OnCard(context, given)
     saved = on_card.forward(scan)
     assert saved is not None

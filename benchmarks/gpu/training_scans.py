@@ -50,20 +50,19 @@ class Problem(NamedTuple):
     d_h: np.ndarray
 
 
-def variants(context: Context, hidden: int, nb_samples: int, math: str) -> list[Variant]:
-    """A plan of each kind, with products in float32 or TF32; the one that is used first."""
+def variants(context: Context, hidden: int, nb_samples: int) -> list[Variant]:
+    """A plan of each kind; the one that is used first."""
     from umx_np.cuda.batch_recurrent import BatchScan
 
     card = Card.of(context.device)
-    default = BatchScan(context.device, hidden, 2, math=math).plan(nb_samples)
+    default = BatchScan(context.device, hidden, 2).plan(nb_samples)
     found = []
     for kind in KINDS:
         try:
-            plan = choose(hidden, nb_samples, 2, card, math=math, kinds=[kind])
+            plan = choose(hidden, nb_samples, 2, card, kinds=[kind])
         except DeviceError:
             continue
-        products = "TF32" if plan.tensor else "float32"
-        name = f"{kind}, {plan.parts} blocks, {products}"
+        name = f"{kind}, {plan.parts} blocks"
         found.append(Variant(name, plan, plan.kind == default.kind))
     return sorted(found, key=lambda variant: not variant.chosen)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import batch_tiling_model as model
 
-from umx_np.cuda.batch_plan import KINDS, OTHER_REGISTERS, Plan, choose, registers_of
+from umx_np.cuda.batch_plan import KINDS, OTHER_REGISTERS, VECTOR, Plan, choose, registers_of
 from umx_np.cuda.card import Card
 from umx_np.errors import DeviceError
 from umx_np.layers.lstm import lstm_backward, lstm_forward
@@ -27,32 +27,26 @@ CARDS = {
     "B200": Card((10, 0), 148, 227 << 10),
     "RTX 5090": Card((12, 0), 170, 99 << 10),
 }
-# (kind, parts, units, tiles, tensor) for a batch of 16 in two directions.
+# (kind, parts, units, tiles) for a batch of 16 in two directions.
 CHOICES = {
-    ("V100", 256, "float32"): ("cooperative", 8, 32, 1, False),
-    ("T4", 256, "float32"): ("cooperative", 8, 32, 2, False),
-    ("GTX 1650", 512, "float32"): ("step", 1, 8, 1, False),
-    ("A100", 256, "tf32"): ("cooperative", 16, 16, 1, True),
-    ("RTX 3060", 256, "float32"): ("cooperative", 13, 20, 4, False),
-    ("RTX 3090", 256, "tf32"): ("cooperative", 8, 32, 1, False),
-    ("RTX 4090", 512, "float32"): ("cooperative", 32, 16, 2, False),
-    ("H100 SXM", 128, "float32"): ("cooperative", 16, 8, 1, False),
-    ("H100 SXM", 256, "float32"): ("cooperative", 16, 16, 1, False),
-    ("H100 SXM", 256, "tf32"): ("cooperative", 16, 16, 1, True),
-    ("H100 SXM", 256, "bf16"): ("cooperative", 16, 16, 1, True),
-    ("H100 SXM", 512, "float32"): ("cooperative", 32, 16, 2, False),
-    ("H100 SXM", 512, "tf32"): ("cooperative", 32, 16, 1, True),
-    ("H100 PCIe", 256, "tf32"): ("cooperative", 16, 16, 1, True),
-    ("B200", 256, "tf32"): ("cooperative", 16, 16, 1, True),
-    ("RTX 5090", 256, "float32"): ("cooperative", 16, 16, 1, False),
+    ("V100", 256): ("cooperative", 8, 32, 1),
+    ("T4", 256): ("cooperative", 8, 32, 2),
+    ("GTX 1650", 512): ("step", 1, 8, 1),
+    ("RTX 3060", 256): ("cooperative", 13, 20, 4),
+    ("RTX 3090", 256): ("cooperative", 8, 32, 1),
+    ("RTX 4090", 512): ("cooperative", 32, 16, 2),
+    ("H100 SXM", 128): ("cooperative", 16, 8, 1),
+    ("H100 SXM", 256): ("cooperative", 16, 16, 1),
+    ("H100 SXM", 512): ("cooperative", 32, 16, 2),
+    ("RTX 5090", 256): ("cooperative", 16, 16, 1),
 }
 
 
-@pytest.mark.parametrize(("card", "hidden", "math"), CHOICES)
-def test_choices(card: str, hidden: int, math: str) -> None:
-    plan = choose(hidden, 16, 2, CARDS[card], math)
-    found = (plan.kind, plan.parts, plan.units, plan.tiles, plan.tensor)
-    assert found == CHOICES[card, hidden, math]
+@pytest.mark.parametrize(("card", "hidden"), CHOICES)
+def test_choices(card: str, hidden: int) -> None:
+    plan = choose(hidden, 16, 2, CARDS[card])
+    found = (plan.kind, plan.parts, plan.units, plan.tiles)
+    assert found == CHOICES[card, hidden]
     assert plan.reason
     assert str(plan).startswith(plan.kind)
 
@@ -67,28 +61,24 @@ def test_registers() -> None:
 @pytest.mark.parametrize("hidden", [1, 7, 64, 100, 128, 192, 256, 257, 384, 512, 768, 1024])
 def test_every_choice_fits_its_card(card: str, hidden: int) -> None:
     for batch, directions in ((1, 1), (16, 2), (100, 2)):
-        for math in ("float32", "tf32"):
-            _check_fit(choose(hidden, batch, directions, CARDS[card], math), CARDS[card])
+        _check_fit(choose(hidden, batch, directions, CARDS[card]), CARDS[card])
 
 
 def _check_fit(plan: Plan, card: Card) -> None:
     assert plan.padded >= plan.hidden or plan.kind == "step"
     assert plan.parts <= card.multiprocessors
-    assert not plan.tensor or card.compute_capability >= (8, 0)
-    for threads, nb_bytes, depth, shared, step in (
+    for threads, nb_bytes, depth, shared in (
         (
             plan.forward_threads,
             plan.forward_bytes,
             plan.forward_depth,
             plan.forward_shared,
-            plan.forward_step,
         ),
         (
             plan.backward_threads,
             plan.backward_bytes,
             plan.backward_depth,
             plan.backward_shared,
-            plan.backward_step,
         ),
     ):
         assert nb_bytes <= card.shared_memory_per_block
@@ -96,7 +86,7 @@ def _check_fit(plan: Plan, card: Card) -> None:
         assert threads <= 1024
         if plan.kind != "step":
             assert shared < depth
-            assert (depth - shared) * step <= registers_of(threads) - OTHER_REGISTERS
+            assert (depth - shared) * VECTOR <= registers_of(threads) - OTHER_REGISTERS
 
 
 def test_kinds_can_be_excluded() -> None:
@@ -111,12 +101,10 @@ def _real_plans() -> dict[str, Plan]:
     plans = {}
     for card in CARDS.values():
         for hidden in (64, 100, 128, 256, 512):
-            for math in ("float32", "tf32"):
-                plan = choose(hidden, 16, 2, card, math)
-                if plan.kind != "step":
-                    plan = replace(plan, tiles=1, reason="")
-                    name = f"{plan.kind}-{hidden}-{plan.parts}x{plan.units}"
-                    plans[name + "-tensor" * plan.tensor] = plan
+            plan = choose(hidden, 16, 2, card)
+            if plan.kind != "step":
+                plan = replace(plan, tiles=1, reason="")
+                plans[f"{plan.kind}-{hidden}-{plan.parts}x{plan.units}"] = plan
     return plans
 
 
@@ -129,48 +117,38 @@ def plan(request: pytest.FixtureRequest) -> Plan:
 
 
 def test_real_plans_are_of_all_kinds() -> None:
-    found = {(plan.kind, plan.tensor) for plan in PLANS.values()}
-    assert found == {(kind, tensor) for kind in KINDS if kind != "step" for tensor in (False, True)}
+    assert {plan.kind for plan in PLANS.values()} == set(KINDS) - {"step"}
 
 
 def test_every_weight_has_one_owner(plan: Plan) -> None:
-    for made in (model.forward_model(plan), model.backward_model(plan)):
+    for made in (model.LanesForward(plan), model.LanesBackward(plan)):
         counts = made.weights().counts(plan.hidden)
         assert counts.min() == counts.max() == 1
 
 
 def test_weights_stay_with_the_part_that_owns_the_unit(plan: Plan) -> None:
     part = np.arange(plan.parts)[:, None, None, None]
-    for made in (model.forward_model(plan), model.backward_model(plan)):
+    for made in (model.LanesForward(plan), model.LanesBackward(plan)):
         unit = made.weights().unit
         assert ((unit // plan.units == part) | (unit >= plan.padded)).all()
 
 
 def test_every_state_has_one_owner(plan: Plan) -> None:
-    owners = model.forward_model(plan).owners()
+    owners = model.LanesForward(plan).owners()
     expected = [(unit, n) for unit in range(plan.padded) for n in range(plan.samples)]
     assert sorted(map(tuple, owners.tolist())) == expected
-    items = model.backward_model(plan).items()
+    items = model.LanesBackward(plan).items()
     expected = [(unit, n) for unit in range(plan.units) for n in range(plan.samples)]
     assert sorted(map(tuple, items.tolist())) == expected
 
 
 def test_every_float_is_sent_once(plan: Plan) -> None:
     # A counter of bytes waits for exactly these, or for ever.
-    forward = model.forward_model(plan).sends().counts(plan.parts, plan.forward_exchange)
+    forward = model.LanesForward(plan).sends().counts(plan.parts, plan.forward_exchange)
     assert set(np.unique(forward)) <= {0, 1}
     assert (forward.sum(axis=1) == plan.padded * plan.samples).all()
-    backward = model.backward_model(plan).sends().counts(plan.parts, plan.backward_exchange)
+    backward = model.LanesBackward(plan).sends().counts(plan.parts, plan.backward_exchange)
     assert (backward == 1).all()
-
-
-@pytest.mark.parametrize("name", [name for name in PLANS if name.endswith("tensor")])
-def test_tensor_operands_are_read_without_bank_conflicts(name: str) -> None:
-    plan = PLANS[name]
-    for made in (model.TensorForward(plan), model.TensorBackward(plan)):
-        words = made.addresses()[:, None] + np.arange(4)
-        for quarter in words.reshape(4, 32):  # 8 lanes of 16 bytes are served at a time
-            assert len(set(quarter % 32)) == 32
 
 
 def case(plan: Plan, nb_frames: int, seed: int = 0) -> dict[str, Any]:
@@ -190,6 +168,6 @@ def test_model_is_the_oracle(plan: Plan) -> None:
     eye, zero = np.eye(len(W_hh)), np.zeros(len(W_hh))
     expected, cache = lstm_forward(given["gates"].astype(np.float64), eye, W_hh, zero, zero)
     d_expected, _ = lstm_backward(given["d_out"].astype(np.float64), cache, eye, W_hh)
-    bound = 1e-3 if plan.tensor else 1e-6
+    bound = 1e-6
     assert np.linalg.norm(h - expected) < bound * np.linalg.norm(expected)
     assert np.linalg.norm(d_gates - d_expected) < bound * np.linalg.norm(d_expected)

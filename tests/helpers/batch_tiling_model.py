@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umx_np.cuda.batch_plan import GATES, STRETCH, WARP, Plan
+from umx_np.cuda.batch_plan import GATES, Plan
 
 Array = np.ndarray
 
@@ -63,30 +63,6 @@ def _threads(plan: Plan, count: int) -> tuple[Array, Array]:
 
 def _fma(a: Array, b: Array, c: Array) -> Array:
     return (a.astype(np.float64) * b + c).astype(np.float32)
-
-
-def round_tf32(x: Array) -> Array:
-    """Nearest float32 with a mantissa of 10 bits, ties away from zero."""
-    bits = np.asarray(x, np.float32).view(np.uint32)
-    return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
-
-
-def mma(a: Array, b: Array) -> Array:
-    """m16n8k8 of a warp from its registers: (..., 32, 4) and (..., 32, 2) to (..., 32, 4).
-
-    The layout is that of the PTX manual, "Matrix Fragments for mma.m16n8k8", type .tf32.
-    """
-    lane = np.arange(WARP)
-    group, place = lane // 4, lane % 4
-    A = np.zeros((*a.shape[:-2], 16, 8), np.float32)
-    B = np.zeros((*b.shape[:-2], 8, 8), np.float32)
-    for register in range(4):
-        A[..., group + 8 * (register % 2), place + 4 * (register // 2)] = a[..., register]
-    for register in range(2):
-        B[..., place + 4 * register, group] = b[..., register]
-    C = (A.astype(np.float64) @ B).astype(np.float32)
-    registers = [C[..., group + 8 * (r // 2), 2 * place + r % 2] for r in range(4)]
-    return np.stack(registers, axis=-1)
 
 
 def _halve(sums: Array, lanes: int, distance: int) -> Array:
@@ -214,157 +190,6 @@ class LanesBackward:
         return made
 
 
-class TensorForward:
-    """``Forward`` of batch_scan_tensor.cuh."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        part, thread = _threads(plan, plan.forward_threads)
-        self.row, self.place = thread % WARP // 4, thread % 4
-        self.first_unit = part * plan.units + thread // WARP * 4
-        self.unit = self.first_unit + self.row // 2
-        self.sample = np.broadcast_to(2 * self.place + self.row % 2, self.unit.shape)
-        depth = plan.forward_depth * STRETCH
-        self.stride = depth if depth % 32 == STRETCH else depth + STRETCH
-
-    def weights(self) -> Weights:
-        """Held: four steps of the depth of the upper row, then of the lower row."""
-        i = np.arange(self.plan.forward_depth)[:, None]
-        four = np.tile(np.arange(4), 2)
-        gate = self.row[..., None, None] % 2 + np.repeat([0, 2], 4) + 0 * i
-        column = 4 * self.place[..., None, None] + i * STRETCH + four
-        gate, unit, column = np.broadcast_arrays(gate, self.unit[..., None, None], column)
-        return Weights(gate, unit, column)
-
-    def owners(self) -> Array:
-        return np.stack([self.unit.reshape(-1), self.sample.reshape(-1)], axis=-1)
-
-    def sends(self) -> Sends:
-        to = np.arange(self.plan.parts)
-        own = (to % 4) == (self.row // 2)[..., None]
-        offset = (self.sample * self.stride + self.first_unit)[..., None] + 0 * to
-        own = np.broadcast_to(own, offset.shape)
-        return Sends(np.broadcast_to(to, offset.shape)[own], offset[own])
-
-    def addresses(self) -> Array:
-        """Floats where the lanes of a warp begin to read a vector."""
-        return (self.row * self.stride + 4 * self.place)[0, :WARP]
-
-    def products(self, W_hh: Array, h: Array) -> Array:
-        plan = self.plan
-        parts, threads = self.unit.shape
-        buffer = np.zeros((8, self.stride), np.float32)
-        buffer[:, : len(h)] = round_tf32(h.T)
-        held = round_tf32(self.weights().values(W_hh))
-        sums = [np.zeros((parts, threads // WARP, WARP, 4), np.float32) for _ in range(4)]
-        for i in range(plan.forward_depth):
-            at = (self.row * self.stride + 4 * self.place)[0] + i * STRETCH
-            vector = buffer.reshape(-1)[at[:, None] + np.arange(4)]
-            vector = np.broadcast_to(vector, (parts, threads, 4)).reshape(parts, -1, WARP, 4)
-            upper, lower = np.split(held[:, :, i].reshape(parts, -1, WARP, 8), 2, axis=-1)
-            for half in range(2):
-                x, y = 2 * half, 2 * half + 1
-                a = np.stack([upper[..., x], lower[..., x], upper[..., y], lower[..., y]], axis=-1)
-                chain = (2 * i + half) % 4
-                sums[chain] = sums[chain] + mma(a, vector[..., x : y + 1])
-        total = ((sums[0] + sums[1]) + (sums[2] + sums[3])).reshape(parts, threads, 4)
-        second = np.broadcast_to(self.row % 2 == 1, total.shape[:2])
-        x, y, z, w = np.moveaxis(total, -1, 0)
-        neighbour = np.arange(threads) ^ 4
-        first_gate, later_gate = np.where(second, y, x), np.where(second, w, z)
-        others_first = np.where(second, x, y)[:, neighbour]
-        others_later = np.where(second, z, w)[:, neighbour]
-        made = np.full((plan.padded, 8, GATES), np.nan, np.float32)
-        made[self.unit, self.sample] = np.stack(
-            [
-                np.where(second, others_first, first_gate),
-                np.where(second, first_gate, others_first),
-                np.where(second, others_later, later_gate),
-                np.where(second, later_gate, others_later),
-            ],
-            axis=-1,
-        )
-        return made
-
-
-class TensorBackward:
-    """``Backward`` of batch_scan_tensor.cuh."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.part, thread = _threads(plan, plan.backward_threads)
-        self.row, self.place = thread % WARP // 4, thread % 4
-        self.column = thread // WARP * 32 + 4 * self.row
-        rows = GATES * plan.units
-        self.stride = rows if rows % 32 == STRETCH else rows + STRETCH
-
-    def weights(self) -> Weights:
-        """Held: the four gates of four columns."""
-        i = np.arange(self.plan.backward_depth)[:, None]
-        gate = np.tile(np.arange(4), 4)
-        unit = self.part[..., None, None] * self.plan.units + self.place[..., None, None] + 4 * i
-        column = self.column[..., None, None] + np.repeat(np.arange(4), 4)
-        gate, unit, column = np.broadcast_arrays(gate, unit, column)
-        return Weights(gate, unit, column)
-
-    def items(self) -> Array:
-        item = np.arange(self.plan.units * 8)
-        return np.stack([item % self.plan.units, item // self.plan.units], axis=-1)
-
-    def sends(self) -> Sends:
-        units = self.plan.units
-        column = self.column[..., None] + 0 * self.part[..., None] + np.zeros(2, int)
-        sample = 2 * self.place[..., None] + np.arange(2) + 0 * column
-        offset = self.part[..., None] * units * 8 + sample * units + column % units
-        chosen = column < self.plan.padded
-        return Sends(column[chosen] // units, offset[chosen])
-
-    def addresses(self) -> Array:
-        """Floats where the lanes of a warp begin to read a vector."""
-        return (self.row * self.stride + 4 * self.place)[0, :WARP]
-
-    def products(self, W_hh: Array, d_gates: Array) -> Array:
-        plan = self.plan
-        parts, threads = plan.parts, plan.backward_threads
-        operand = np.zeros((parts, 8, self.stride), np.float32)
-        operand[..., : GATES * plan.units] = round_tf32(
-            d_gates.reshape(parts, plan.units * GATES, 8).swapaxes(1, 2)
-        )
-        held = round_tf32(self.weights().values(W_hh)).reshape(parts, threads, -1, 4, 4)
-        shape = (parts, threads // WARP, WARP, 4)
-        sums = np.zeros((2, 2, *shape), np.float32)
-        for i in range(plan.backward_depth):
-            at = (self.row * self.stride + 4 * self.place)[0] + i * STRETCH
-            vector = operand.reshape(parts, -1)[:, at[:, None] + np.arange(4)].reshape(shape)
-            for rows in range(2):
-                upper, lower = (held[:, :, i, 2 * rows + k].reshape(shape) for k in range(2))
-                for half in range(2):
-                    x, y = 2 * half, 2 * half + 1
-                    a = np.stack(
-                        [upper[..., x], lower[..., x], upper[..., y], lower[..., y]], axis=-1
-                    )
-                    sums[rows, half] = sums[rows, half] + mma(a, vector[..., x : y + 1])
-        first, second = (sums[:, 0] + sums[:, 1]).reshape(2, parts, threads, 4)
-        made = np.full((parts, plan.padded, 8), np.nan, np.float32)
-        four = [first[..., 0:2], first[..., 2:4], second[..., 0:2], second[..., 2:4]]
-        for c, pair in enumerate(four):
-            for k in range(2):
-                for part in range(parts):
-                    column = self.column[0] + c
-                    chosen = column < plan.padded
-                    sample = 2 * self.place[0] + k
-                    made[part, column[chosen], sample[chosen]] = pair[part, chosen, k]
-        return made
-
-
-def forward_model(plan: Plan) -> LanesForward | TensorForward:
-    return TensorForward(plan) if plan.tensor else LanesForward(plan)
-
-
-def backward_model(plan: Plan) -> LanesBackward | TensorBackward:
-    return TensorBackward(plan) if plan.tensor else LanesBackward(plan)
-
-
 def scan(plan: Plan, gates: Array, W_hh: Array, d_out: Array) -> tuple[Array, Array]:
     """One direction of one tile, forward and backward in time order.
 
@@ -387,7 +212,7 @@ def scan(plan: Plan, gates: Array, W_hh: Array, d_out: Array) -> tuple[Array, Ar
         return np.pad(x, padding).swapaxes(1, 2)
 
     inputs = np.stack([padded(gate) for gate in np.split(gates, 4, axis=-1)], axis=-1)
-    forward, backward = forward_model(plan), backward_model(plan)
+    forward, backward = LanesForward(plan), LanesBackward(plan)
     h = np.zeros((nb_frames, plan.padded, nb_samples), np.float32)
     c, kept = np.zeros_like(h), np.zeros((*h.shape, GATES), np.float32)
     for t in range(nb_frames):

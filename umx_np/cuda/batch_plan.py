@@ -22,13 +22,8 @@ WARP = 32
 FLOAT = 4  # bytes
 VECTOR = 4  # floats
 
-# Of the samples that a product takes at a time: a vector, or the width of the instruction.
+# Of the samples that a product takes at a time.
 LANE_SAMPLES = 4
-TENSOR_SAMPLES = 8
-# Depth of two instructions of the tensor cores, and the columns of a warp (backward).
-STRETCH = 16
-TENSOR_COLUMNS = 32
-BANKS = 32
 
 # The warps of a block are spread over the quarters of a multiprocessor, each with registers of its
 # own, given in eights. What a scan needs besides weights was found by compiling it.
@@ -36,7 +31,6 @@ QUARTERS = 4
 QUARTER_REGISTERS = 16384
 MOST_REGISTERS = 255
 OTHER_REGISTERS = 64
-TENSOR_FORWARD_REGISTERS = 92
 ITEM_REGISTERS = 12  # more for each further unit and sample of a thread, backward
 CROWDED_REGISTERS = 20  # more in blocks of more than the usual threads
 MOST_THREADS = 1024
@@ -54,8 +48,6 @@ STEP_BACKWARD_FLOATS = 64 * 8 + 16 * 65
 # Estimates, only for the order of the candidates. Multiply-adds of a multiprocessor in a clock...
 LANES = {(7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64}
 MOST_LANES = 128
-TENSOR_RATE = {(8, 0): 512, (9, 0): 640, (10, 0): 640, (10, 3): 640}
-USUAL_TENSOR_RATE = 128
 # ... and clocks of a step beside the products: activations, and the trip to the other blocks.
 EXCHANGE_CLOCKS = 2200
 CLOCKS_PER_PART = 12  # to add up what one more part has sent
@@ -82,10 +74,8 @@ class Plan:
         Hidden units of a block.
     tiles : int
         Tiles of samples of a group.
-    tensor : bool
-        Whether the products run on the tensor cores.
     forward_lanes, backward_lanes : int
-        Lanes that share the depth of a product without tensor cores.
+        Lanes that share the depth of a product.
     forward_shared, backward_shared : int
         Steps over the depth of a product whose weights are in shared memory.
     reason : str
@@ -97,7 +87,6 @@ class Plan:
     parts: int = 1
     units: int = STEP_UNITS
     tiles: int = 1
-    tensor: bool = False
     forward_lanes: int = 16
     backward_lanes: int = 8
     forward_shared: int = 0
@@ -114,8 +103,7 @@ class Plan:
         if self.kind == "step":
             return {}
         names = (
-            "hidden parts units tiles tensor forward_lanes backward_lanes "
-            "forward_shared backward_shared"
+            "hidden parts units tiles forward_lanes backward_lanes forward_shared backward_shared"
         )
         return {name.upper(): int(getattr(self, name)) for name in names.split()}
 
@@ -127,9 +115,7 @@ class Plan:
     @property
     def samples(self) -> int:
         """Samples of a tile."""
-        if self.kind == "step":
-            return STEP_SAMPLES
-        return TENSOR_SAMPLES if self.tensor else LANE_SAMPLES
+        return STEP_SAMPLES if self.kind == "step" else LANE_SAMPLES
 
     def groups(self, nb_samples: int, directions: int) -> int:
         """Groups of parts that a batch needs."""
@@ -140,42 +126,28 @@ class Plan:
         """Threads of a block, forward."""
         if self.kind == "step":
             return STEP_THREADS
-        return self.units * (WARP // 4 if self.tensor else self.forward_lanes)
+        return self.units * self.forward_lanes
 
     @property
     def backward_threads(self) -> int:
         """Threads of a block, backward."""
         if self.kind == "step":
             return STEP_THREADS
-        if self.tensor:
-            return -(-self.padded // TENSOR_COLUMNS) * WARP
         return _round_up(self.padded // VECTOR * self.backward_lanes, WARP)
 
     @property
     def forward_depth(self) -> int:
         """Steps over the depth of the forward product."""
-        return -(-self.padded // (STRETCH if self.tensor else self.forward_lanes))
+        return -(-self.padded // self.forward_lanes)
 
     @property
     def backward_depth(self) -> int:
         """Steps over the depth of the backward product."""
-        return GATES * self.units // (STRETCH if self.tensor else self.backward_lanes)
-
-    @property
-    def forward_step(self) -> int:
-        """Weights of a thread in one step over the depth, forward."""
-        return 2 * VECTOR if self.tensor else VECTOR
-
-    @property
-    def backward_step(self) -> int:
-        """Weights of a thread in one step over the depth, backward."""
-        return 4 * VECTOR if self.tensor else VECTOR
+        return GATES * self.units // self.backward_lanes
 
     @property
     def forward_exchange(self) -> int:
         """Floats of one of the two buffers of a group, forward: h of all units."""
-        if self.tensor:
-            return self.tiles * self.samples * _sample_stride(self.forward_depth * STRETCH)
         return self.tiles * self.forward_depth * self.forward_lanes * self.samples
 
     @property
@@ -189,7 +161,7 @@ class Plan:
         if self.kind == "step":
             return FLOAT * STEP_FORWARD_FLOATS
         state = self.tiles * self.forward_threads
-        weights = self.forward_shared * self.forward_step * self.forward_threads
+        weights = self.forward_shared * VECTOR * self.forward_threads
         return FLOAT * (state + weights)
 
     @property
@@ -197,9 +169,8 @@ class Plan:
         """Dynamic shared memory, backward."""
         if self.kind == "step":
             return FLOAT * STEP_BACKWARD_FLOATS
-        rows = GATES * self.units
-        operand = self.samples * (_sample_stride(rows) if self.tensor else rows)
-        weights = self.backward_shared * self.backward_step * self.backward_threads
+        operand = self.samples * GATES * self.units
+        weights = self.backward_shared * VECTOR * self.backward_threads
         return FLOAT * (self.tiles * operand + weights)
 
     @cached_property
@@ -213,7 +184,6 @@ def choose(
     batch: int,
     directions: int,
     card: Card,
-    math: str = "float32",
     kinds: Sequence[str] = KINDS,
 ) -> Plan:
     """Choose kernels and pieces.
@@ -226,8 +196,6 @@ def choose(
         Samples.
     directions : int
     card : Card
-    math : str
-        ``'float32'``, ``'tf32'`` or ``'bf16'``; the latter two allow products in TF32.
     kinds : sequence of str
         Kinds of kernels to choose from.
 
@@ -243,7 +211,7 @@ def choose(
         If none of `kinds` fits.
     """
     best: tuple[float, Plan] | None = None
-    for plan in _candidates(hidden, card, math, kinds):
+    for plan in _candidates(hidden, card, kinds):
         capacity = _capacity(plan, card)
         for tiles in range(1, MOST_TILES + 1):
             tiled = _split_weights(replace(plan, tiles=tiles))
@@ -265,26 +233,19 @@ def choose(
     raise DeviceError(f"hidden={hidden} fits none of the kernels {', '.join(kinds)}")
 
 
-def _candidates(hidden: int, card: Card, math: str, kinds: Sequence[str]) -> Iterator[Plan]:
-    tensors = [False]
-    if math != "float32" and card.compute_capability >= (8, 0):
-        tensors.append(True)
+def _candidates(hidden: int, card: Card, kinds: Sequence[str]) -> Iterator[Plan]:
     if "cooperative" not in kinds:
         return
     # More than 128 units never fit into registers and shared memory.
     most = min(_round_up(hidden, VECTOR), 128)
     for units in range(VECTOR, most + 1, VECTOR):
-        parts = -(-hidden // units)
-        for tensor in tensors:
-            plan = Plan("cooperative", hidden, parts, units, tensor=tensor)
-            if not tensor:
-                plan = replace(
-                    plan,
-                    forward_lanes=_lanes(units, plan.padded, (16, 32)),
-                    backward_lanes=_lanes(plan.padded // VECTOR, GATES * units, (4, 8, 16, 32)),
-                )
-            if _capacity(plan, card) > 0:
-                yield plan
+        plan = Plan("cooperative", hidden, -(-hidden // units), units)
+        if _capacity(plan, card) > 0:
+            yield replace(
+                plan,
+                forward_lanes=_lanes(units, plan.padded, (16, 32)),
+                backward_lanes=_lanes(plan.padded // VECTOR, GATES * units, (4, 8, 16, 32)),
+            )
 
 
 def _lanes(rows: int, depth: int, possible: Sequence[int]) -> int:
@@ -311,17 +272,11 @@ def _split_weights(plan: Plan) -> Plan | None:
     items = plan.tiles * plan.units * plan.samples
     further_items = -(-items // plan.backward_threads) - 1
     shared = []
-    for threads, depth, step, others in (
-        (
-            plan.forward_threads,
-            plan.forward_depth,
-            plan.forward_step,
-            TENSOR_FORWARD_REGISTERS if plan.tensor else OTHER_REGISTERS,
-        ),
+    for threads, depth, others in (
+        (plan.forward_threads, plan.forward_depth, OTHER_REGISTERS),
         (
             plan.backward_threads,
             plan.backward_depth,
-            plan.backward_step,
             OTHER_REGISTERS + further_items * ITEM_REGISTERS,
         ),
     ):
@@ -329,9 +284,9 @@ def _split_weights(plan: Plan) -> Plan | None:
             return None
         crowded = CROWDED_REGISTERS if threads > USUAL_THREADS else 0
         registers = registers_of(threads) - others - crowded
-        if registers < step:
+        if registers < VECTOR:
             return None
-        shared.append(max(0, depth - registers // step))
+        shared.append(max(0, depth - registers // VECTOR))
     return replace(plan, forward_shared=shared[0], backward_shared=shared[1])
 
 
@@ -342,18 +297,13 @@ def _capacity(plan: Plan, card: Card) -> int:
 
 def _clocks(plan: Plan, card: Card) -> float:
     """Estimate for one step forward and one backward."""
-    capability = card.compute_capability
-    if plan.tensor:
-        rate = TENSOR_RATE.get(capability, USUAL_TENSOR_RATE)
-    else:
-        rate = LANES.get(capability, MOST_LANES)
+    rate = LANES.get(card.compute_capability, MOST_LANES)
     products = sum(
         GATES * plan.units * plan.padded * plan.samples / (rate * min(1.0, threads / BUSY_THREADS))
         for threads in (plan.forward_threads, plan.backward_threads)
     )
-    read = FLOAT * (
-        plan.forward_shared * plan.forward_step * plan.forward_threads
-        + plan.backward_shared * plan.backward_step * plan.backward_threads
+    read = (FLOAT * VECTOR) * (
+        plan.forward_shared * plan.forward_threads + plan.backward_shared * plan.backward_threads
     )
     clocks = plan.tiles * (products + read / SHARED_BYTES_PER_CLOCK)
     clocks += 2 * EXCHANGE_CLOCKS + CLOCKS_PER_PART * plan.parts
@@ -367,13 +317,8 @@ def _reason(plan: Plan, batch: int, directions: int) -> str:
         where += " and shared memory"
     return (
         f"{groups} groups of {plan.parts} blocks, {plan.tiles * plan.samples} samples each; "
-        f"{plan.units} units ({plan.weight_bytes // 1024} KiB of W_hh) of a block in {where}; "
-        f"products in {'TF32 on tensor cores' if plan.tensor else 'float32'}"
+        f"{plan.units} units ({plan.weight_bytes // 1024} KiB of W_hh) of a block in {where}"
     )
-
-
-def _sample_stride(depth: int) -> int:
-    return depth if depth % BANKS == STRETCH else depth + STRETCH
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -52,8 +52,6 @@ class BatchScan:
         1, or 2: direction 1 walks through time backward.
     plan : Plan or None
         None chooses for each batch size (see `umx_np.cuda.batch_plan`).
-    math : {'float32', 'tf32', 'bf16'}
-        The latter two allow products in TF32.
     """
 
     def __init__(
@@ -62,15 +60,12 @@ class BatchScan:
         hidden: int,
         directions: int,
         plan: Plan | None = None,
-        *,
-        math: str = "float32",
     ) -> None:
         if plan is not None and plan.hidden != hidden:
             raise ShapeError(f"plan.hidden={plan.hidden} must be hidden={hidden}")
         self.device = device
         self.hidden = hidden
         self.directions = directions
-        self.math = math
         self._given = plan
         self._plans: dict[int, Plan] = {}
         self._resident: dict[tuple[Plan, bool], int] = {}
@@ -86,14 +81,14 @@ class BatchScan:
 
     def _choose(self, nb_samples: int) -> Plan:
         """The best plan that the card, asked about the compiled kernels, can hold."""
-        card, math = Card.of(self.device), self.math
-        plan = choose(self.hidden, nb_samples, self.directions, card, math=math)
+        card = Card.of(self.device)
+        plan = choose(self.hidden, nb_samples, self.directions, card)
         if plan.kind == "step" or min(
             self._resident_groups(plan, backward=False),
             self._resident_groups(plan, backward=True),
         ):
             return plan
-        return choose(self.hidden, nb_samples, self.directions, card, math=math, kinds=("step",))
+        return choose(self.hidden, nb_samples, self.directions, card, kinds=("step",))
 
     def _kernel(self, plan: Plan, *, backward: bool) -> Kernel:
         direction = "backward" if backward else "forward"

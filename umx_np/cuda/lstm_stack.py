@@ -55,8 +55,7 @@ class LstmStack:
     def __init__(self, device: Device, config: ModelConfig, math: str) -> None:
         self.device, self.config, self.math = device, config, math
         self._steps = TrainingKernels(device, "training_steps.cu")
-        sizes = config.lstm_hidden_size, config.nb_directions
-        self._scans = {m: BatchScan(device, *sizes, math=m) for m in {"float32", math}}
+        self._scan = BatchScan(device, config.lstm_hidden_size, config.nb_directions)
         self._names = [
             [f"l{layer}{suffix}" for suffix in ("", "_reverse")[: config.nb_directions]]
             for layer in range(config.nb_layers)
@@ -100,7 +99,7 @@ class LstmStack:
             a = self._empty(directions, rows, gates)
             self._gemm(x, self._stacked(p, "weight_ih", layer), a, math, trans_b=True)  # F1
             h = out if layer == config.nb_layers - 1 else self._empty(*x.shape)
-            saved = self._scans[math].forward(
+            saved = self._scan.forward(
                 a.reshape(directions, *shape, gates),
                 self._stacked(p, "weight_hh", layer),
                 h.reshape(*shape, -1),
@@ -130,8 +129,9 @@ class LstmStack:
         for layer in range(len(layers) - 1, -1, -1):
             x, h, saved = layers.pop()
             weight = self._stacked(p, "weight_hh", layer)
-            scan = self._scans[self.math]
-            d_a = scan.backward(d_h.reshape(*shape, -1), saved, weight).reshape(sizes)  # B1 to B7
+            d_a = self._scan.backward(d_h.reshape(*shape, -1), saved, weight).reshape(
+                sizes
+            )  # B1 to B7
             self._bias_gradients(d_a, g, layer)  # B8
             self._gemm(d_a, x, self._stacked(g, "weight_ih", layer), self.math, trans_a=True)  # B9
             self._recurrent_weight_gradient(d_a, h, shape[1], g, layer)  # B10

@@ -1,6 +1,5 @@
 // The recurrent scans of training by persistent blocks: what is the same however the blocks
-// exchange their results (batch_scan_cooperative.cu) and however they multiply
-// (batch_scan_lanes.cuh, batch_scan_tensor.cuh).
+// exchange their results (batch_scan_cooperative.cu); batch_scan_lanes.cuh multiplies.
 //
 // One layer has D directions over a batch of B samples. A group of PARTS blocks walks through all
 // frames of one direction for TILES tiles of SAMPLES samples each; groups know nothing of each
@@ -36,10 +35,6 @@
 #endif
 #ifndef TILES
 #define TILES 1
-#endif
-// Whether to multiply on the tensor cores, in TF32.
-#ifndef TENSOR
-#define TENSOR 0
 #endif
 // How many of the steps over the depth of its product a thread has in shared memory instead of
 // registers, forward and backward.
@@ -108,11 +103,7 @@ struct Sequence {
     __device__ float* cell_at(int row) const { return cells + static_cast<size_t>(row) * HIDDEN; }
 };
 
-#if TENSOR
-#include "batch_scan_tensor.cuh"
-#else
 #include "batch_scan_lanes.cuh"
-#endif
 
 // What one group walks through.
 struct Group {

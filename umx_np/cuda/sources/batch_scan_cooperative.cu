@@ -5,9 +5,7 @@
 // each other once in a step; groups do not wait for each other.
 //
 // variants: HIDDEN=256,PARTS=8,UNITS=32,TILES=2
-// variants: HIDDEN=256,PARTS=16,UNITS=16,TENSOR=1
 // variants: HIDDEN=512,PARTS=32,UNITS=16,TILES=2,FORWARD_LANES=32,BACKWARD_LANES=4
-// variants: HIDDEN=512,PARTS=32,UNITS=16,TENSOR=1,FORWARD_SHARED=12
 #include "common.cuh"
 #include "cooperative.cuh"
 #include "batch_scan.cuh"
@@ -74,7 +72,7 @@ typedef GlobalExchange<0, BACKWARD_BUFFER> BackwardExchange;
 // Accumulates   `=`
 // Parallel over directions, batch and hidden units: PARTS blocks of Forward::THREADS threads for
 //               each group of a cooperative launch
-// Precision     float32, or products of TF32 operands with TENSOR; sums in one order always
+// Precision     float32; sums in one order always
 // Oracle        umx_np.layers.lstm.lstm_forward
 // Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(Forward::THREADS)
@@ -103,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(Forward::THREADS)
 // Aliasing      gradients replace the activations; nothing else overlaps
 // Accumulates   `=`; gradients of parameters are products over the whole sequence, done elsewhere
 // Parallel over as forward, with Backward::THREADS threads
-// Precision     float32, or products of TF32 operands with TENSOR; sums in one order always
+// Precision     float32; sums in one order always
 // Oracle        umx_np.layers.lstm.lstm_backward
 // Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(Backward::THREADS)
