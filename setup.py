@@ -1,9 +1,14 @@
 """Build of the compiled extensions in src_ext/; all metadata is in pyproject.toml."""
 
 import sys
+import sysconfig
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+
+# One wheel for all versions from this one on. A Python without the GIL has no stable ABI yet.
+OLDEST = (3, 11)
+LIMITED = sysconfig.get_config_var("Py_GIL_DISABLED") in (None, 0)
 
 KERNELS = "src_ext/kernels"
 
@@ -51,7 +56,14 @@ extensions = [
     ),
 ]
 
+if LIMITED:
+    for extension in extensions:
+        extension.py_limited_api = True
+        version = f"0x{OLDEST[0]:02x}{OLDEST[1]:02x}0000"
+        extension.define_macros = [("Py_LIMITED_API", version)]
+
 setup(
+    options={"bdist_wheel": {"py_limited_api": f"cp{OLDEST[0]}{OLDEST[1]}"}} if LIMITED else {},
     ext_modules=cythonize(
         extensions,
         compiler_directives={
