@@ -1,8 +1,11 @@
 """Build of the compiled extensions in src_ext/; all metadata is in pyproject.toml."""
 
+import re
 import shutil
 import sys
 import sysconfig
+import tomllib
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -65,6 +68,17 @@ extensions = [
 ]
 
 
+def readme() -> str:
+    """Return README.md with absolute links: PyPI has no other files."""
+    root = Path(__file__).parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    source = project["urls"]["Source"]
+    raw = source.replace("https://github.com/", "https://raw.githubusercontent.com/") + "/main/"
+    text = (root / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\g<1>{raw}", text)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\g<1>{source}/blob/main/", text)
+
+
 class BuildExt(build_ext):
     """Compile with Clang on Windows: Visual C++ has no vectors, and would make scalar kernels."""
 
@@ -88,6 +102,8 @@ if LIMITED:
         extension.define_macros = [("Py_LIMITED_API", version)]
 
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
     cmdclass={"build_ext": BuildExt},
     options={"bdist_wheel": {"py_limited_api": f"cp{OLDEST[0]}{OLDEST[1]}"}} if LIMITED else {},
     ext_modules=cythonize(
