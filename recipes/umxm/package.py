@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from umx_np.pretrained.loading import get_model_info
-
 from umx_np.weights import load_folder, save_folder
 from umx_np.weights.safetensors_files import parse_json
 

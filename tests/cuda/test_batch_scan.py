@@ -17,7 +17,7 @@ from umx_np.cuda.batch_plan import Plan
 from umx_np.cuda.batch_recurrent import BatchScan, Saved
 from umx_np.cuda.device import Device, Kernel
 from umx_np.errors import DeviceError, ShapeError
-from umx_np.nn.lstm import lstm_backward, lstm_forward
+from umx_np.layers.lstm import lstm_backward, lstm_forward
 
 # Measured: 1.4e-7 in float32, 9.1e-5 in TF32.
 BOUND = {False: 1e-6, True: 9e-4}

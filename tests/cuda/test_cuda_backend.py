@@ -14,12 +14,12 @@ from tolerances import TOL
 import umx_np
 from umx_np.backends import contracts as base
 from umx_np.backends.contracts import WienerOptions
-from umx_np.backends.cpu import CpuBackend, CpuNetwork
-from umx_np.backends.reference import ReferenceBackend, ReferenceNetwork
+from umx_np.backends.cpu import CpuBackend, CpuFilter, CpuNetwork
+from umx_np.backends.reference import ReferenceBackend, ReferenceFilter, ReferenceNetwork
 from umx_np.config import ModelConfig
 from umx_np.cuda import backend as cuda
 from umx_np.cuda import network as cuda_network
-from umx_np.cuda.backend import CudaBackend
+from umx_np.cuda.backend import CudaBackend, CudaFilter
 from umx_np.devices import devices, get_backend, on_cuda
 from umx_np.errors import ConfigError, DeviceError, ShapeError
 from umx_np.testing import random_state
@@ -51,6 +51,7 @@ def public_methods(protocol: type) -> list[str]:
         for protocol, kinds in (
             (base.Backend, (ReferenceBackend, CpuBackend, CudaBackend)),
             (base.Network, (ReferenceNetwork, CpuNetwork, cuda_network.CudaNetwork)),
+            (base.WienerFilter, (ReferenceFilter, CpuFilter, CudaFilter)),
         )
         for name in public_methods(protocol)
         for kind in kinds
@@ -184,25 +185,24 @@ def test_statistics_of_a_track(ops):
     mix = signals.spectra(30, 17, 2).transpose(2, 0, 1).astype(np.complex64)
     mags = np.abs(mix)[None].transpose(0, 2, 1, 3) * np.float32([[[[0.3]]], [[[0.5]]]])
     mix, mags = np.ascontiguousarray(mix), np.ascontiguousarray(mags.astype(np.float32))
-    reference = ReferenceBackend()
     both = [np.zeros((2, 3, 4, 17)) for _ in range(2)]
     results = []
-    for backend, statistics in zip((ops, reference), both, strict=True):
+    filters = ops.wiener(options), ReferenceFilter(options)
+    for wiener, statistics in zip(filters, both, strict=True):
         for level in range(2):
             for part in (slice(0, 13), slice(13, 30)):
-                backend.wiener_accumulate(
+                wiener.accumulate(
                     np.ascontiguousarray(mix[:, part]),
                     np.ascontiguousarray(mags[:, part]),
                     statistics,
-                    options,
                     level=level,
                     max_abs=1.5,
                 )
-        results.append(backend.wiener_filter(mix, mags, statistics, options, max_abs=1.5))
+        results.append(wiener.apply(mix, mags, statistics, max_abs=1.5))
     np.testing.assert_allclose(both[0], both[1], rtol=1e-12, atol=1e-12)
     assert_close(*results, TOL["wiener"]["float32"], dtype=np.complex64)
     out = np.empty_like(results[0])
-    assert ops.wiener_filter(mix, mags, both[0], options, max_abs=1.5, out=out) is out
+    assert filters[0].apply(mix, mags, both[0], max_abs=1.5, out=out) is out
     np.testing.assert_array_equal(out, results[0])
 
 

@@ -17,19 +17,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..config import ModelConfig
+from ..layers.batchnorm import BatchStatistics
 from .tensors import TensorMemory
 
 logger = logging.getLogger(__name__)
 
 Arrays = Mapping[str, Any]
-
-
-class BatchStatistics(NamedTuple):
-    """Mean and biased variance [shape=(nb_features,)] of a batch of `rows` rows."""
-
-    mean: np.ndarray
-    variance: np.ndarray
-    rows: int
 
 
 class CounterMasks(NamedTuple):

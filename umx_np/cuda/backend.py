@@ -184,72 +184,94 @@ class CudaBackend:
         with computing(self.device):
             return self._upload(weight, np.float32)
 
-    def wiener(
+    def wiener(self, options: WienerOptions) -> CudaFilter:
+        return CudaFilter(self.device, options)
+
+    def _upload(self, array: np.ndarray, dtype: Any = None) -> Array:
+        return upload(self.device, array, dtype)
+
+
+class CudaFilter:
+    """The Wiener filter for one or two channels, with arrays of the host.
+
+    See Also
+    --------
+    umx_np.backends.contracts.WienerFilter : the contract.
+    umx_np.cuda.ops.WienerFilter : the filter of arrays on the card.
+    """
+
+    def __init__(self, device: Device, options: WienerOptions) -> None:
+        self.device, self.options = device, options
+
+    def window(
         self,
         mix: np.ndarray,
         mags: np.ndarray,
-        options: WienerOptions,
         *,
         iterations: int,
         max_abs: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        wiener = self._filter(mix, mags, options)
-        if mix.size == 0:
-            return into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
-        with computing(self.device):
-            y = wiener.windows(
-                *self._uploaded(mix, mags, max_abs if iterations else 1.0),
-                window=mix.shape[1],
-                iterations=iterations,
-            ).get()
-        return into(out, y)
+        window, max_abs = mix.shape[1], max_abs if iterations else 1.0
 
-    def wiener_accumulate(
+        def estimates(wiener: WienerFilter, arrays: tuple[Array, Array, Array]) -> Array:
+            return wiener.windows(*arrays, window=window, iterations=iterations)
+
+        return self._estimates(mix, mags, max_abs, estimates, out)
+
+    def accumulate(
         self,
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
-        options: WienerOptions,
         *,
         level: int,
         max_abs: float,
     ) -> None:
-        wiener = self._filter(mix, mags, options)
+        wiener = self._filter(mix, mags)
         if mix.size == 0:
             return
         with computing(self.device):
             known = self._statistics(wiener, statistics)
-            wiener.accumulate(
-                *self._uploaded(mix, mags, max_abs), known, level=level, window=mix.shape[1]
-            )
+            arrays = self._uploaded(mix, mags, max_abs)
+            wiener.accumulate(*arrays, known, level=level, window=mix.shape[1])
             statistics[level] = known.sums[0, level].get()
 
-    def wiener_filter(
+    def apply(
         self,
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
-        options: WienerOptions,
         *,
         max_abs: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        wiener = self._filter(mix, mags, options)
+        window = mix.shape[1]
+
+        def estimates(wiener: WienerFilter, arrays: tuple[Array, Array, Array]) -> Array:
+            return wiener.apply(*arrays, self._statistics(wiener, statistics), window=window)
+
+        return self._estimates(mix, mags, max_abs, estimates, out)
+
+    def _estimates(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        max_abs: float,
+        estimates: Callable[[WienerFilter, tuple[Array, Array, Array]], Array],
+        out: np.ndarray | None,
+    ) -> np.ndarray:
+        wiener = self._filter(mix, mags)
         if mix.size == 0:
             return into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
         with computing(self.device):
-            y = wiener.apply(
-                *self._uploaded(mix, mags, max_abs),
-                self._statistics(wiener, statistics),
-                window=mix.shape[1],
-            ).get()
+            y = estimates(wiener, self._uploaded(mix, mags, max_abs)).get()
         return into(out, y)
 
-    def _filter(self, mix: np.ndarray, mags: np.ndarray, options: WienerOptions) -> WienerFilter:
+    def _filter(self, mix: np.ndarray, mags: np.ndarray) -> WienerFilter:
         return WienerFilter(
             self.device,
-            options,
+            self.options,
             nb_targets=len(mags),
             nb_channels=len(mix),
             mag_channels=mags.shape[2],
@@ -259,16 +281,13 @@ class CudaBackend:
         self, mix: np.ndarray, mags: np.ndarray, max_abs: float
     ) -> tuple[Array, Array, Array]:
         return (
-            self._upload(mix, np.complex64),
-            self._upload(mags, np.float32),
-            self._upload(np.array([max_abs]), np.float64),
+            upload(self.device, mix, np.complex64),
+            upload(self.device, mags, np.float32),
+            upload(self.device, np.array([max_abs]), np.float64),
         )
 
     def _statistics(self, wiener: WienerFilter, statistics: np.ndarray) -> Statistics:
-        sums = self._upload(statistics[None], np.float64)
+        sums = upload(self.device, statistics[None], np.float64)
         known = Statistics(sums, self.device.xp.empty(sums.shape, np.float64))
         wiener.normalise(known)
         return known
-
-    def _upload(self, array: np.ndarray, dtype: Any = None) -> Array:
-        return upload(self.device, array, dtype)

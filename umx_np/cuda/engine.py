@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends.reference import BATCHNORM_EPS
 from ..backends.tensors import FlatTensors
-from ..backends.training import BatchStatistics, CounterMasks
+from ..backends.training import CounterMasks
 from ..config import ModelConfig
+from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
 from .batch_recurrent import BatchScan, Saved
 from .training_kernels import TrainingKernels, spread, tiled
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Array = Any
 
-# How far the running statistics go towards those of a batch; see umx_np.nn.batchnorm.
+# How far the running statistics go towards those of a batch; see umx_np.layers.batchnorm.
 _MOMENTUM = np.float32(0.1)
 _EPS = np.float32(BATCHNORM_EPS)
 # Rows of what is only used inside begin at multiples of so many numbers: 16 bytes, without which

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backends._folding import fold, gate_bias, suffix_of
+from ..backends._folding import fold, gate_bias
 from ..config import ModelConfig
+from ..layers.lstm import suffix_of
 from ..weights.bundle import StateDict
 from .activations import Activations, on_card, spans_of
 from .layers import run_layers

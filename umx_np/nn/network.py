@@ -12,9 +12,9 @@ from ..backends.training import CounterMasks
 from ..config import ModelConfig
 from ..devices import get_training_backend
 from ..errors import ConfigError, ShapeError
+from ..layers.batchnorm import check_count, update_running_statistics
+from ..layers.dropout import dropout_mask
 from ..weights import check_state, expected_state
-from .batchnorm import check_count, update_running_statistics
-from .dropout import dropout_mask
 from .reference_engine import ReferenceEngine
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class TrainableNetwork:
     config : ModelConfig
         Architecture.
     state : mapping of str to ndarray
-        Initial weights under PyTorch's names, for instance from `umx_np.network.openunmix.initial_state`. They
-        are copied.
+        Initial weights under PyTorch's names, for instance from
+        `umx_np.network.openunmix.initial_state`. They are copied.
     backend : {'numba', 'reference', 'cuda', 'cuda:1', ...}
         Compiled kernels, plain NumPy that is slow and easy to read, or a graphics card. On a card,
         arrays are CuPy's: what is handed in may be NumPy's, what is returned is not.

@@ -1,4 +1,4 @@
-"""The network composed of the layers of this folder: forward as it reads, backward in reverse."""
+"""The network of `umx_np.layers` as it is trained: forward in stages, backward layer by layer."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.training import BatchStatistics, CounterMasks
+from ..backends.training import CounterMasks
 from ..config import ModelConfig
-from .activation import relu_backward, relu_forward, tanh_backward, tanh_forward
-from .batchnorm import batch_statistics, batchnorm_backward, batchnorm_forward
-from .concatenation import concatenate_backward, concatenate_forward
-from .linear import linear_backward, linear_forward
-from .lstm import lstm_stack_backward, lstm_stack_forward
-from .scaling import (
+from ..layers import stages
+from ..layers.activation import relu_backward, tanh_backward
+from ..layers.batchnorm import (
+    BatchStatistics,
+    batch_statistics,
+    batchnorm_backward,
+    batchnorm_forward,
+)
+from ..layers.concatenation import concatenate_backward
+from ..layers.linear import linear_backward
+from ..layers.lstm import lstm_stack_backward, lstm_stack_forward
+from ..layers.scaling import (
     input_scaling_backward,
-    input_scaling_forward,
     mask_backward,
     mask_forward,
     output_scaling_backward,
-    output_scaling_forward,
 )
 
 Arrays = Mapping[str, np.ndarray]
@@ -46,54 +50,30 @@ class ReferenceEngine:
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
         assert not isinstance(masks, CounterMasks)
         p, config = parameters, self.config
-        nb_frames, nb_samples, nb_channels, nb_bins = x.shape
         statistics: dict[str, BatchStatistics] = {}
-        masks = [mask.transpose(1, 2, 0) for mask in masks]
+        cache: dict[str, Any] = {"x": x, "masks": [mask.transpose(1, 2, 0) for mask in masks]}
 
-        def batchnorm(z: np.ndarray, name: str) -> tuple[np.ndarray, Any]:
+        def norm(z: np.ndarray, name: str) -> np.ndarray:
             mean, variance = buffers[f"{name}.running_mean"], buffers[f"{name}.running_var"]
             if training:
                 statistics[name] = batch_statistics(z)
                 mean, variance, _ = statistics[name]
             weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
-            return batchnorm_forward(z, weight, bias, mean, variance, training=training)
+            y, cache[name] = batchnorm_forward(z, weight, bias, mean, variance, training=training)
+            return y
 
         read = x[..., : config.nb_input_bins]
-        scaled = input_scaling_forward(read, p["input_mean"], p["input_scale"])
-        # (nb_frames, nb_samples, nb_channels * nb_input_bins): channel-major features
-        scaled = scaled.reshape(nb_frames, nb_samples, -1)
-        z, bn1 = batchnorm(linear_forward(scaled, p["fc1.weight"]), "bn1")
-        encoded = tanh_forward(z)
-
-        h, lstm = lstm_stack_forward(
+        cache["scaled"], encoded = stages.encode(read, p, norm)
+        h, cache["lstm"] = lstm_stack_forward(
             encoded,
             p,
             nb_layers=config.nb_layers,
             nb_directions=config.nb_directions,
-            masks=masks,
+            masks=cache["masks"],
         )
-        joined = concatenate_forward([encoded, h])
-
-        z, bn2 = batchnorm(linear_forward(joined, p["fc2.weight"]), "bn2")
-        combined = relu_forward(z)
-
-        z, bn3 = batchnorm(linear_forward(combined, p["fc3.weight"]), "bn3")
-        normalised = z.reshape(nb_frames, nb_samples, nb_channels, nb_bins)
-        mask = relu_forward(output_scaling_forward(normalised, p["output_scale"], p["output_mean"]))
-        cache = {
-            "x": x,
-            "scaled": scaled,
-            "bn1": bn1,
-            "encoded": encoded,
-            "lstm": lstm,
-            "masks": masks,
-            "joined": joined,
-            "bn2": bn2,
-            "combined": combined,
-            "bn3": bn3,
-            "normalised": normalised,
-            "mask": mask,
-        }
+        cache["joined"], combined = stages.combine([encoded, h], p, norm)
+        cache["normalised"], mask = stages.decode(combined, x.shape, p, norm)
+        cache |= {"encoded": encoded, "combined": combined, "mask": mask}
         return mask_forward(mask, x), cache if keep else {}, statistics
 
     def backward(

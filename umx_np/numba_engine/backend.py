@@ -107,7 +107,7 @@ class NumbaBackend:
         **step: Any,
     ) -> None:
         update_kernels(parameter.dtype).adam(
-            *_flat(parameter, gradient, first, second), *adam_scalars(**step)
+            *_flat(parameter, gradient, first, second), tuple(adam_scalars(**step))
         )
 
     def sgd_update(

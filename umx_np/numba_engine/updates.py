@@ -18,7 +18,8 @@ from .compiling import compiled, once
 # Precision     that of the arrays
 # Oracle        umx_np.optim.adam_update
 # Benchmark     benchmarks/compare/train_step.py
-def _adam(p, g, m, v, keep, decay, rest1, beta2, rest2, rate, root, eps):
+def _adam(p, g, m, v, scalars):
+    keep, decay, rest1, beta2, rest2, rate, root, eps = scalars
     for k in range(len(p)):
         value = p[k] * keep
         gradient = g[k] + decay * value
@@ -52,7 +53,7 @@ class UpdateKernels:
     def __init__(self, dtype: np.dtype) -> None:
         real = numba.from_dtype(dtype)
         vector = numba.types.Array(real, 1, "C")
-        self.adam: Any = compiled(_adam, [(vector,) * 4 + (real,) * 8])
+        self.adam: Any = compiled(_adam, [(vector,) * 4 + (numba.types.UniTuple(real, 8),)])
         self.sgd: Any = compiled(_sgd, [(vector,) * 3 + (real,) * 5 + (numba.types.boolean,)])
 
 

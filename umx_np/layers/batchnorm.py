@@ -12,11 +12,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..backends.reference import BATCHNORM_EPS as EPS
-from ..backends.training import BatchStatistics
 from ..errors import ShapeError
 
+BATCHNORM_EPS = 1e-5
 MOMENTUM = 0.1
+
+
+class BatchStatistics(NamedTuple):
+    """Mean and biased variance [shape=(nb_features,)] of a batch of `rows` rows."""
+
+    mean: np.ndarray
+    variance: np.ndarray
+    rows: int
 
 
 class BatchNormCache(NamedTuple):
@@ -71,9 +78,9 @@ def batchnorm_forward(
     y : ndarray [shape as `x`]
     cache : BatchNormCache
     """
-    inverse_std = 1.0 / np.sqrt(variance + x.dtype.type(EPS))
-    x_hat = (x - mean) * inverse_std
-    return x_hat * weight + bias, BatchNormCache(x_hat, inverse_std, weight, training)
+    std = np.sqrt(variance + x.dtype.type(BATCHNORM_EPS))
+    x_hat = (x - mean) / std
+    return x_hat * weight + bias, BatchNormCache(x_hat, 1.0 / std, weight, training)
 
 
 def batchnorm_backward(

@@ -61,17 +61,71 @@ def lstm_forward(
         return h[::-1], cache
     nb_frames, nb_samples, _ = x.shape
     hidden = W_hh.shape[1]
-    gates = x @ W_ih.T + (b_ih + b_hh)  # F1, the part without recurrence
+    gates = lstm_inputs(x, W_ih, b_ih, b_hh)
     h = np.empty((nb_frames, nb_samples, hidden), x.dtype)
     c = np.empty_like(h)
     h_last = c_last = np.zeros((nb_samples, hidden), x.dtype)
     for t in range(nb_frames):
-        i, f, g, o = np.split(gates[t] + h_last @ W_hh.T, 4, axis=-1)  # F1
-        i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)  # F2
-        c[t] = c_last = f * c_last + i * g  # F3
-        h[t] = h_last = o * np.tanh(c_last)  # F4
-        gates[t] = np.concatenate([i, f, g, o], axis=-1)
+        gates[t], h_last, c_last = lstm_step(gates[t], W_hh, h_last, c_last)
+        h[t], c[t] = h_last, c_last
     return h, LstmCache(x, gates, h, c)
+
+
+def lstm_inputs(x: np.ndarray, W_ih: np.ndarray, b_ih: np.ndarray, b_hh: np.ndarray) -> np.ndarray:
+    """Gates [shape=(..., 4H)] of inputs [shape=(..., I)] without the recurrent part (F1)."""
+    return x @ W_ih.T + b_ih + b_hh
+
+
+def lstm_step(
+    inputs: np.ndarray, W_hh: np.ndarray, h: np.ndarray, c: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One frame: the gates after their activation, and the next h and c.
+
+    Parameters
+    ----------
+    inputs : ndarray [shape=(..., 4H)]
+        From `lstm_inputs`.
+    W_hh : ndarray [shape=(4H, H)]
+        Recurrent weights.
+    h, c : ndarray [shape=(..., H)]
+        State before the frame; not changed.
+
+    Returns
+    -------
+    gates : ndarray [shape=(..., 4H)]
+    h, c : ndarray [shape=(..., H)]
+    """
+    i, f, g, o = np.split(inputs + h @ W_hh.T, 4, axis=-1)  # F1
+    i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)  # F2
+    c = f * c + i * g  # F3
+    return np.concatenate([i, f, g, o], axis=-1), o * np.tanh(c), c  # F4
+
+
+def lstm_scan(
+    inputs: np.ndarray, W_hh: np.ndarray, h: np.ndarray, c: np.ndarray, *, reverse: bool
+) -> np.ndarray:
+    """One direction of one layer over some frames, from any state; forward only.
+
+    Parameters
+    ----------
+    inputs : ndarray [shape=(T, ..., 4H)]
+        From `lstm_inputs`.
+    W_hh : ndarray [shape=(4H, H)]
+        Recurrent weights.
+    h, c : ndarray [shape=(..., H)]
+        State, updated in place.
+    reverse : bool
+        Walk the frames from last to first.
+
+    Returns
+    -------
+    ndarray [shape=(T, ..., H)]
+    """
+    out = np.empty((len(inputs), *h.shape), inputs.dtype)
+    for t in range(len(inputs) - 1, -1, -1) if reverse else range(len(inputs)):
+        _, h[...], c[...] = lstm_step(inputs[t], W_hh, h, c)
+        out[t] = h
+    return out
 
 
 def lstm_backward(
@@ -135,7 +189,7 @@ def lstm_backward(
     return d_a @ W_ih, gradients  # B11
 
 
-def suffix(layer: int, direction: int) -> str:
+def suffix_of(layer: int, direction: int) -> str:
     """End of PyTorch's names: ``_l0``, ``_l0_reverse``."""
     return f"_l{layer}" + ("_reverse" if direction else "")
 
@@ -174,7 +228,7 @@ def lstm_stack_forward(
         outputs: list[np.ndarray] = []
         caches.append([])
         for direction in range(nb_directions):
-            weights = _weights(parameters, layer, direction)
+            weights = lstm_weights(parameters, layer, direction)
             h, cache = lstm_forward(x, *weights, reverse=direction == 1)
             outputs.append(h)
             caches[-1].append(cache)
@@ -195,21 +249,22 @@ def lstm_stack_backward(
         parts = np.split(d_out, len(caches[layer]), axis=-1)
         d_x: Any = 0.0
         for direction, (d_part, cache) in enumerate(zip(parts, caches[layer], strict=True)):
-            W_ih, W_hh, _, _ = _weights(parameters, layer, direction)
+            W_ih, W_hh, _, _ = lstm_weights(parameters, layer, direction)
             d_part_x, found = lstm_backward(d_part, cache, W_ih, W_hh, reverse=direction == 1)
             d_x = d_x + d_part_x
             for part, gradient in found.items():
-                gradients[f"lstm.{part}{suffix(layer, direction)}"] = gradient
+                gradients[f"lstm.{part}{suffix_of(layer, direction)}"] = gradient
         d_out = d_x
         if layer > 0 and masks:
             d_out = dropout_backward(d_out, masks[layer - 1])
     return d_out, gradients
 
 
-def _weights(
+def lstm_weights(
     parameters: Mapping[str, np.ndarray], layer: int, direction: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return W_ih, W_hh, b_ih and b_hh of one direction of a layer."""
     W_ih, W_hh, b_ih, b_hh = (
-        parameters[f"lstm.{part}{suffix(layer, direction)}"] for part in PARTS
+        parameters[f"lstm.{part}{suffix_of(layer, direction)}"] for part in PARTS
     )
     return W_ih, W_hh, b_ih, b_hh
