@@ -249,11 +249,9 @@ def test_chosen_plan(emulated_device) -> None:
         run.check(case, BOUND[tensor])
 
 
-def test_math_is_that_of_the_device(emulated_device) -> None:
-    scan = BatchScan(emulated_device, 12, 2)
-    assert not scan.plan(16).tensor
-    emulated_device.math = "bf16"
-    assert scan.plan(16).tensor
+def test_math_allows_tensor_cores(emulated_device) -> None:
+    assert not BatchScan(emulated_device, 12, 2).plan(16).tensor
+    assert BatchScan(emulated_device, 12, 2, math="bf16").plan(16).tensor
 
 
 def test_what_the_card_cannot_hold_is_not_chosen(emulated_device, monkeypatch) -> None:

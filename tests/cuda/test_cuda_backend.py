@@ -12,14 +12,16 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 import umx_np
+from umx_np import devices as doors
 from umx_np.backends import contracts as base
 from umx_np.backends.contracts import WienerOptions
 from umx_np.backends.cpu import CpuBackend, CpuFilter, CpuNetwork
 from umx_np.backends.reference import ReferenceBackend, ReferenceFilter, ReferenceNetwork
 from umx_np.config import ModelConfig
 from umx_np.cuda import backend as cuda
-from umx_np.cuda import network as cuda_network
+from umx_np.cuda import host_network as cuda_network
 from umx_np.cuda.backend import CudaBackend, CudaFilter
+from umx_np.cuda.proof import LIMITS, Proof
 from umx_np.devices import devices, get_backend, on_cuda
 from umx_np.errors import ConfigError, DeviceError, ShapeError
 from umx_np.testing import random_state
@@ -77,6 +79,7 @@ class TestDevices:
             return emulated_device
 
         monkeypatch.setattr(cuda, "get_device", get_device)
+        monkeypatch.setattr("umx_np.cuda.proof.get_device", get_device)
 
     @pytest.fixture
     def missing(self, monkeypatch):
@@ -84,6 +87,22 @@ class TestDevices:
             raise DeviceError("CuPy cannot be imported; install it")
 
         monkeypatch.setattr(cuda, "get_device", get_device)
+        monkeypatch.setattr("umx_np.cuda.proof.get_device", get_device)
+
+    @pytest.fixture(autouse=True)
+    def _not_experimental(self, monkeypatch, tmp_path):
+        """As if a device had run the kernels; results of checks are kept elsewhere."""
+        monkeypatch.setattr(doors, "CUDA_IS_EXPERIMENTAL", False)
+        monkeypatch.setenv("UMX_NP_HOME", str(tmp_path))
+        doors._why_not_cuda.cache_clear()
+        yield
+        doors._why_not_cuda.cache_clear()
+
+    @pytest.fixture
+    def proved(self, monkeypatch):
+        monkeypatch.setattr(
+            "umx_np.cuda.proof.prove", lambda device: Proof(dict.fromkeys(LIMITS, 1e-6))
+        )
 
     @pytest.mark.usefixtures("installed")
     def test_names(self):
@@ -101,12 +120,33 @@ class TestDevices:
         with pytest.raises(ConfigError, match="precision='half'"):
             get_backend("cuda", precision="half")
 
-    @pytest.mark.usefixtures("installed")
+    @pytest.mark.usefixtures("installed", "proved")
     def test_auto_takes_the_card(self, caplog):
         with caplog.at_level(logging.INFO, logger="umx_np"):
             ops = get_backend("auto", precision="fast")
         assert (ops.name, ops.precision) == ("cuda:0", "fast")
         assert "device='auto': using cuda:0 (emulator" in caplog.text
+        assert "it passed its check" in caplog.text
+        assert doors.training_backend_name("auto") == "cuda"
+
+    @pytest.mark.usefixtures("installed", "proved")
+    def test_auto_takes_none_while_cuda_is_experimental(self, caplog, monkeypatch):
+        monkeypatch.setattr(doors, "CUDA_IS_EXPERIMENTAL", True)
+        with caplog.at_level(logging.INFO, logger="umx_np"):
+            assert get_backend("auto").name == "cpu"
+            assert doors.training_backend_name("auto") == "numba"
+        assert caplog.text.count("CUDA is experimental") == 2
+        assert get_backend("cuda").name == "cuda:0"
+        assert devices()[-1]["experimental"]
+
+    @pytest.mark.usefixtures("installed")
+    def test_auto_takes_none_that_fails_its_check(self, caplog, monkeypatch):
+        errors = {"separation": 1e-6, "gradients": float("nan")}
+        monkeypatch.setattr("umx_np.cuda.proof.prove", lambda device: Proof(errors))
+        with caplog.at_level(logging.INFO, logger="umx_np"):
+            assert get_backend("auto").name == "cpu"
+        assert "the check of the CUDA device failed" in caplog.text
+        assert get_backend("cuda").name == "cuda:0"
 
     @pytest.mark.usefixtures("missing")
     def test_auto_without_a_card(self, caplog):
@@ -136,6 +176,8 @@ class TestDevices:
         text = capsys.readouterr().out
         assert "device cuda:0" in text
         assert "emulator, compute capability 9.0" in text
+        assert "not made; umx-np info --check makes it" in text
+        assert "experimental" not in text
         assert "  umxl" in text
 
     def test_repr_names_card_and_kernel(self, emulated_device):

@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..weights.bundle import StateDict
 from .card import Card
 from .device import Device, get_device
-from .network import CudaNetwork
+from .host_network import CudaNetwork
 from .ops import Array, Spectra, Statistics, WienerFilter, computing
 from .plans import choose
 from .transform import upload
@@ -33,15 +33,8 @@ _SEQUENCES = 8
 _TF32_SINCE = (8, 0)
 
 
-def describe() -> list[dict[str, Any]]:
-    """Return what there is to say of every CUDA device, for ``umx-np info``.
-
-    Returns
-    -------
-    list of dict
-        Each with ``name`` (such as ``'cuda:0'``), ``card``, ``memory`` and ``free_memory`` in
-        bytes, ``compute_capability``, ``multiprocessors``, ``cuda`` (version of the runtime) and
-        ``recurrence`` (for some models, the kernel that computes their layers).
+def cards() -> list[Device]:
+    """Return all CUDA devices.
 
     Raises
     ------
@@ -49,24 +42,33 @@ def describe() -> list[dict[str, Any]]:
         If there is none; the message says why.
     """
     first = get_device(0)
-    cards = [first]
-    cards += [get_device(index) for index in range(1, first.xp.cuda.runtime.getDeviceCount())]
-    return [
-        {
-            "name": f"cuda:{card.index}",
-            "card": card.name,
-            "memory": card.total_memory,
-            "free_memory": card.free_memory(),
-            "compute_capability": "{}.{}".format(*card.compute_capability),
-            "multiprocessors": card.multiprocessors,
-            "cuda": f"{card.cuda_version // 1000}.{card.cuda_version % 1000 // 10}",
-            "recurrence": {
-                model: choose(units, _SEQUENCES, Card.of(card)).describe()
-                for model, units in _UNITS.items()
-            },
-        }
-        for card in cards
-    ]
+    count = first.xp.cuda.runtime.getDeviceCount()
+    return [first, *(get_device(index) for index in range(1, count))]
+
+
+def describe(card: Device) -> dict[str, Any]:
+    """Return what there is to say of a CUDA device, for ``umx-np info``.
+
+    Returns
+    -------
+    dict
+        ``name`` (such as ``'cuda:0'``), ``card``, ``memory`` and ``free_memory`` in bytes,
+        ``compute_capability``, ``multiprocessors``, ``cuda`` (version of the runtime) and
+        ``recurrence`` (for some models, the kernel that computes their layers).
+    """
+    return {
+        "name": f"cuda:{card.index}",
+        "card": card.name,
+        "memory": card.total_memory,
+        "free_memory": card.free_memory(),
+        "compute_capability": "{}.{}".format(*card.compute_capability),
+        "multiprocessors": card.multiprocessors,
+        "cuda": f"{card.cuda_version // 1000}.{card.cuda_version % 1000 // 10}",
+        "recurrence": {
+            model: choose(units, _SEQUENCES, Card.of(card)).describe()
+            for model, units in _UNITS.items()
+        },
+    }
 
 
 class CudaBackend:

@@ -34,9 +34,9 @@ from ..errors import DeviceError
 from ..framing.geometry import fourier_matrices
 from .activations import Activations, on_card, on_host, spans_of
 from .backend import CudaBackend
+from .host_network import CudaNetwork, stacks_of
 from .layers import run_layers
 from .memory import MemoryPlan, Work, plan_memory, smallest
-from .network import CudaNetwork, stacks_of
 from .ops import MEMORY_REMEDY, Array, Statistics, WienerFilter, computing
 from .outlet import Outlet, Pace
 from .transform import DeviceTransform, make_tables, upload

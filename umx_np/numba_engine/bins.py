@@ -82,7 +82,7 @@ def _make_statistics(lanes: int, build: int) -> Callable:
 # Accumulates   `=`
 # Parallel over columns, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.reference_engine, the last lines of the forward pass
+# Oracle        umx_np.backends.reference_engine, the last lines of the forward pass
 # Benchmark     benchmarks/compare/train_step.py
 def _make_decode(lanes: int, build: int) -> Callable:
     def decode(z, mix, gain, offset, y, nb_rows, nb_columns, start, stop):

@@ -4,7 +4,7 @@ Between the input layer and the output layer everything is feature-major, ``(fea
 samples of one frame fill the lanes of the recurrent kernels, a feature is a contiguous row for the
 batch norms, and every matrix product is one call of BLAS.
 
-The specification is `umx_np.nn.reference_engine`.
+The specification is `umx_np.backends.reference_engine`.
 """
 
 from __future__ import annotations

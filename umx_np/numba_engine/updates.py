@@ -11,7 +11,7 @@ from .compiling import compiled, once
 
 
 # Computes      one step of Adam; see umx_np.optim.adam_update
-# Arguments     p, m, v (n,) INOUT, g (n,) IN; the rest: see umx_np.backends._updates.AdamScalars
+# Arguments     p, m, v (n,) INOUT, g (n,) IN; the rest: see umx_np.backends.updates.AdamScalars
 # Aliasing      none
 # Accumulates   `=`
 # Parallel over elements, by the caller
@@ -32,7 +32,7 @@ def _adam(p, g, m, v, scalars):
 
 # Computes      one step of stochastic gradient descent; see umx_np.optim.sgd_update
 # Arguments     p (n,) INOUT, g (n,) IN, u (n,) INOUT momentum; the rest: see
-#               umx_np.backends._updates.SgdScalars
+#               umx_np.backends.updates.SgdScalars
 # Aliasing      none
 # Accumulates   `=`
 # Parallel over elements, by the caller

@@ -94,24 +94,6 @@ dropout(const float* x, float* out, long long count, u64 key, unsigned stream, u
     }
 }
 
-/* Computes      out[r, f] = x[r, f] mask[f, r]
- * Arguments     x (R, F) IN, mask (F, R) IN, out (R, F) OUT
- * Aliasing      out may be x
- * Accumulates   =
- * Parallel over features (x) and rows (y, in strides)
- * Oracle        umx_np.layers.dropout.dropout_forward, dropout_backward
- */
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-apply_mask(const float* x, const float* __restrict__ mask, float* out, int nb_rows,
-           int nb_features) {
-    const int f = blockIdx.x * THREADS + threadIdx.x;
-    if (f >= nb_features) return;
-    for (int row = blockIdx.y; row < nb_rows; row += gridDim.y) {
-        const size_t place = (size_t)row * nb_features + f;
-        out[place] = x[place] * mask[(size_t)f * nb_rows + row];
-    }
-}
-
 // -- loss and gradients ------------------------------------------------------------------------
 
 // Rows of a piece of an excerpt.
