@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from umx_np.backends.training import CounterMasks
 from umx_np.config import ModelConfig
 from umx_np.dsp.stft import stft
 from umx_np.framing.geometry import StftGeometry
@@ -170,16 +171,30 @@ def _passes(context: Context, backend: str, dtype: Any, **settings: Any) -> dict
     config, rng = _config(context), context.rng("engine")
     x, _ = _batch(context, rng, config)
     d_y = rng.standard_normal(x.shape, np.float32)
-    masks = [
-        (rng.random((config.hidden_size, *x.shape[:2])) > 0.4) / 0.6
-        for _ in range(config.nb_layers - 1)
-    ]
     state = random_state(config, context.options.seed)
     network = TrainableNetwork(config, state, backend=backend, dtype=dtype, **settings)
-    # The card would draw other ones.
+    # The reference takes those that the device draws.
+    masks: Any = CounterMasks(key=3, rate=0.4)
+    if not network._engine.draws_masks:
+        masks = _drawn(context, config, masks, x.shape[:2])
     network._draw_masks = lambda *place: masks  # type: ignore[method-assign]
     y, cache = network.forward(x.astype(dtype), rng=rng)
     return {"y": y, **network.backward(d_y.astype(dtype), cache, input_gradient=True)}
+
+
+def _drawn(
+    context: Context, config: ModelConfig, masks: CounterMasks, shape: tuple[int, ...]
+) -> list[np.ndarray]:
+    """Masks [shape=(hidden_size, T, B)] that the device draws, between the layers."""
+    from umx_np.cuda.lstm_stack import LstmStack
+
+    stack, size = LstmStack(context.device, config, "float32"), config.hidden_size
+    found = []
+    for layer in range(config.nb_layers - 1):
+        ones = context.xp.ones((shape[0] * shape[1], size), np.float32)
+        stack.drop(ones, masks, layer, ones)
+        found.append(context.xp.asnumpy(ones).T.reshape(size, *shape))
+    return found
 
 
 @lru_cache(maxsize=1)
