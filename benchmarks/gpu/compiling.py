@@ -56,13 +56,12 @@ def _recurrent(context: Context) -> dict[str, list[Build]]:
         for variant in scans.variants(context, hidden, _NB_SEQUENCES):
             plan = variant.plan
             found.setdefault(plan.source, []).append(Build(plan.kernel, plan.defines))
-        for math in ("float32", "tf32"):
-            for trained in training_scans.variants(context, hidden, _NB_SAMPLES, math):
-                kind = trained.plan.kind
-                found.setdefault(f"batch_scan_{kind}.cu", []).extend(
-                    Build(f"batch_scan_{direction}_{kind}", trained.plan.defines)
-                    for direction in ("forward", "backward")
-                )
+        for trained in training_scans.variants(context, hidden, _NB_SAMPLES):
+            kind = trained.plan.kind
+            found.setdefault(f"batch_scan_{kind}.cu", []).extend(
+                Build(f"batch_scan_{direction}_{kind}", trained.plan.defines)
+                for direction in ("forward", "backward")
+            )
     return {
         source: list({str(build): build for build in listed}.values())
         for source, listed in found.items()
