@@ -9,10 +9,10 @@ import runpy
 import pytest
 from helpers.documents import ROOT, blocks_of, commands_in, text_of
 
-from umx_np.commands.evaluate import main
+from umx_np.evaluate import main
 from umx_np.evaluation import scores
 from umx_np.evaluation.bss import scores_and_doubts
-from umx_np.evaluation.options import build_parser
+from umx_np.commands.evaluate import COMMAND
 
 DOCUMENT = "docs/evaluation.md"
 TEXT = text_of(DOCUMENT)
@@ -48,5 +48,5 @@ def test_all_options_are_listed():
         for names in re.findall(r"^\| (`--[^|]*)\|", section, flags=re.MULTILINE)
         for flag in re.findall(r"--[a-z-]+", names)
     }
-    flags = {flag for action in build_parser()._actions for flag in action.option_strings}
+    flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
     assert listed == flags - {"-h", "--help"}

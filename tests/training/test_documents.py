@@ -12,7 +12,7 @@ import soundfile
 from helpers.documents import blocks_of, text_of
 
 from umx_np.data import add_dataset_options
-from umx_np.training.options import build_parser
+from umx_np.commands.train import COMMAND
 
 DOCUMENTS = ("docs/training.md", "docs/changing-the-model.md")
 
@@ -58,7 +58,7 @@ def test_all_options_are_listed():
     of_data = argparse.ArgumentParser()
     add_dataset_options(of_data)
     data_flags = {flag for action in of_data._actions for flag in action.option_strings}
-    for action in build_parser()._actions:
+    for action in COMMAND.parser()._actions:
         if set(action.option_strings) <= data_flags:
             continue
         assert set(action.option_strings) <= set(listed), action.option_strings

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from umx_np.commands.train import main
+from umx_np.train import main
 from umx_np.data import add_dataset_options
 from umx_np.errors import DeviceError
 from umx_np.training import TrainConfig, TrainingError
-from umx_np.training.options import build_parser, given_settings, parse_options
+from umx_np.commands.train import COMMAND, given_settings, parse_options
 
 # Every option of Open-Unmix's scripts/train.py with its default.
 UPSTREAM = {
@@ -182,7 +182,7 @@ def test_no_option_is_forgotten():
     add_dataset_options(datasets)
     flags, others = (
         {flag for action in parser._actions for flag in action.option_strings}
-        for parser in (build_parser(), datasets)
+        for parser in (COMMAND.parser(), datasets)
     )
     assert flags - others - set(GIVEN) == ELSEWHERE
 
@@ -221,7 +221,7 @@ def test_what_reaches_the_trainer(tiny_command, monkeypatch, loader, quiet):
 
 
 def test_every_option_is_explained():
-    actions = [a for a in build_parser()._actions if a.option_strings != ["-h", "--help"]]
+    actions = [a for a in COMMAND.parser()._actions if a.option_strings != ["-h", "--help"]]
     assert len(actions) > 40
     assert [a.dest for a in actions if not a.help] == []
 

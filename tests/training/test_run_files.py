@@ -10,7 +10,7 @@ import shutil
 import numpy as np
 import pytest
 
-from umx_np.commands.train import main
+from umx_np.train import main
 from umx_np.errors import UmxError, WeightsError
 from umx_np.training import TrainingError
 from umx_np.training.checkpoint import read_checkpoint

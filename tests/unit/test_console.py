@@ -24,7 +24,7 @@ from umx_np._support.console import (
     show,
 )
 from umx_np._support.progress import reporting
-from umx_np.commands.common import option_words
+from umx_np._support.option_types import option_words
 from umx_np.errors import ConfigError, printable
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._support.console import say, show
-from .._support.option_types import json_object, natural, positive_int
-from ..errors import ConfigError, UmxError
-from .common import PROGRAM, add_command, table
+from .._support.option_types import json_object, natural
+from ..errors import UmxError
+from .frame import PROGRAM, Command, add_device_options, chosen_device, status_of, table
 from .planning import check_inputs, find_inputs, plan_outputs, plan_pictures, plan_references
 
 if TYPE_CHECKING:
     from ..separation.separator import Separator
-    from .common import Commands
 
 logger = logging.getLogger(__name__)
 
@@ -32,19 +31,12 @@ examples:
   umx-np separate album/ --outdir stems --ext .flac --skip-existing
   umx-np separate song.wav --targets vocals --residual accompaniment
 
-A file that cannot be separated does not stop the others; the exit status is then 1."""
+A file that cannot be separated does not stop the others; the exit status is then 3, or 1 if none
+could be."""
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the subcommand to the parser of ``umx-np``."""
-    parser = add_command(
-        commands,
-        "separate",
-        run,
-        help="separate sound files into stems",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to a parser."""
     parser.add_argument(
         "input", nargs="+", help="sound files, or folders, whose sound files are all separated"
     )
@@ -73,17 +65,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_computing_options(parser: argparse.ArgumentParser) -> None:
     computing = parser.add_argument_group("computing")
-    computing.add_argument(
-        "--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX"
-    )
-    computing.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
-    computing.add_argument(
-        "--precision",
-        choices=("full", "fast"),
-        default="full",
-        help="fast computes the networks with numbers of fewer bits (default: full)",
-    )
-    computing.add_argument("--threads", type=positive_int, help="threads (default: all cores)")
+    add_device_options(computing, threads="threads (default: all cores)", precision=True)
     computing.add_argument(
         "--max-memory",
         type=_megabytes,
@@ -194,11 +176,7 @@ def run(args: argparse.Namespace) -> int:
     """Separate all files with one separator; return 1 if some could not be."""
     from ..separation.naming import output_names
 
-    if args.no_cuda:
-        if args.device.startswith("cuda"):
-            raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
-        if args.device == "auto":
-            args.device = "cpu"
+    args.device = chosen_device(args)
     if args.audio_backend is not None:
         logger.info("--audio-backend %s is ignored", args.audio_backend)
     if args.plot is not None:
@@ -244,7 +222,7 @@ def run(args: argparse.Namespace) -> int:
         counts = ((done, "separated"), (skipped, "skipped"), (failed, "failed"), (left, "left out"))
         summary = ", ".join(f"{count} {what}" for count, what in counts if count)
         say(f"{summary} of {len(outputs)} files")
-    return 1 if failed else 0
+    return status_of(done + skipped, failed)
 
 
 def _scores(
@@ -333,3 +311,13 @@ def _seconds(text: str) -> float:
 
 def _megabytes(text: str) -> int:
     return natural(text) * 1_000_000
+
+
+COMMAND = Command(
+    "separate",
+    run,
+    add_options,
+    help="separate sound files into stems",
+    description=_DESCRIPTION,
+    epilog=_EPILOG,
+)

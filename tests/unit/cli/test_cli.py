@@ -12,7 +12,7 @@ import pytest
 
 import umx_np.pretrained
 from umx_np import __version__, weights
-from umx_np.commands.common import format_size, table
+from umx_np.commands.frame import format_size, table
 
 
 def test_version(run):
