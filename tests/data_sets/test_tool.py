@@ -13,8 +13,8 @@ import pytest
 import soundfile as sf
 
 from umx_np.commands.data import COMMAND
-from umx_np.data.__main__ import main
 from umx_np.data import Loader, UnmixDataset, item_rng, load_datasets
+from umx_np.data.__main__ import main
 
 from .conftest import Tree
 

@@ -17,6 +17,7 @@ import pytest
 
 import umx_np.evaluate as command
 from umx_np.commands.evaluate import COMMAND, evaluate_arguments
+from umx_np.errors import ConfigError
 from umx_np.evaluation import evaluate, scores
 from umx_np.evaluation.bss import scores_and_doubts
 
@@ -106,12 +107,14 @@ def test_arguments_are_those_of_the_function():
         if name != "progress":
             assert arguments[name] == parameter.default, name
     flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
-    others = {"--no-cuda", "--plot", "--pandas", "--quiet", "--help", "-h"}
+    others = {"--no-cuda", "--plot", "--pandas", "--quiet", "-q", "--verbose", "-v", "--help", "-h"}
     assert flags - others == set(GIVEN)
 
 
 def test_devices_and_bars():
     assert evaluate_arguments(COMMAND.parser().parse_args(["--no-cuda"]))["device"] == "cpu"
+    with pytest.raises(ConfigError, match="--no-cuda contradicts --device cuda:0; leave one out"):
+        evaluate_arguments(COMMAND.parser().parse_args(["--no-cuda", "--device", "cuda:0"]))
     both = COMMAND.parser().parse_args(["--no-cuda", "--device", "reference"])
     assert evaluate_arguments(both)["device"] == "reference"
     assert evaluate_arguments(COMMAND.parser().parse_args(["--quiet"]))["progress"] is False
@@ -127,7 +130,6 @@ def test_devices_and_bars():
         (["--aggregate", "{"], "no valid JSON"),
         (["--aggregate", "[]"], "must be a JSON object"),
         (["--dataset", "x"], "invalid choice"),
-        (["--no-cuda", "--device", "cuda:0"], "contradicts"),
         (["--tar", "vocals"], "unrecognized arguments"),
     ],
 )
@@ -170,7 +172,7 @@ def test_failures_show_in_the_exit_status(songs, stems_folder, tmp_path, capsys)
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(stems_folder / name, target_is_directory=True)
     argv = ["--dataset", "folder", "--root", str(songs), "--quiet"]
-    assert command.main([*argv, "--estimates", str(tmp_path)]) == 1
+    assert command.main([*argv, "--estimates", str(tmp_path)]) == 3
     out, err = capsys.readouterr()
     assert "error: three: track='three' has no estimates" in err
     assert "1 of 3 tracks could not be evaluated" in err

@@ -9,10 +9,10 @@ import runpy
 import pytest
 from helpers.documents import ROOT, blocks_of, commands_in, text_of
 
+from umx_np.commands.evaluate import COMMAND
 from umx_np.evaluate import main
 from umx_np.evaluation import scores
 from umx_np.evaluation.bss import scores_and_doubts
-from umx_np.commands.evaluate import COMMAND
 
 DOCUMENT = "docs/evaluation.md"
 TEXT = text_of(DOCUMENT)
@@ -49,4 +49,4 @@ def test_all_options_are_listed():
         for flag in re.findall(r"--[a-z-]+", names)
     }
     flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
-    assert listed == flags - {"-h", "--help"}
+    assert listed == flags - {"-h", "-q", "-v", "--help"}

@@ -7,8 +7,8 @@ import logging
 import numpy as np
 import pytest
 
-from umx_np.train import main
 from umx_np.errors import ConfigError
+from umx_np.train import main
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
 
 from .test_resume import PowerCutError, assert_same_run, cut_after

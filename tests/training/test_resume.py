@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from helpers.runs import assert_same_run
 
-from umx_np.train import main
 from umx_np.errors import ConfigError
+from umx_np.train import main
 from umx_np.training import Trainer, TrainingError
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
 from umx_np.weights import load_safetensors, load_torch

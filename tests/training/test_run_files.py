@@ -10,8 +10,8 @@ import shutil
 import numpy as np
 import pytest
 
-from umx_np.train import main
 from umx_np.errors import UmxError, WeightsError
+from umx_np.train import main
 from umx_np.training import TrainingError
 from umx_np.training.checkpoint import read_checkpoint
 from umx_np.weights import load_folder, load_safetensors, load_torch

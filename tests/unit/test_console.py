@@ -23,8 +23,8 @@ from umx_np._support.console import (
     say,
     show,
 )
-from umx_np._support.progress import reporting
 from umx_np._support.option_types import option_words
+from umx_np._support.progress import reporting
 from umx_np.errors import ConfigError, printable
 
 

@@ -57,7 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load one epoch, and print what it was and the statistics."""
-    from ..data.options import load_datasets, parse_dataset_options
+    from ..data import load_datasets, parse_dataset_options
 
     args = parse_dataset_options(args.parser, args.words)
     train, valid = load_datasets(args)

@@ -253,6 +253,4 @@ def _as_text(report: dict[str, Any]) -> str:
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-COMMAND = Command(
-    "info", run, add_options, help="show versions, processor, devices and folders"
-)
+COMMAND = Command("info", run, add_options, help="show versions, processor, devices and folders")

@@ -107,7 +107,7 @@ def given_settings(words: Sequence[str]) -> frozenset[str]:
 def _stored_arguments(given: argparse.Namespace) -> dict[str, Any]:
     """Arguments of the run that is continued."""
     from .._support.inputs import read_json
-    from ..data.aligned import is_pattern
+    from ..data.options import is_pattern
     from ..training.checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
 
     target = given.target or getattr(given, "target_dir", None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ..data import add_dataset_options
+from ..data.options import add_dataset_options
 from ..training.config import (
     LOSSES,
     LR_SCHEDULES,

@@ -22,9 +22,10 @@ from .augmentations import (
     width,
 )
 from .base import UnmixDataset, item_rng
+from .factory import load_datasets
 from .loader import Loader
 from .musdb18 import MUSDBDataset
-from .options import DATASETS, add_dataset_options, load_datasets, parse_dataset_options
+from .options import DATASETS, add_dataset_options, parse_dataset_options
 from .sourcefolder import SourceFolderDataset
 from .statistics import get_statistics
 from .trackfolder import FixedSourcesTrackFolderDataset
