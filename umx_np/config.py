@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, ShapeError, shortened
 
@@ -199,6 +199,50 @@ class ModelConfig:
     def nb_directions(self) -> int:
         """1 for a unidirectional model, 2 for a bidirectional one."""
         return 1 if self.unidirectional else 2
+
+
+@dataclass(frozen=True)
+class SeparationOptions:
+    """How the networks of a model are made use of; checked when a separator is made of them.
+
+    Attributes
+    ----------
+    niter : int
+        EM iterations of the Wiener filter.
+    softmask : bool
+        First estimates from ratio masks instead of magnitudes with the phase of the mixture.
+    residual : bool or str
+        Also return the mixture minus all targets; a string is the name of that stem.
+    wiener_win_len : int or None
+        Frames filtered together; None or 0 filters the whole track at once.
+    filterbank : {'torch', 'asteroid'}
+        FFT, or the same transform as a matrix product.
+    """
+
+    niter: int = 1
+    softmask: bool = False
+    residual: bool | str = False
+    wiener_win_len: int | None = 300
+    filterbank: str = "torch"
+
+
+@dataclass(frozen=True)
+class Computing:
+    """Where and how numbers are computed; checked by `umx_np.devices.get_backend`.
+
+    Attributes
+    ----------
+    device : {'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'} or Backend
+        Where to compute.
+    threads : int or None
+        Threads to compute on; None means all cores.
+    precision : {'full', 'fast'}
+        ``'fast'`` computes the networks with lower precision.
+    """
+
+    device: Any = "auto"
+    threads: int | None = None
+    precision: str = "full"
 
 
 @dataclass(frozen=True)

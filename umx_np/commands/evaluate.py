@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from .._support.console import say, show
-from .._support.option_types import json_object, natural, positive_int
+from .._support.option_types import positive_int
 from ..errors import ConfigError
-from .frame import FRAME, PROGRAM, Command, add_device_options, chosen_device, status_of
+from .frame import FRAME, PROGRAM, Command, status_of
+from .separating import (
+    add_bits,
+    add_computing_options,
+    add_filter_options,
+    add_model_options,
+    settle_separation,
+)
 
 _DESCRIPTION = """\
 Separate the tracks of a data set and score the stems with BSS Eval version 4, as museval does. The
-options are those of Open-Unmix's evaluation; what it does not have stands under "more"."""
+options of Open-Unmix's evaluation are among those here."""
 
 _EPILOG = """\
 examples:
@@ -28,9 +35,16 @@ others; the exit status is then 3, or 1 if none could be. docs/evaluation.md has
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command to a parser."""
-    _add_model(parser.add_argument_group("model"))
+    add_model_options(parser)
+    add_filter_options(
+        parser,
+        None,
+        "the whole track, as published scores were made; so does Open-Unmix's evaluation, "
+        "whatever it is given here; 300 is what separating does",
+    )
+    add_computing_options(parser, "threads of all tracks together")
     _add_data(parser.add_argument_group("data and results"))
-    _add_more(parser.add_argument_group("more", "Not in Open-Unmix."))
+    _add_more(parser.add_argument_group("more"))
 
 
 def evaluate_arguments(args: argparse.Namespace) -> dict[str, Any]:
@@ -41,44 +55,10 @@ def evaluate_arguments(args: argparse.Namespace) -> dict[str, Any]:
     args : Namespace
         From the parser of the command.
     """
-    given = {**vars(args), "device": chosen_device(args), "residual": args.residual or False}
-    for name in ("plot", "pandas", "quiet", "no_cuda", *FRAME):
-        given.pop(name, None)
+    settle_separation(args)
+    others = {"plot", "pandas", "quiet", "no_cuda", *FRAME}
+    given = {name: value for name, value in vars(args).items() if name not in others}
     return {**given, "progress": not args.quiet}
-
-
-def _add_model(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--targets", nargs="+", metavar="STEM", help="stems to estimate (default: all of the model)"
-    )
-    group.add_argument(
-        "--model",
-        metavar="NAME|FOLDER",
-        help="pretrained model or folder of a trained one (default: umxm, which comes "
-        "along; Open-Unmix's own default is umxl, for non-commercial use only)",
-    )
-    group.add_argument(
-        "--niter", type=natural, default=1, help="iterations of the Wiener filter (default: 1)"
-    )
-    group.add_argument(
-        "--wiener-win-len",
-        type=natural,
-        metavar="FRAMES",
-        help="frames filtered together (default: the whole track, as published scores were made; "
-        "so does Open-Unmix's evaluation, whatever it is given here); 300 is what separating does",
-    )
-    group.add_argument(
-        "--residual",
-        metavar="STEM",
-        help="add the mixture minus all targets as a stem of this name, for instance accompaniment",
-    )
-    group.add_argument(
-        "--aggregate",
-        type=json_object,
-        metavar="JSON",
-        help="score sums of stems instead of the stems, for instance "
-        '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
-    )
 
 
 def _add_data(group: argparse._ArgumentGroup) -> None:
@@ -123,17 +103,7 @@ def _add_more(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--overwrite", action="store_true", help="evaluate again what has scores already"
     )
-    group.add_argument("--softmask", action="store_true", help="start the filter from ratio masks")
-    group.add_argument("--offline", action="store_true", help="never download a model")
-    add_device_options(
-        group, threads="threads of all tracks together (default: all cores)", precision=True
-    )
-    group.add_argument(
-        "--bits",
-        choices=("16", "24", "float"),
-        default="16",
-        help="format of the stems in --outdir (default: 16)",
-    )
+    add_bits(group)
     group.add_argument(
         "--method",
         choices=("builtin", "museval"),

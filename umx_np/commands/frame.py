@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .._support.option_types import positive_int
-from ..errors import ConfigError
-
 if TYPE_CHECKING:
     # The type of `ArgumentParser.add_subparsers()`, which has no public name.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -84,33 +81,6 @@ class Command:
 
 # What a parser adds to the options of a command.
 FRAME = ("command", "parser", "words", "verbose")
-
-
-def add_device_options(group: argparse._ArgumentGroup, *, threads: str, precision: bool) -> None:
-    """Add the options of where to compute; `threads` is the help of that option."""
-    group.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
-    group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
-    group.add_argument("--threads", type=positive_int, help=threads)
-    if precision:
-        group.add_argument(
-            "--precision",
-            choices=("full", "fast"),
-            default="full",
-            help="fast computes the networks with lower precision (default: full)",
-        )
-
-
-def chosen_device(args: argparse.Namespace) -> str:
-    """Return the device of ``--device`` and ``--no-cuda``.
-
-    Raises
-    ------
-    ConfigError
-        If they contradict each other.
-    """
-    if args.no_cuda and args.device.startswith("cuda"):
-        raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
-    return "cpu" if args.no_cuda and args.device == "auto" else args.device
 
 
 def status_of(done: int, failed: int) -> int:
