@@ -25,8 +25,8 @@ def test_the_class_is_as_short_as_promised() -> None:
 
 
 def test_every_dataset_has_a_command() -> None:
-    commands = commands_in(DOCUMENT, "python -m umx_np.data")
-    parsed = [parse_dataset_options(COMMAND.parser(), arguments) for _, arguments in commands]
+    commands = [words for _, words in commands_in(DOCUMENT, "umx-np") if words[0] == "data"]
+    parsed = [parse_dataset_options(COMMAND.parser(), words[1:]) for words in commands]
     assert {args.dataset for args in parsed} == set(DATASETS)
 
 

@@ -29,7 +29,8 @@ def test_examples(tmp_path, monkeypatch, capsys):
         for number, block in enumerate(blocks_of("python", DOCUMENT)):
             exec(compile(block, f"evaluation.md, block {number}", "exec"), {})
     assert "vocals" in capsys.readouterr().out
-    _, arguments = commands_in(DOCUMENT, "python -m umx_np.evaluate")[0]
+    _, (command, *arguments) = commands_in(DOCUMENT, "umx-np")[0]
+    assert command == "evaluate"
     assert main(arguments) == 0
     shown = blocks_of("", DOCUMENT)[0].removesuffix("...\n").splitlines()
     printed = capsys.readouterr().out.splitlines()
