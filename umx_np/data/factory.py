@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 from ..errors import ConfigError
@@ -22,6 +22,35 @@ from .trackfolder_var import VariableSourcesTrackFolderDataset
 logger = logging.getLogger(__name__)
 
 _Pair: TypeAlias = tuple[FileDataset, FileDataset]
+
+# The class, the options of both sets, and those of the training set alone.
+_KINDS: dict[str, tuple[Callable[..., FileDataset], tuple[str, ...], tuple[str, ...]]] = {
+    "aligned": (AlignedDataset, ("input_file", "output_file", "seq_dur"), ()),
+    "sourcefolder": (
+        SourceFolderDataset,
+        ("target_dir", "interferer_dirs", "ext", "seed", "seq_dur"),
+        (),
+    ),
+    "trackfolder_fix": (
+        FixedSourcesTrackFolderDataset,
+        ("target_file", "interferer_files"),
+        (
+            "seq_dur",
+            "random_track_mix",
+            "coherent_share",
+            "mix_level",
+            "speed",
+            "samples_per_track",
+        ),
+    ),
+    "trackfolder_var": (
+        VariableSourcesTrackFolderDataset,
+        ("target_file", "ext", "silence_missing"),
+        ("seq_dur", "random_interferer_mix"),
+    ),
+}
+# Options whose argument has another name.
+_ARGUMENTS = {"seq_dur": "seq_duration", "silence_missing": "silence_missing_targets"}
 
 
 def load_datasets(
@@ -64,74 +93,29 @@ def load_datasets(
         raise ConfigError(f"root=None: dataset={values['dataset']!r} needs a folder")
     shared = {"cache": values["cache"], "progress": not values["quiet"]}
     augmentations = aug_from_str(values.get("source_augmentations"))
-    train, valid = _MAKERS[values["dataset"]](values, augmentations, shared)
+    make = _musdb if values["dataset"] == "musdb" else _folders
+    train, valid = make(values, augmentations, shared)
     report_contents(train, valid)
     return train, valid
 
 
-def _aligned(values: Mapping[str, Any], augmentations: Compose, shared: dict[str, Any]) -> _Pair:
-    files = {key: values[key] for key in ("root", "input_file", "output_file")} | shared
-    files["seq_duration"] = values["seq_dur"]
-    train = AlignedDataset(split="train", random_chunks=True, **files)
-    return train, AlignedDataset(split="valid", **files)
+def _folders(values: Mapping[str, Any], augmentations: Compose, shared: dict[str, Any]) -> _Pair:
+    kind, of_both, of_training = _KINDS[values["dataset"]]
 
+    def arguments(names: Iterable[str]) -> dict[str, Any]:
+        return {_ARGUMENTS.get(name, name): values[name] for name in names}
 
-def _sourcefolder(
-    values: Mapping[str, Any], augmentations: Compose, shared: dict[str, Any]
-) -> _Pair:
-    folders = {key: values[key] for key in ("root", "interferer_dirs", "target_dir", "ext", "seed")}
-    folders |= {"seq_duration": values["seq_dur"], **shared}
-    train = SourceFolderDataset(
-        split="train",
-        nb_samples=values["nb_train_samples"],
-        source_augmentations=augmentations,
-        **folders,
-    )
-    valid = SourceFolderDataset(
-        split="valid",
-        nb_samples=values["nb_valid_samples"],
-        source_augmentations=augmentations.without_random(),
-        **folders,
-    )
-    return train, valid
-
-
-def _trackfolder_fix(
-    values: Mapping[str, Any], augmentations: Compose, shared: dict[str, Any]
-) -> _Pair:
-    files = {key: values[key] for key in ("root", "target_file", "interferer_files")} | shared
-    random = ("random_track_mix", "coherent_share", "mix_level", "speed", "samples_per_track")
-    train = FixedSourcesTrackFolderDataset(
-        split="train",
-        seq_duration=values["seq_dur"],
-        random_chunks=True,
-        source_augmentations=augmentations,
-        **{key: values[key] for key in random},
-        **files,
-    )
-    valid = FixedSourcesTrackFolderDataset(
-        split="valid", source_augmentations=augmentations.without_random(), **files
-    )
-    return train, valid
-
-
-def _trackfolder_var(
-    values: Mapping[str, Any], augmentations: Compose, shared: dict[str, Any]
-) -> _Pair:
-    files = {key: values[key] for key in ("root", "target_file", "ext")} | shared
-    files["silence_missing_targets"] = values["silence_missing"]
-    train = VariableSourcesTrackFolderDataset(
-        split="train",
-        seq_duration=values["seq_dur"],
-        random_chunks=True,
-        random_interferer_mix=values["random_interferer_mix"],
-        source_augmentations=augmentations,
-        **files,
-    )
-    valid = VariableSourcesTrackFolderDataset(
-        split="valid", source_augmentations=augmentations.without_random(), **files
-    )
-    return train, valid
+    both = arguments(("root", *of_both)) | shared
+    train, valid = arguments(of_training), {}
+    if "source_augmentations" in values:
+        train["source_augmentations"] = augmentations
+        valid["source_augmentations"] = augmentations.without_random()
+    if "nb_train_samples" in values:
+        train["nb_samples"] = values["nb_train_samples"]
+        valid["nb_samples"] = values["nb_valid_samples"]
+    else:
+        train["random_chunks"] = True
+    return kind(split="train", **both, **train), kind(split="valid", **both, **valid)
 
 
 def _musdb(values: Mapping[str, Any], augmentations: Compose, shared: dict[str, Any]) -> _Pair:
@@ -151,12 +135,3 @@ def _musdb(values: Mapping[str, Any], augmentations: Compose, shared: dict[str, 
         check_preview(train.root, "train")
         logger.warning("the excerpts in %s are for trials: name a root to train", train.root)
     return train, valid
-
-
-_MAKERS: dict[str, Callable[[Mapping[str, Any], Compose, dict[str, Any]], _Pair]] = {
-    "musdb": _musdb,
-    "aligned": _aligned,
-    "sourcefolder": _sourcefolder,
-    "trackfolder_var": _trackfolder_var,
-    "trackfolder_fix": _trackfolder_fix,
-}
