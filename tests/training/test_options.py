@@ -344,7 +344,7 @@ class TestContinuing:
 
     def test_several_targets(self, out):
         (out / "drums.chkpnt").write_bytes((out / "vocals.chkpnt").read_bytes())
-        with pytest.raises(TrainingError, match="--target"):
+        with pytest.raises(TrainingError, match="target="):
             parse_options(["--checkpoint", str(out)])
         assert parse_options(["--checkpoint", str(out), "--target", "vocals"]).target == "vocals"
 

@@ -401,7 +401,7 @@ class TestSignals:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + number
         assert "stopping after this batch" in errors
-        assert f"continue with --checkpoint {tmp_path / 'out'}" in errors
+        assert f"continue with --checkpoint {str(tmp_path / 'out')!r}" in errors
         assert "Traceback" not in errors
         epoch = read_checkpoint(path)["record"]["epoch"]
         assert main(["--checkpoint", str(tmp_path / "out"), "--epochs", str(epoch)]) == 0

@@ -105,7 +105,7 @@ class TestEarlierRuns:
     def test_are_not_replaced_by_accident(self, make_trainer, tmp_path):
         make_trainer(epochs=1).fit()
         before = (tmp_path / "out" / "tone.chkpnt").read_bytes()
-        with pytest.raises(TrainingError, match=r"earlier run.*--checkpoint.*--overwrite"):
+        with pytest.raises(TrainingError, match=r"earlier run.*checkpoint=.*overwrite=True"):
             make_trainer(epochs=1).fit()
         assert (tmp_path / "out" / "tone.chkpnt").read_bytes() == before
         make_trainer(epochs=2, overwrite=True).fit()

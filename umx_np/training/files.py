@@ -92,14 +92,15 @@ class RunFiles:
             return
         if self.checkpoint.exists():
             raise TrainingError(
-                f"{self.checkpoint} belongs to an earlier run: continue it with --checkpoint "
-                f"{self.folder}, or choose another --output, or replace it with --overwrite"
+                f"{self.checkpoint} belongs to an earlier run: continue it with "
+                f"checkpoint={str(self.folder)!r}, or choose another output=..., or replace it "
+                "with overwrite=True"
             )
         for suffix in _WEIGHTS:
             if self._path(suffix).exists():
                 raise TrainingError(
-                    f"{self._path(suffix)} is there already; choose another --output, or replace "
-                    "it with --overwrite"
+                    f"{self._path(suffix)} is there already; choose another output=..., or replace "
+                    "it with overwrite=True"
                 )
 
     @contextmanager
@@ -115,7 +116,7 @@ class RunFiles:
             if not ours:
                 raise TrainingError(
                     f"another run trains target={self.target!r} in {str(self.folder)!r}: wait for "
-                    "it, or choose another --output"
+                    "it, or choose another output=..."
                 )
             yield
 
@@ -184,7 +185,7 @@ class RunFiles:
                 + ", ".join(f"{key}={known.get(key)}" for key in differing)
                 + f" for the other targets there ({', '.join(others)}), this run has "
                 + ", ".join(f"{key}={self._settings[key]}" for key in differing)
-                + "; choose another --output"
+                + "; choose another output=..."
             )
         return others
 

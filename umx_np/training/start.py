@@ -137,7 +137,8 @@ def _from_model(config: TrainConfig, dataset: UnmixDataset, given: Collection[st
     if bundle.input_level is not None:
         logger.warning(
             "the new model has no input_level, as it is trained on excerpts at their own level; if "
-            "that is about %g dB, as with --mix-level, add the input_level of %s to separator.json",
+            "that is about %g dB, as with mix_level=..., add the input_level of %s to "
+            "separator.json",
             bundle.input_level,
             config.model,
         )
@@ -202,7 +203,7 @@ def _from_checkpoint(
         if before != now:
             raise ConfigError(
                 f"{source} was trained with {name}={before!r}, not {now!r}; begin a new run from "
-                "its weights with --model"
+                "its weights with model=..."
             )
     _tell_of_changes(config, known, arguments)
     changed = [name for name in _COURSE if getattr(known, name) != getattr(config, name)]
@@ -263,7 +264,7 @@ def _from_torch_checkpoint(
         n_fft, n_hop = int(results["args"]["nfft"]), int(results["args"]["nhop"])
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"path={str(results_path)!r} lacks {error}; use --model to begin a new run from the "
+            f"path={str(results_path)!r} lacks {error}; use model=... to begin a new run from the "
             "weights"
         ) from error
     found = _architecture(config, model_config, n_fft, n_hop, rate)

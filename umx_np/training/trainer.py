@@ -246,7 +246,7 @@ class Trainer:
                 except (KeyError, TypeError, ValueError, OverflowError, UmxError) as error:
                     raise TrainingError(
                         f"checkpoint={config.checkpoint!r}: the state of {part} does not fit: "
-                        f"{shortened_error(error)}; begin a new run from its weights with --model"
+                        f"{shortened_error(error)}; begin a new run from its weights with model=..."
                     ) from error
         elif self.record.epochs_trained and self.record.best_loss is not None:
             self.early_stopping.best = self.record.best_loss
@@ -277,7 +277,7 @@ class Trainer:
         )
         if record.epochs_trained >= config.epochs:
             logger.warning(
-                "%d epochs are trained already; for more of them raise --epochs (the epochs of the "
+                "%d epochs are trained already; for more of them raise epochs=... (those of the "
                 "whole run)",
                 record.epochs_trained,
             )
@@ -301,7 +301,7 @@ class Trainer:
             if valid_loss is None:
                 self._save()
                 logger.info(
-                    "stopped in epoch %d after %d of %d batches; continue with --checkpoint %s",
+                    "stopped in epoch %d after %d of %d batches; continue with checkpoint='%s'",
                     record.epoch,
                     record.batch,
                     len(self._train_loader),
@@ -384,7 +384,7 @@ class Trainer:
             shown += f" and {len(names) - _SHOWN_ITEMS} more"
         return TrainingError(
             f"epoch {record.epoch}: {what} (excerpts: {shown}). {self._files.what_is_left()} "
-            "Lower --lr, or limit the gradients with --clip-grad-norm"
+            "Lower lr=..., or limit the gradients with clip_grad_norm=..."
         )
 
     def _check_validation(self) -> None:
