@@ -20,6 +20,7 @@ from .options import add_dataset_options as add_dataset_options
 from .options import parse_dataset_options as parse_dataset_options
 from .sourcefolder import SourceFolderDataset as SourceFolderDataset
 from .statistics import get_statistics as get_statistics
+from .stems import StemsDataset as StemsDataset
 from .trackfolder import FixedSourcesTrackFolderDataset as FixedSourcesTrackFolderDataset
 from .trackfolder_var import (
     VariableSourcesTrackFolderDataset as VariableSourcesTrackFolderDataset,

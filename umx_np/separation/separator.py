@@ -398,7 +398,7 @@ class Separator(SeparatorSettings):
         """
         from .live import Stream
 
-        return Stream(self, nb_channels)
+        return Stream(self.job, nb_channels)
 
 
 def _check_model(target: str, model: object) -> None:
