@@ -194,10 +194,10 @@ def _opened(plan: Plan) -> np.ndarray:
     edges = np.flatnonzero(np.diff(gain))
     for edge in edges:
         if gain[edge] > 0.5:
-            first = max(0, edge + 1 - ramp)
+            first = max(0, int(edge) + 1 - ramp)
             gain[first : edge + 1] *= np.linspace(1, 0, edge + 1 - first, dtype=np.float32)
         else:
-            last = min(len(gain), edge + 1 + ramp)
+            last = min(len(gain), int(edge) + 1 + ramp)
             gain[edge + 1 : last] *= np.linspace(0, 1, last - edge - 1, dtype=np.float32)
     return gain
 
