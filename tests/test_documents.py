@@ -21,10 +21,8 @@ from helpers.documents import (
 )
 
 from umx_np import commands as cli
-from umx_np.commands import data
+from umx_np.commands import data, train
 from umx_np.data import parse_dataset_options
-from umx_np.evaluation import options as evaluation
-from umx_np.training import options as training
 
 sys.path.append(str(ROOT))
 
@@ -36,17 +34,17 @@ DOCUMENTS = documents()
 FOREIGN = {".", "apt-get", "python -m pip", "python -m pytest", "python -m venv"}
 
 
-def parse_training(arguments: list[str]) -> object:
-    if "--checkpoint" in arguments:  # its folder would be read
-        return training.build_parser().parse_args(arguments)
-    return training.parse_options(arguments)
+def parse_program(words: list[str]) -> object:
+    if words[0] == "data" and "--help" not in words:
+        return parse_dataset_options(data.COMMAND.parser(), words[1:])
+    # With a checkpoint, its folder would be read.
+    if words[0] == "train" and "--checkpoint" not in words:
+        return train.parse_options(words[1:])
+    return cli.build_parser(words[0]).parse_args(words)
 
 
 PARSERS: dict[str, Callable[[list[str]], object]] = {
-    "umx-np": lambda words: cli.build_parser().parse_args(words),
-    "python -m umx_np.data": lambda words: parse_dataset_options(data.build_parser(), words),
-    "python -m umx_np.evaluate": evaluation.parse_options,
-    "python -m umx_np.train": parse_training,
+    "umx-np": parse_program,
     "python -m benchmarks.gpu.run": gpu_run.options,
     "python -m benchmarks.run_all": run_all.options,
 }

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError, ShapeError, shortened
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # It comes with the package, so that everything works at once and offline. Better ones have to be
 # asked for by name; Open-Unmix's default, umxl, may not be used commercially.
@@ -40,20 +43,25 @@ MAX_OVERLAP = 256
 
 def check_int(name: str, value: object, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as a plain int, or raise `ConfigError` naming it."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise ConfigError(f"{name}={shortened(value)} must be an integer")
-    if value < minimum:
+    number = int(value)
+    if number < minimum:
         raise ConfigError(f"{name}={shortened(value)} must be at least {minimum}")
-    if maximum is not None and value > maximum:
+    if maximum is not None and number > maximum:
         raise ConfigError(f"{name}={shortened(value)} must be at most {maximum}")
-    return int(value)
+    return number
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a real number of Python or NumPy, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check_rate(name: str, value: object) -> float:
     """Return a sample rate as a plain int or float, or raise `ConfigError` naming it."""
-    is_number = isinstance(value, (int, float, np.integer, np.floating))
     # Integers are compared exactly; a float may be NaN.
-    if isinstance(value, bool) or not is_number or not MIN_RATE <= value <= MAX_RATE:  # type: ignore[operator]
+    if not is_number(value) or not MIN_RATE <= value <= MAX_RATE:  # type: ignore[operator]
         raise ConfigError(
             f"{name}={shortened(value)} must be a sample rate from {MIN_RATE} to {MAX_RATE} Hz"
         )
@@ -65,6 +73,8 @@ def check_array(name: str, value: object) -> np.ndarray:
 
     Of a masked array, what is masked has no value: it is refused.
     """
+    import numpy as np
+
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, OverflowError) as error:
@@ -192,6 +202,50 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class SeparationOptions:
+    """How the networks of a model are made use of; checked when a separator is made of them.
+
+    Attributes
+    ----------
+    niter : int
+        EM iterations of the Wiener filter.
+    softmask : bool
+        First estimates from ratio masks instead of magnitudes with the phase of the mixture.
+    residual : bool or str
+        Also return the mixture minus all targets; a string is the name of that stem.
+    wiener_win_len : int or None
+        Frames filtered together; None or 0 filters the whole track at once.
+    filterbank : {'torch', 'asteroid'}
+        FFT, or the same transform as a matrix product.
+    """
+
+    niter: int = 1
+    softmask: bool = False
+    residual: bool | str = False
+    wiener_win_len: int | None = 300
+    filterbank: str = "torch"
+
+
+@dataclass(frozen=True)
+class Computing:
+    """Where and how numbers are computed; checked by `umx_np.devices.get_backend`.
+
+    Attributes
+    ----------
+    device : {'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'} or Backend
+        Where to compute.
+    threads : int or None
+        Threads to compute on; None means all cores.
+    precision : {'full', 'fast'}
+        ``'fast'`` computes the networks with lower precision.
+    """
+
+    device: Any = "auto"
+    threads: int | None = None
+    precision: str = "full"
+
+
+@dataclass(frozen=True)
 class SeparatorConfig:
     """What a separator needs besides its networks.
 
@@ -271,8 +325,7 @@ def check_input_level(value: object) -> float:
     ConfigError
         If it is not a number from -60 to 0.
     """
-    is_number = isinstance(value, (int, float, np.integer, np.floating))
-    if is_number and not isinstance(value, bool) and -60 <= value <= 0:  # type: ignore[operator]
+    if is_number(value) and -60 <= value <= 0:  # type: ignore[operator]
         return float(value)  # type: ignore[arg-type]
     raise ConfigError(
         f"input_level={shortened(value)} must be a level in dB of full scale, from -60 to 0"
@@ -313,7 +366,7 @@ def bandwidth_to_max_bin(rate: float, n_fft: int, bandwidth: float) -> int:
     """
     if bandwidth < 0:
         raise ConfigError(f"bandwidth={bandwidth} must not be negative")
-    return int(np.flatnonzero(_frequencies(rate, n_fft) <= bandwidth)[-1]) + 1
+    return int((_frequencies(rate, n_fft) <= bandwidth).nonzero()[0][-1]) + 1
 
 
 def max_bin_to_bandwidth(rate: float, n_fft: int, max_bin: int) -> float:
@@ -342,4 +395,6 @@ def max_bin_to_bandwidth(rate: float, n_fft: int, max_bin: int) -> float:
 
 def _frequencies(rate: float, n_fft: int) -> np.ndarray:
     """Frequencies of the STFT's bins in Hz."""
+    import numpy as np
+
     return np.linspace(0.0, rate / 2, n_fft // 2 + 1)

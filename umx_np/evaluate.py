@@ -1,12 +1,17 @@
-"""``python -m umx_np.evaluate`` is the command of that name, see `umx_np.commands.evaluate`."""
+"""``python -m umx_np.evaluate`` is the command ``umx-np evaluate``."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from .commands.evaluate import main
+from .__main__ import run
 
-__all__ = ["main"]
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see `umx_np.commands.main` for the exit status."""
+    return run("evaluate", argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,12 +1,17 @@
-"""``python -m umx_np.train`` is the command of that name, see `umx_np.commands.train`."""
+"""``python -m umx_np.train`` is the command ``umx-np train``."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from .commands.train import main
+from .__main__ import run
 
-__all__ = ["main"]
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; see `umx_np.commands.main` for the exit status."""
+    return run("train", argv)
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,7 +12,8 @@ import pytest
 
 import umx_np.pretrained
 from umx_np import __version__, weights
-from umx_np.commands.common import format_size, table
+from umx_np.commands import COMMANDS
+from umx_np.commands.frame import format_size, table
 
 
 def test_version(run):
@@ -23,15 +24,16 @@ def test_version(run):
     )
 
 
-def test_the_parser_needs_nothing_heavy():
-    program = "import sys, umx_np.commands; umx_np.commands.build_parser(); print(*sys.modules)"
-    command = [sys.executable, "-c", program]
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_the_parser_needs_nothing_heavy(name):
+    program = "import sys, umx_np.commands as c; c.build_parser(sys.argv[1]); print(*sys.modules)"
+    command = [sys.executable, "-c", program, name]
     loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     heavy = {"numpy", "soundfile", "soxr", "tqdm", "platformdirs", "requests", "safetensors"}
     assert not heavy.intersection(loaded)
 
 
-@pytest.mark.parametrize("command", ["separate", "download", "models", "convert", "info"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(run, command):
     result = run(command, "--help")
     assert result.status == 0

@@ -8,7 +8,7 @@ import pytest
 
 import umx_np.plots
 from umx_np.errors import AudioError, ConfigError
-from umx_np.separation.files import plot_path
+from umx_np.separation.naming import plot_path
 
 from .conftest import STEMS, files
 

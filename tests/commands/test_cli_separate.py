@@ -244,7 +244,7 @@ def test_batch_with_a_bad_file(engine, song, run, folder):
     (folder / "b.wav").write_text("no sound")
     song("c.wav")
     result = run("separate", "a.wav", "b.wav", "missing.wav", "c.wav", "--outdir", "out")
-    assert result.status == 1
+    assert result.status == 3
     assert len(engine.loaded) == len(engine.separators) == 1
     assert engine.separated == ["a.wav", "c.wav"]
     assert "error: path='b.wav' holds no sound" in result.err
@@ -259,7 +259,7 @@ def test_names_that_are_too_long_do_not_stop_the_batch(engine, song, run, folder
     long = "x" * 251 + ".wav"  # a file may be called so, but no folder with "_umxm" behind
     (folder / long).write_bytes((folder / "a.wav").read_bytes())
     result = run("separate", "y" * 300, long, "a.wav")
-    assert result.status == 1
+    assert result.status == 3
     assert "1 separated, 2 failed of 3 files" in result.err
     assert "Traceback" not in result.err
 
@@ -282,7 +282,7 @@ def test_unexpected_errors_do_not_stop_the_batch_either(engine, song, run, folde
 
     engine.before = fail
     result = run("separate", "a.wav", "b.wav")
-    assert result.status == 1
+    assert result.status == 3
     assert "MemoryError: too long" in result.err
     assert engine.separated == ["b.wav"]
     assert not (folder / "a_umxm").exists()
@@ -294,6 +294,20 @@ def test_fail_fast(engine, song, run):
     assert result.status == 1
     assert engine.separated == []
     assert "1 failed, 1 left out of 2 files" in result.err
+    result = run("separate", "b.wav", "a.wav", "b.wav", "c.wav", "--fail-fast")
+    assert result.status == 3
+    assert "1 separated, 1 failed, 1 left out of 3 files" in result.err
+
+
+def test_all_failed_is_another_status_than_some(engine, song, run, folder):
+    song("a.wav")
+    for name in ("b.wav", "c.wav"):
+        (folder / name).write_text("no sound")
+    assert run("separate", "b.wav", "c.wav").status == 1
+    assert run("separate", "a.wav", "b.wav").status == 3
+    assert run("separate", "a.wav").status == 0
+    # What is skipped is there, and so has not failed.
+    assert run("separate", "a.wav", "b.wav", "--skip-existing").status == 3
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), KeyboardInterrupt()])

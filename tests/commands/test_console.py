@@ -23,8 +23,8 @@ from umx_np._support.console import (
     say,
     show,
 )
+from umx_np._support.option_types import option_words
 from umx_np._support.progress import reporting
-from umx_np.commands.common import option_words
 from umx_np.errors import ConfigError, printable
 
 
@@ -55,9 +55,10 @@ def test_logging_is_as_before_afterwards(capsys):
     logger = logging.getLogger("umx_np")
     before = (logger.level, logger.propagate, list(logger.handlers))
     with logging_to_stderr(logging.INFO, "prefix: "):
-        logging.getLogger("umx_np.some.module").info("shown")
+        logging.getLogger("umx_np.some.module").warning("shown")
+        logging.getLogger("umx_np.some.module").info("news")
         logging.getLogger("umx_np.some.module").debug("not shown")
-    assert capsys.readouterr().err == "prefix: shown\n"
+    assert capsys.readouterr().err == "prefix: shown\nnews\n"
     assert before == (logger.level, logger.propagate, logger.handlers)
 
 

@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 
 import umx_np.separation.files
-from umx_np.data.options import load_datasets
+from umx_np.data import load_datasets
 from umx_np.errors import AudioError, ConfigError
 from umx_np.evaluation.stems import stem_files
 from umx_np.separation import records

@@ -11,7 +11,8 @@ import soundfile as sf
 import umx_np
 from umx_np.audio import written_suffixes
 from umx_np.errors import AudioError, ConfigError, DeviceError, ShapeError
-from umx_np.separation.files import output_names, output_paths, separate_file
+from umx_np.separation.files import separate_file
+from umx_np.separation.naming import output_names, output_paths
 from umx_np.testing import random_bundle
 
 from .conftest import STEMS, files

@@ -6,7 +6,7 @@ import argparse
 
 from helpers.documents import blocks_of, commands_in, text_of
 
-from umx_np.commands.data import build_parser
+from umx_np.commands.data import COMMAND
 from umx_np.data.options import DATASETS, parse_dataset_options
 
 DOCUMENT = "docs/training-data.md"
@@ -25,14 +25,14 @@ def test_the_class_is_as_short_as_promised() -> None:
 
 
 def test_every_dataset_has_a_command() -> None:
-    commands = commands_in(DOCUMENT, "python -m umx_np.data")
-    parsed = [parse_dataset_options(build_parser(), arguments) for _, arguments in commands]
+    commands = [words for _, words in commands_in(DOCUMENT, "umx-np") if words[0] == "data"]
+    parsed = [parse_dataset_options(COMMAND.parser(), words[1:]) for words in commands]
     assert {args.dataset for args in parsed} == set(DATASETS)
 
 
 def test_every_option_of_a_dataset_is_explained() -> None:
     text = text_of(DOCUMENT)
-    parser = build_parser()
+    parser = COMMAND.parser()
     flags = {
         action.option_strings[0]
         for action in parser._actions

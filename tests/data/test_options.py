@@ -104,13 +104,13 @@ def test_flags(parser: argparse.ArgumentParser) -> None:
     ("line", "message"),
     [
         ("--dataset aligned --input-file a", "needs --output-file"),
-        ("--dataset sourcefolder", "needs --interferer-dirs, --target-dir"),
+        ("--dataset sourcefolder", "sourcefolder needs --interferer-dirs ..., --target-dir ..."),
         ("--dataset trackfolder_var", "needs --target-file"),
         ("--dataset trackfolder_fix --target-file a", "needs --interferer-files"),
-        ("--ext .wav", "--ext is no option of dataset='musdb'"),
+        ("--ext .wav", "--ext '.wav' is no option of --dataset musdb"),
         (
             "--dataset trackfolder_fix --target-file a --interferer-files b --is-wav",
-            "--is-wav is no option of dataset='trackfolder_fix'",
+            "--is-wav is no option of --dataset trackfolder_fix",
         ),
         ("--dataset songs", "invalid choice: 'songs'"),
         ("--source-augmentations loud", "invalid choice: 'loud'"),
@@ -195,5 +195,5 @@ def test_keywords_are_checked(tree: Tree) -> None:
         load_datasets(dataset="songs")
     with pytest.raises(ConfigError, match=r"root=None: dataset='trackfolder_var' needs a folder"):
         load_datasets(dataset="trackfolder_var", target_file="a.wav")
-    with pytest.raises(ConfigError, match="--ext is no option of dataset='aligned'"):
+    with pytest.raises(ConfigError, match=r"ext='.wav' is no option of dataset='aligned'"):
         load_datasets(dataset="aligned", input_file="a", output_file="b", ext=".wav")

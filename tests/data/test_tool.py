@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from umx_np.commands.data import build_parser, main
+from umx_np.commands.data import COMMAND
 from umx_np.data import Loader, UnmixDataset, item_rng, load_datasets
+from umx_np.data.__main__ import main
 
 from .conftest import Tree
 
@@ -27,10 +28,10 @@ def line(tree: Tree) -> list[str]:
 
 
 def test_defaults_are_those_of_upstream() -> None:
-    args = build_parser().parse_args([])
+    args = COMMAND.parser().parse_args([])
     assert (args.dataset, args.seed, args.seq_dur, args.batch_size) == ("musdb", 42, 5.0, 16)
     assert (args.target, args.save, args.nb_workers) == ("vocals", None, 4)
-    assert build_parser().parse_args(["--save"]).save == "test"
+    assert COMMAND.parser().parse_args(["--save"]).save == "test"
 
 
 @pytest.mark.parametrize("seconds", ["1.0", "0"])
@@ -95,7 +96,7 @@ def test_who_loads_the_items(
         # Whoever they are, the items are the same.
         return Loader(dataset, batch_size, **{**settings, "mode": "threads"})
 
-    monkeypatch.setattr("umx_np.commands.data.Loader", noted)
+    monkeypatch.setattr("umx_np.data.loader.Loader", noted)
     assert main([*line, "--seq-dur", "1", "--no-statistics", *options.split()]) == 0
     assert "Number of training samples: 3\n" in capsys.readouterr().out
     assert {name: asked[name] for name in expected} == expected
@@ -106,7 +107,7 @@ def test_errors_are_one_line(tmp_path: Path) -> None:
     command += ["--target-file", "a.wav", "--root", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 1
-    assert run.stderr.startswith("python -m umx_np.data: error: root=")
+    assert run.stderr.startswith("umx-np: error: --root ")
     assert run.stderr.count("\n") == 1
 
 

@@ -130,7 +130,7 @@ def test_as_a_program(song, model_folder, tmp_path):
     done = subprocess.run(
         command, capture_output=True, check=False, encoding="utf-8", env=environment
     )
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert "error: path='bad.mp3' holds no sound" in done.stderr
     assert "1 separated, 1 failed of 2 files" in done.stderr
     assert "Traceback" not in done.stderr

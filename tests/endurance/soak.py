@@ -28,11 +28,11 @@ import soundfile as sf
 
 import umx_np
 from umx_np import audio as umx_audio
-from umx_np.commands.train import main as train_main
 from umx_np.config import ModelConfig
 from umx_np.data import Loader, load_datasets
 from umx_np.evaluation import evaluate
 from umx_np.testing import random_bundle_of
+from umx_np.train import main as train_main
 from umx_np.weights import convert, save_folder
 
 RATE = 8000

@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from umx_np.commands import evaluate as command
+import umx_np.evaluate as command
+from umx_np.commands.evaluate import COMMAND, evaluate_arguments
+from umx_np.errors import ConfigError
 from umx_np.evaluation import evaluate, scores
 from umx_np.evaluation.bss import scores_and_doubts
-from umx_np.evaluation.options import build_parser, evaluate_arguments, parse_options
 
 # Those of `python -m openunmix.evaluate` and their defaults. The model is chosen for its licence,
 # and filtering the whole track is what Open-Unmix does in spite of its default.
@@ -84,14 +85,14 @@ def basic(songs: Path, model: Path) -> list[str]:
 
 
 def test_options_of_open_unmix():
-    parsed = vars(parse_options([]))
+    parsed = vars(COMMAND.parser().parse_args([]))
     assert {name: parsed[name] for name in UPSTREAM} == UPSTREAM
 
 
 @pytest.mark.parametrize("flag", GIVEN)
 def test_every_option_reaches_its_argument(flag):
-    default = evaluate_arguments(parse_options([]))
-    given = evaluate_arguments(parse_options(words(flag, GIVEN[flag])))
+    default = evaluate_arguments(COMMAND.parser().parse_args([]))
+    given = evaluate_arguments(COMMAND.parser().parse_args(words(flag, GIVEN[flag])))
     name = flag.removeprefix("--").replace("-", "_")
     assert given[name] == GIVEN[flag]
     assert {**given, name: default[name]} == default
@@ -100,22 +101,24 @@ def test_every_option_reaches_its_argument(flag):
 def test_arguments_are_those_of_the_function():
     """With the same defaults, and none is forgotten."""
     parameters = inspect.signature(evaluate).parameters
-    arguments = evaluate_arguments(parse_options([]))
+    arguments = evaluate_arguments(COMMAND.parser().parse_args([]))
     assert set(arguments) == set(parameters)
     for name, parameter in parameters.items():
         if name != "progress":
             assert arguments[name] == parameter.default, name
-    flags = {flag for action in build_parser()._actions for flag in action.option_strings}
-    others = {"--no-cuda", "--plot", "--pandas", "--quiet", "--help", "-h"}
+    flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
+    others = {"--no-cuda", "--plot", "--pandas", "--quiet", "-q", "--verbose", "-v", "--help", "-h"}
     assert flags - others == set(GIVEN)
 
 
 def test_devices_and_bars():
-    assert evaluate_arguments(parse_options(["--no-cuda"]))["device"] == "cpu"
-    both = parse_options(["--no-cuda", "--device", "reference"])
+    assert evaluate_arguments(COMMAND.parser().parse_args(["--no-cuda"]))["device"] == "cpu"
+    with pytest.raises(ConfigError, match="--no-cuda contradicts --device cuda:0; leave one out"):
+        evaluate_arguments(COMMAND.parser().parse_args(["--no-cuda", "--device", "cuda:0"]))
+    both = COMMAND.parser().parse_args(["--no-cuda", "--device", "reference"])
     assert evaluate_arguments(both)["device"] == "reference"
-    assert evaluate_arguments(parse_options(["--quiet"]))["progress"] is False
-    assert evaluate_arguments(parse_options([]))["progress"] is True
+    assert evaluate_arguments(COMMAND.parser().parse_args(["--quiet"]))["progress"] is False
+    assert evaluate_arguments(COMMAND.parser().parse_args([]))["progress"] is True
 
 
 @pytest.mark.parametrize(
@@ -127,13 +130,12 @@ def test_devices_and_bars():
         (["--aggregate", "{"], "no valid JSON"),
         (["--aggregate", "[]"], "must be a JSON object"),
         (["--dataset", "x"], "invalid choice"),
-        (["--no-cuda", "--device", "cuda:0"], "contradicts"),
         (["--tar", "vocals"], "unrecognized arguments"),
     ],
 )
 def test_mistakes_in_options(argv, message, capsys):
     with pytest.raises(SystemExit) as exit:
-        parse_options(argv)
+        COMMAND.parser().parse_args(argv)
     assert exit.value.code == 2
     assert message in capsys.readouterr().err
 
@@ -170,14 +172,14 @@ def test_failures_show_in_the_exit_status(songs, stems_folder, tmp_path, capsys)
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(stems_folder / name, target_is_directory=True)
     argv = ["--dataset", "folder", "--root", str(songs), "--quiet"]
-    assert command.main([*argv, "--estimates", str(tmp_path)]) == 1
+    assert command.main([*argv, "--estimates", str(tmp_path)]) == 3
     out, err = capsys.readouterr()
     assert "error: three: track='three' has no estimates" in err
     assert "1 of 3 tracks could not be evaluated" in err
     assert "vocals" in out
     assert command.main([*argv, "--estimates", str(tmp_path / "none")]) == 1
     out, err = capsys.readouterr()
-    assert err.startswith("umx_np.evaluate: error: estimates=")
+    assert err.startswith("umx-np: error: --estimates ")
     assert out == ""
 
 

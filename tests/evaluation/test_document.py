@@ -9,10 +9,10 @@ import runpy
 import pytest
 from helpers.documents import ROOT, blocks_of, commands_in, text_of
 
-from umx_np.commands.evaluate import main
+from umx_np.commands.evaluate import COMMAND
+from umx_np.evaluate import main
 from umx_np.evaluation import scores
 from umx_np.evaluation.bss import scores_and_doubts
-from umx_np.evaluation.options import build_parser
 
 DOCUMENT = "docs/evaluation.md"
 TEXT = text_of(DOCUMENT)
@@ -29,7 +29,8 @@ def test_examples(tmp_path, monkeypatch, capsys):
         for number, block in enumerate(blocks_of("python", DOCUMENT)):
             exec(compile(block, f"evaluation.md, block {number}", "exec"), {})
     assert "vocals" in capsys.readouterr().out
-    _, arguments = commands_in(DOCUMENT, "python -m umx_np.evaluate")[0]
+    _, (command, *arguments) = commands_in(DOCUMENT, "umx-np")[0]
+    assert command == "evaluate"
     assert main(arguments) == 0
     shown = blocks_of("", DOCUMENT)[0].removesuffix("...\n").splitlines()
     printed = capsys.readouterr().out.splitlines()
@@ -48,5 +49,5 @@ def test_all_options_are_listed():
         for names in re.findall(r"^\| (`--[^|]*)\|", section, flags=re.MULTILINE)
         for flag in re.findall(r"--[a-z-]+", names)
     }
-    flags = {flag for action in build_parser()._actions for flag in action.option_strings}
-    assert listed == flags - {"-h", "--help"}
+    flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
+    assert listed == flags - {"-h", "-q", "-v", "--help"}

@@ -112,7 +112,7 @@ def test_no_data(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.delenv("MUSDB_PATH", raising=False)
     for arguments, message in (
-        ({}, r"root=None, .*give the folder of MUSDB18 with --root, or .* --download"),
+        ({}, r"root=None, .*give the folder of MUSDB18 with root=\.\.\., or .* download=True"),
         ({"root": tmp_path / "x"}, "is no folder"),
         ({"root": root, "subset": "valid"}, "subset='valid': MUSDB18 has train and test"),
         ({"root": root, "subset": "train"}, r"no tracks; is_wav=False looks for .stem.mp4"),

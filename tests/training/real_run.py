@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from helpers.recording import read_example
 
-from umx_np.commands.train import main
+from umx_np.train import main
 
 RATE = 44100
 STEMS = ("drums", "bass", "other", "vocals")

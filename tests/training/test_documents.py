@@ -11,8 +11,8 @@ import pytest
 import soundfile
 from helpers.documents import blocks_of, text_of
 
+from umx_np.commands.train import COMMAND
 from umx_np.data import add_dataset_options
-from umx_np.training.options import build_parser
 
 DOCUMENTS = ("docs/training.md", "docs/changing-the-model.md")
 
@@ -49,7 +49,7 @@ def test_all_options_are_listed():
     section = text_of("docs/training.md").split("\n## Options\n")[1].split("\n## ")[0]
     listed = {}
     for names, default in re.findall(r"^\| (`--[^|]*)\|([^|]*)\|", section, flags=re.MULTILINE):
-        flags = re.findall(r"--[a-z0-9-]+", names)
+        flags = re.findall(r"--?[a-z0-9-]+", names)
         # As in "--nfft, --nhop | 4096, 1024".
         defaults = default.strip("` ").split(", ")
         if len(defaults) != len(flags):
@@ -58,7 +58,7 @@ def test_all_options_are_listed():
     of_data = argparse.ArgumentParser()
     add_dataset_options(of_data)
     data_flags = {flag for action in of_data._actions for flag in action.option_strings}
-    for action in build_parser()._actions:
+    for action in COMMAND.parser()._actions:
         if set(action.option_strings) <= data_flags:
             continue
         assert set(action.option_strings) <= set(listed), action.option_strings

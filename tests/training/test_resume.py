@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from helpers.runs import assert_same_run
 
-from umx_np.commands.train import main
 from umx_np.errors import ConfigError
+from umx_np.train import main
 from umx_np.training import Trainer, TrainingError
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
 from umx_np.weights import load_safetensors, load_torch
@@ -401,7 +401,7 @@ class TestSignals:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 128 + number
         assert "stopping after this batch" in errors
-        assert f"continue with --checkpoint {tmp_path / 'out'}" in errors
+        assert f"continue with --checkpoint {str(tmp_path / 'out')!r}" in errors
         assert "Traceback" not in errors
         epoch = read_checkpoint(path)["record"]["epoch"]
         assert main(["--checkpoint", str(tmp_path / "out"), "--epochs", str(epoch)]) == 0

@@ -10,8 +10,8 @@ import shutil
 import numpy as np
 import pytest
 
-from umx_np.commands.train import main
 from umx_np.errors import UmxError, WeightsError
+from umx_np.train import main
 from umx_np.training import TrainingError
 from umx_np.training.checkpoint import read_checkpoint
 from umx_np.weights import load_folder, load_safetensors, load_torch
@@ -105,7 +105,7 @@ class TestEarlierRuns:
     def test_are_not_replaced_by_accident(self, make_trainer, tmp_path):
         make_trainer(epochs=1).fit()
         before = (tmp_path / "out" / "tone.chkpnt").read_bytes()
-        with pytest.raises(TrainingError, match=r"earlier run.*--checkpoint.*--overwrite"):
+        with pytest.raises(TrainingError, match=r"earlier run.*checkpoint=.*overwrite=True"):
             make_trainer(epochs=1).fit()
         assert (tmp_path / "out" / "tone.chkpnt").read_bytes() == before
         make_trainer(epochs=2, overwrite=True).fit()

@@ -153,7 +153,7 @@ class TestOpenUnmixCheckpoint:
 
     def test_without_the_history(self, make_trainer, checkpoint):
         (checkpoint / "tone.json").write_text('{"args": {}}')
-        with pytest.raises(TrainingError, match="--model"):
+        with pytest.raises(TrainingError, match="model="):
             make_trainer(checkpoint=checkpoint, **UNSET).fit()
         (checkpoint / "tone.json").unlink()
         with pytest.raises(TrainingError, match=r"tone\.json"):

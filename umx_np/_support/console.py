@@ -53,7 +53,8 @@ class _Formatter(logging.Formatter):
         self._prefix, self._words = prefix, words
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - of logging
-        return printable(self._prefix + self._words(record.message))
+        prefix = self._prefix if record.levelno >= logging.WARNING else ""
+        return printable(prefix + self._words(record.message))
 
 
 class _Handler(logging.Handler):
@@ -73,7 +74,7 @@ def logging_to_stderr(
     level : int
         The least that is printed, such as ``logging.INFO``.
     prefix : str
-        Text before each message.
+        Text before warnings and errors, which say what speaks; news goes without.
     words : callable
         Gives a message the words of the command.
     """

@@ -1,8 +1,10 @@
-"""Types of the options of commands: what `argparse` calls to make a value of a text."""
+"""Options of commands: their types, which make a value of a text, and their names in messages."""
 
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Callable, Mapping
 
 from ..errors import ConfigError, shortened
 from .inputs import parse_json
@@ -40,3 +42,47 @@ def json_object(text: str) -> dict[str, list[str]]:
         raise argparse.ArgumentTypeError(
             f"{shortened(text)} must be a JSON object of names and lists, but {reason}"
         ) from error
+
+
+_VALUE = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\.\.\."""
+_ARGUMENT = re.compile(rf"(?<![\w.\[])([a-z_]+)=({_VALUE})?")
+
+
+def option_words(
+    parser: argparse.ArgumentParser, renamed: Mapping[str, str] | None = None
+) -> Callable[[str], str]:
+    """Make the function that puts the options of a command into a message.
+
+    Messages of the package name the arguments of its functions, as ``max_memory=1``; who has typed
+    ``--max-memory 1`` is to read that.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Of the command.
+    renamed : mapping of str to str
+        Arguments whose option has another name.
+
+    Returns
+    -------
+    callable
+        Takes and returns a message.
+    """
+    actions = {action.dest: action for action in parser._actions if action.option_strings}
+    names = {} if renamed is None else renamed
+
+    def translated(match: re.Match[str]) -> str:
+        action, value = actions.get(names.get(match[1], match[1])), match[2] or ""
+        if action is None:
+            return match[0]
+        option = max(action.option_strings, key=len)
+        if action.nargs == 0:  # a switch: what is on is said by its name alone
+            return option if value == "True" else match[0]
+        text = value[1:-1] if value[:1] in ("'", '"') else None
+        if action.choices is not None and text not in action.choices and value != "...":
+            # Such an option cannot be wrong, so this is something else of the same name, like the
+            # rate of a file.
+            return match[0]
+        return f"{option} {text if action.choices is not None and text else value}"
+
+    return lambda message: _ARGUMENT.sub(translated, message)

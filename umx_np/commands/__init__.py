@@ -1,4 +1,4 @@
-"""The command ``umx-np``: one module a subcommand.
+"""The program ``umx-np``: one module a command, one frame for them all.
 
 This module and the parsers import nothing heavy, so that help and mistakes in the arguments are
 answered at once; each command imports what it needs when it runs.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import sys
 import traceback
 from collections.abc import Sequence
 
@@ -19,26 +20,40 @@ from .._support.console import (
     print_any_name,
     say,
 )
+from .._support.option_types import option_words
 from ..errors import UmxError
-from . import convert, download, info, models, separate
-from .common import PROGRAM, option_words
+from . import convert, data, download, evaluate, info, models, separate, train
+from .frame import PROGRAM
 
-_COMMANDS = (separate, download, models, convert, info)
+COMMANDS = {
+    module.COMMAND.name: module.COMMAND
+    for module in (separate, download, models, convert, info, train, evaluate, data)
+}
 
-_EPILOG = """\
-`umx-np COMMAND --help` shows the options of a command. Others are modules of Python:
-  python -m umx_np.train       train a model
-  python -m umx_np.evaluate    score a model, or stems that are there
-  python -m umx_np.data        look at a dataset the way training will see it"""
+_EPILOG = f"""\
+`{PROGRAM} COMMAND --help` shows the options of a command.
+
+exit status:
+  0    all is done
+  1    nothing could be done, for a reason that is said
+  2    a mistake in the arguments
+  3    some of the files, models or tracks failed, the others are done
+  130  interrupted (Ctrl-C); 143 and 129 after SIGTERM and SIGHUP
+  141  the reader of the output went away"""
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command and all its subcommands.
+def build_parser(only: str | None = None) -> argparse.ArgumentParser:
+    """Make the parser of the program and all its commands.
+
+    Parameters
+    ----------
+    only : str or None
+        Command that will be used: the others get no options, whose descriptions need imports.
 
     Returns
     -------
     ArgumentParser
-        Its result has the function to call as ``run``.
+        Its result has the function to call as ``run`` and the parser of the command as ``parser``.
     """
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
@@ -47,14 +62,16 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", dest="command", required=True
+    )
+    for command in COMMANDS.values():
+        command.add_to(commands, with_options=only in (None, command.name))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the program.
 
     Parameters
     ----------
@@ -64,25 +81,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0 for success, 1 for errors, 130 after an interruption, 141 when the reader of
-        the output went away. Mistakes in the arguments raise `SystemExit` with 2, as argparse
-        does.
+        Exit status: 0 if all is done, 1 if nothing could be, 3 if some of it failed, 130 after an
+        interruption, 141 when the reader of the output went away, 128 plus its number after a
+        signal. Mistakes in the arguments raise `SystemExit` with 2, as argparse does, and the
+        signals that end a program one with their status.
     """
-    return exit_status(PROGRAM, lambda: _run(argv))
+    return exit_status(PROGRAM, lambda: _run(sys.argv[1:] if argv is None else list(argv)))
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    args = build_parser().parse_args(argv)
+def _run(words: list[str]) -> int:
+    # Before the command stand at most --help and --version, which take no value.
+    name = next((word for word in words if not word.startswith("-")), "")
+    args = build_parser(name).parse_args(words)
+    command = COMMANDS[args.command]
+    args.words = words[words.index(name) + 1 :]
     print_any_name()
-    words = option_words(args.parser)
-    level = logging.DEBUG if args.verbose else logging.ERROR if args.quiet else logging.WARNING
-    with logging_to_stderr(level, f"{PROGRAM}: ", words), cleaning_up_when_terminated():
+    named = option_words(args.parser, command.renamed)
+    level = logging.DEBUG if args.verbose else command.quiet if args.quiet else command.news
+    with logging_to_stderr(level, f"{PROGRAM}: ", named), cleaning_up_when_terminated():
         try:
-            return args.run(args)
+            return command.run(args)
         except BrokenPipeError:
             raise
         except (UmxError, OSError) as error:
             if args.verbose:
                 traceback.print_exc()
-            say(f"{PROGRAM}: error: {words(str(error))}")
+            say(f"{PROGRAM}: error: {named(str(error))}")
             return 1

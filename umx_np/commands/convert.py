@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .._support.console import show
-from .common import add_command, format_size
-
-if TYPE_CHECKING:
-    from .common import Commands
+from .frame import Command, format_size
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the subcommand to the parser of ``umx-np``."""
-    parser = add_command(
-        commands,
-        "convert",
-        run,
-        help="convert weights between PyTorch files and safetensors",
-        description="Convert the weights of one target, or a model folder, to another format.\n"
-        "Neither direction needs PyTorch.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to a parser."""
     parser.add_argument("src", metavar="SRC", help="a .pth, .pt or .safetensors file, or a folder")
     parser.add_argument("dst", metavar="DST", help="file to write, or folder if SRC is one")
     parser.add_argument(
@@ -50,3 +38,13 @@ def run(args: argparse.Namespace) -> int:
         for path in map(Path, paths):
             show(f"{path} ({format_size(path.stat().st_size)})")
     return 0
+
+
+COMMAND = Command(
+    "convert",
+    run,
+    add_options,
+    help="convert weights between PyTorch files and safetensors",
+    description="Convert the weights of one target, or a model folder, to another format.\n"
+    "Neither direction needs PyTorch.",
+)

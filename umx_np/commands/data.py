@@ -1,40 +1,30 @@
-"""``python -m umx_np.data``: look at a dataset the way training will see it."""
+"""``umx-np data``: look at a dataset the way training will see it."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+from .frame import Command
 
-from .. import audio
-from .._support.console import exit_status, logging_to_stderr
-from ..data.base import UnmixDataset
-from ..data.loader import MODES, Batch, Loader
-from ..data.options import add_dataset_options, load_datasets, parse_dataset_options
-from ..data.statistics import get_statistics
+if TYPE_CHECKING:
+    import numpy as np
 
-PROGRAM = "python -m umx_np.data"
+    from ..data.base import UnmixDataset
+    from ..data.loader import Batch, Loader
+
 # Frequencies at which the statistics are shown, in Hz.
 _SHOWN = (50, 100, 200, 500, 1000, 2000, 5000, 10000, 15000)
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser of the tool.
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to a parser."""
+    from ..data.options import add_dataset_options
 
-    Returns
-    -------
-    ArgumentParser
-        To be used with `parse_dataset_options`.
-    """
-    parser = argparse.ArgumentParser(
-        prog=PROGRAM,
-        description="Load every training item once: total duration, loading speed, statistics of "
-        "the spectrograms.",
-    )
     add_dataset_options(parser)
     parser.add_argument(
         "--save",
@@ -53,47 +43,36 @@ def build_parser() -> argparse.ArgumentParser:
         help="length of the excerpts in seconds, 0 or less for whole tracks (default: 5.0)",
     )
     parser.add_argument("--batch-size", type=int, default=16, help="(default: 16)")
-    parser.add_argument("--nb-workers", type=int, default=4, help="(default: 4)")
+    parser.add_argument("--nb-workers", type=int, default=4, help="loaders (default: 4)")
     parser.add_argument(
-        "--workers-mode", choices=MODES, default="threads", help="(default: threads)"
+        "--workers-mode",
+        choices=("threads", "processes"),
+        default="threads",
+        help="what the workers are (default: threads)",
     )
     parser.add_argument("--nfft", type=int, default=4096, help="(default: 4096)")
     parser.add_argument("--nhop", type=int, default=1024, help="(default: 1024)")
     parser.add_argument("--no-statistics", action="store_true", help="only load the items")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress bars")
-    return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the tool.
+def run(args: argparse.Namespace) -> int:
+    """Load one epoch, and print what it was and the statistics."""
+    from ..data import load_datasets, parse_dataset_options
 
-    Parameters
-    ----------
-    argv : sequence of str or None
-        Arguments; None takes those of the program.
-
-    Returns
-    -------
-    int
-        Exit status: 0 for success, 1 for errors, 130 after an interruption.
-    """
-    return exit_status(PROGRAM, lambda: _run(argv))
-
-
-def _run(argv: Sequence[str] | None) -> int:
-    args = parse_dataset_options(build_parser(), argv)
-    with logging_to_stderr(logging.WARNING):
-        train, valid = load_datasets(args)
-        _load_all(train, args)
-        print(f"Number of training samples: {len(train)}")
-        print(f"Number of validation samples: {len(valid)}")
-        if not args.no_statistics:
-            _show_statistics(train, args)
+    args = parse_dataset_options(args.parser, args.words)
+    train, valid = load_datasets(args)
+    _load_all(train, args)
+    print(f"Number of training samples: {len(train)}")
+    print(f"Number of validation samples: {len(valid)}")
+    if not args.no_statistics:
+        _show_statistics(train, args)
     return 0
 
 
 def _load_all(dataset: UnmixDataset, args: argparse.Namespace) -> None:
     """Load, and perhaps save, one epoch, and print what it is and how long it took."""
+    from ..data.loader import Loader
+
     # Whole tracks have different lengths and cannot share a batch.
     batch_size = args.batch_size if args.seq_dur > 0 else 1
     nb_timesteps = nb_items = 0
@@ -132,6 +111,8 @@ def _with_bar(loader: Loader, quiet: bool) -> Iterator[Batch]:
 
 
 def _save(folder: Path, first: int, x: np.ndarray, y: np.ndarray, rate: float) -> None:
+    from .. import audio
+
     for k in range(len(x)):
         # Sums of sources may exceed full scale, which 32-bit floats can hold.
         for name, waveform in (("x", x[k]), ("y", y[k])):
@@ -140,6 +121,10 @@ def _save(folder: Path, first: int, x: np.ndarray, y: np.ndarray, rate: float) -
 
 
 def _show_statistics(dataset: UnmixDataset, args: argparse.Namespace) -> None:
+    import numpy as np
+
+    from ..data.statistics import get_statistics
+
     mean, std = get_statistics(
         dataset, args.nfft, args.nhop, seed=args.seed, progress=not args.quiet
     )
@@ -150,3 +135,15 @@ def _show_statistics(dataset: UnmixDataset, args: argparse.Namespace) -> None:
         if frequency <= frequencies[-1]:
             k = int(np.argmin(np.abs(frequencies - frequency)))
             print(f"{frequencies[k]:8.0f} {mean[k]:12.5g} {std[k]:12.5g}")
+
+
+COMMAND = Command(
+    "data",
+    run,
+    add_options,
+    help="look at a dataset the way training will see it",
+    description="Load every training item once: total duration, loading speed, statistics of the "
+    "spectrograms.",
+    quiet=logging.WARNING,
+    quiet_help="no progress bars",
+)

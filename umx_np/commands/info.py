@@ -12,16 +12,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import __version__
 from .._support.console import show
 from .._support.programs import run_program
 from ..errors import UmxError
-from .common import add_command, format_size
-
-if TYPE_CHECKING:
-    from .common import Commands
+from .frame import Command, format_size
 
 _REQUIRED = (
     "numpy",
@@ -40,11 +37,8 @@ _OPTIONAL = (
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the subcommand to the parser of ``umx-np``."""
-    parser = add_command(
-        commands, "info", run, help="show versions, processor, devices and folders"
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to a parser."""
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.add_argument(
         "--check", action="store_true", help="check CUDA devices against the processor now"
@@ -268,3 +262,6 @@ def _as_text(report: dict[str, Any]) -> str:
     )
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+COMMAND = Command("info", run, add_options, help="show versions, processor, devices and folders")

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._support.console import show
 from ..errors import DownloadError, ModelNotFoundError
-from .common import add_command, format_size, table
-
-if TYPE_CHECKING:
-    from .common import Commands
+from .frame import Command, format_size, table
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the subcommand to the parser of ``umx-np``."""
-    parser = add_command(commands, "models", run, help="list the pretrained models")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to a parser."""
     parser.add_argument("--json", action="store_true", help="write JSON")
 
 
@@ -92,3 +88,6 @@ def _is_here(name: str, target: str) -> bool:
     except (DownloadError, ModelNotFoundError):  # the latter: it should come with the package
         return False
     return True
+
+
+COMMAND = Command("models", run, add_options, help="list the pretrained models")

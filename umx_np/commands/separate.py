@@ -8,17 +8,24 @@ import math
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .._support.console import say, show
-from .._support.option_types import json_object, natural, positive_int
-from ..errors import ConfigError, UmxError
-from .common import PROGRAM, add_command, table
+from .._support.keywords import pick
+from .._support.option_types import natural
+from ..errors import UmxError
+from .frame import PROGRAM, Command, status_of, table
 from .planning import check_inputs, find_inputs, plan_outputs, plan_pictures, plan_references
+from .separating import (
+    add_bits,
+    add_computing_options,
+    add_filter_options,
+    add_model_options,
+    settle_separation,
+)
 
 if TYPE_CHECKING:
     from ..separation.separator import Separator
-    from .common import Commands
 
 logger = logging.getLogger(__name__)
 
@@ -32,97 +39,31 @@ examples:
   umx-np separate album/ --outdir stems --ext .flac --skip-existing
   umx-np separate song.wav --targets vocals --residual accompaniment
 
-A file that cannot be separated does not stop the others; the exit status is then 1."""
+A file that cannot be separated does not stop the others; the exit status is then 3, or 1 if none
+could be."""
 
 
-def add_parser(commands: Commands) -> None:
-    """Add the subcommand to the parser of ``umx-np``."""
-    parser = add_command(
-        commands,
-        "separate",
-        run,
-        help="separate sound files into stems",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command to a parser."""
     parser.add_argument(
         "input", nargs="+", help="sound files, or folders, whose sound files are all separated"
     )
-    _add_model_options(parser)
-    _add_computing_options(parser)
-    _add_separation_options(parser)
-    _add_reading_options(parser)
-    _add_writing_options(parser)
-    parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model",
-        default=None,
-        metavar="NAME|FOLDER",
-        help="pretrained model or folder of a trained one (default: umxm, which is included; "
-        "umxhq and umxl separate better and are downloaded, see `umx-np models`)",
-    )
-    model.add_argument(
-        "--targets", nargs="+", metavar="STEM", help="stems to estimate (default: all)"
-    )
-    model.add_argument("--offline", action="store_true", help="never download a model")
-
-
-def _add_computing_options(parser: argparse.ArgumentParser) -> None:
-    computing = parser.add_argument_group("computing")
-    computing.add_argument(
-        "--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX"
-    )
-    computing.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
-    computing.add_argument(
-        "--precision",
-        choices=("full", "fast"),
-        default="full",
-        help="fast computes the networks with numbers of fewer bits (default: full)",
-    )
-    computing.add_argument("--threads", type=positive_int, help="threads (default: all cores)")
-    computing.add_argument(
+    add_model_options(parser)
+    add_computing_options(parser).add_argument(
         "--max-memory",
         type=_megabytes,
         metavar="MB",
         help="limit for what grows with the length of a song; more goes to a temporary file",
     )
-
-
-def _add_separation_options(parser: argparse.ArgumentParser) -> None:
-    result = parser.add_argument_group("separation")
-    result.add_argument(
-        "--niter", type=natural, default=1, help="iterations of the Wiener filter (default: 1)"
-    )
-    result.add_argument(
-        "--wiener-win-len",
-        type=natural,
-        default=300,
-        metavar="FRAMES",
-        help="frames filtered together (default: 300); 0 is the whole track",
-    )
-    result.add_argument(
-        "--residual",
-        metavar="STEM",
-        help="add the mixture minus all targets as a stem of this name",
-    )
-    result.add_argument(
-        "--aggregate",
-        type=json_object,
-        metavar="JSON",
-        help="write sums of stems instead of the stems, for instance "
-        '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
-    )
-    result.add_argument("--softmask", action="store_true", help="start the filter from ratio masks")
-    result.add_argument(
+    add_filter_options(parser, 300, "300").add_argument(
         "--filterbank",
         choices=("torch", "asteroid"),
         default="torch",
         help="FFT (torch, the default), or the same as a matrix product (asteroid)",
     )
+    _add_reading_options(parser)
+    _add_writing_options(parser)
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first failure")
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
@@ -145,9 +86,7 @@ def _add_writing_options(parser: argparse.ArgumentParser) -> None:
     writing.add_argument(
         "--ext", default=".wav", help="format, for instance .flac .mp3 .ogg (default: .wav)"
     )
-    writing.add_argument(
-        "--bits", choices=("16", "24", "float"), default="16", help="(default: %(default)s)"
-    )
+    add_bits(writing)
     writing.add_argument(
         "--clip-mode",
         choices=("clamp", "rescale", "none"),
@@ -194,11 +133,7 @@ def run(args: argparse.Namespace) -> int:
     """Separate all files with one separator; return 1 if some could not be."""
     from ..separation.naming import output_names
 
-    if args.no_cuda:
-        if args.device.startswith("cuda"):
-            raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
-        if args.device == "auto":
-            args.device = "cpu"
+    settle_separation(args)
     if args.audio_backend is not None:
         logger.info("--audio-backend %s is ignored", args.audio_backend)
     if args.plot is not None:
@@ -244,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
         counts = ((done, "separated"), (skipped, "skipped"), (failed, "failed"), (left, "left out"))
         summary = ", ".join(f"{count} {what}" for count, what in counts if count)
         say(f"{summary} of {len(outputs)} files")
-    return 1 if failed else 0
+    return status_of(done + skipped, failed)
 
 
 def _scores(
@@ -265,7 +200,7 @@ def _scores(
 
 def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     """Make the separator; return it with the name of its model."""
-    from ..config import DEFAULT_MODEL
+    from ..config import DEFAULT_MODEL, Computing, SeparationOptions
     from ..pretrained import default_notice, load_model
     from ..separation.separator import Separator
 
@@ -278,50 +213,38 @@ def _load(args: argparse.Namespace) -> tuple[Separator, str]:
         offline=args.offline,
         progress=not args.quiet,
     )
-    separator = Separator.from_bundle(
-        bundle,
-        niter=args.niter,
-        softmask=args.softmask,
-        residual=args.residual or False,
-        wiener_win_len=args.wiener_win_len or None,
-        filterbank=args.filterbank,
-        device=args.device,
-        threads=args.threads,
-        precision=args.precision,
-    )
-    return separator, bundle.name
+    how, computing = pick(SeparationOptions, vars(args)), pick(Computing, vars(args))
+    return Separator.from_bundle(bundle, **vars(how), **vars(computing)), bundle.name
 
 
 def _separate_one(path: Path, separator: Separator, model: str, args: argparse.Namespace) -> None:
     from ..separation.files import separate_file
+    from ..separation.options import Excerpt, OutputPlan
 
     separate_file(
         path,
         separator=separator,
+        model=model,
         progress=not args.quiet,
         max_memory=args.max_memory,
-        **_settings(model, args),
+        **vars(pick(OutputPlan, vars(args))),
+        **vars(pick(Excerpt, vars(args))),
     )
 
 
 def _is_separated(path: Path, separator: Separator, model: str, args: argparse.Namespace) -> bool:
     """Whether the results are there, and are what would be written now."""
-    from ..separation.files import plan_separation
+    from ..separation.options import Excerpt, OutputPlan
+    from ..separation.plan import plan_separation
 
-    plan = plan_separation(path, separator=separator, **_settings(model, args))
+    output, excerpt = pick(OutputPlan, vars(args)), pick(Excerpt, vars(args))
+    plan = plan_separation(path, separator, output, excerpt, model=model)
     differences = plan.differences()
     if not differences:
         logger.info("%s: skipped, its results are there", path)
     elif any(map(os.path.lexists, plan.results)):
         logger.warning("%s is separated again: %s", path, "; ".join(differences))
     return not differences
-
-
-def _settings(model: str, args: argparse.Namespace) -> dict[str, Any]:
-    """What decides on the results, besides the separator."""
-    names = ["outdir", "aggregate", "start", "duration", "ext", "bits", "clip_mode", "quality"]
-    names += ["rate", "filename", "plot"]
-    return {"model": model, **{name: getattr(args, name) for name in names}}
 
 
 def _seconds(text: str) -> float:
@@ -333,3 +256,13 @@ def _seconds(text: str) -> float:
 
 def _megabytes(text: str) -> int:
     return natural(text) * 1_000_000
+
+
+COMMAND = Command(
+    "separate",
+    run,
+    add_options,
+    help="separate sound files into stems",
+    description=_DESCRIPTION,
+    epilog=_EPILOG,
+)

@@ -6,53 +6,13 @@
   depends on who makes them or when.
 - `Loader` puts them into batches ahead of time; `get_statistics` looks at all of them once.
 
-``python -m umx_np.data`` inspects a dataset. docs/training-data.md shows the formats.
+``umx-np data`` inspects a dataset. docs/training-data.md shows the formats. Names are imported when
+they are first used, because options are parsed before anything heavy is needed.
 """
 
-from ..errors import DataError
-from .aligned import AlignedDataset
-from .augmentations import (
-    Compose,
-    aug_from_str,
-    channelswap,
-    force_stereo,
-    gain,
-    polarity,
-    tilt,
-    width,
-)
-from .base import UnmixDataset, item_rng
-from .loader import Loader
-from .musdb18 import MUSDBDataset
-from .options import DATASETS, add_dataset_options, load_datasets, parse_dataset_options
-from .sourcefolder import SourceFolderDataset
-from .statistics import get_statistics
-from .stems import StemsDataset
-from .trackfolder import FixedSourcesTrackFolderDataset
-from .trackfolder_var import VariableSourcesTrackFolderDataset
+from __future__ import annotations
 
-__all__ = [
-    "DATASETS",
-    "AlignedDataset",
-    "Compose",
-    "DataError",
-    "FixedSourcesTrackFolderDataset",
-    "Loader",
-    "MUSDBDataset",
-    "SourceFolderDataset",
-    "StemsDataset",
-    "UnmixDataset",
-    "VariableSourcesTrackFolderDataset",
-    "add_dataset_options",
-    "aug_from_str",
-    "channelswap",
-    "force_stereo",
-    "gain",
-    "get_statistics",
-    "item_rng",
-    "load_datasets",
-    "parse_dataset_options",
-    "polarity",
-    "tilt",
-    "width",
-]
+import lazy_loader
+
+# The names are those of __init__.pyi, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

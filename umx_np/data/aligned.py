@@ -14,6 +14,7 @@ from .augmentations import Augmentation
 from .base import Sample
 from .files import Clip
 from .folders import FileDataset, visible
+from .options import is_pattern
 from .sources import check_inside, same_file
 
 
@@ -139,7 +140,3 @@ class AlignedDataset(FileDataset):
         first, count = self.place(self.length(pair), rng)
         same = copy.deepcopy(rng)
         return self.load(pair[0], first, count, rng), self.load(pair[1], first, count, same)
-
-
-def is_pattern(name: str) -> bool:
-    return any(mark in name for mark in "*?[")

@@ -6,16 +6,16 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from .. import audio
-from ..config import DEFAULT_MODEL, check_aggregate
+from ..config import Computing, SeparationOptions, check_aggregate
 from ..errors import AudioError, ConfigError
-from ..separation.files import output_names
+from ..separation.naming import output_names
 from .stems import stem_files
 from .tracks import Track, TrackAudio
 
@@ -48,18 +48,24 @@ class Estimates(Protocol):
 
 @dataclass(frozen=True)
 class Separation:
-    """How a model separates; the arguments of `umx_np.separate`."""
+    """How a model separates.
 
-    model: str = DEFAULT_MODEL
-    targets: tuple[str, ...] | None = None
-    niter: int = 1
-    wiener_win_len: int | None = None
-    softmask: bool = False
-    residual: bool | str = False
-    aggregate: Mapping[str, Sequence[str]] | None = None
-    device: str = "auto"
-    precision: str = "full"
-    offline: bool = False
+    Attributes
+    ----------
+    model, targets, aggregate, offline
+        As for `umx_np.separate`.
+    options : SeparationOptions
+        What is made of the networks.
+    computing : Computing
+        Where; its threads are those of all processes together.
+    """
+
+    model: str
+    targets: tuple[str, ...] | None
+    aggregate: Mapping[str, Sequence[str]] | None
+    offline: bool
+    options: SeparationOptions
+    computing: Computing
 
 
 class SeparatedEstimates:
@@ -83,16 +89,8 @@ class SeparatedEstimates:
 
         bundle = load_model(how.model, how.targets, offline=how.offline, progress=progress)
         self._aggregate = how.aggregate
-        self._separator = Separator.from_bundle(
-            bundle,
-            niter=how.niter,
-            softmask=how.softmask,
-            residual=how.residual,
-            wiener_win_len=how.wiener_win_len,
-            device=how.device,
-            threads=threads,
-            precision=how.precision,
-        )
+        computing = replace(how.computing, threads=threads)
+        self._separator = Separator.from_bundle(bundle, **vars(how.options), **vars(computing))
         self._names = output_names(self._separator.stem_names, how.aggregate)
         config = self._separator.config
         self.model_name = bundle.name
@@ -105,7 +103,7 @@ class SeparatedEstimates:
             "softmask": config.softmask,
             "residual": self._separator.residual_name if config.residual else None,
             "aggregate": how.aggregate and {k: list(v) for k, v in how.aggregate.items()},
-            "precision": how.precision,
+            "precision": computing.precision,
         }
 
     def names(self, track: Track) -> list[str]:

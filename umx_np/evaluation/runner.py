@@ -8,12 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress, reporting
-from ..config import DEFAULT_MODEL, check_int
+from ..config import DEFAULT_MODEL, Computing, SeparationOptions, check_int
 from ..errors import ConfigError, ScoresError, UmxError
 from ..pretrained import default_model
+from ..separation.options import ComputingKeywords
 from .bss import METRICS
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
 from .scores import (
@@ -25,6 +27,9 @@ from .settings import claim_folder
 from .summary import Summary, write_summary
 from .tracks import Track, find_tracks
 from .work import Job, Task, finished_scores, run_tasks
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -58,32 +63,60 @@ class Evaluation:
         return Summary.of(self.scores)
 
 
+@dataclass(frozen=True)
+class Data:
+    """Which data set is evaluated on; as for `find_tracks`."""
+
+    dataset: str = "musdb"
+    subset: str = "test"
+    is_wav: bool = False
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Results:
+    """Where stems and scores are written, and how they are made; as for `evaluate`."""
+
+    outdir: str | os.PathLike[str] | None = None
+    bits: str = "16"
+    evaldir: str | os.PathLike[str] | None = None
+    overwrite: bool = False
+    method: str = "builtin"
+
+
+class EvaluationKeywords(ComputingKeywords, total=False):
+    """Keywords of `evaluate` that records hold, for type checkers."""
+
+    dataset: str
+    subset: str
+    is_wav: bool
+    download: bool
+    niter: int
+    softmask: bool
+    residual: bool | str
+    outdir: str | os.PathLike[str] | None
+    bits: str
+    evaldir: str | os.PathLike[str] | None
+    overwrite: bool
+    method: str
+
+
+_KINDS = (Data, SeparationOptions, Computing, Results)
+
+
+@shows(*_KINDS, hiding=("filterbank",))
 def evaluate(
     root: str | os.PathLike[str] | None = None,
     *,
-    dataset: str = "musdb",
-    subset: str = "test",
-    is_wav: bool = False,
-    download: bool = False,
     model: str | os.PathLike[str] | None = None,
     targets: Sequence[str] | None = None,
-    niter: int = 1,
     wiener_win_len: int | None = None,
-    softmask: bool = False,
-    residual: bool | str = False,
     aggregate: Mapping[str, Sequence[str]] | None = None,
     estimates: str | os.PathLike[str] | None = None,
-    outdir: str | os.PathLike[str] | None = None,
-    bits: str = "16",
-    evaldir: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
     cores: int = 1,
-    device: str = "auto",
-    threads: int | None = None,
-    precision: str = "full",
-    method: str = "builtin",
     offline: bool = False,
     progress: bool | Progress | None = None,
+    **options: Unpack[EvaluationKeywords],
 ) -> Evaluation:
     """Separate the tracks of a data set and score the stems with BSS Eval version 4.
 
@@ -157,61 +190,61 @@ def evaluate(
     -----
     Vocals and accompaniment are compared as a pair of their own if there are estimates of both.
     """
+    check_keywords("evaluate", options, *_KINDS, hiding=("filterbank",))
+    data, results = pick(Data, options), pick(Results, options)
+    how = replace(pick(SeparationOptions, options), wiener_win_len=wiener_win_len)
+    computing = pick(Computing, options)
     cores = check_int("cores", cores, 1)
-    if threads is not None:
-        threads = check_int("threads", threads, 1)
-    check_method(method)
+    if computing.threads is not None:
+        computing = replace(computing, threads=check_int("threads", computing.threads, 1))
+    check_method(results.method)
     if model is None:
         # With estimates, none is used that would be worth a word in the log.
         model_name = DEFAULT_MODEL if estimates is not None else default_model()
     else:
         model_name = os.fspath(model)
-    separation = Separation(
-        model_name,
-        None if targets is None else tuple(targets),
-        niter,
-        wiener_win_len,
-        softmask,
-        residual,
-        aggregate,
-        device,
-        precision,
-        offline,
-    )
+    chosen = None if targets is None else tuple(targets)
+    separation = Separation(model_name, chosen, aggregate, offline, how, computing)
     folder = None
     if estimates is not None:
-        # Each with its default.
-        _check_without_model(
-            model=(model, None),
-            outdir=(outdir, None),
-            niter=(niter, 1),
-            wiener_win_len=(wiener_win_len, None),
-            softmask=(softmask, False),
-            residual=(residual, False),
-            precision=(precision, "full"),
-        )
-        folder = StoredEstimates(estimates, separation.targets, aggregate)
+        _check_without_model(model, results, how, computing)
+        folder = StoredEstimates(estimates, chosen, aggregate)
     # Before a model is loaded or even downloaded.
-    tracks = find_tracks(root, dataset=dataset, subset=subset, is_wav=is_wav, download=download)
+    tracks = find_tracks(root, **vars(data))
     if all(track.fault for track in tracks):
         raise ConfigError(f"no track can be scored: {tracks[0].fault}")
     job = Job(
         None if folder is not None else separation,
         folder,
-        None if outdir is None else Path(os.path.expanduser(outdir)),
-        bits,
-        None if evaldir is None else Path(os.path.expanduser(evaldir)),
-        method,
+        None if results.outdir is None else Path(os.path.expanduser(results.outdir)),
+        results.bits,
+        None if results.evaldir is None else Path(os.path.expanduser(results.evaldir)),
+        results.method,
     )
     if job.outdir is not None:
         _check_apart(job.outdir, tracks)
     source: SeparatedEstimates | StoredEstimates = folder or SeparatedEstimates(
-        separation, threads, progress=progress is True
+        separation, computing.threads, progress=progress is True
     )
+    return _evaluated(
+        tracks, data, job, source, (cores, computing.threads), results.overwrite, progress
+    )
+
+
+def _evaluated(
+    tracks: Sequence[Track],
+    data: Data,
+    job: Job,
+    source: SeparatedEstimates | StoredEstimates,
+    workers: tuple[int, int | None],
+    overwrite: bool,
+    progress: bool | Progress | None,
+) -> Evaluation:
+    """Score what has no scores, and write the tables; `workers` are processes and threads."""
     result = Evaluation(name=source.model_name)
     result.settings = {
         "scores": "BSS Eval 4, frames of 1 s",
-        "dataset": f"{dataset}, wav" if is_wav else dataset,
+        "dataset": f"{data.dataset}, wav" if data.is_wav else data.dataset,
         **source.settings,
     }
     tasks = _plan(tracks, source, result)
@@ -220,26 +253,34 @@ def evaluate(
         raise ScoresError(f"no track can be scored: {next(iter(result.failed.values()))}")
     if job.evaldir is not None:
         names = [task.track.name for task in tasks]
-        claim_folder(job.evaldir, subset, names, result.settings, overwrite=overwrite)
+        claim_folder(job.evaldir, data.subset, names, result.settings, overwrite=overwrite)
         job = replace(job, settings=result.settings)
         tasks = _left_to_do(tasks, job, source, result)
 
-    _run(job, source, tasks, result, cores, threads, progress)
+    _run(job, source, tasks, result, workers, progress)
 
     order = {track.name: number for number, track in enumerate(tracks)}
     result.scores = dict(sorted(result.scores.items(), key=lambda item: order[item[0]]))
     if job.evaldir is not None and result.scores:
-        write_summary(result.summary(), job.evaldir, subset, result.settings)
+        write_summary(result.summary(), job.evaldir, data.subset, result.settings)
     return result
 
 
-def _check_without_model(**arguments: tuple[object, object]) -> None:
+def _check_without_model(
+    model: str | os.PathLike[str] | None,
+    results: Results,
+    how: SeparationOptions,
+    computing: Computing,
+) -> None:
     """Raise `ConfigError` if something is given that has no effect on existing estimates."""
-    for name, (value, default) in arguments.items():
-        if value != default:
+    usual = {**vars(SeparationOptions(wiener_win_len=None)), "model": None, "outdir": None}
+    given = {**vars(how), "model": model, "outdir": results.outdir}
+    usual["precision"], given["precision"] = Computing().precision, computing.precision
+    for name in ("model", "outdir", *vars(how), "precision"):
+        if given[name] != usual[name]:
             raise ConfigError(
-                f"{name}={str(value)!r} has no effect with estimates, which are scored as they "
-                "are; leave one of them out"
+                f"{name}={str(given[name])!r} has no effect with estimates, which are scored as "
+                "they are; leave one of them out"
             )
 
 
@@ -313,13 +354,12 @@ def _run(
     source: Estimates,
     tasks: Sequence[Task],
     result: Evaluation,
-    cores: int,
-    threads: int | None,
+    workers: tuple[int, int | None],
     progress: bool | Progress | None,
 ) -> None:
     with (
         reporting(progress, label="evaluating") as report,
-        closing(run_tasks(job, source, tasks, cores, threads)) as outcomes,
+        closing(run_tasks(job, source, tasks, *workers)) as outcomes,
     ):
         for done, outcome in enumerate(outcomes, start=1):
             for level, line in outcome.log:

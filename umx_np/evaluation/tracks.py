@@ -189,8 +189,8 @@ def _musdb_tracks(
             raise ConfigError("is_wav=True needs root: the excerpts are .stem.mp4 files")
         if not root.is_dir() and not download:
             raise ConfigError(
-                f"root=None, and {root} is not there; give the folder of MUSDB18 with --root, or "
-                "fetch its seven second excerpts with --download (in Python, download=True)"
+                f"root=None, and {root} is not there; give the folder of MUSDB18 with root=..., or "
+                "fetch its seven second excerpts with download=True"
             )
         logger.info("seven second excerpts in %s: their scores are not those of MUSDB18", root)
     db = open_database(

@@ -8,36 +8,32 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._support.keywords import check_keywords, shows
 from .._support.progress import Progress
 from ..audio import Layout, preprocess, resample
-from ..backends.contracts import Backend
-from ..config import check_aggregate, check_array
+from ..config import Computing, SeparationOptions, check_aggregate, check_array
 from ..pretrained import default_model, load_model
+from .options import SeparationKeywords
 from .separator import Separator
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+    from typing_extensions import Unpack
 
 
+@shows(SeparationOptions, Computing)
 def separate(
     audio: ArrayLike,
     rate: float | None = None,
     *,
     model: str | Path | None = None,
     targets: Sequence[str] | None = None,
-    niter: int = 1,
-    softmask: bool = False,
-    residual: bool | str = False,
-    wiener_win_len: int | None = 300,
     aggregate: Mapping[str, Sequence[str]] | None = None,
-    filterbank: str = "torch",
-    device: str | Backend = "auto",
-    threads: int | None = None,
-    precision: str = "full",
     separator: Separator | None = None,
     progress: bool | Progress | None = None,
     offline: bool = False,
     channels_first: bool | None = None,
+    **options: Unpack[SeparationKeywords],
 ) -> dict[str, np.ndarray]:
     """Separate an array of audio into stems.
 
@@ -85,6 +81,7 @@ def separate(
     >>> {name: stem.shape for name, stem in separate(noisy, 16000, separator=separator).items()}
     {'speech': (16000,), 'noise': (16000,)}
     """
+    check_keywords("separate", options, SeparationOptions, Computing)
     if separator is None:
         bundle = load_model(
             default_model() if model is None else model,
@@ -92,17 +89,7 @@ def separate(
             offline=offline,
             progress=progress is True,
         )
-        separator = Separator.from_bundle(
-            bundle,
-            niter=niter,
-            softmask=softmask,
-            residual=residual,
-            wiener_win_len=wiener_win_len,
-            filterbank=filterbank,
-            device=device,
-            threads=threads,
-            precision=precision,
-        )
+        separator = Separator.from_bundle(bundle, **options)
     if aggregate is not None:
         check_aggregate(aggregate, separator.stem_names)
     audio = check_array("audio", audio)

@@ -3,65 +3,49 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress, reporting
 from ..audio import AudioReader, StemWriter, commit_together, nb_resampled
 from ..audio.rest import RestSink
 from ..audio.writer import nearest_rate
+from ..config import Computing, SeparationOptions
 from ..errors import AudioError, ConfigError, UmxError
-from .naming import (
-    check_text,
-    existing_or_expanded,
-    output_names,
-    output_paths,
-    plot_path,
-    record_path,
-)
+from .naming import check_text, existing_or_expanded
+from .options import Excerpt, FileKeywords, OutputPlan
+from .plan import Plan, plan_separation
 from .records import KnownFile, Record
 from .records import remove as remove_record
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .separator import Separator
 
 logger = logging.getLogger(__name__)
 
+_KINDS = (SeparationOptions, Computing, Excerpt, OutputPlan)
 
+
+@shows(*_KINDS)
 def separate_file(
     path: str | os.PathLike[str],
     outdir: str | os.PathLike[str] | None = None,
     *,
     model: str | os.PathLike[str] | None = None,
     targets: Sequence[str] | None = None,
-    niter: int = 1,
-    softmask: bool = False,
-    residual: bool | str = False,
-    wiener_win_len: int | None = 300,
-    aggregate: Mapping[str, Sequence[str]] | None = None,
-    filterbank: str = "torch",
-    device: str = "auto",
-    threads: int | None = None,
-    precision: str = "full",
     separator: Separator | None = None,
-    start: float = 0.0,
-    duration: float | None = None,
-    ext: str = ".wav",
-    bits: str = "16",
-    clip_mode: str = "clamp",
-    quality: float | None = None,
-    rate: str = "input",
-    filename: str | None = None,
     overwrite: bool = True,
     progress: bool | Progress | None = None,
     offline: bool = False,
     max_memory: int | None = None,
-    plot: str | os.PathLike[str] | None = None,
+    **options: Unpack[FileKeywords],
 ) -> dict[str, Path]:
     """Separate a sound file into files of its stems.
 
@@ -136,13 +120,15 @@ def separate_file(
     -----
     Of files with more channels than the model has, the first ones are separated: at least two.
     """
+    check_keywords("separate_file", options, *_KINDS, hiding=("outdir",))
+    output = replace(pick(OutputPlan, options), outdir=outdir)
     existing_or_expanded(path)  # which says what is no path, before a model is loaded
-    if rate not in ("input", "model"):
-        raise ConfigError(f"rate={rate!r} must be 'input' or 'model'")
-    if plot is not None:
+    if output.rate not in ("input", "model"):
+        raise ConfigError(f"rate={output.rate!r} must be 'input' or 'model'")
+    if output.plot is not None:
         from ..plots import check_available
 
-        check_available(f"plot={check_text('plot', plot)!r}")
+        check_available(f"plot={check_text('plot', output.plot)!r}")
     if separator is None:
         from ..pretrained import default_model, load_model
         from .separator import Separator
@@ -152,34 +138,10 @@ def separate_file(
             targets,
             offline=offline,
         )
-        separator = Separator.from_bundle(
-            bundle,
-            niter=niter,
-            softmask=softmask,
-            residual=residual,
-            wiener_win_len=wiener_win_len,
-            filterbank=filterbank,
-            device=device,
-            threads=threads,
-            precision=precision,
-        )
+        how, computing = pick(SeparationOptions, options), pick(Computing, options)
+        separator = Separator.from_bundle(bundle, **vars(how), **vars(computing))
         model = bundle.name
-    plan = plan_separation(
-        path,
-        outdir,
-        separator=separator,
-        model=model,
-        aggregate=aggregate,
-        start=start,
-        duration=duration,
-        ext=ext,
-        bits=bits,
-        clip_mode=clip_mode,
-        quality=quality,
-        rate=rate,
-        filename=filename,
-        plot=plot,
-    )
+    plan = plan_separation(path, separator, output, pick(Excerpt, options), model=model)
     existing = [str(result) for result in plan.results if os.path.exists(result)]
     if existing and not overwrite:
         raise AudioError(
@@ -187,107 +149,6 @@ def separate_file(
         )
     _separate(plan, separator, progress, max_memory)
     return plan.paths
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a separation reads and writes.
-
-    Attributes
-    ----------
-    source : Path
-        The song.
-    paths : dict of str to Path
-        Files of the stems.
-    record : Path
-        File of the record.
-    picture : Path or None
-        File of the picture, if one is wanted.
-    model, options : dict
-        As `umx_np.separation.records.Record` holds them.
-    aggregate : mapping of str to sequence of str, or None
-        As for `separate_file`.
-    """
-
-    source: Path
-    paths: dict[str, Path]
-    record: Path
-    picture: Path | None
-    model: dict[str, Any]
-    options: dict[str, Any]
-    aggregate: Mapping[str, Sequence[str]] | None
-
-    @property
-    def results(self) -> list[Path]:
-        """Files that are to be written, but for the record."""
-        return [*self.paths.values(), *([] if self.picture is None else [self.picture])]
-
-    def differences(self) -> list[str]:
-        """Say why the results that are there are not those of this plan; empty if they are."""
-        if not any(map(os.path.lexists, self.results)):
-            return ["there are no results"]
-        record = Record.read(self.record)
-        if record is None:
-            return [f"there is no record at {self.record}, or of another version"]
-        return record.differences(self.source, self.model, self.options, self.paths, self.picture)
-
-
-def plan_separation(
-    path: str | os.PathLike[str],
-    outdir: str | os.PathLike[str] | None = None,
-    *,
-    separator: Separator,
-    model: str | os.PathLike[str] | None = None,
-    aggregate: Mapping[str, Sequence[str]] | None = None,
-    start: float = 0.0,
-    duration: float | None = None,
-    ext: str = ".wav",
-    bits: str = "16",
-    clip_mode: str = "clamp",
-    quality: float | None = None,
-    rate: str = "input",
-    filename: str | None = None,
-    plot: str | os.PathLike[str] | None = None,
-) -> Plan:
-    """Settle what a separation reads and writes, before anything is computed.
-
-    All arguments are those of `separate_file`.
-
-    Raises
-    ------
-    ConfigError, AudioError
-        As `output_names`, `output_paths` and `plot_path` do.
-    """
-    source = existing_or_expanded(path)
-    name = separator.name or "model"
-    if model is not None:
-        name = Path(check_text("model", model)).name
-    names = output_names(separator.stem_names, aggregate)
-    # `asdict` names all that is configurable, also what is yet to come.
-    options = {
-        **asdict(separator.config),
-        "targets": separator.target_names,
-        "stems": separator.stem_names,
-        "device": separator.ops.name.partition(":")[0],
-        "precision": separator.ops.precision,
-        "aggregate": None if aggregate is None else {k: list(v) for k, v in aggregate.items()},
-        "start": float(start),
-        "duration": None if duration is None or not 0 <= duration < math.inf else float(duration),
-        "ext": check_text("ext", ext).lower().removeprefix("."),
-        "bits": bits,
-        "clip_mode": clip_mode,
-        "quality": None if quality is None else float(quality),
-        "rate": rate,
-    }
-    return Plan(
-        source,
-        output_paths(source, names, outdir, model=name, ext=ext, filename=filename),
-        record_path(source, outdir, model=name, ext=ext, filename=filename),
-        None if plot is None else plot_path(source, plot, model=name),
-        {"name": name, "sha256": separator.weights_digest},
-        options,
-        aggregate,
-    )
 
 
 def _separate(

@@ -6,9 +6,11 @@ Each returns a `Separator`; the ``*_spec`` functions return the networks alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from .._support.keywords import check_keywords, shows
 from ..backends.contracts import Backend
+from ..config import Computing, SeparationOptions
 from ..network.openunmix import OpenUnmix, initial_state
 from ..pretrained import get_model_info, load_model
 from ..separation.separator import Separator
@@ -17,6 +19,16 @@ from ..weights.folder import check_targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from typing_extensions import Unpack
+
+
+class _MoreKeywords(TypedDict, total=False):
+    """Options that Open-Unmix's functions do not have, but `Separator` has."""
+
+    softmask: bool
+    threads: int | None
+    precision: str
 
 
 def _bundle(
@@ -61,7 +73,7 @@ softmask : bool
 threads : int or None
     Threads to compute on; None means all cores.
 precision : {{'full', 'fast'}}
-    ``'fast'`` computes the networks with numbers of fewer bits.
+    ``'fast'`` computes the networks with lower precision.
 offline : bool
     Never download.
 
@@ -105,6 +117,7 @@ def _functions(
 ) -> tuple[Callable[..., Separator], Callable[..., Mapping[str, OpenUnmix]]]:
     """Make the two functions of a model."""
 
+    @shows(SeparationOptions, Computing)
     def separator(
         targets: Sequence[str] | None = None,
         residual: bool | str = False,
@@ -114,21 +127,18 @@ def _functions(
         wiener_win_len: int | None = 300,
         filterbank: str = "torch",
         *,
-        softmask: bool = False,
-        threads: int | None = None,
-        precision: str = "full",
         offline: bool = False,
+        **options: Unpack[_MoreKeywords],
     ) -> Separator:
+        check_keywords(name, options, SeparationOptions, Computing)
         return Separator.from_bundle(
             _bundle(name, targets, pretrained, offline),
             niter=niter,
-            softmask=softmask,
             residual=residual,
             wiener_win_len=wiener_win_len,
             filterbank=filterbank,
             device=device,
-            threads=threads,
-            precision=precision,
+            **options,
         )
 
     def spec(

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress, reporting
 from .._support.threads import parallel_map
 from ..backends.contracts import Backend, Network
-from ..config import SeparatorConfig, check_aggregate, check_array, check_network, check_rate
+from ..config import (
+    Computing,
+    SeparationOptions,
+    SeparatorConfig,
+    check_array,
+    check_network,
+    check_rate,
+)
 from ..devices import get_backend, separation_engine
 from ..engines.job import Job, SeparationEngine
 from ..engines.sources import ArraySource, CheckedSource, check_channels, is_finite_as
@@ -21,21 +29,22 @@ from ..errors import ConfigError, ShapeError, shortened
 from ..framing.geometry import StftGeometry
 from ..network.openunmix import OpenUnmix
 from ..weights.bundle import ModelBundle
+from .options import SeparationKeywords
 from .records import weights_digest
+from .settings import SeparatorSettings
 from .tracks import separate_blocks, stem_blocks
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+    from typing_extensions import Unpack
 
     from ..engines.sources import Source
     from .live import Stream
 
 logger = logging.getLogger(__name__)
 
-RESIDUAL = "residual"
 
-
-class Separator:
+class Separator(SeparatorSettings):
     """Separates waveforms with one network per target.
 
     Parameters
@@ -136,24 +145,12 @@ class Separator:
             check_network(target, model.config, n_fft, nb_channels)
             self.networks[target] = model.network(self.ops)
         self.target_models = dict(target_models)
-        self.residual_name = RESIDUAL
         self._job = Job(self.ops, self.networks, self.config, ())
         self.residual = residual
 
     @classmethod
-    def from_bundle(
-        cls,
-        bundle: ModelBundle,
-        *,
-        niter: int = 1,
-        softmask: bool = False,
-        residual: bool | str = False,
-        wiener_win_len: int | None = 300,
-        filterbank: str = "torch",
-        device: str | Backend = "auto",
-        threads: int | None = None,
-        precision: str = "full",
-    ) -> Separator:
+    @shows(SeparationOptions, Computing)
+    def from_bundle(cls, bundle: ModelBundle, **options: Unpack[SeparationKeywords]) -> Separator:
         """Make a separator of loaded weights.
 
         Parameters
@@ -163,22 +160,20 @@ class Separator:
         niter, softmask, residual, wiener_win_len, filterbank, device, threads, precision
             As for `Separator`; `niter` is 1, as in Open-Unmix's model functions.
         """
-        ops = get_backend(device, threads, precision)
+        check_keywords("from_bundle", options, SeparationOptions, Computing)
+        computing = pick(Computing, options)
+        ops = get_backend(computing.device, computing.threads, computing.precision)
         models = {
             name: OpenUnmix.from_weights(weights, device=ops)
             for name, weights in bundle.targets.items()
         }
         separator = cls(
             models,
-            niter=niter,
-            softmask=softmask,
-            residual=residual,
+            **vars(pick(SeparationOptions, options)),
             sample_rate=bundle.sample_rate,
             n_fft=bundle.n_fft,
             n_hop=bundle.n_hop,
             nb_channels=bundle.nb_channels,
-            wiener_win_len=wiener_win_len,
-            filterbank=filterbank,
             device=ops,
             name=bundle.name,
             input_level=bundle.input_level,
@@ -192,71 +187,6 @@ class Separator:
 
     def __repr__(self) -> str:
         return f"Separator({', '.join(self.stem_names)}; {self.config}; {self.ops})"
-
-    @property
-    def sample_rate(self) -> float:
-        """Rate in Hz of the audio."""
-        return self.config.sample_rate
-
-    @property
-    def nb_channels(self) -> int:
-        """Channels of the networks."""
-        return self.config.nb_channels
-
-    @property
-    def niter(self) -> int:
-        """EM iterations of the Wiener filter; may be changed, as the next three may."""
-        return self.config.niter
-
-    @niter.setter
-    def niter(self, niter: int) -> None:
-        self.config = self.config.with_(niter=niter)
-
-    @property
-    def softmask(self) -> bool:
-        """Whether the first estimates are from ratio masks."""
-        return self.config.softmask
-
-    @softmask.setter
-    def softmask(self, softmask: bool) -> None:
-        self.config = self.config.with_(softmask=bool(softmask))
-
-    @property
-    def residual(self) -> bool:
-        """Whether the residual is returned; may be set to its name, too."""
-        return self.config.residual
-
-    @residual.setter
-    def residual(self, residual: bool | str) -> None:
-        name = residual if isinstance(residual, str) and residual else self.residual_name
-        if residual and name in self.networks:
-            raise ConfigError(f"residual={name!r} is the name of a target; choose another")
-        self.config = self.config.with_(residual=bool(residual))
-        self.residual_name = name
-
-    @property
-    def wiener_win_len(self) -> int | None:
-        """Frames that are filtered together; None filters the whole track at once."""
-        return self.config.wiener_win_len
-
-    @wiener_win_len.setter
-    def wiener_win_len(self, wiener_win_len: int | None) -> None:
-        self.config = self.config.with_(wiener_win_len=wiener_win_len)
-
-    @property
-    def nb_targets(self) -> int:
-        """Number of networks."""
-        return len(self.networks)
-
-    @property
-    def target_names(self) -> list[str]:
-        """Names of the networks."""
-        return list(self.networks)
-
-    @property
-    def stem_names(self) -> list[str]:
-        """Names of the stems: the targets, then the residual if it is returned."""
-        return self.target_names + ([self.residual_name] if self.config.residual else [])
 
     @property
     def weights_digest(self) -> str | None:
@@ -469,45 +399,6 @@ class Separator:
         from .live import Stream
 
         return Stream(self.job, nb_channels)
-
-    def holding_residual(self, aggregate: Mapping[str, Sequence[str]] | None) -> list[str]:
-        """Names among the results of `to_dict` that have the residual in them."""
-        if not self.config.residual:
-            return []
-        parts = {self.residual_name: [self.residual_name]} if aggregate is None else aggregate
-        return [name for name, some in parts.items() if self.residual_name in some]
-
-    def to_dict(
-        self,
-        estimates: np.ndarray,
-        aggregate_dict: Mapping[str, Sequence[str]] | None = None,
-    ) -> dict[str, np.ndarray]:
-        """Name the stems, and sum some of them.
-
-        Parameters
-        ----------
-        estimates : ndarray [shape=(nb_samples, nb_stems, nb_channels, nb_timesteps)]
-            From `__call__`.
-        aggregate_dict : mapping of str to sequence of str, or None
-            Names of the results and the stems that are summed in them.
-
-        Returns
-        -------
-        dict of str to ndarray [shape=(nb_samples, nb_channels, nb_timesteps)]
-
-        Raises
-        ------
-        ConfigError
-            If `aggregate_dict` names a stem that there is not.
-        """
-        stems = {name: estimates[:, k] for k, name in enumerate(self.stem_names)}
-        if aggregate_dict is None:
-            return stems
-        check_aggregate(aggregate_dict, self.stem_names)
-        return {
-            name: np.sum([stems[part] for part in parts], axis=0)
-            for name, parts in aggregate_dict.items()
-        }
 
 
 def _check_model(target: str, model: object) -> None:

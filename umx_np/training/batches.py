@@ -33,7 +33,7 @@ _LONGEST_FRAMES = 26_000
 # What CUDA, its libraries and the gaps of the allocator take besides.
 _OVERHEAD = 1 << 30
 # What to do where the memory of the card does not suffice.
-REMEDY = "use a smaller --batch-size or --seq-dur, or --resident no"
+REMEDY = "use a smaller batch_size=... or seq_dur=..., or resident='no'"
 # Batches that are made and copied ahead, the one in use not counted.
 _AHEAD = 2
 

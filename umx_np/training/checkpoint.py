@@ -70,7 +70,7 @@ def find_checkpoint(folder: str | os.PathLike[str], target: str | None = None) -
         target = targets[0]
     if target is None and targets:
         raise TrainingError(
-            f"checkpoint={str(folder)!r} holds several runs ({', '.join(targets)}); add --target"
+            f"checkpoint={str(folder)!r} holds several runs ({', '.join(targets)}); add target=..."
         )
     if target not in targets:
         wanted = "" if target is None else f" of target={target!r}"
@@ -150,7 +150,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise TrainingError(f"path={str(path)!r} is no checkpoint: {error}") from error
     raise TrainingError(
         f"path={str(path)!r} has version={shortened(version)}; this version of umx_np continues "
-        f"version={FORMAT_VERSION}. Begin a new run from its weights with --model"
+        f"version={FORMAT_VERSION}. Begin a new run from its weights with model=..."
     )
 
 

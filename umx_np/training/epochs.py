@@ -210,7 +210,7 @@ class EpochTrainer(ABC):
             except (KeyError, TypeError, ValueError, OverflowError, UmxError) as error:
                 raise TrainingError(
                     f"checkpoint={self.config.checkpoint!r}: the state of {part} does not fit: "
-                    f"{shortened_error(error)}; begin a new run from its weights with --model"
+                    f"{shortened_error(error)}; begin a new run from its weights with model=..."
                 ) from error
 
     # Epochs
@@ -228,7 +228,7 @@ class EpochTrainer(ABC):
         )
         if record.epochs_trained >= config.epochs:
             logger.warning(
-                "%d epochs are trained already; for more of them raise --epochs (the epochs of the "
+                "%d epochs are trained already; for more of them raise epochs=... (those of the "
                 "whole run)",
                 record.epochs_trained,
             )
@@ -252,7 +252,7 @@ class EpochTrainer(ABC):
             if valid_loss is None:
                 self._save()
                 logger.info(
-                    "stopped in epoch %d after %d of %d batches; continue with --checkpoint %s",
+                    "stopped in epoch %d after %d of %d batches; continue with checkpoint='%s'",
                     record.epoch,
                     record.batch,
                     len(self._train_loader),
@@ -339,7 +339,7 @@ class EpochTrainer(ABC):
             shown += f" and {len(names) - _SHOWN_ITEMS} more"
         return TrainingError(
             f"epoch {record.epoch}: {what} (excerpts: {shown}). {self._files.what_is_left()} "
-            "Lower --lr, or limit the gradients with --clip-grad-norm"
+            "Lower lr=..., or limit the gradients with clip_grad_norm=..."
         )
 
     def _check_validation(self) -> None:

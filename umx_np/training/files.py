@@ -105,14 +105,15 @@ class RunFiles:
         for path in {self.checkpoint: None, **dict.fromkeys(self._paths(checkpoint.SUFFIX))}:
             if path.exists():
                 raise TrainingError(
-                    f"{path} belongs to an earlier run: continue it with --checkpoint "
-                    f"{self.folder}, or choose another --output, or replace it with --overwrite"
+                    f"{path} belongs to an earlier run: continue it with "
+                    f"checkpoint={str(self.folder)!r}, or choose another output=..., or "
+                    "replace it with overwrite=True"
                 )
         for path in self._paths(*_WEIGHTS):
             if path.exists():
                 raise TrainingError(
-                    f"{path} is there already; choose another --output, or replace it with "
-                    "--overwrite"
+                    f"{path} is there already; choose another output=..., or replace it with "
+                    "overwrite=True"
                 )
 
     @contextmanager
@@ -134,7 +135,7 @@ class RunFiles:
             if not ours:
                 raise TrainingError(
                     f"another run trains target={name!r} in {str(self.folder)!r}: wait for it, "
-                    "or choose another --output"
+                    "or choose another output=..."
                 )
             with self.claimed(others) if others else nullcontext():
                 yield
@@ -194,7 +195,7 @@ class RunFiles:
                 + ", ".join(f"{key}={known.get(key)}" for key in differing)
                 + f" for the other targets there ({', '.join(others)}), this run has "
                 + ", ".join(f"{key}={self._settings[key]}" for key in differing)
-                + "; choose another --output"
+                + "; choose another output=..."
             )
         return others
 

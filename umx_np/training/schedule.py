@@ -107,7 +107,7 @@ def continued_rate(
     if rate <= 0.0:
         raise ConfigError(
             f"lr_schedule={known.lr_schedule!r}: the learning rate came to zero with epoch "
-            f"{known.epochs}; to go on to epochs={config.epochs}, set --lr"
+            f"{known.epochs}; to go on to epochs={config.epochs}, set lr=..."
         )
     if rate != reached:
         logger.warning("lr changes from %g to %g for the rest of the run", reached, rate)

@@ -141,8 +141,8 @@ def check_channels(found: int, nb_channels: int) -> None:
     if nb_channels not in (1, found):
         raise ShapeError(
             f"the data has nb_channels={found}, the network has nb_channels={nb_channels}; make "
-            "the data stereo with --source-augmentations force_stereo, or train with "
-            "--nb-channels 1"
+            "the data stereo with source_augmentations='force_stereo', or train with "
+            "nb_channels=1"
         )
 
 

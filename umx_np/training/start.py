@@ -206,7 +206,8 @@ def _from_model(config: TrainConfig, dataset: UnmixDataset, given: Collection[st
     if bundle.input_level is not None:
         logger.warning(
             "the new model has no input_level, as it is trained on excerpts at their own level; if "
-            "that is about %g dB, as with --mix-level, add the input_level of %s to separator.json",
+            "that is about %g dB, as with mix_level=..., add the input_level of %s to "
+            "separator.json",
             bundle.input_level,
             config.model,
         )
@@ -315,7 +316,7 @@ def _from_checkpoint(
         if before != now:
             raise ConfigError(
                 f"{source} was trained with {name}={before!r}, not {now!r}; begin a new run from "
-                "its weights with --model"
+                "its weights with model=..."
             )
     _tell_of_changes(config, known, saved.tree["config"])
     saved.restart_if_changed(config, dataset, options)
@@ -368,7 +369,7 @@ def _from_torch_checkpoint(
         n_fft, n_hop = int(results["args"]["nfft"]), int(results["args"]["nhop"])
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(
-            f"path={str(results_path)!r} lacks {error}; use --model to begin a new run from the "
+            f"path={str(results_path)!r} lacks {error}; use model=... to begin a new run from the "
             "weights"
         ) from error
     found = _architecture(config, model_config, n_fft, n_hop, rate)

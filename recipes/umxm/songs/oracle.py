@@ -5,7 +5,7 @@ of F.-R. Stöter, A. Liutkus and N. Ito, "The 2018 Signal Separation Evaluation 
 2018. Its scores tell songs whose stems lie on top of each other from songs in which they make room
 for each other, whatever model is to separate them::
 
-    python -m umx_np.evaluate --dataset folder --root SONGS --estimates ESTIMATES
+    umx-np evaluate --dataset folder --root SONGS --estimates ESTIMATES
 
 README.md has those of MUSDB18. Songs that are there already are passed over.
 """

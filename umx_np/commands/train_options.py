@@ -1,4 +1,4 @@
-"""The command line of ``python -m umx_np.train``.
+"""The options of ``umx-np train``.
 
 The names and defaults in the first groups are those of Open-Unmix's ``scripts/train.py``.
 """
@@ -6,16 +6,10 @@ The names and defaults in the first groups are those of Open-Unmix's ``scripts/t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from .._support.inputs import read_json
-from ..data import add_dataset_options, parse_dataset_options
-from ..data.aligned import is_pattern
-from ..errors import TrainingError
-from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint
-from .config import (
+from ..data.options import add_dataset_options
+from ..training.config import (
     LOSSES,
     LR_SCHEDULES,
     OPTIMIZERS,
@@ -24,123 +18,16 @@ from .config import (
     TrainConfig,
 )
 
-_DESCRIPTION = """\
-Train one target's network. The options and defaults are those of Open-Unmix's trainer; what it does
-not have stands under "more". The files of the run go to --output."""
-
-_EPILOG = """\
-examples:
-  python -m umx_np.train --dataset trackfolder_var --root data --target-file vocals.wav
-  python -m umx_np.train --root musdb18hq --is-wav --target drums --output my-model --nb-workers 2
-  python -m umx_np.train --checkpoint my-model --target drums
-
-A run is continued with the settings it began with, unless other ones are given. Ctrl-C saves and
-stops; press it twice to stop at once. docs/training.md has the details."""
-
-# Of a run that is continued, these are asked for anew.
-_NOT_CONTINUED = ("model", "checkpoint", "output", "overwrite", "quiet", "debug", "no_cuda")
 _DEFAULTS = TrainConfig()
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Make the parser, with the options of all datasets."""
-    parser = argparse.ArgumentParser(
-        prog="python -m umx_np.train",
-        usage="%(prog)s [options]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        # `--target` is also the beginning of options of some datasets.
-        allow_abbrev=False,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command and those of all datasets to a parser."""
     add_dataset_options(parser)
     _add_run(parser)
     _add_training(parser)
     _add_network(parser)
     _add_more(parser)
-    return parser
-
-
-def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line; what is not given comes from the checkpoint, if there is one.
-
-    Parameters
-    ----------
-    argv : sequence of str or None
-        Arguments; None takes those of the program.
-
-    Returns
-    -------
-    Namespace
-
-    Raises
-    ------
-    TrainingError
-        If the checkpoint cannot be read.
-    SystemExit
-        With a message of the parser, if an option is wrong.
-    """
-    parser = build_parser()
-    # None in place of the default tells whether the option was given.
-    unset = argparse.Namespace(target=None, dataset=None, device=None)
-    given, _ = parser.parse_known_args(argv, unset)
-    if given.checkpoint is not None:
-        general = set(vars(parser.parse_known_args([])[0]))
-        stored = _stored_arguments(given)
-        if given.dataset not in (None, stored.get("dataset")):
-            stored = {key: value for key, value in stored.items() if key in general}
-        stored["output"] = given.checkpoint
-        parser.set_defaults(**stored)
-    args = parse_dataset_options(parser, argv)
-    if given.target not in (None, args.target):
-        parser.error(
-            f"--target {given.target} is not what the dataset's options name, {args.target}; leave "
-            "out one of them"
-        )
-    if args.no_cuda:
-        if given.device is not None and given.device.startswith("cuda"):
-            parser.error(f"--no-cuda contradicts --device {given.device}; leave one out")
-        if args.device.startswith(("auto", "cuda")):
-            args.device = "cpu"
-    return args
-
-
-def given_settings(argv: Sequence[str] | None = None) -> frozenset[str]:
-    """Settings that a command line names, be it with the values that they have anyway.
-
-    Parameters
-    ----------
-    argv : sequence of str or None
-        Arguments; None takes those of the program.
-
-    Returns
-    -------
-    frozenset of str
-        Names of fields of `TrainConfig`.
-    """
-    names = TrainConfig.__dataclass_fields__
-    unset = argparse.Namespace(**{_option_of(name): None for name in names})
-    given, _ = build_parser().parse_known_args(argv, unset)
-    return frozenset(name for name in names if getattr(given, _option_of(name)) is not None)
-
-
-def _option_of(name: str) -> str:
-    return UPSTREAM_NAMES.get(name, name)
-
-
-def _stored_arguments(given: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of the run that is continued."""
-    target = given.target or getattr(given, "target_dir", None)
-    for name in ("target_file", "output_file"):
-        if hasattr(given, name) and not is_pattern(getattr(given, name)):
-            target = Path(getattr(given, name)).stem
-    path, _ = find_checkpoint(given.checkpoint, target)
-    if is_torch_checkpoint(path):
-        stored = read_json(path.with_suffix(".json"), TrainingError).get("args", {})
-    else:
-        saved = read_checkpoint(path)
-        stored = {**saved.get("arguments", {}), **saved.get("config", {})}
-    return {key: value for key, value in stored.items() if key not in _NOT_CONTINUED}
 
 
 def _add(group: argparse._ArgumentGroup, flag: str, help: str, **settings: Any) -> None:
@@ -185,7 +72,6 @@ def _add_network(parser: argparse.ArgumentParser) -> None:
     _add(group, "--nb-channels", "1 for a mono network", type=int)
     _add(group, "--nb-workers", "threads that make batches ahead of time", type=int)
     group.add_argument("--debug", action="store_true", help="begin at once, without statistics")
-    group.add_argument("--quiet", action="store_true", help="show warnings and errors only")
     group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
 
 

@@ -1,0 +1,97 @@
+"""Options of the commands that separate: the model, the filter, and where to compute."""
+
+from __future__ import annotations
+
+import argparse
+
+from .._support.option_types import json_object, natural, positive_int
+from ..errors import ConfigError
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is separated by."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="NAME|FOLDER",
+        help="pretrained model or folder of a trained one (default: umxm, which is included; "
+        "umxhq and umxl separate better and are downloaded, see `umx-np models`)",
+    )
+    group.add_argument(
+        "--targets", nargs="+", metavar="STEM", help="stems to estimate (default: all)"
+    )
+    group.add_argument("--offline", action="store_true", help="never download a model")
+
+
+def add_filter_options(
+    parser: argparse.ArgumentParser, win_len: int | None, shown: str
+) -> argparse._ArgumentGroup:
+    """Add the options of the Wiener filter; `shown` describes the default of its length."""
+    group = parser.add_argument_group("separation")
+    group.add_argument(
+        "--niter", type=natural, default=1, help="iterations of the Wiener filter (default: 1)"
+    )
+    group.add_argument(
+        "--wiener-win-len",
+        type=natural,
+        default=win_len,
+        metavar="FRAMES",
+        help=f"frames filtered together (default: {shown}); 0 is the whole track",
+    )
+    group.add_argument(
+        "--residual",
+        metavar="STEM",
+        help="add the mixture minus all targets as a stem of this name, for instance accompaniment",
+    )
+    group.add_argument(
+        "--aggregate",
+        type=json_object,
+        metavar="JSON",
+        help="sums of stems instead of the stems, for instance "
+        '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
+    )
+    group.add_argument("--softmask", action="store_true", help="start the filter from ratio masks")
+    return group
+
+
+def add_computing_options(
+    parser: argparse.ArgumentParser, threads: str = "threads"
+) -> argparse._ArgumentGroup:
+    """Add the options of where to compute; `threads` says what is counted."""
+    group = parser.add_argument_group("computing")
+    group.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
+    group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
+    group.add_argument("--threads", type=positive_int, help=f"{threads} (default: all cores)")
+    group.add_argument(
+        "--precision",
+        choices=("full", "fast"),
+        default="full",
+        help="fast computes the networks with lower precision (default: full)",
+    )
+    return group
+
+
+def add_bits(group: argparse._ArgumentGroup) -> None:
+    """Add the option of the format of stems."""
+    group.add_argument(
+        "--bits",
+        choices=("16", "24", "float"),
+        default="16",
+        help="numbers in the files of the stems (default: 16)",
+    )
+
+
+def settle_separation(args: argparse.Namespace) -> None:
+    """Give what the options say the values that functions take.
+
+    Raises
+    ------
+    ConfigError
+        If ``--no-cuda`` and ``--device`` contradict each other.
+    """
+    if args.no_cuda and args.device.startswith("cuda"):
+        raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
+    if args.no_cuda and args.device == "auto":
+        args.device = "cpu"
+    args.residual = args.residual or False
+    args.wiener_win_len = args.wiener_win_len or None

@@ -1,0 +1,90 @@
+"""Options of a separation and of the files it makes, as records and as keywords."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from ..backends.contracts import Backend
+
+
+class ComputingKeywords(TypedDict, total=False):
+    """The fields of `umx_np.config.Computing`, for type checkers."""
+
+    device: str | Backend
+    threads: int | None
+    precision: str
+
+
+class SeparationKeywords(ComputingKeywords, total=False):
+    """And those of `umx_np.config.SeparationOptions`."""
+
+    niter: int
+    softmask: bool
+    residual: bool | str
+    wiener_win_len: int | None
+    filterbank: str
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A part of a song.
+
+    Attributes
+    ----------
+    start : float
+        Where it begins, in seconds.
+    duration : float or None
+        How long it is, in seconds; None or a negative number is up to the end.
+    """
+
+    start: float = 0.0
+    duration: float | None = None
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """Where the stems of a song go, and in which form; as for `umx_np.separate_file`.
+
+    Attributes
+    ----------
+    outdir : str or path-like or None
+        Folder for the results.
+    aggregate : mapping of str to sequence of str, or None
+        Names of files and the stems that are summed in them.
+    ext, filename : str
+        Format of the results, and the template of their places.
+    bits, clip_mode, quality
+        As for `umx_np.audio.StemWriter`.
+    rate : {'input', 'model'}
+        Rate of the results.
+    plot : str or path-like or None
+        Place of a picture.
+    """
+
+    outdir: str | os.PathLike[str] | None = None
+    aggregate: Mapping[str, Sequence[str]] | None = None
+    ext: str = ".wav"
+    bits: str = "16"
+    clip_mode: str = "clamp"
+    quality: float | None = None
+    rate: str = "input"
+    filename: str | None = None
+    plot: str | os.PathLike[str] | None = None
+
+
+class FileKeywords(SeparationKeywords, total=False):
+    """And those of `Excerpt` and `OutputPlan`."""
+
+    start: float
+    duration: float | None
+    aggregate: Mapping[str, Sequence[str]] | None
+    ext: str
+    bits: str
+    clip_mode: str
+    quality: float | None
+    rate: str
+    filename: str | None
+    plot: str | os.PathLike[str] | None
