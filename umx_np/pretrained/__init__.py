@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from .loading import (
-    DownloadProgress,
+from .loading import DownloadProgress, bundled_folder, cache_dir, download, load_model
+from .models import (
     ModelInfo,
     PublishedFile,
-    bundled_folder,
-    cache_dir,
     default_model,
     default_notice,
-    download,
     get_model_info,
-    load_model,
     model_names,
     registry,
 )

@@ -17,7 +17,7 @@ from pathlib import Path
 from .._support.atomic import atomic_write
 from .._support.inputs import open_input, parse_json
 from ..errors import DownloadError
-from .registry import PublishedFile
+from .models import PublishedFile
 
 logger = logging.getLogger(__name__)
 
