@@ -156,7 +156,7 @@ def _scipy_signal() -> ModuleType:
     except ImportError as error:
         raise ConfigError(
             "the augmentation 'tilt' needs the package scipy: "
-            f'pip install "umx-np[train]" ({error})'
+            f'pip install "umx-np[augment]" ({error})'
         ) from error
 
 
