@@ -83,17 +83,8 @@ class AlignedDataset(FileDataset):
         self.output_file = output_file
         pairs = self._find_pairs()
         self.require(clip for pair in pairs for clip in pair)
-        lengths = [self.length(pair) for pair in pairs]
-        keep = [
-            self.long_enough(length, self.files.info(pair[0]).rate)
-            for pair, length in zip(pairs, lengths, strict=True)
-        ]
-        self.tracks = [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
-        self.report_left_out(
-            [pair[0].path.parent.name for pair, kept in zip(pairs, keep, strict=True) if not kept],
-            f"not longer than seq_duration={self.seq_duration}",
-        )
-        self.report_uneven({pair[0].path.parent.name: pair for pair in self.tracks})
+        by_name = {pair[0].path.parent.name: pair for pair in pairs}
+        self.tracks = [by_name[name] for name in self.long_enough(by_name)]
         if not self.tracks:
             raise self.no_tracks(
                 f"each track is a folder with input_file={input_file!r} and "

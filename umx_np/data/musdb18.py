@@ -174,12 +174,12 @@ class MUSDBDataset(FileDataset):
                     f"{', '.join(track.missing)}"
                 )
         self.require(clip for track in tracks for clip in track.clips)
-        tracks = [replace(track, nb_timesteps=self.length(track.clips)) for track in tracks]
-        self.tracks = [track for track in tracks if self._is_usable(track)]
-        self.report_left_out(
-            [track.name for track in tracks if not self._is_usable(track)],
-            f"not longer than seq_duration={self.seq_duration}",
-        )
+        kept = set(self.long_enough({track.name: track.clips for track in tracks}))
+        self.tracks = [
+            replace(track, nb_timesteps=self.length(track.clips))
+            for track in tracks
+            if track.name in kept
+        ]
         if not self.tracks:
             raise self.no_tracks(
                 f"is_wav={is_wav} looks for "
@@ -187,12 +187,11 @@ class MUSDBDataset(FileDataset):
                 + f" in {'train' if split else subsets} of root; split={split!r} goes by the "
                 "names of MUSDB18's tracks"
             )
-        self.report_uneven({track.name: track.clips for track in self.tracks})
         self.settle({clip for track in self.tracks for clip in track.clips})
 
-    def _is_usable(self, track: MUSDBTrack) -> bool:
-        rate = self.files.info(track.mixture).rate
-        return not self._takes_excerpts or self.long_enough(track.nb_timesteps, rate)
+    def shortest(self, rate: int) -> int:
+        """Samples that a track must exceed; whole tracks may be of any length."""
+        return super().shortest(rate) if self._takes_excerpts else -1
 
     @property
     def _takes_excerpts(self) -> bool:
@@ -409,8 +408,6 @@ def _tracks(folder: Path, setup: dict[str, Any], is_wav: bool) -> list[MUSDBTrac
         if path.is_dir():
             (tracks if len(track.missing) < len(track.clips) else others).append(track)
     if others:
-        logger.warning(
-            "%s: %d folders have none of a track's files and are passed over, %s for one",
-            *(folder, len(others), others[0].name),
-        )
+        text = "%s: %d folders have none of a track's files and are passed over, %s for one"
+        logger.warning(text, folder, len(others), others[0].name)
     return tracks

@@ -123,12 +123,8 @@ class SourceFolderDataset(FileDataset):
         )
         clips = [Clip(path) for path in found]
         self.require(clips)
-        infos = {clip: self.files.info(clip) for clip in clips}
-        keep = [c for c in clips if self.long_enough(infos[c].nb_timesteps, infos[c].rate)]
-        self.report_left_out(
-            [f"{source}/{clip.path.name}" for clip in clips if clip not in set(keep)],
-            f"not longer than seq_duration={self.seq_duration}",
-        )
+        by_name = {f"{source}/{clip.path.name}": (clip,) for clip in clips}
+        keep = [by_name[name][0] for name in self.long_enough(by_name)]
         if not keep:
             raise self.no_tracks(
                 f"no usable file in {source!r} has a name that ends in {self.ext!r}"

@@ -61,16 +61,12 @@ class TrackFolderDataset(FileDataset):
 
     def _measured(self, tracks: list[Track]) -> list[Track]:
         """Tracks that are long enough, with their lengths."""
-        measured, short = [], []
-        for track in tracks:
-            length, rate = self.length(track.clips), self.files.info(track.clips[0]).rate
-            if self.long_enough(length, rate):
-                measured.append(replace(track, nb_timesteps=length))
-            else:
-                short.append(track.folder.name)
-        self.report_left_out(short, f"not longer than seq_duration={self.seq_duration}")
-        self.report_uneven({track.folder.name: track.clips for track in measured})
-        return measured
+        kept = set(self.long_enough({track.folder.name: track.clips for track in tracks}))
+        return [
+            replace(track, nb_timesteps=self.length(track.clips))
+            for track in tracks
+            if track.folder.name in kept
+        ]
 
 
 class FixedSourcesTrackFolderDataset(TrackFolderDataset):

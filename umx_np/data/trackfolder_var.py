@@ -160,10 +160,8 @@ class VariableSourcesTrackFolderDataset(TrackFolderDataset):
                 "names of the other sources end"
             )
         if alone:
-            logger.warning(
-                "%s: %d tracks have no source but the target, which then is the mixture: %s",
-                *(self.folder, len(alone), listed(alone)),
-            )
+            text = "%s: %d tracks have no source but the target, which then is the mixture: %s"
+            logger.warning(text, self.folder, len(alone), listed(alone))
 
     def _readable(self, tracks: list[Track]) -> list[Track]:
         """Tracks all of whose files can be read."""
