@@ -9,7 +9,8 @@
 from .layout import Layout, preprocess
 from .reader import AudioReader, read
 from .resampling import StreamResampler, nb_resampled, resample
-from .writer import StemWriter, commit_together, write, written_suffixes
+from .sink import written_suffixes
+from .writer import StemWriter, commit_together, write
 
 __all__ = [
     "AudioReader",

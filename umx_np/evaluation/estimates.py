@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 class Estimates(Protocol):
     """Where estimates come from."""
 
+    model_name: str
+    """Name of the model, or of the folder with the files."""
     settings: dict[str, Any]
-    """What the estimates depend on; can be written as JSON."""
+    """Settings that the estimates depend on; can be written as JSON."""
 
     def names(self, track: Track) -> list[str]:
         """Names of the stems there are for a track."""

@@ -208,12 +208,27 @@ def evaluate(
     source: SeparatedEstimates | StoredEstimates = folder or SeparatedEstimates(
         separation, threads, progress=progress is True
     )
+    name = f"{dataset}, wav" if is_wav else dataset
+    return _evaluate(tracks, job, source, name, overwrite, cores, threads, progress)
+
+
+def _evaluate(
+    tracks: Sequence[Track],
+    job: Job,
+    source: Estimates,
+    dataset: str,
+    overwrite: bool,
+    cores: int,
+    threads: int | None,
+    progress: bool | Progress | None,
+) -> Evaluation:
     result = Evaluation(name=source.model_name)
     result.settings = {
         "scores": "BSS Eval 4, frames of 1 s",
-        "dataset": f"{dataset}, wav" if is_wav else dataset,
+        "dataset": dataset,
         **source.settings,
     }
+    subset = tracks[0].subset
     tasks = _plan(tracks, source, result)
     if not tasks:
         # The same is the matter with all of them.

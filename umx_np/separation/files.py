@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .._support.progress import Progress, reporting
 from ..audio import AudioReader, StemWriter, commit_together, nb_resampled
 from ..audio.rest import RestSink
-from ..audio.writer import nearest_rate
+from ..audio.sink import nearest_rate
 from ..errors import AudioError, ConfigError, UmxError
 from .naming import (
     check_text,
