@@ -60,7 +60,7 @@ setup(
             "wraparound": False,
             "cdivision": True,
             # Not "freethreading_compatible": no Python without the GIL has run the tests yet
-            # (tests/unit/test_threads.py); one that imports this package turns its GIL on.
+            # (tests/support/test_threads.py); one that imports this package turns its GIL on.
         },
     )
 )

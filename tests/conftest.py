@@ -13,7 +13,7 @@ from umx_np.cuda.device import get_device
 from umx_np.errors import DeviceError
 
 # Scripts that write the files beside them, and a stand-in; they need PyTorch and hold no tests.
-collect_ignore = ["data", "peers/standin"]
+collect_ignore = ["golden", "peers/standin"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,6 +60,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, skip in skips.items():
             if item.get_closest_marker(marker):
                 item.add_marker(skip)
+
+
+@pytest.fixture(params=["reference", "numba"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The engines that train on the processor."""
+    if request.param == "numba":
+        pytest.importorskip("numba", reason="needs the extra 'train'")
+    return request.param
 
 
 @pytest.fixture(params=["reference", "cpu"])

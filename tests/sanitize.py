@@ -23,8 +23,8 @@ _FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit
 _COPIED = ("umx_np", "src_ext", "tests", "recipes", "benchmarks", "examples", "docs")
 _FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 _BUILT = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "cpu.c", "stft.c")
-_TESTS = ("tests/unit/kernels", "tests/unit/test_stft.py")
-_TESTS_OF_A_LEVEL = ("tests/unit/test_golden.py", "tests/unit/test_streaming.py")
+_TESTS = ("tests/kernels", "tests/dsp/test_stft.py")
+_TESTS_OF_A_LEVEL = ("tests/backends/test_golden.py", "tests/engines/test_streaming.py")
 
 
 def _library(name: str) -> str:

@@ -28,7 +28,7 @@ def _run(context: Context, recorder: Recorder) -> None:
     if context.options.device:
         raise Skip("the tests use card 0")
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    command += ["tests/gpu", "--tb=short"]
+    command += ["tests/cuda", "--tb=short"]
     try:
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, timeout=_SECONDS, check=False

@@ -14,7 +14,7 @@ import umx_np
 from umx_np.training.checkpoint import read_checkpoint
 from umx_np.weights import load_folder
 
-DATA = Path(__file__).parents[1] / "data" / "earlier"
+DATA = Path(__file__).parents[1] / "golden" / "earlier"
 KNOWN = json.loads((DATA / "stems.json").read_text(encoding="utf-8"))
 
 

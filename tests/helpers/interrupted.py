@@ -1,4 +1,4 @@
-"""Interrupts of work on several threads, at random moments. Run by `tests/unit/test_threads.py`.
+"""Interrupts of work on several threads, at random moments. Run by `tests/support/test_threads.py`.
 
     python tests/helpers/interrupted.py {map,separate,loader,files,evaluate} COUNT [SEED]
 

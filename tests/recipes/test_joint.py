@@ -319,8 +319,8 @@ def test_validation(songs, bundle, tmp_path, monkeypatch, caplog):
 
 def test_on_a_graphics_card(songs, bundle, monkeypatch, tmp_path):
     """The emulated card computes the losses of the processor, and a run goes on elsewhere."""
-    from gpu.conftest import emulated
-    from gpu.training_helpers import backend_on
+    from helpers.cuda_training import backend_on
+    from helpers.emulated import emulated
 
     backend_on(emulated(), monkeypatch)
     monkeypatch.setattr(joint, "FRAME", 4410)

@@ -1,0 +1,1 @@
+"""Tests; a package, so that files of the same name in different folders do not collide."""
