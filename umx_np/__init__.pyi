@@ -1,4 +1,4 @@
-"""Public names of `umx_np`: what is imported lazily, and what type checkers see."""
+"""Public names of `umx_np`: imported lazily, and seen by type checkers."""
 
 from . import audio as audio
 from . import data as data

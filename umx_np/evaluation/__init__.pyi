@@ -1,4 +1,4 @@
-"""Public names of `umx_np.evaluation`: what is imported lazily, and what type checkers see."""
+"""Public names of `umx_np.evaluation`: imported lazily, and seen by type checkers."""
 
 from .bss import BssScores as BssScores
 from .bss import bss_eval as bss_eval

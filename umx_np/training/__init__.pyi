@@ -1,4 +1,4 @@
-"""Public names of `umx_np.training`: what is imported lazily, and what type checkers see."""
+"""Public names of `umx_np.training`: imported lazily, and seen by type checkers."""
 
 from .checkpoint import TrainingError as TrainingError
 from .config import TrainConfig as TrainConfig
