@@ -240,12 +240,12 @@ def make_batch(
             shape = (len(indices), *x.shape)
             batch = np.empty(shape, np.float32), np.empty(shape, np.float32)
         if x.shape != batch[0].shape[1:]:
-            raise _item_error(
-                *(dataset, index),
+            reason = (
                 f"its (nb_channels, nb_timesteps)={x.shape} differs from {batch[0].shape[1:]} of "
                 f"item {indices[0]} in the same batch; use batch_size=1, or excerpts of one length "
-                "and force_stereo",
+                "and force_stereo"
             )
+            raise _item_error(dataset, index, reason)
         batch[0][position], batch[1][position] = x, y
     if batch is None:
         raise ShapeError("a batch needs at least one item")

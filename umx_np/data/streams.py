@@ -76,10 +76,10 @@ def count(path: Path, stream: int) -> int:
     rate, nb_channels, seconds = _probed(path, stream)
     nb_timesteps = _counted(path, stream, nb_channels, *_version(path))
     if nb_timesteps + _SLACK < seconds * rate:
-        logger.warning(
-            "%s, stream %d: only %.1f of the %.1f seconds that its header promises can be decoded",
-            *(path, stream, nb_timesteps / rate, seconds),
+        text = (
+            "%s, stream %d: only %.1f of the %.1f seconds that its header promises can be decoded"
         )
+        logger.warning(text, path, stream, nb_timesteps / rate, seconds)
     return nb_timesteps
 
 

@@ -238,11 +238,9 @@ class StoredEstimates:
             )
         length, wanted = samples.shape[1], sound.nb_timesteps
         if length != wanted:
-            logger.warning(
-                "path=%r has %d samples, the references have %d; %s, as museval does",
-                *(str(path), length, wanted),
-                "the rest counts as silence" if length < wanted else "the rest is not scored",
-            )
+            rest = "the rest counts as silence" if length < wanted else "the rest is not scored"
+            text = "path=%r has %d samples, the references have %d; %s, as museval does"
+            logger.warning(text, str(path), length, wanted, rest)
         return samples
 
 

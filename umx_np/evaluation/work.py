@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import multiprocessing
 import os
@@ -15,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import repeat
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -250,12 +250,12 @@ def run_tasks(
         return
     stop = Stop()
     outcomes = _in_processes(job, tasks, nb_processes, resolve_threads(threads), stop)
+
     # All that waits on conditions is done by another thread, in which no signal interrupts it.
-    with Ahead(
-        *(1, "umx-np-evaluation", lambda _: next(outcomes, None), itertools.repeat(None), 1),
-        on_close=outcomes.close,
-        stop=stop,
-    ) as done:
+    def following(_: object) -> Outcome | None:
+        return next(outcomes, None)
+
+    with Ahead(1, "umx-np-evaluation", following, repeat(None), 1, outcomes.close, stop) as done:
         for finished in done:
             if finished is None:
                 return
@@ -264,10 +264,8 @@ def run_tasks(
 
 def _tell_of_busy(tasks: Sequence[Task]) -> None:
     if tasks:
-        logger.info(
-            "another evaluation is at %d tracks, %s for one; waiting for it",
-            *(len(tasks), tasks[0].track.name),
-        )
+        text = "another evaluation is at %d tracks, %s for one; waiting for it"
+        logger.info(text, len(tasks), tasks[0].track.name)
 
 
 def _attempt(job: Job, estimates: Estimates, task: Task, *, wait: bool = False) -> Outcome:

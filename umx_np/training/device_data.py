@@ -180,9 +180,7 @@ class ResidentBatches:
         assert nb_timesteps is not None
         with self._device.computing("a batch", REMEDY):
             return self._store.mix(
-                *(clips, firsts, channels, in_target, levels),
-                nb_timesteps=nb_timesteps,
-                faint=FAINT,
+                clips, firsts, channels, in_target, levels, nb_timesteps=nb_timesteps, faint=FAINT
             )
 
 
