@@ -24,8 +24,15 @@ def run(tracks: Path, output: Path, *augmentations: str) -> subprocess.Completed
     )
     return subprocess.run(
         [
-            *(sys.executable, "-c", CODE, *arguments.split(), *augmentations),
-            *("--root", str(tracks), "--output", str(output)),
+            sys.executable,
+            "-c",
+            CODE,
+            *arguments.split(),
+            *augmentations,
+            "--root",
+            str(tracks),
+            "--output",
+            str(output),
         ],
         capture_output=True,
         text=True,
