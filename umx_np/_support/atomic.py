@@ -246,7 +246,7 @@ def _remove_if_abandoned(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _host() -> str:
-    """What tells this machine's files on a shared disk from those of others."""
+    """Digits that tell this machine's files on a shared disk from those of others."""
     identity = platform.node()
     with suppress(OSError):
         identity += Path("/etc/machine-id").read_text("ascii", "replace")
@@ -312,7 +312,7 @@ def open_kept(path: Path, *, append: bool) -> BinaryIO:
     path : Path
         The file; it is made if needed.
     append : bool
-        Continue what is there; otherwise begin anew.
+        Continue what is there; otherwise begin again.
 
     Returns
     -------

@@ -34,7 +34,7 @@ _LONGEST = 2048
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the four bytes at the beginning of a frame tell."""
+    """A frame, as the four bytes at its beginning describe it."""
 
     size: int
     nb_timesteps: int

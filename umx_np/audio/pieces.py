@@ -1,4 +1,4 @@
-"""What a file holds, as parts that one decoder each can read, and a part as a file of its own."""
+"""Contents of a file as parts that one decoder each can read, and a part as a file of its own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """Contents of a file.
 
     Attributes
     ----------

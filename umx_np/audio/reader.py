@@ -231,7 +231,7 @@ class AudioReader:
         yield resampler.finish()
 
     def blocks(self, size: int) -> Generator[np.ndarray, None, None]:
-        """Yield the excerpt from its beginning; each call begins anew.
+        """Yield the excerpt from its beginning; so does each call.
 
         Parameters
         ----------

@@ -142,7 +142,7 @@ def check_format(path: Path, bits: str, clip_mode: str) -> tuple[str, str]:
 
 
 def _hint(path: Path, rate: float) -> str:
-    """What to do about a rate that a format does not know."""
+    """Say what to do about a rate that a format does not know."""
     possible = nearest_rate(path.suffix, rate)
     return "" if possible == rate else f"; take file_rate={possible}"
 

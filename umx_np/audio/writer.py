@@ -215,7 +215,7 @@ class StemWriter:
         if self._state == "committed":
             return
         if self._state == "discarded":
-            raise AudioError(f"path={str(self.path)!r} was discarded; write it anew")
+            raise AudioError(f"path={str(self.path)!r} was discarded; write it again")
         self.finish()
         try:
             self._sink.rename()

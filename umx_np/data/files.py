@@ -50,7 +50,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What is known of a clip without its samples.
+    """Description of a clip without its samples.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the datasets that read excerpts of files have in common."""
+"""The base of the datasets that read excerpts of files."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def keep_freed_memory() -> None:
     """Make glibc reuse memory in place of giving it back to the system each time.
 
     It keeps blocks up to the size of the largest that was freed so far, at most 32 MB. Items are a
-    few arrays of 2 MB, and without this every one of their pages is asked for anew: 5.0 ms of
+    few arrays of 2 MB, and without this every one of their pages is asked for again: 5.0 ms of
     system time an item of four stems of 6 s, against 0.8 ms (measured on a virtual machine, where
     page faults are slow). Other allocators take no notice.
     """

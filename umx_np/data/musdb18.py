@@ -66,7 +66,7 @@ class MUSDBTrack:
 
 @dataclass(frozen=True)
 class MUSDBFolder:
-    """What `open_database` finds.
+    """A folder of MUSDB18, as `open_database` finds it.
 
     Attributes
     ----------
@@ -264,7 +264,7 @@ class MUSDBDataset(FileDataset):
 
 
 def named_root(root: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
-    """Folder of MUSDB18 that is named, be it in the variable ``MUSDB_PATH``.
+    """Folder of MUSDB18 that is named, here or in the variable ``MUSDB_PATH``.
 
     Parameters
     ----------

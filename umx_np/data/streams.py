@@ -137,7 +137,7 @@ def _counted(path: Path, stream: int, nb_channels: int, size: int, mtime_ns: int
 def _decoded(
     path: Path, stream: int, nb_channels: int, filters: list[str], form: str, *, warn: bool
 ) -> bytes:
-    """What ffmpeg makes of a stream, in 16 bits."""
+    """Samples that ffmpeg makes of a stream, in 16 bits."""
     command = [_program("ffmpeg"), "-nostdin", "-v", "error", *_INPUT]
     # A name with a colon is no protocol after `file:`.
     command += ["-i", f"file:{path.absolute()}", "-map", f"0:{stream}"]

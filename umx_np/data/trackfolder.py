@@ -44,7 +44,7 @@ class Track:
 
 
 class TrackFolderDataset(FileDataset):
-    """What both kinds of track folders share."""
+    """The base of both kinds of track folders."""
 
     tracks: list[Track]
 

@@ -187,7 +187,7 @@ def scores_and_doubts(
 
 
 def doubt(names: Sequence[str]) -> str:
-    """What is to be said of sources that `scores_and_doubts` tells of, given their names."""
+    """Say what is in doubt of the sources that `scores_and_doubts` names."""
     return (
         f"{', '.join(names)}: some of SIR, ISR and SAR are those for references rounded to 16 "
         "bits; as they are, the references have too little energy at some frequencies to determine "

@@ -38,7 +38,7 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every track; can be sent to other processes.
+    """The work on every track; can be sent to other processes.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Job:
         return self.outdir / track.subset / track.name
 
     def stems_settings(self, estimates: Estimates) -> dict[str, Any]:
-        """What the files there depend on."""
+        """Settings that the files there depend on."""
         return {**estimates.settings, "bits": self.bits}
 
     def has_written_stems(self, track: Track, estimates: Estimates) -> bool:
@@ -100,7 +100,7 @@ class Task:
 
 @dataclass
 class Outcome:
-    """What became of a track.
+    """Outcome of a track.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ def finished_scores(
     Returns
     -------
     TrackScores or None
-        None if the track is to be evaluated, be it for the sake of its stems.
+        None if the track is to be evaluated, perhaps only for the sake of its stems.
     """
     assert job.evaldir is not None
     path = scores_path(job.evaldir, task.track.subset, task.track.name)
@@ -202,7 +202,7 @@ def finished_scores(
                 raise ScoresError(f"path={str(path)!r} is older than the true stems")
     except (UmxError, OSError) as error:
         if not quiet:
-            logger.warning("%s; it is made anew", error)
+            logger.warning("%s; it is made again", error)
         return None
     stems_lack = job.outdir is not None and not job.has_written_stems(task.track, estimates)
     return None if stems_lack else scores

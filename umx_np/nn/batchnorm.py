@@ -20,7 +20,7 @@ MOMENTUM = 0.1
 
 
 class BatchNormCache(NamedTuple):
-    """What `batchnorm_backward` needs."""
+    """Values that `batchnorm_backward` needs."""
 
     x_hat: np.ndarray
     inverse_std: np.ndarray

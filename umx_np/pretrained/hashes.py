@@ -28,7 +28,7 @@ _SAFE_BITS = 128
 
 
 def _identity(status: os.stat_result) -> dict[str, int]:
-    """What changes whenever the content of a file does, or another file takes its place."""
+    """Numbers that change with the content of a file, or when another one takes its place."""
     return {
         "device": status.st_dev,
         "inode": status.st_ino,

@@ -261,7 +261,7 @@ def _store(
 def _chunks(response: requests.Response) -> Iterator[bytes]:
     """Yield the body as it comes; give up on a server that keeps the connection but hardly sends.
 
-    The timeout of the connection begins anew with every byte.
+    The timeout of the connection begins again with every byte.
     """
     begin, nb_bytes = time.monotonic(), 0
     # `read1` returns what is there, of which older versions of urllib3 know nothing.

@@ -1,4 +1,4 @@
-"""What is around the networks of a `WaveformSeparator`, on a graphics card."""
+"""The chain around the networks of a `WaveformSeparator`, on a CUDA device."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class DeviceChain:
         if config.niter != 1 or config.softmask or residual:
             raise ConfigError(
                 f"niter={config.niter}, softmask={config.softmask}, residual={residual} with "
-                f"{nb_targets} targets: a graphics card has the gradient of one iteration without "
+                f"{nb_targets} targets: a CUDA device has the gradient of one iteration without "
                 "softmask and residual (which a single target always has); use backend='numba'"
             )
         self.config, self.backend, self.device = config, backend, backend.device
@@ -103,7 +103,7 @@ class DeviceChain:
         nb_samples, nb_channels, nb_timesteps = audio.shape
         if nb_channels > 2:
             raise ShapeError(
-                f"nb_channels={nb_channels}: on a graphics card the filter takes 1 or 2 channels"
+                f"nb_channels={nb_channels}: on a CUDA device the filter takes 1 or 2 channels"
             )
         signals = xp.ascontiguousarray(audio.transpose(1, 0, 2))
         extended = geometry.nb_extended(nb_timesteps)
@@ -219,7 +219,7 @@ class DeviceChain:
         }
 
     def _envelope(self, lo: int, hi: int, nb_frames: int) -> Array:
-        """What the gradient of samples [lo, hi) of the padded signal is multiplied with."""
+        """Factors of the gradient of samples [lo, hi) of the padded signal."""
         key = lo, hi, nb_frames
         if self._envelope_of != key:
             envelope = self._geometry.inverse_envelope(*key) * (2.0 / self._geometry.n_fft)

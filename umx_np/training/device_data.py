@@ -1,4 +1,4 @@
-"""Batches for a graphics card: mixed there from clips in its memory, or made ahead and copied."""
+"""Batches for a CUDA device: mixed there from clips in its memory, or made ahead and copied."""
 
 from __future__ import annotations
 
