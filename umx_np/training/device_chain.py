@@ -49,7 +49,7 @@ class DeviceChain:
     nb_targets : int
         Networks.
     backend : CudaTrainingBackend
-        The card.
+        The device.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class DeviceChain:
         return self.backend.asarray(array, np.dtype(np.float32))
 
     def checked(self, audio: Any) -> Array:
-        """See `Chain`. To look at an array of the card would be to wait for it."""
+        """See `Chain`. To look at an array of the device would be to wait for it."""
         if not isinstance(audio, self.device.xp.ndarray):
             audio = np.asarray(audio, np.float32)
             check_finite(audio)
