@@ -66,7 +66,7 @@ def test_resume_of_an_earlier_download(
     if not known_size:
         file = replace(model.files["vocals"], size=None, sha256=model.files["vocals"].sha256[:8])
         monkeypatch.setattr(
-            pretrained, "PUBLISHED", {"tiny": replace(model, files={"vocals": file})}
+            "umx_np.pretrained.models.PUBLISHED", {"tiny": replace(model, files={"vocals": file})}
         )
     server.faults = [cut(100_000)]
     with pytest.raises(DownloadError, match="could not be downloaded"):

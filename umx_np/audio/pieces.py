@@ -67,6 +67,15 @@ class Contents:
     counted: bool = True
 
 
+def notes_on(places: list[tuple[int, int]], first: str, others: str) -> list[str]:
+    """Say what is the matter with some places of a file, each a begin and an end; three by name."""
+    notes = [f"{end - begin} bytes from {begin} on are {first}" for begin, end in places[:3]]
+    if len(places) > 3:
+        rest = sum(end - begin for begin, end in places[3:])
+        notes.append(f"{rest} bytes at {len(places) - 3} more places are {others}")
+    return notes
+
+
 def endless(size: int) -> int:
     """Bytes to be claimed after `size` bytes of MP3 frames that do not tell their number."""
     return size * _ENDLESS + _TAIL

@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._support.progress import Progress
 from ..errors import ConfigError
 from .augmentations import Augmentation
 from .base import Sample
 from .files import Clip
-from .folders import FileDataset, visible
+from .folders import FileDataset, FileKeywords, visible
 from .sources import check_inside, same_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AlignedDataset(FileDataset):
@@ -43,8 +46,8 @@ class AlignedDataset(FileDataset):
         Applied to both files with the same random numbers, so that they still belong together.
     seed : int
         Accepted as upstream's; random numbers come from the generator handed to `sample`.
-    cache, progress
-        See `FileDataset`.
+    **files
+        `cache` and `progress`, see `FileDataset`.
     """
 
     def __init__(
@@ -58,19 +61,10 @@ class AlignedDataset(FileDataset):
         sample_rate: float | None = None,
         source_augmentations: Augmentation | None = None,
         seed: int = 42,
-        *,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
+        **files: Unpack[FileKeywords],
     ) -> None:
         super().__init__(
-            root,
-            split=split,
-            seq_duration=seq_duration,
-            random_chunks=random_chunks,
-            source_augmentations=source_augmentations,
-            sample_rate=sample_rate,
-            cache=cache,
-            progress=progress,
+            root, split, seq_duration, random_chunks, source_augmentations, sample_rate, **files
         )
         check_inside("input_file", input_file)
         check_inside("output_file", output_file)

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -21,6 +22,13 @@ logger = logging.getLogger(__name__)
 
 # Names in a message; there may be thousands.
 _MAX_NAMES = 5
+
+
+class FileKeywords(TypedDict, total=False):
+    """The keywords that all datasets of files pass on to `FileDataset`."""
+
+    cache: str | os.PathLike[str] | None
+    progress: bool | Progress | None
 
 
 class FileDataset(UnmixDataset):
@@ -57,14 +65,14 @@ class FileDataset(UnmixDataset):
     def __init__(
         self,
         root: str | os.PathLike[str],
-        *,
         split: str,
         seq_duration: float | None,
         random_chunks: bool,
         source_augmentations: Augmentation | None,
         sample_rate: float | None,
-        cache: str | os.PathLike[str] | None,
-        progress: bool | Progress | None,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool | Progress | None = None,
     ) -> None:
         self.root = Path(os.path.expanduser(root))
         self.split = split

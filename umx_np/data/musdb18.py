@@ -11,18 +11,20 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .._support.progress import Progress
 from ..config import check_int
 from ..errors import ConfigError, DownloadError
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
-from .folders import FileDataset, mix, visible
+from .folders import FileDataset, FileKeywords, mix, visible
 from .plans import PlannedItem
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -116,8 +118,8 @@ class MUSDBDataset(FileDataset):
         Accepted as upstream's; random numbers come from the generator handed to `sample`.
     setup_file : str or None
         Another description of the dataset for musdb, in place of its ``mus.yaml``.
-    cache, progress
-        See `FileDataset`.
+    **files
+        `cache` and `progress`, see `FileDataset`.
 
     Raises
     ------
@@ -142,20 +144,11 @@ class MUSDBDataset(FileDataset):
         seed: int = 42,
         *,
         setup_file: str | None = None,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
+        **files: Unpack[FileKeywords],
     ) -> None:
         db = open_database(root, download, is_wav, subsets, split, setup_file)
-        super().__init__(
-            db.root,
-            split=split or "train",
-            seq_duration=seq_duration,
-            random_chunks=True,
-            source_augmentations=source_augmentations,
-            sample_rate=float(db.setup["sample_rate"]),
-            cache=cache,
-            progress=progress,
-        )
+        split, rate = split or "train", float(db.setup["sample_rate"])
+        super().__init__(db.root, split, seq_duration, True, source_augmentations, rate, **files)
         self.target = target
         self.is_wav = is_wav
         self.samples_per_track = check_int("samples_per_track", samples_per_track, 1)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._support.progress import Progress
 from ..config import check_int
 from ..errors import ConfigError
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset, item_rng
 from .files import Clip
-from .folders import FileDataset, mix
+from .folders import FileDataset, FileKeywords, mix
 from .sources import check_inside, check_names, check_text, same_file, sound_files
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class SourceFolderDataset(FileDataset):
@@ -54,8 +57,8 @@ class SourceFolderDataset(FileDataset):
         Applied to each source.
     seed : int
         Of the items of ``"valid"``.
-    cache, progress
-        See `FileDataset`.
+    **files
+        `cache` and `progress`, see `FileDataset`.
     """
 
     def __init__(
@@ -71,19 +74,10 @@ class SourceFolderDataset(FileDataset):
         sample_rate: float | None = None,
         source_augmentations: Augmentation | None = None,
         seed: int = 42,
-        *,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
+        **files: Unpack[FileKeywords],
     ) -> None:
         super().__init__(
-            root,
-            split=split,
-            seq_duration=seq_duration,
-            random_chunks=random_chunks,
-            source_augmentations=source_augmentations,
-            sample_rate=sample_rate,
-            cache=cache,
-            progress=progress,
+            root, split, seq_duration, random_chunks, source_augmentations, sample_rate, **files
         )
         check_inside("target_dir", target_dir)
         check_text("ext", ext)

@@ -1,8 +1,8 @@
 """Public names of `umx_np.pretrained`: imported lazily, and seen by type checkers."""
 
+from .folders import bundled_folder as bundled_folder
+from .folders import cache_dir as cache_dir
 from .loading import DownloadProgress as DownloadProgress
-from .loading import bundled_folder as bundled_folder
-from .loading import cache_dir as cache_dir
 from .loading import download as download
 from .loading import load_model as load_model
 from .models import ModelInfo as ModelInfo

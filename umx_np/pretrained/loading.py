@@ -26,7 +26,6 @@ loaded. Of umxl 32 bits of the hashes are published, which the log says.
 
 from __future__ import annotations
 
-import importlib.resources
 import logging
 import os
 import stat
@@ -39,13 +38,19 @@ from pathlib import Path
 from .._support.atomic import is_kept
 from .._support.inputs import why_unreadable
 from ..errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError, shortened
-from ..weights import ModelBundle, TargetWeights, check_state, is_model_folder, load_folder
-from ..weights import load_torch as _load_torch
+from ..weights import (
+    ModelBundle,
+    TargetWeights,
+    check_state,
+    is_model_folder,
+    load_folder,
+    load_torch,
+)
 from ..weights.folder import check_targets
+from .folders import bundled_folder, cache_dir
 from .hashes import check_hashes, is_stamped
 from .models import (
     BUNDLED,
-    PUBLISHED,
     ModelInfo,
     PublishedFile,
     get_model_info,
@@ -58,59 +63,6 @@ logger = logging.getLogger(__name__)
 
 # progress(file name, bytes there, size of the file or None)
 DownloadProgress = Callable[[str, int, "int | None"], None]
-
-
-def bundled_folder(name: str) -> Path:
-    """Return the folder of a model that comes with this package.
-
-    Parameters
-    ----------
-    name : str
-        Name in the registry.
-
-    Returns
-    -------
-    Path
-        Treat it as read-only.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If the folder or one of its files is not there.
-    """
-    if name not in BUNDLED:
-        raise ModelNotFoundError(
-            f"model={name!r} does not come with umx_np; {', '.join(BUNDLED)} does"
-        )
-    # The package has compiled modules, so it is never run from a zip file.
-    folder = Path(str(importlib.resources.files("umx_np") / "assets" / name))
-    files = [f"{target}.safetensors" for target in BUNDLED[name].targets]
-    missing = [file for file in files if not (folder / file).is_file()]
-    if missing:
-        others = ", ".join(PUBLISHED)
-        raise ModelNotFoundError(
-            f"model={name!r} comes with umx_np, but path={str(folder)!r} has no "
-            f"{', '.join(missing)}: the installation is incomplete; install umx_np again, or name "
-            f"another model ({others})"
-        )
-    return folder
-
-
-def cache_dir() -> Path:
-    """Return the folder that holds downloaded models, ``<cache>/<model>/<file>``.
-
-    Returns
-    -------
-    Path
-        ``$UMX_NP_HOME``, or the cache folder that the platform has for this package. It need not
-        exist.
-    """
-    home = os.environ.get("UMX_NP_HOME")
-    if home:
-        return Path(os.path.expanduser(home))
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("umx_np"))
 
 
 def download(
@@ -256,7 +208,7 @@ def load_model(
     weights: dict[str, TargetWeights] = {}
     for target, path in paths.items():
         try:
-            state = check_state(_load_torch(path), info.config)
+            state = check_state(load_torch(path), info.config)
         except WeightsError as error:
             raise WeightsError(f"target={target!r} of model={name!r}: {error}") from error
         weights[target] = TargetWeights(info.config, state)
