@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from helpers.asserts import largest
+from helpers.combinations import covering
 from tolerances import TOL
 
+from umx_np._support.limits import available_cores
 from umx_np.cuda.device import get_device
 from umx_np.errors import DeviceError
 
+# Benchmarks and recipes are not installed; at the end, so that an installed package stays the one
+# that is tested.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 # Scripts that write the files beside them, and a stand-in; they need PyTorch and hold no tests.
 collect_ignore = ["golden", "peers/standin"]
+
+# More would each spend most of their time on imports.
+MOST_PROCESSES = 8
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +33,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--measure", action="store_true", help="list the largest error met by each tolerance"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the tests among processes, one for each core, where nothing else is asked for.
+
+    Files and single tests run in this process, which starts sooner and can be watched; so does
+    everything where pytest-xdist is absent (`-p no:xdist`), and what `-n`, `--dist` or `--tx` say
+    goes before.
+    """
+    option = config.option
+    if not config.pluginmanager.hasplugin("xdist") or hasattr(config, "workerinput"):
+        return
+    told = option.numprocesses is not None or option.dist != "no" or option.tx
+    watched = option.usepdb or option.trace or option.capture == "no" or option.measure
+    if told or watched or option.collectonly:
+        return
+    folders = all(Path(argument).is_dir() for argument in config.args)
+    nb_processes = min(available_cores(), MOST_PROCESSES)
+    if folders and nb_processes > 1:
+        option.numprocesses, option.dist = nb_processes, "worksteal"
+        # Each process has a core; what uses several threads is told so by its test.
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,8 +83,10 @@ def pytest_terminal_summary(
                 )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, with the reason, tests that need what is not here."""
+    """Leave to ``-m slow`` what adds little; skip, with the reason, what needs what is not here."""
+    _mark_combinations(items)
     skips = {}
     if any(item.get_closest_marker("gpu") for item in items) and (reason := _no_cuda_device()):
         skips["gpu"] = pytest.mark.skip(reason=f"needs a CUDA device: {reason}")
@@ -60,6 +98,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, skip in skips.items():
             if item.get_closest_marker(marker):
                 item.add_marker(skip)
+
+
+def _mark_combinations(items: list[pytest.Item]) -> None:
+    """Mark as slow what no pair of values of a test's parameters needs.
+
+    Of a test with three parameters or more, those combinations stay in which every pair of values
+    meets; what a device runs stays whole.
+    """
+    tests = defaultdict(list)
+    for item in items:
+        several = hasattr(item, "callspec") and len(item.callspec.indices) > 2
+        if several and not any(map(item.get_closest_marker, ("slow", "gpu"))):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    for of_a_test in tests.values():
+        chosen = covering([item.callspec.indices for item in of_a_test])
+        for index, item in enumerate(of_a_test):
+            if index not in chosen:
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=["reference", "numba"])

@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 from benchmarks import run_all
 from benchmarks.harness import agreement, audio, load, process, results, timing
 

@@ -7,15 +7,12 @@ import math
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import report
 from benchmarks.gpu import card, compiling, record, run, summary, supervise, timing

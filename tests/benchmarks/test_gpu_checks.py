@@ -5,19 +5,15 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.upstream import Upstream
-
-sys.path.append(str(Path(__file__).resolve().parents[2]))
-
 from helpers.cuda_training import backend_on
 from helpers.emulated import emulated
+from helpers.upstream import Upstream
 
 from benchmarks.gpu import check_precision, compiling, peers, record, sanitize, summary
 from benchmarks.gpu import run as command

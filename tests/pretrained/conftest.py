@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from helpers.download_server import DATA, NAME, SIZE, Handler, Server
 
-from umx_np.pretrained import loading as pretrained
 from umx_np.pretrained import transfer as _transfer
 from umx_np.pretrained.models import PUBLISHED, ModelInfo, PublishedFile
 

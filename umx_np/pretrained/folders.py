@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.resources
-import os
 from pathlib import Path
 
+from .._support.folders import user_cache
 from ..errors import ModelNotFoundError
 from .models import BUNDLED, PUBLISHED
 
@@ -55,9 +55,4 @@ def cache_dir() -> Path:
         ``$UMX_NP_HOME``, or the cache folder that the platform has for this package. It need not
         exist.
     """
-    home = os.environ.get("UMX_NP_HOME")
-    if home:
-        return Path(os.path.expanduser(home))
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("umx_np"))
+    return user_cache()

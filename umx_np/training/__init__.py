@@ -3,6 +3,8 @@
     config = TrainConfig(target="vocals", output="open-unmix")
     Trainer(config, train_dataset, valid_dataset).fit()
 
+`JointTrainer` trains the networks of all targets together, on the waveforms of the stems.
+
 ``python -m umx_np.train`` does the same from the command line; see docs/training.md. Names are
 imported when they are first used, because options are parsed before anything heavy is needed.
 """

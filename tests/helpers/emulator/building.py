@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -66,19 +68,34 @@ def _environment() -> bytes:
 def _build(source: str, flags: tuple[str, ...], mode: int) -> ctypes.CDLL:
     key = hashlib.sha256(_environment() + repr(flags).encode() + source.encode()).hexdigest()[:32]
     library = cache_folder() / f"{key}.so"
-    if not library.exists():
-        with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
-            made = Path(folder) / "made.so"
-            done = subprocess.run(
-                [str(compiler()), *flags, "-x", "c++", "-", "-o", str(made)],
-                input=source.encode(),
-                capture_output=True,
-                check=False,
-            )
-            if done.returncode:
-                raise BuildError(done.stderr.decode(errors="replace"))
-            os.replace(made, library)
+    with _locked(library.with_suffix(".lock")):
+        if not library.exists():
+            _compile(source, flags, library)
     return ctypes.CDLL(str(library), mode=mode)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time compile a source: the others find its library."""
+    import fcntl
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(source: str, flags: tuple[str, ...], library: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        made = Path(folder) / "made.so"
+        done = subprocess.run(
+            [str(compiler()), *flags, "-x", "c++", "-", "-o", str(made)],
+            input=source.encode(),
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BuildError(done.stderr.decode(errors="replace"))
+        os.replace(made, library)
 
 
 @cache
