@@ -163,6 +163,7 @@ def test_faders_move_each_stem_of_an_excerpt_as_it_was_mixed(songs, monkeypatch)
     assert np.abs(np.corrcoef(levels.T) - np.eye(4)).max() < 0.35
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(songs, bundle, tmp_path):
     whole = Run(bundle, songs, SETTINGS)
     losses = list(whole.train())
@@ -317,6 +318,7 @@ def test_validation(songs, bundle, tmp_path, monkeypatch, caplog):
     assert log["valid_loss_history"] == [list(pair) for pair in run.valid_losses]
 
 
+@pytest.mark.slow
 def test_on_a_graphics_card(songs, bundle, monkeypatch, tmp_path):
     """The emulated card computes the losses of the processor, and a run goes on elsewhere."""
     from helpers.cuda_training import backend_on
