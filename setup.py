@@ -1,26 +1,41 @@
 """Build of the compiled extensions in src_ext/; all metadata is in pyproject.toml."""
 
+import re
+import shutil
 import sys
+import sysconfig
+import tomllib
+from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# One wheel for all versions from this one on. A Python without the GIL has no stable ABI yet.
+OLDEST = (3, 11)
+LIMITED = sysconfig.get_config_var("Py_GIL_DISABLED") in (None, 0)
 
 KERNELS = "src_ext/kernels"
 
+link = []
 if sys.platform == "win32":
-    flags = ["/O2"]
+    # clang-cl, see below; by itself it passes no options of Clang on.
+    flags = ["/O2", "/clang:-fno-math-errno", "/clang:-ffp-contract=fast"]
 else:
+    if sys.platform == "linux":
+        link = ["-Wl,--strip-all"]
     # Only the relaxations that vectorised sqrt, select and multiply-add need; NaN and infinity
     # keep their meaning, and sums are not reordered.
     flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 
 extensions = [
-    Extension("umx_np._kernels.calls", ["src_ext/calls.pyx"]),
+    Extension("umx_np._kernels.calls", ["src_ext/calls.pyx"], extra_link_args=link),
     Extension(
         "umx_np._kernels.stft",
         ["src_ext/stft.pyx"],
         depends=["src_ext/checks.pxi"],
         extra_compile_args=flags,
+        extra_link_args=link,
     ),
     Extension(
         "umx_np._kernels.cpu",
@@ -48,10 +63,49 @@ extensions = [
             )
         ],
         extra_compile_args=flags,
+        extra_link_args=link,
     ),
 ]
 
+
+def readme() -> str:
+    """Return README.md with absolute links: PyPI has no other files."""
+    root = Path(__file__).parent
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    source = project["urls"]["Source"]
+    raw = source.replace("https://github.com/", "https://raw.githubusercontent.com/") + "/main/"
+    text = (root / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\g<1>{raw}", text)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\g<1>{source}/blob/main/", text)
+
+
+class BuildExt(build_ext):
+    """Compile with Clang on Windows: Visual C++ has no vectors, and would make scalar kernels."""
+
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            clang = shutil.which("clang-cl")
+            if clang is None:
+                raise SystemExit(
+                    "clang-cl is not on the PATH; install LLVM, which Visual Studio offers as "
+                    "'C++ Clang tools for Windows'"
+                )
+            self.compiler.initialize()
+            self.compiler.cc = clang
+        super().build_extensions()
+
+
+if LIMITED:
+    for extension in extensions:
+        extension.py_limited_api = True
+        version = f"0x{OLDEST[0]:02x}{OLDEST[1]:02x}0000"
+        extension.define_macros = [("Py_LIMITED_API", version)]
+
 setup(
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+    cmdclass={"build_ext": BuildExt},
+    options={"bdist_wheel": {"py_limited_api": f"cp{OLDEST[0]}{OLDEST[1]}"}} if LIMITED else {},
     ext_modules=cythonize(
         extensions,
         compiler_directives={
@@ -62,5 +116,5 @@ setup(
             # Not "freethreading_compatible": no Python without the GIL has run the tests yet
             # (tests/support/test_threads.py); one that imports this package turns its GIL on.
         },
-    )
+    ),
 )

@@ -36,6 +36,15 @@ from cpython.pythread cimport (
     PyThread_type_lock,
 )
 
+cdef extern from *:
+    # Of the stable ABI, Cython adds a line to a traceback by running a piece of Python, in which the
+    # handler of a signal could run; what it raised would be lost. The lines of this file are left out.
+    """
+    #ifdef Py_LIMITED_API
+    #define PyEval_EvalCode(code, globals, locals) ((PyObject *)NULL)
+    #endif
+    """
+
 cdef extern from "pythread.h":
     PyLockStatus PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
 
@@ -226,18 +235,11 @@ def cancellable(function, cancel, double seconds):
     return call._outcome(False)
 
 
-cdef class Guard:
-    """Makes a call once: when it is called itself, or nobody holds it any more.
+# `__del__` belongs to classes of Python, whose finalizers the stable ABI knows; those of extension
+# types it does not.
 
-    No handler of a signal interrupts it. The child of a fork does not make it.
-
-    Parameters
-    ----------
-    function : callable
-        Must not know who holds this.
-    *arguments
-        What it is called with.
-    """
+cdef class _Guard:
+    """All of `Guard` but its end."""
 
     cdef object _function, _arguments
     cdef int _born
@@ -256,11 +258,39 @@ cdef class Guard:
             if self._born == _generation:
                 uninterrupted(function, *arguments)
 
+
+class Guard(_Guard):
+    """Makes a call once: when it is called itself, or nobody holds it any more.
+
+    No handler of a signal interrupts it. The child of a fork does not make it.
+
+    Parameters
+    ----------
+    function : callable
+        Must not know who holds this.
+    *arguments
+        What it is called with.
+    """
+
+    __slots__ = ()
+
     def __del__(self):
         self()
 
 
-cdef class Loan:
+cdef class _Loan:
+    """All of `Loan` but its end."""
+
+    cdef readonly object __array_interface__
+    cdef object _memory
+    cdef list _shelf
+
+    def __init__(self, memory, list shelf):
+        self.__array_interface__ = memory.__array_interface__
+        self._memory, self._shelf = memory, shelf
+
+
+class Loan(_Loan):
     """Owner of an array that is out of house: its memory returns when nobody holds it any more.
 
     Parameters
@@ -271,16 +301,10 @@ cdef class Loan:
         Where it returns to.
     """
 
-    cdef readonly object __array_interface__
-    cdef object _memory
-    cdef list _shelf
-
-    def __init__(self, memory, list shelf):
-        self.__array_interface__ = memory.__array_interface__
-        self._memory, self._shelf = memory, shelf
+    __slots__ = ()
 
     def __del__(self):
-        self._shelf.append(self._memory)
+        (<_Loan>self)._shelf.append((<_Loan>self)._memory)
 
 
 def close_lost(file):
@@ -321,27 +345,8 @@ cdef class Stop:
     cdef public bint asked
 
 
-cdef class Ahead:
-    """Results of calls that threads of its own make ahead of time, in the order of the items.
-
-    Parameters
-    ----------
-    threads : int
-        How many.
-    name : str
-        Of the threads, before a number.
-    function : callable
-        What is called with each item.
-    items : iterable
-        Asked for the next item when the next result is asked for.
-    ahead : int
-        Calls that are waiting, under way or waited for.
-    on_close : callable or None
-        Called once, without arguments, when no thread is at work any more. It runs in another
-        thread and must not close this.
-    stop : Stop or None
-        Is asked for as soon as this is closed; functions that look at it may end early.
-    """
+cdef class _Ahead:
+    """All of `Ahead` but its end."""
 
     cdef Stop _stop
     cdef object _function, _items, _on_close
@@ -439,6 +444,31 @@ cdef class Ahead:
     def __exit__(self, *exception):
         self.close()
 
+
+class Ahead(_Ahead):
+    """Results of calls that threads of its own make ahead of time, in the order of the items.
+
+    Parameters
+    ----------
+    threads : int
+        How many.
+    name : str
+        Of the threads, before a number.
+    function : callable
+        What is called with each item.
+    items : iterable
+        Asked for the next item when the next result is asked for.
+    ahead : int
+        Calls that are waiting, under way or waited for.
+    on_close : callable or None
+        Called once, without arguments, when no thread is at work any more. It runs in another
+        thread and must not close this.
+    stop : Stop or None
+        Is asked for as soon as this is closed; functions that look at it may end early.
+    """
+
+    __slots__ = ()
+
     def __del__(self):
         self.close()
 
@@ -476,8 +506,8 @@ def close_all():
     """Close what is open when the program is left, but do not wait for ever."""
     for reference in list(_open.values()):
         left_open = reference()
-        if isinstance(left_open, Ahead):
-            (<Ahead>left_open)._close(_PATIENCE)
+        if isinstance(left_open, _Ahead):
+            (<_Ahead>left_open)._close(_PATIENCE)
         elif left_open is not None:
             left_open()
 

@@ -53,12 +53,12 @@ PARSERS: dict[str, Callable[[list[str]], object]] = {
 # They make their parsers where they run.
 MAINS = [
     "python examples/make_example.py",
-    "python -m recipes.umxm.grow",
-    "python -m recipes.umxm.instrumentals",
-    "python -m recipes.umxm.joint",
-    "python -m recipes.umxm.package",
-    "python -m recipes.umxm.render",
-    "python -m recipes.umxm.train",
+    "python -m recipes.umxm.training.grow",
+    "python -m recipes.umxm.songs.instrumentals",
+    "python -m recipes.umxm.training.joint",
+    "python -m recipes.umxm.training.package",
+    "python -m recipes.umxm.songs.render",
+    "python -m recipes.umxm.training.train",
 ]
 PROGRAMS = [*PARSERS, *MAINS]
 

@@ -1,7 +1,7 @@
 """Where numbers are computed: one object per device, chosen once at the top and passed down.
 
 ``reference`` is plain NumPy, slow and readable: the specification that everything else is measured
-against. ``cpu`` runs the compiled kernels, ``cuda`` those of an NVIDIA card.
+against. ``cpu`` runs the compiled kernels, ``cuda`` those of a CUDA device.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Whether no CUDA device has run the kernels yet: until the results of one lie beside the others in
+# benchmarks/results, 'auto' never takes one. README.md, docs/gpu.md and `umx-np info` say so.
+CUDA_IS_EXPERIMENTAL = True
+
 
 def get_backend(
     device: str | Backend = "auto", threads: int | None = None, precision: str = "full"
@@ -31,13 +35,14 @@ def get_backend(
     Parameters
     ----------
     device : {'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'} or Backend
-        ``'auto'`` takes the first CUDA device if there is one, else the processor, and logs the
-        choice and its reason. ``'cuda'`` is ``'cuda:0'``. A backend is returned as it is.
+        ``'auto'`` takes the first CUDA device if it has proved itself, see docs/gpu.md, else the
+        processor, and logs the choice and its reason. ``'cuda'`` is ``'cuda:0'``. A backend is
+        returned as it is.
     threads : int or None
         Threads to compute on; None means all cores that this process may use. A CUDA device needs
         none of them.
     precision : {'full', 'fast'}
-        ``'fast'`` computes the networks with numbers of fewer bits, see docs/guide.md.
+        ``'fast'`` computes the networks in lower precision, see docs/guide.md.
 
     Raises
     ------
@@ -83,16 +88,24 @@ def _cuda_backend(index: int, precision: str) -> Backend:
 
 
 def _best_backend(threads: int | None, precision: str) -> Backend:
-    backend = None
-    try:
-        backend = _cuda_backend(0, precision)
-        reason = "a CUDA device is there"
-    except DeviceError as error:
-        reason = f"no CUDA device: {error}"
-    if backend is None:  # not where the error above would be told with those of the processor
-        backend = get_backend("cpu", threads, precision)
-    logger.info("device='auto': using %s (%s)", backend, reason)
+    reason = _why_not_cuda()
+    backend = get_backend("cpu", threads, precision) if reason else _cuda_backend(0, precision)
+    logger.info("device='auto': using %s (%s)", backend, reason or "it passed its check")
     return backend
+
+
+@cache
+def _why_not_cuda() -> str:
+    """Return why ``'auto'`` does not take the first CUDA device; empty if it does."""
+    if CUDA_IS_EXPERIMENTAL:
+        return "CUDA is experimental here: only device='cuda' takes it"
+    try:
+        from .cuda.proof import proof_of
+
+        proof = proof_of(0)
+    except DeviceError as error:
+        return f"no CUDA device: {error}"
+    return "" if proof.passed else f"the check of the CUDA device {proof}"
 
 
 def on_cuda(ops: Backend) -> bool:
@@ -132,7 +145,7 @@ def run_network(ops: Backend, network: Network, mags: np.ndarray) -> np.ndarray:
     ndarray [shape as `mags`]
     """
     if on_cuda(ops):
-        from .cuda.network import CudaNetwork
+        from .cuda.host_network import CudaNetwork
 
         assert isinstance(network, CudaNetwork)
         return network.whole_track(mags)
@@ -141,15 +154,21 @@ def run_network(ops: Backend, network: Network, mags: np.ndarray) -> np.ndarray:
     return whole_track(ops, network, mags)
 
 
-def devices() -> list[dict[str, Any]]:
+def devices(*, check: bool = False) -> list[dict[str, Any]]:
     """List the devices, whether they can be used, and why not.
+
+    Parameters
+    ----------
+    check : bool
+        Whether to check every CUDA device now; see docs/gpu.md.
 
     Returns
     -------
     list of dict
         Each with ``name`` (str), ``available`` (bool) and ``reason`` (str, empty when available).
         CUDA devices are named ``cuda:0`` and so on, with what `umx_np.cuda.backend.describe` says
-        of them; without any there is one named ``cuda`` with the reason.
+        of them, ``experimental`` (bool) and ``check`` (str, how it ended); without any there is one
+        named ``cuda`` with the reason.
     """
     rows: list[dict[str, Any]] = [{"name": "reference", "available": True, "reason": ""}]
     try:
@@ -158,26 +177,30 @@ def devices() -> list[dict[str, Any]]:
     except DeviceError as error:
         rows.append({"name": "cpu", "available": False, "reason": str(error)})
     try:
-        from .cuda.backend import describe
+        from .cuda.backend import cards, describe
+        from .cuda.proof import said_of
 
-        rows += [{"available": True, "reason": "", **card} for card in describe()]
+        state = {"available": True, "reason": "", "experimental": CUDA_IS_EXPERIMENTAL}
+        rows += [
+            {**describe(card), **state, "check": said_of(card, check=check)} for card in cards()
+        ]
     except DeviceError as error:
         rows.append({"name": "cuda", "available": False, "reason": str(error)})
     return rows
 
 
 def cuda_index(name: str) -> int | None:
-    """Return the number of the graphics card that a name like ``'cuda:1'`` means.
+    """Return the number of the CUDA device that a name like ``'cuda:1'`` means.
 
     Parameters
     ----------
     name : str
-        Of a device or backend; ``'cuda'`` is the first card.
+        Of a device or backend; ``'cuda'`` is the first one.
 
     Returns
     -------
     int or None
-        None if no card is meant.
+        None if none is meant.
 
     Raises
     ------
@@ -190,36 +213,71 @@ def cuda_index(name: str) -> int | None:
     if kind != "cuda":
         return None
     if name != "cuda" and not number.isdecimal():
-        raise ConfigError(f"device={name!r} must be 'cuda' or 'cuda:' and the number of a card")
+        raise ConfigError(f"device={name!r} must be 'cuda' or 'cuda:' and the number of a device")
     return int(number or 0)
 
 
-@cache
-def preferred_backend() -> str:
-    """Name of the backend for ``device='auto'``: the first graphics card if it can train."""
-    try:
-        card = get_training_backend("cuda")
-    except DeviceError as error:
-        logger.info("device='auto': training on the processor (%s)", error)
-        return "numba"
-    logger.info("device='auto': training on %s", card)
-    return "cuda"
+def training_backend_name(device: str) -> str:
+    """Return the name of the backend that trains on a device; see `get_training_backend`."""
+    if device != "auto":
+        return "numba" if device == "cpu" else device
+    reason = _why_not_cuda()
+    logger.info(
+        "device='auto': training on %s (%s)",
+        "the processor" if reason else "cuda:0",
+        reason or "it passed its check",
+    )
+    return "numba" if reason else "cuda"
 
 
-def get_training_backend(name: str = "numba", threads: int | None = None) -> TrainingBackend:
-    """Return a compiled backend.
+def check_training(
+    device: str, threads: int | None, *, amp: bool, tf32: bool, resident: bool = False
+) -> None:
+    """Raise an error if nothing here trains on a device like this.
 
     Parameters
     ----------
-    name : {'numba', 'cuda', 'cuda:1', ...}
-        Kernels for the processor, or for a graphics card.
+    device : {'auto', 'cpu', 'reference', 'cuda', 'cuda:INDEX'}
+        Where to train.
+    threads : int or None
+        As for `get_training_backend`.
+    amp, tf32 : bool
+        Whether the operands of products are to be rounded.
+    resident : bool
+        Whether the data has to stay in the memory of the device.
+    """
+    on_cuda_device = cuda_index(device) is not None
+    if device not in ("auto", "cpu", "reference") and not on_cuda_device:
+        raise ConfigError(
+            f"device={shortened(device)} must be 'auto', 'cpu', 'cuda', 'cuda:1' or 'reference'"
+        )
+    # Which device 'auto' is, is not looked at before it has to be known.
+    rounded = amp or tf32
+    if not (on_cuda_device or rounded or resident):
+        return
+    name = training_backend_name(device)
+    if resident and cuda_index(name) is None:
+        raise ConfigError("resident='yes': only a CUDA device keeps the data in its memory")
+    if rounded and name == "reference":
+        raise DeviceError(f"amp={amp}, tf32={tf32}: device='reference' has no mixed precision")
+    if rounded or on_cuda_device:
+        get_training_backend(name, threads).check_products(amp=amp, tf32=tf32)
+
+
+def get_training_backend(name: str = "numba", threads: int | None = None) -> TrainingBackend:
+    """Return the backend that trains under a name.
+
+    Parameters
+    ----------
+    name : {'numba', 'reference', 'cuda', 'cuda:1', ...}
+        Kernels for the processor, plain NumPy, or a CUDA device.
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
 
     Raises
     ------
     DeviceError
-        If a package is not installed, or there is no such card; the message says what to do.
+        If a package is not installed, or there is no such device; the message says what to do.
     ConfigError
         If there is no backend of that name.
     """
@@ -228,6 +286,10 @@ def get_training_backend(name: str = "numba", threads: int | None = None) -> Tra
         from .cuda import training
 
         return training.get_cuda_backend(index)
+    if name == "reference":
+        from .backends.reference_training import ReferenceTraining
+
+        return ReferenceTraining()
     if name != "numba":
         raise ConfigError(f"backend={name!r} must be 'numba', 'reference', 'cuda' or 'cuda:1'")
     try:

@@ -69,7 +69,9 @@ class Ours:
         from umx_np.data import UnmixDataset
         from umx_np.training import TrainConfig, Trainer
         from umx_np.training.records import RunRecord
+        from umx_np.training.schedule import Cosine
         from umx_np.training.start import Start
+        from umx_np.weights import ModelBundle
 
         class NoItems(UnmixDataset):
             """The batches are not loaded but given."""
@@ -96,7 +98,8 @@ class Ours:
             threads=args.threads,
         )
         self.trainer = Trainer(config, NoItems(), NoItems())
-        self.trainer._prepare(Start(config, start.config, start.state, RunRecord()))
+        bundle = ModelBundle("noise", {"noise": start}, _RATE, _N_FFT, _N_HOP)
+        self.trainer._prepare(Start(config, bundle, RunRecord(), cosine=Cosine(_LEARNING_RATE)))
         self.trainer.network.dropout = dropout
 
     def step(self, mixture: np.ndarray, target: np.ndarray) -> float:

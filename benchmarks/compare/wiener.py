@@ -96,10 +96,9 @@ def main() -> None:
     estimates = np.empty((len(mags), *mix.shape), np.complex64)
 
     def run_ours() -> np.ndarray:
-        return ops.wiener(
+        return ops.wiener(WienerOptions()).window(
             mix,
             mags,
-            WienerOptions(),
             iterations=args.niter,
             max_abs=scale_of(float(mix_mags.max())),
             out=estimates,

@@ -77,7 +77,7 @@ def _software(context: Context, recorder: Recorder) -> None:
     if context.options.torch:
         versions.update(_torch_versions())
     recorder.environment.update(
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         threads=available_cores(),
         machine={
             "cpu": cpu_name(),

@@ -157,12 +157,12 @@ def _wiener(context: Context, recorder: Recorder) -> None:
         max_abs = scale_of(float(np.abs(mix).max())) if iterations else 1.0
         shape = (targets + residual, *mix.shape)
         out = np.full(shape, np.nan, np.complex64)
-        ops.wiener(mix, mags, options, iterations=iterations, max_abs=max_abs, out=out)
+        ops.wiener(options).window(mix, mags, iterations=iterations, max_abs=max_abs, out=out)
         recorder.check(
             f"{targets} targets, {channels} channels, {mag_channels} of the magnitudes, "
             f"{iterations} iterations, softmask={softmask}, residual={residual}, side {side:g}",
-            _REFERENCE.wiener(
-                wide(mix), wide(mags), options, iterations=iterations, max_abs=max_abs
+            _REFERENCE.wiener(options).window(
+                wide(mix), wide(mags), iterations=iterations, max_abs=max_abs
             ),
             out,
             bound=_WIENER,
@@ -177,12 +177,12 @@ def _wiener_whole(context: Context, recorder: Recorder) -> None:
     half = nb_frames // 2
 
     def filtered(backend: Any, x: np.ndarray, m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        statistics = np.zeros((2, 5, 4, nb_bins))
+        statistics, wiener = np.zeros((2, 5, 4, nb_bins)), backend.wiener(options)
         for level in range(len(statistics)):
             for part in (slice(0, half), slice(half, None)):
                 some = np.ascontiguousarray(x[:, part]), np.ascontiguousarray(m[:, part])
-                backend.wiener_accumulate(*some, statistics, options, level=level, max_abs=max_abs)
-        return statistics, backend.wiener_filter(x, m, statistics, options, max_abs=max_abs)
+                wiener.accumulate(*some, statistics, level=level, max_abs=max_abs)
+        return statistics, wiener.apply(x, m, statistics, max_abs=max_abs)
 
     expected = filtered(_REFERENCE, wide(mix), wide(mags))
     actual = filtered(ops, mix, mags)

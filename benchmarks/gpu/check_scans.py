@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from umx_np.backends.reference import lstm_scan
+from umx_np.layers.lstm import lstm_scan
 
 from . import scans
 from .context import Context

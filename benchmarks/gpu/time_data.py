@@ -52,7 +52,7 @@ def _write_tracks(context: Context, root: Path) -> float:
 def _batches(context: Context, recorder: Recorder) -> None:
     try:
         from umx_np.data import FixedSourcesTrackFolderDataset, Loader
-        from umx_np.training.device_data import ResidentBatches, UploadedBatches
+        from umx_np.training.batches import ResidentBatches, UploadedBatches
     except ImportError as error:
         raise Skip(f"{error}: python -m pip install -e .") from error
     backend = training_backend(context)

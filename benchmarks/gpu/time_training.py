@@ -22,7 +22,7 @@ from umx_np.nn.network import DROPOUT
 from umx_np.optim import Adam
 from umx_np.testing import random_state
 from umx_np.training import TrainConfig
-from umx_np.training.steps import DeviceSteps
+from umx_np.training.steps import make_steps
 from umx_np.weights.bundle import TargetWeights
 
 from . import material, training_scans
@@ -104,7 +104,7 @@ def our_step(context: Context, kind: str, dropout: float = DROPOUT) -> Step:
     optimizer = Adam(
         network.parameters, config.lr, weight_decay=config.weight_decay, backend=network.backend
     )
-    steps = DeviceSteps(config, network, optimizer, material.RATE)
+    steps = make_steps(config, network, optimizer, material.RATE)
     rng = np.random.default_rng(0)
     return lambda x, y: steps.train(x, y, rng)
 

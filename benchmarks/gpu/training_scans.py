@@ -9,7 +9,7 @@ import numpy as np
 from umx_np.cuda.batch_plan import KINDS, choose
 from umx_np.cuda.card import Card
 from umx_np.errors import DeviceError
-from umx_np.nn.lstm import lstm_backward, lstm_forward
+from umx_np.layers.lstm import lstm_backward, lstm_forward
 
 from .context import Context
 

@@ -44,7 +44,7 @@ def environment(threads: int) -> dict[str, Any]:
     from umx_np.backends.cpu import describe
 
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "threads": threads,
         "machine": {
             "cpu": cpu_name(),

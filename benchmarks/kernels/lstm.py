@@ -63,7 +63,7 @@ class Scan:
 
     def expected(self, nb_frames: int) -> np.ndarray:
         """Return the frames that come first in time, from the loop in NumPy, in float64."""
-        from umx_np.backends.reference import lstm_scan
+        from umx_np.layers.lstm import lstm_scan
 
         part = slice(-nb_frames, None) if self.reverse else slice(nb_frames)
         hidden = self.weight.shape[1]

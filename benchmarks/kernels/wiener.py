@@ -42,9 +42,9 @@ def main() -> None:
     """Measure the ceilings, then climb."""
     args = options()
     from umx_np._kernels import cpu
-    from umx_np.backends import reference
     from umx_np.backends.contracts import WienerOptions, scale_of
     from umx_np.backends.cpu import _WIENER_BINS
+    from umx_np.backends.reference import ReferenceFilter
     from umx_np.devices import get_backend
 
     mix, mags, description = window(args.frames)
@@ -68,8 +68,8 @@ def main() -> None:
     # The oracle returns the precision that it is given.
     oracle_mix = mix[..., checked].astype(np.complex128)
     expected = {
-        niter: reference.wiener(
-            oracle_mix, mags[..., checked], plain, iterations=niter, max_abs=max_abs
+        niter: ReferenceFilter(plain).window(
+            oracle_mix, mags[..., checked], iterations=niter, max_abs=max_abs
         )
         for niter in args.niter
     }

@@ -7,7 +7,7 @@
  * Accumulates   `=`; `+=` onto the plain sum when `accumulate`.
  * Parallel over nothing: callers give each thread its own rows.
  * Precision     float32 accumulation in blocks of KC.
- * Oracle        umx_np.backends.reference.linear
+ * Oracle        umx_np.layers.linear.linear_forward
  * Benchmark     benchmarks/kernels/gemm.py
  *
  * A block of MC rows and KC columns of A is copied to panels of MR rows (where shift and scale cost

@@ -13,7 +13,7 @@
  * Precision     float32; activations accurate to 3e-7.
  *               lstm_scan_bf16 takes weights rounded to bfloat16, two columns side by side:
  *               w[pair][ceil(k / 2)][2 tiles][4 gates][VL][2]; everything else is as above.
- * Oracle        umx_np.backends.reference.lstm_scan
+ * Oracle        umx_np.layers.lstm.lstm_scan
  * Benchmark     benchmarks/kernels/lstm.py
  *
  * One step reads all of W_hh once (1 MiB for 256 units) and does two operations a number, so its

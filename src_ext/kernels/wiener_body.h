@@ -11,7 +11,7 @@
  * Parallel over nothing: callers give each thread its own bins.
  * Precision     float64 throughout, float32 in and out. Near-mono mixtures make Cxx nearly singular,
  *               and float32 loses everything there.
- * Oracle        umx_np.backends.reference.wiener
+ * Oracle        umx_np.backends.reference.ReferenceFilter
  * Benchmark     benchmarks/kernels/wiener.py
  *
  * Given R of every iteration, an estimate depends on its own frame only. So nothing but R is kept

@@ -12,7 +12,7 @@ from helpers import batch_tiling_model as model
 from umx_np.cuda.batch_plan import KINDS, OTHER_REGISTERS, Plan, choose, registers_of
 from umx_np.cuda.card import Card
 from umx_np.errors import DeviceError
-from umx_np.nn.lstm import lstm_backward, lstm_forward
+from umx_np.layers.lstm import lstm_backward, lstm_forward
 
 CARDS = {
     "V100": Card((7, 0), 80, 96 << 10),

@@ -12,14 +12,16 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 import umx_np
+from umx_np import devices as doors
 from umx_np.backends import contracts as base
 from umx_np.backends.contracts import WienerOptions
-from umx_np.backends.cpu import CpuBackend, CpuNetwork
-from umx_np.backends.reference import ReferenceBackend, ReferenceNetwork
+from umx_np.backends.cpu import CpuBackend, CpuFilter, CpuNetwork
+from umx_np.backends.reference import ReferenceBackend, ReferenceFilter, ReferenceNetwork
 from umx_np.config import ModelConfig
 from umx_np.cuda import backend as cuda
-from umx_np.cuda import network as cuda_network
-from umx_np.cuda.backend import CudaBackend
+from umx_np.cuda import host_network as cuda_network
+from umx_np.cuda.backend import CudaBackend, CudaFilter
+from umx_np.cuda.proof import LIMITS, Proof
 from umx_np.devices import devices, get_backend, on_cuda
 from umx_np.errors import ConfigError, DeviceError, ShapeError
 from umx_np.testing import random_state
@@ -51,6 +53,7 @@ def public_methods(protocol: type) -> list[str]:
         for protocol, kinds in (
             (base.Backend, (ReferenceBackend, CpuBackend, CudaBackend)),
             (base.Network, (ReferenceNetwork, CpuNetwork, cuda_network.CudaNetwork)),
+            (base.WienerFilter, (ReferenceFilter, CpuFilter, CudaFilter)),
         )
         for name in public_methods(protocol)
         for kind in kinds
@@ -76,6 +79,7 @@ class TestDevices:
             return emulated_device
 
         monkeypatch.setattr(cuda, "get_device", get_device)
+        monkeypatch.setattr("umx_np.cuda.proof.get_device", get_device)
 
     @pytest.fixture
     def missing(self, monkeypatch):
@@ -83,6 +87,22 @@ class TestDevices:
             raise DeviceError("CuPy cannot be imported; install it")
 
         monkeypatch.setattr(cuda, "get_device", get_device)
+        monkeypatch.setattr("umx_np.cuda.proof.get_device", get_device)
+
+    @pytest.fixture(autouse=True)
+    def _not_experimental(self, monkeypatch, tmp_path):
+        """As if a device had run the kernels; results of checks are kept elsewhere."""
+        monkeypatch.setattr(doors, "CUDA_IS_EXPERIMENTAL", False)
+        monkeypatch.setenv("UMX_NP_HOME", str(tmp_path))
+        doors._why_not_cuda.cache_clear()
+        yield
+        doors._why_not_cuda.cache_clear()
+
+    @pytest.fixture
+    def proved(self, monkeypatch):
+        monkeypatch.setattr(
+            "umx_np.cuda.proof.prove", lambda device: Proof(dict.fromkeys(LIMITS, 1e-6))
+        )
 
     @pytest.mark.usefixtures("installed")
     def test_names(self):
@@ -100,12 +120,33 @@ class TestDevices:
         with pytest.raises(ConfigError, match="precision='half'"):
             get_backend("cuda", precision="half")
 
-    @pytest.mark.usefixtures("installed")
+    @pytest.mark.usefixtures("installed", "proved")
     def test_auto_takes_the_card(self, caplog):
         with caplog.at_level(logging.INFO, logger="umx_np"):
             ops = get_backend("auto", precision="fast")
         assert (ops.name, ops.precision) == ("cuda:0", "fast")
         assert "device='auto': using cuda:0 (emulator" in caplog.text
+        assert "it passed its check" in caplog.text
+        assert doors.training_backend_name("auto") == "cuda"
+
+    @pytest.mark.usefixtures("installed", "proved")
+    def test_auto_takes_none_while_cuda_is_experimental(self, caplog, monkeypatch):
+        monkeypatch.setattr(doors, "CUDA_IS_EXPERIMENTAL", True)
+        with caplog.at_level(logging.INFO, logger="umx_np"):
+            assert get_backend("auto").name == "cpu"
+            assert doors.training_backend_name("auto") == "numba"
+        assert caplog.text.count("CUDA is experimental") == 2
+        assert get_backend("cuda").name == "cuda:0"
+        assert devices()[-1]["experimental"]
+
+    @pytest.mark.usefixtures("installed")
+    def test_auto_takes_none_that_fails_its_check(self, caplog, monkeypatch):
+        errors = {"separation": 1e-6, "gradients": float("nan")}
+        monkeypatch.setattr("umx_np.cuda.proof.prove", lambda device: Proof(errors))
+        with caplog.at_level(logging.INFO, logger="umx_np"):
+            assert get_backend("auto").name == "cpu"
+        assert "the check of the CUDA device failed" in caplog.text
+        assert get_backend("cuda").name == "cuda:0"
 
     @pytest.mark.usefixtures("missing")
     def test_auto_without_a_card(self, caplog):
@@ -135,6 +176,8 @@ class TestDevices:
         text = capsys.readouterr().out
         assert "device cuda:0" in text
         assert "emulator, compute capability 9.0" in text
+        assert "not made; umx-np info --check makes it" in text
+        assert "experimental" not in text
         assert "  umxl" in text
 
     def test_repr_names_card_and_kernel(self, emulated_device):
@@ -184,25 +227,24 @@ def test_statistics_of_a_track(ops):
     mix = signals.spectra(30, 17, 2).transpose(2, 0, 1).astype(np.complex64)
     mags = np.abs(mix)[None].transpose(0, 2, 1, 3) * np.float32([[[[0.3]]], [[[0.5]]]])
     mix, mags = np.ascontiguousarray(mix), np.ascontiguousarray(mags.astype(np.float32))
-    reference = ReferenceBackend()
     both = [np.zeros((2, 3, 4, 17)) for _ in range(2)]
     results = []
-    for backend, statistics in zip((ops, reference), both, strict=True):
+    filters = ops.wiener(options), ReferenceFilter(options)
+    for wiener, statistics in zip(filters, both, strict=True):
         for level in range(2):
             for part in (slice(0, 13), slice(13, 30)):
-                backend.wiener_accumulate(
+                wiener.accumulate(
                     np.ascontiguousarray(mix[:, part]),
                     np.ascontiguousarray(mags[:, part]),
                     statistics,
-                    options,
                     level=level,
                     max_abs=1.5,
                 )
-        results.append(backend.wiener_filter(mix, mags, statistics, options, max_abs=1.5))
+        results.append(wiener.apply(mix, mags, statistics, max_abs=1.5))
     np.testing.assert_allclose(both[0], both[1], rtol=1e-12, atol=1e-12)
     assert_close(*results, TOL["wiener"]["float32"], dtype=np.complex64)
     out = np.empty_like(results[0])
-    assert ops.wiener_filter(mix, mags, both[0], options, max_abs=1.5, out=out) is out
+    assert filters[0].apply(mix, mags, both[0], max_abs=1.5, out=out) is out
     np.testing.assert_array_equal(out, results[0])
 
 

@@ -1,4 +1,4 @@
-"""`WaveformSeparator` on a graphics card against the processor."""
+"""`WaveformSeparator` on a CUDA device against the processor."""
 
 from __future__ import annotations
 

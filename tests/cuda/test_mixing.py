@@ -23,7 +23,7 @@ from umx_np.data import (
 )
 from umx_np.errors import ConfigError, DeviceError
 from umx_np.training import TrainConfig
-from umx_np.training.device_data import (
+from umx_np.training.batches import (
     ResidentBatches,
     UploadedBatches,
     device_batches,

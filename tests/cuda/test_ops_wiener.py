@@ -9,12 +9,11 @@ from helpers.asserts import assert_close
 from tolerances import TOL
 
 from umx_np.backends.contracts import WienerOptions
-from umx_np.backends.reference import ReferenceBackend
+from umx_np.backends.reference import ReferenceFilter
 from umx_np.cuda.ops import PIECE_FRAMES, WienerFilter
 from umx_np.errors import ShapeError
 
 PLAIN, WITH_RESIDUAL = WienerOptions(), WienerOptions(residual=True)
-REFERENCE = ReferenceBackend()
 
 
 def spectra(nb_channels, nb_frames, nb_bins, nb_targets, *, mag_channels=None, level=5.0, seed=0):
@@ -60,7 +59,7 @@ def test_one_window(
     y = wiener.windows(
         *on_card(emulated_device, mix, mags, [scale]), window=11, iterations=iterations
     )
-    expected = REFERENCE.wiener(mix, mags, options, iterations=iterations, max_abs=scale)
+    expected = ReferenceFilter(options).window(mix, mags, iterations=iterations, max_abs=scale)
     assert_close(y.get(), expected, TOL["wiener"]["float32"], dtype=np.complex64)
 
 
@@ -72,7 +71,9 @@ def test_faint_and_loud(any_device, level, iterations):
     y = filter_for(any_device, mix, mags, WITH_RESIDUAL).windows(
         *on_card(any_device, mix, mags, [scale]), window=9, iterations=iterations
     )
-    expected = REFERENCE.wiener(mix, mags, WITH_RESIDUAL, iterations=iterations, max_abs=scale)
+    expected = ReferenceFilter(WITH_RESIDUAL).window(
+        mix, mags, iterations=iterations, max_abs=scale
+    )
     assert_close(y.get(), expected, TOL["wiener"]["float32"], dtype=np.complex64)
 
 
@@ -92,7 +93,7 @@ def test_near_mono(any_device):
     y = filter_for(any_device, mix, mags).windows(
         *on_card(any_device, mix, mags, [1.0]), window=20, iterations=2
     )
-    expected = REFERENCE.wiener(mix, mags, PLAIN, iterations=2, max_abs=1.0)
+    expected = ReferenceFilter(PLAIN).window(mix, mags, iterations=2, max_abs=1.0)
     assert_close(y.get(), expected, TOL["wiener_near_mono"]["float32"], dtype=np.complex64)
 
 
@@ -107,10 +108,9 @@ def test_windows_side_by_side(any_device, window):
         *on_card(any_device, mix, mags, scales), window=window, iterations=1, nb_written=2
     )
     expected = [
-        REFERENCE.wiener(
+        ReferenceFilter(WITH_RESIDUAL).window(
             mix[:, i * window : (i + 1) * window],
             mags[:, i * window : (i + 1) * window],
-            WITH_RESIDUAL,
             iterations=1,
             max_abs=scale,
         )[:2]
@@ -146,7 +146,7 @@ def test_a_track_in_blocks(any_device, group):
         wiener.apply(*on_card(any_device, *part, [1.5]), statistics, window=part[0].shape[1])
         for part in parts
     ]
-    expected = REFERENCE.wiener(mix, mags, PLAIN, iterations=iterations, max_abs=1.5)
+    expected = ReferenceFilter(PLAIN).window(mix, mags, iterations=iterations, max_abs=1.5)
     result = np.concatenate([part.get() for part in y], axis=2)
     assert_close(result, expected, TOL["wiener"]["float32"], dtype=np.complex64)
 

@@ -11,13 +11,13 @@ from helpers.emulated import emulated
 from helpers.emulator.launching import EmulatorError
 from tolerances import TOL
 
-from umx_np.backends import reference
 from umx_np.cuda import compiling
 from umx_np.cuda.device import Device
 from umx_np.cuda.plans import Plan
 from umx_np.cuda.recurrent import Scan, ScanState
 from umx_np.cuda.tiling import Tiling
 from umx_np.errors import DeviceError, ShapeError
+from umx_np.layers.lstm import lstm_scan
 
 BOUND = TOL["lstm_scan"]["float32"]
 
@@ -55,7 +55,7 @@ class Case:
         h, c = np.zeros((2, self.shape[0], self.shape[2]))
         for s, reverse in enumerate(self.reverse):
             gates, weights = self.gates[s].astype(np.float64), self.weights[s].astype(np.float64)
-            out[s] = reference.lstm_scan(gates, weights, h[s], c[s], reverse=reverse)
+            out[s] = lstm_scan(gates, weights, h[s], c[s], reverse=reverse)
         return out, h, c
 
     def run(

@@ -8,9 +8,9 @@ from helpers import tiling_model
 from helpers.asserts import assert_close
 from tolerances import TOL
 
-from umx_np.backends import reference
 from umx_np.cuda.tiling import Tiling, pack_by_column
 from umx_np.errors import ConfigError
+from umx_np.layers.lstm import lstm_scan
 
 # As chosen for umxhq, umxm and umxl on several cards, and sizes that fit nothing.
 TILINGS = [
@@ -72,7 +72,7 @@ def test_model_equals_reference(tiling, reverse):
     gates = rng.standard_normal((nb_frames, 4 * hidden)).astype(np.float32)
     h, c = rng.uniform(-1, 1, (2, hidden)).astype(np.float32)
     h_exact, c_exact = h.astype(np.float64), c.astype(np.float64)
-    expected = reference.lstm_scan(
+    expected = lstm_scan(
         gates.astype(np.float64), weights[0].astype(np.float64), h_exact, c_exact, reverse=reverse
     )
     out = tiling_model.scan(tiling, tiling.pack(weights)[0], gates, h, c, reverse=reverse)

@@ -1,4 +1,4 @@
-"""Whole runs on a graphics card against runs on the processor."""
+"""Whole runs on a CUDA device against runs on the processor."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from helpers.asserts import relative_l2
 from helpers.cuda_training import backend_on
 from training.conftest import RATE, TINY, Tones
 
-from umx_np.cuda.device import Device
-from umx_np.cuda.kernel import Kernel
+from umx_np.cuda.device import Device, Kernel
 from umx_np.cuda.training import CudaTrainingBackend
 from umx_np.cuda.transform import RealFft
 from umx_np.data import FixedSourcesTrackFolderDataset, UnmixDataset, aug_from_str

@@ -1,4 +1,4 @@
-"""The engine of graphics cards against the reference."""
+"""The engine of CUDA devices against the reference."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from helpers.cuda_training import backend_on
 from helpers.signals import magnitudes
 from tolerances import TOL
 
-from umx_np.backends.tensors import FlatTensors
 from umx_np.backends.training import CounterMasks
 from umx_np.config import ModelConfig
 from umx_np.cuda.device import Device
+from umx_np.cuda.tensors import FlatTensors
 from umx_np.cuda.training import CudaTrainingBackend
 from umx_np.errors import ConfigError, ShapeError
 from umx_np.nn import TrainableNetwork
@@ -73,12 +73,6 @@ def passes(
     return on_host({"y": y, **gradients, **network.buffers})
 
 
-def masks_for(config: ModelConfig, shape: tuple[int, int]) -> list[np.ndarray]:
-    rng = np.random.default_rng(3)
-    layers = range(config.nb_layers - 1)
-    return [(rng.random((config.hidden_size, *shape)) > 0.4) / 0.6 for _ in layers]
-
-
 def compare(
     actual: dict[str, np.ndarray], expected: dict[str, np.ndarray], *, training: bool
 ) -> None:
@@ -100,9 +94,13 @@ def test_against_reference(
     backend: CudaTrainingBackend, name: str, shape: tuple[int, int], training: bool
 ) -> None:
     config = CONFIGS[name]
-    masks = masks_for(config, shape) if training else []
+    network = network_of(config, "cuda")
+    masks: Any = []
+    counters: Any = CounterMasks(key=3, rate=0.4) if training else []
+    if training:
+        masks = drawn_masks(network, counters, shape)
     expected = passes(network_of(config, "reference"), shape, masks, training=training)
-    actual = passes(network_of(config, "cuda"), shape, masks, training=training)
+    actual = passes(network, shape, counters, training=training)
     compare(actual, expected, training=training)
 
 
@@ -115,7 +113,7 @@ def drawn_masks(
     found = []
     for layer in range(network.config.nb_layers - 1):
         ones = xp.ones((shape[0] * shape[1], size), np.float32)
-        engine._drop(ones, masks, layer, ones)  # type: ignore[attr-defined]
+        engine._lstm.drop(ones, masks, layer, ones)  # type: ignore[attr-defined]
         found.append(ones.get().T.reshape(size, *shape))
     return found
 
@@ -289,7 +287,7 @@ class TestFlatTensors:
             assert tensors[name].data.ptr % 256 == tensors.flat.data.ptr % 256
         # What lies between the tensors stays zero.
         assert float(tensors.flat.get().sum()) == 1 * 15 + 2 * 70 + 3 * 15 + 4
-        assert not tensors.like().flat.get().any()
+        assert not tensors.zeros_like().flat.get().any()
 
     def test_together(self, backend: CudaTrainingBackend) -> None:
         tensors = FlatTensors(SHAPES, backend)

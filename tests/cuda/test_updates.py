@@ -1,4 +1,4 @@
-"""Optimisers on a graphics card against the reference: all parameters in one launch."""
+"""Optimisers on a CUDA device against the reference: all parameters in one launch."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from helpers.asserts import relative_l2
 from helpers.cuda_training import backend_on
 
 from umx_np import optim
-from umx_np.backends.tensors import FlatTensors
 from umx_np.cuda.device import Device
+from umx_np.cuda.tensors import FlatTensors
 from umx_np.cuda.training import CudaTrainingBackend
 from umx_np.errors import ConfigError, ShapeError
 from umx_np.optim import SGD, Adam, Optimizer
@@ -152,9 +152,9 @@ class TestClipping:
 
 class TestMistakes:
     def test_tensors_and_backend_belong_together(self, backend: CudaTrainingBackend) -> None:
-        with pytest.raises(ConfigError, match="on a graphics card"):
+        with pytest.raises(ConfigError, match="are on cuda:0"):
             Adam(on_card(backend, arrays(0)))
-        with pytest.raises(ConfigError, match="on the processor"):
+        with pytest.raises(ConfigError, match="are on the processor"):
             Adam(arrays(0), backend="cuda")
 
     def test_gradients_are_those_of_the_network(self, backend: CudaTrainingBackend) -> None:

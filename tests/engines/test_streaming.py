@@ -117,9 +117,9 @@ def test_memory_is_counted_in_full(threads, monkeypatch):
     def on_disk(*arguments):
         raise AssertionError("kept on disk")
 
-    monkeypatch.setattr("umx_np.engines.host.MemoryStore", Counted)
+    monkeypatch.setattr("umx_np.separation.tracks.MemoryStore", Counted)
     streamed(engine, ArraySource(audio))
-    monkeypatch.setattr("umx_np.engines.host.DiskStore", on_disk)
+    monkeypatch.setattr("umx_np.separation.tracks.DiskStore", on_disk)
     streamed(engine, ArraySource(audio), max_memory=most)
     with pytest.raises(AssertionError, match="on disk"):
         streamed(engine, ArraySource(audio), max_memory=most - 1)
@@ -182,7 +182,7 @@ def test_files_of_targets_that_are_done_are_closed(monkeypatch):
             opened.append(self)
             most.append(sum(not store._file.closed for store in opened))
 
-    monkeypatch.setattr("umx_np.engines.host.DiskStore", Counted)
+    monkeypatch.setattr("umx_np.separation.tracks.DiskStore", Counted)
     bundle = tiny_bundle()
     engine = umx_np.Separator.from_bundle(bundle, niter=1, threads=2, device="cpu")
     audio = music(16 * 300)[0]
@@ -203,7 +203,7 @@ def test_models_of_many_channels_take_the_first_ones():
     with pytest.warns(UserWarning, match="only the first 4 channels"):
         found = umx_np.separate(audio, separator=engine, channels_first=True)
     np.testing.assert_allclose(list(found.values()), stems, atol=1e-6)
-    with pytest.raises(ShapeError, match="nb_channels=3: this model needs 4"):
+    with pytest.raises(ShapeError, match="nb_channels=3; this model needs 4"):
         streamed(engine, ArraySource(audio[:3]))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from umx_np.config import ModelConfig
-from umx_np.nn import TrainableNetwork, lstm
+from umx_np.layers import lstm
+from umx_np.nn import TrainableNetwork
 from umx_np.testing import gradcheck, random_state
 
 PARTS = lstm.PARTS
@@ -56,7 +57,7 @@ def stack_arguments(
             x = weights.pop("x")
             if not arguments:
                 arguments["x"] = x
-            suffix = lstm.suffix(layer, direction)
+            suffix = lstm.suffix_of(layer, direction)
             arguments |= {f"lstm.{part}{suffix}": value for part, value in weights.items()}
     return arguments
 

@@ -7,16 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from umx_np.nn import (
-    activation,
-    batchnorm,
-    concatenation,
-    dropout,
-    linear,
-    log_mse_loss,
-    mse_loss,
-    scaling,
-)
+from umx_np.layers import activation, batchnorm, concatenation, dropout, linear, scaling
+from umx_np.nn import log_mse_loss, mse_loss
 from umx_np.testing import gradcheck
 
 from .checks import check_lstm, check_stack

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from umx_np.config import ModelConfig
-from umx_np.nn import batchnorm, lstm
+from umx_np.layers import batchnorm, lstm
 from umx_np.testing import GradientError, gradcheck
 
 from .checks import check_lstm, check_network, check_stack

@@ -9,7 +9,7 @@ from helpers.bfloat16 import rounded
 from tolerances import TOL
 
 from umx_np._kernels.cpu import round_to_bf16
-from umx_np.backends import reference
+from umx_np.layers.lstm import lstm_scan
 
 
 def normal(*shape: int, seed: int = 0) -> np.ndarray:
@@ -74,7 +74,7 @@ def test_scan(kernels, hidden, reverse):
         out,
         reverse=reverse,
     )
-    expected = reference.lstm_scan(
+    expected = lstm_scan(
         gates.astype(np.float64),
         rounded(weight).astype(np.float64),
         np.zeros(hidden),

@@ -10,9 +10,8 @@ import pytest
 from helpers.asserts import assert_close, assert_finite
 from tolerances import TOL
 
-from umx_np.backends import reference
 from umx_np.backends.contracts import WienerOptions, scale_of
-from umx_np.backends.reference import ReferenceBackend
+from umx_np.backends.reference import ReferenceFilter
 
 from .conftest import material
 
@@ -41,7 +40,7 @@ def test_options(kernels, channels, iterations, softmask, residual):
         "iterations": iterations,
         "max_abs": scale_of(np.abs(mix).max()) if iterations else 1.0,
     }
-    expected = reference.wiener(mix.astype(np.complex128), mags, options, **window)
+    expected = ReferenceFilter(options).window(mix.astype(np.complex128), mags, **window)
     actual = filtered(kernels, mix, mags, options, **window)
     assert_close(actual, expected, BOUND, dtype=np.complex64)
 
@@ -53,7 +52,9 @@ def test_options(kernels, channels, iterations, softmask, residual):
 def test_sizes(kernels, frames, bins, targets, mags):
     mix, magnitudes = material(2, frames, bins, targets, mags=mags)
     window = {"iterations": 1, "max_abs": 2.0}
-    expected = reference.wiener(mix.astype(np.complex128), magnitudes, WITH_RESIDUAL, **window)
+    expected = ReferenceFilter(WITH_RESIDUAL).window(
+        mix.astype(np.complex128), magnitudes, **window
+    )
     actual = filtered(kernels, mix, magnitudes, WITH_RESIDUAL, **window)
     assert_close(actual, expected, NEAR_MONO, dtype=np.complex64)
 
@@ -65,7 +66,7 @@ def test_near_mono(kernels, side, gain):
     mix, mags = material(2, 40, 50, 4, level=50.0, side=side)
     mags *= np.float32(gain)
     window = {"iterations": 2, "max_abs": scale_of(np.abs(mix).max())}
-    expected = reference.wiener(mix.astype(np.complex128), mags, PLAIN, **window)
+    expected = ReferenceFilter(PLAIN).window(mix.astype(np.complex128), mags, **window)
     assert_close(filtered(kernels, mix, mags, **window), expected, NEAR_MONO, dtype=np.complex64)
 
 
@@ -123,23 +124,20 @@ def test_blocks_of_a_track(kernels, channels, residual, softmask):
     oracle = np.zeros_like(statistics)
     common = {"bin_start": 0, "bin_stop": nb_bins, "iterations": niter, "max_abs": max_abs}
     common |= asdict(options)
+    reference = ReferenceFilter(options)
     for level in range(niter):
         for block in blocks:
             kernels.wiener(*block, None, r=statistics, level=level, **common)
-            ReferenceBackend().wiener_accumulate(
-                *block, oracle, options, level=level, max_abs=max_abs
-            )
+            reference.accumulate(*block, oracle, level=level, max_abs=max_abs)
     assert_close(statistics, oracle, TOL["wiener"]["float64"], dtype=np.float64)
     parts = []
     for block in blocks:
         y = np.empty((len(mags) + residual, *block[0].shape), np.complex64)
         kernels.wiener(*block, y, r=statistics, **common)
-        expected = ReferenceBackend().wiener_filter(*block, oracle, options, max_abs=max_abs)
+        expected = reference.apply(*block, oracle, max_abs=max_abs)
         assert_close(y, expected, BOUND, dtype=np.complex64)
         parts.append(y)
-    whole = reference.wiener(
-        mix.astype(np.complex128), mags, options, iterations=niter, max_abs=max_abs
-    )
+    whole = reference.window(mix.astype(np.complex128), mags, iterations=niter, max_abs=max_abs)
     assert_close(np.concatenate(parts, axis=2), whole, BOUND, dtype=np.complex64)
 
 

@@ -116,7 +116,7 @@ def test_no_dropout_with_one_layer(backend):
 
 
 def test_dropout_share():
-    from umx_np.nn.dropout import dropout_mask
+    from umx_np.layers.dropout import dropout_mask
 
     mask = dropout_mask(rng(), 0.4, (100, 1000), np.dtype(np.float32))
     assert mask.dtype == np.float32

@@ -25,7 +25,8 @@ numba.njit([(numba.float64,)])(lambda x: x)  # imports what compiling needs
 """
 STEP = """
 p, g, m, v = np.ones((4, 8), np.float32)
-UpdateKernels(np.dtype(np.float32)).adam(p, g, m, v, 1.0, 0.0, 0.1, 0.9, 0.1, 0.1, 1.0, 1e-8)
+scalars = (1.0, 0.0, 0.1, 0.9, 0.1, 0.1, 1.0, 1e-8)
+UpdateKernels(np.dtype(np.float32)).adam(p, g, m, v, scalars)
 print("updated", float(p[0]) < 1.0)
 """
 

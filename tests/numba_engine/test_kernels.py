@@ -9,6 +9,7 @@ numba = pytest.importorskip("numba", reason="needs the extra 'train'")
 
 from umx_np.numba_engine import bins, lanes, lstm  # noqa: E402
 from umx_np.numba_engine.lanes import load, store  # noqa: E402
+from umx_np.numba_engine.tiles import tile_product  # noqa: E402
 
 
 @numba.njit
@@ -39,9 +40,9 @@ def _positive(x, y, out):
 @numba.njit
 def _product(sums, w, x, nb_k, again):
     if again:
-        lanes.tile_product(sums, 1, 5, w, 3, x, 2, nb_k, 0, 6, 4, 0)
+        tile_product((sums, 1, 5), (w, 3), (x, 2), nb_k, 0, 6, 4, 0)
     else:
-        lanes.tile_product(sums, 1, 5, w, 3, x, 2, nb_k, 1, 6, 4, 0)
+        tile_product((sums, 1, 5), (w, 3), (x, 2), nb_k, 1, 6, 4, 0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

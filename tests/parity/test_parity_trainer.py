@@ -76,7 +76,8 @@ def test_steps_follow_torch(openunmix, tmp_path, device, settings):
     losses, initial = [], {}
 
     def without_dropout(start):
-        initial.update({name: np.array(array) for name, array in start.state.items()})
+        (weights,) = start.bundle.targets.values()
+        initial.update({name: np.array(array) for name, array in weights.state.items()})
         prepare(start)
         trainer.network.dropout = 0.0
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recipes.umxm import desk, effects
-from recipes.umxm.plan import SAMPLE_RATE, STEMS, STYLES, make_plan
+from recipes.umxm.songs import desk
+from recipes.umxm.studio import effects
+from recipes.umxm.studio.plan import SAMPLE_RATE, STEMS, STYLES, make_plan
 
 
 def _tone(frequency: float, seconds: float) -> np.ndarray:

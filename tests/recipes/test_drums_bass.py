@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from recipes.umxm import bass, bass_synth, drum_patterns, drumkits, drums, midi
-from recipes.umxm.bass_lines import HIGHEST, LOWEST, RIFFS, Bassist, BassNote
-from recipes.umxm.plan import SAMPLE_RATE, STYLES, Plan, make_plan
-from recipes.umxm.sources import Library
+from recipes.umxm.band import bass, bass_synth, drum_patterns, drumkits, drums
+from recipes.umxm.band.bass_lines import HIGHEST, LOWEST, RIFFS, Bassist, BassNote
+from recipes.umxm.studio import midi
+from recipes.umxm.studio.plan import SAMPLE_RATE, STYLES, Plan, make_plan
+from recipes.umxm.studio.sources import Library
 
 
 def burst(frequency: float, seconds: float = 0.2) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import umx_np
-from recipes.umxm.example import update_scores, write_example
+from recipes.umxm.songs.example import update_scores, write_example
 from umx_np.config import ModelConfig
 from umx_np.testing import random_bundle_of
 from umx_np.weights import save_folder

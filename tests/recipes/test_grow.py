@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recipes.umxm import grow as recipe
-from recipes.umxm.grow import grow
-from recipes.umxm.plan import STEMS
+from recipes.umxm.studio.plan import STEMS
+from recipes.umxm.training import grow as recipe
+from recipes.umxm.training.grow import grow
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError
 from umx_np.network.openunmix import OpenUnmix

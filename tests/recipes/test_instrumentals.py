@@ -11,9 +11,11 @@ import soundfile
 
 pytest.importorskip("scipy")
 
-from recipes.umxm import effects, instrumentals, train
-from recipes.umxm.plan import SAMPLE_RATE, STEMS
-from recipes.umxm.render import write_song
+from recipes.umxm.songs import instrumentals
+from recipes.umxm.songs.render import write_song
+from recipes.umxm.studio import effects
+from recipes.umxm.studio.plan import SAMPLE_RATE, STEMS
+from recipes.umxm.training import train
 
 
 class Sources:

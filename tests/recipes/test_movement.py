@@ -9,8 +9,8 @@ pytest.importorskip("scipy")
 
 from scipy import signal
 
-from recipes.umxm import movement
-from recipes.umxm.plan import SAMPLE_RATE, make_plan
+from recipes.umxm.studio import movement
+from recipes.umxm.studio.plan import SAMPLE_RATE, make_plan
 
 
 @pytest.fixture(scope="module")

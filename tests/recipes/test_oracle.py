@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from recipes.umxm import oracle
-from recipes.umxm.plan import SAMPLE_RATE, STEMS
-from recipes.umxm.render import write_song
+from recipes.umxm.songs import oracle
+from recipes.umxm.songs.render import write_song
+from recipes.umxm.studio.plan import SAMPLE_RATE, STEMS
 
 
 def _tones(nb_timesteps: int = SAMPLE_RATE) -> dict[str, np.ndarray]:

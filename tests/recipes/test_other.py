@@ -12,21 +12,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from recipes.umxm import (
-    effects,
-    freedoom,
-    gm_notes,
-    guitars,
-    notes,
-    other,
-    parts,
-    performances,
-    soundfonts,
-    synths,
-)
-from recipes.umxm.notes import Note
-from recipes.umxm.plan import SAMPLE_RATE, STYLES, Chord, Plan, Section, make_plan
-from recipes.umxm.sources import Library
+from recipes.umxm.band import freedoom, guitars, other, parts, performances, soundfonts, synths
+from recipes.umxm.studio import effects, gm_notes, notes
+from recipes.umxm.studio.notes import Note
+from recipes.umxm.studio.plan import SAMPLE_RATE, STYLES, Chord, Plan, Section, make_plan
+from recipes.umxm.studio.sources import Library
 
 _SECONDS = 3.0
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from recipes.umxm.package import HERE, keep_log, package, without_places
+from recipes.umxm.training.package import HERE, keep_log, package, without_places
 from umx_np.config import ModelConfig
 from umx_np.pretrained.loading import get_model_info
 from umx_np.testing import random_bundle, random_bundle_of
@@ -61,7 +61,7 @@ def test_the_log_is_that_of_all_stages(run, tmp_path):
 def test_another_model_is_refused(tmp_path):
     config = ModelConfig(nb_bins=2049, hidden_size=16, max_bin=1301)
     save_folder(random_bundle_of(config), tmp_path / "run")
-    with pytest.raises(ValueError, match=r"vocals has .*hidden_size=16.*published\.py"):
+    with pytest.raises(ValueError, match=r"vocals has .*hidden_size=16.*registry\.py"):
         package(tmp_path / "run", tmp_path / "umxm")
     assert not (tmp_path / "umxm").exists()
 

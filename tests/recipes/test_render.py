@@ -7,8 +7,11 @@ import itertools
 import numpy as np
 import pytest
 
-from recipes.umxm import bass, desk, drums, effects, other, render, vocals
-from recipes.umxm.plan import SAMPLE_RATE, STEMS, Section, make_plan
+from recipes.umxm.band import bass, drums, other
+from recipes.umxm.songs import desk, render
+from recipes.umxm.studio import effects
+from recipes.umxm.studio.plan import SAMPLE_RATE, STEMS, Section, make_plan
+from recipes.umxm.voices import vocals
 
 _PLAYERS = {"vocals": vocals, "drums": drums, "bass": bass, "other": other}
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from recipes.umxm import effects, speakers, takes, vocal_studio, vocals
-from recipes.umxm.melody import Composer, Tone, harmony
-from recipes.umxm.plan import SAMPLE_RATE, make_plan
-from recipes.umxm.sources import Library
+from recipes.umxm.studio import effects
+from recipes.umxm.studio.plan import SAMPLE_RATE, make_plan
+from recipes.umxm.studio.sources import Library
+from recipes.umxm.voices import speakers, takes, vocal_studio, vocals
+from recipes.umxm.voices.melody import Composer, Tone, harmony
 
 _FOLDERS = (
     "speech_kathleen",

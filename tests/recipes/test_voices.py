@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from recipes.umxm import bodies, singing, speakers, vocal_studio
-from recipes.umxm.plan import SAMPLE_RATE
-from recipes.umxm.sources import Library
+from recipes.umxm.studio.plan import SAMPLE_RATE
+from recipes.umxm.studio.sources import Library
+from recipes.umxm.voices import bodies, singing, speakers, vocal_studio
 
 
 def test_a_line_depends_on_its_number() -> None:

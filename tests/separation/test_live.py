@@ -14,7 +14,7 @@ from helpers.streaming import tiny_bundle
 from tolerances import TOL
 
 import umx_np
-from umx_np.backends.reference import ReferenceBackend
+from umx_np.backends.reference import ReferenceFilter
 from umx_np.errors import ConfigError, ShapeError
 
 
@@ -101,7 +101,7 @@ def test_filter_over_the_past(window):
 
 def filtered_over_the_past(mix, mags, options, *, niter, window):
     """Each frame by the sums over it and those before, which decay, in float64."""
-    ops, decay = ReferenceBackend(), 1.0 if window is None else math.exp(-1.0 / window)
+    reference, decay = ReferenceFilter(options), 1.0 if window is None else math.exp(-1.0 / window)
     statistics = np.zeros((niter, len(mags) + options.residual, 4, mix.shape[2]))
     max_abs = 3.2  # 64 samples of full scale under a Hann window sum to 32, the loudest is to be 10
     parts = []
@@ -109,8 +109,8 @@ def filtered_over_the_past(mix, mags, options, *, niter, window):
         frame = mix[:, t : t + 1], mags[:, t : t + 1]
         statistics *= decay
         for level in range(niter):
-            ops.wiener_accumulate(*frame, statistics, options, level=level, max_abs=max_abs)
-        parts.append(ops.wiener_filter(*frame, statistics, options, max_abs=max_abs))
+            reference.accumulate(*frame, statistics, level=level, max_abs=max_abs)
+        parts.append(reference.apply(*frame, statistics, max_abs=max_abs))
     return np.concatenate(parts, axis=2)
 
 
@@ -131,7 +131,7 @@ def test_filter_over_the_past_is_that_of_the_reference(niter, nb_channels):
         parts = [live._filter(mix[:, span], mags[:, span]) for span in spans]
         actual = np.concatenate(parts, axis=2)
         expected = filtered_over_the_past(
-            *(mix.astype(np.complex128), mags, separator.wiener_options),
+            *(mix.astype(np.complex128), mags, separator.job.wiener_options),
             niter=niter,
             window=window,
         )
@@ -148,6 +148,24 @@ def test_filter_over_the_past_shares_out_the_mixture(niter):
     audio = signals.music(4000)[0].astype(np.float32)
     stems, _ = run(separator, audio, [400] * 10)
     assert relative_l2(stems.sum(axis=0), audio) < 1e-2
+
+
+@pytest.mark.parametrize("niter", [0, 2])
+@pytest.mark.parametrize("input_level", [None, -30.0], ids=["as it is", "followed"])
+def test_the_reference_is_the_oracle(niter, input_level):
+    """Live on the device 'reference' and on 'cpu', with a level follower and without."""
+    bundle = tiny_bundle(nb_channels=2, targets="ab", unidirectional=True)
+    bundle = replace(bundle, input_level=input_level)
+    audio = signals.music(1500)[0].astype(np.float32)
+    audio[:, 700:] *= 0.01
+    options = {"niter": niter, "wiener_win_len": 20, "residual": True}
+    actual, expected = (
+        run(umx_np.Separator.from_bundle(bundle, device=device, **options), audio, [100, 700, 700])
+        for device in ("cpu", "reference")
+    )
+    assert_close(actual[0], expected[0], TOL["separator"]["float32"], dtype=np.float32)
+    assert actual[1] == expected[1]
+    assert np.abs(actual[0]).max() > 1e-3
 
 
 def test_what_cannot_be_streamed_is_refused():

@@ -12,7 +12,7 @@ from umx_np import Separator
 from umx_np._support import limits as _limits
 from umx_np._support.limits import available_cores, core_limit, memory_limit
 from umx_np.config import ModelConfig
-from umx_np.engines import host as streaming
+from umx_np.separation import tracks as streaming
 from umx_np.testing import random_bundle_of
 
 V2 = "33 24 0:29 {inside} /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from umx_np.devices import preferred_backend
+from umx_np import devices
 from umx_np.errors import ConfigError, DeviceError
 from umx_np.training import TrainConfig
 
@@ -70,9 +70,7 @@ def no_card(monkeypatch):
         raise DeviceError(f"there is no card {index}")
 
     monkeypatch.setattr("umx_np.cuda.training.get_cuda_backend", absent)
-    preferred_backend.cache_clear()
-    yield
-    preferred_backend.cache_clear()
+    monkeypatch.setattr(devices, "_why_not_cuda", lambda: "there is no card 0")
 
 
 def test_without_a_card(no_card, caplog):
@@ -90,25 +88,19 @@ def test_without_a_card(no_card, caplog):
 
 def test_with_a_card(monkeypatch, caplog):
     class Card:
-        def __repr__(self):
-            return "a card"
-
         def check_products(self, *, amp, tf32):
             if amp and tf32:
                 raise ConfigError("amp and tf32")
 
     monkeypatch.setattr("umx_np.cuda.training.get_cuda_backend", lambda index: Card())
-    preferred_backend.cache_clear()
-    try:
-        assert TrainConfig(device="cuda:1").training_backend() == "cuda:1"
-        with caplog.at_level("INFO", logger="umx_np"):
-            assert TrainConfig().training_backend() == "cuda"
-        assert "training on a card" in caplog.text
-        assert TrainConfig(tf32=True, resident="yes").tf32
-        with pytest.raises(ConfigError, match="amp and tf32"):
-            TrainConfig(device="cuda", amp=True, tf32=True)
-    finally:
-        preferred_backend.cache_clear()
+    monkeypatch.setattr(devices, "_why_not_cuda", lambda: "")
+    assert TrainConfig(device="cuda:1").training_backend() == "cuda:1"
+    with caplog.at_level("INFO", logger="umx_np"):
+        assert TrainConfig().training_backend() == "cuda"
+    assert "training on cuda:0 (it passed its check)" in caplog.text
+    assert TrainConfig(tf32=True, resident="yes").tf32
+    with pytest.raises(ConfigError, match="amp and tf32"):
+        TrainConfig(device="cuda", amp=True, tf32=True)
 
 
 def test_the_reference_is_exact():

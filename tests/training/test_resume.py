@@ -99,7 +99,7 @@ class TestPowerCuts:
     ):
         """Of batches of four minutes; the time counts from the last checkpoint."""
         clock = SimpleNamespace(monotonic=lambda: minutes * 60.0, perf_counter=time.perf_counter)
-        monkeypatch.setattr("umx_np.training.trainer.time", clock)
+        monkeypatch.setattr("umx_np.training.epochs.time", clock)
         minutes, found = 100, []
         trainer = make_trainer(Tones(30), epochs=2, checkpoint_every=checkpoint_every)
         train_batch, save = trainer._train_batch, trainer._save

@@ -24,7 +24,7 @@ from umx_np.training import TrainConfig, Trainer, TrainingError
 from umx_np.training.console import BatchBar
 from umx_np.training.records import commit_of
 from umx_np.training.spectra import BatchMagnitudes, mean_squared_error
-from umx_np.training.trainer import dropout_rng
+from umx_np.training.steps import dropout_rng
 from umx_np.weights import load_folder, load_safetensors, load_torch
 
 from .conftest import RATE, TINY, Tones

@@ -202,8 +202,8 @@ def remove_abandoned(folder: Path) -> None:
     is known.
     """
     try:
-        with os.scandir(folder) as entries:
-            found = [entry.name for entry in entries if entry.name.startswith(".umx-np-")]
+        # Not `scandir`: an interrupt would leave its iterator open.
+        found = [name for name in os.listdir(folder) if name.startswith(".umx-np-")]
     except OSError:
         return  # there is nothing to be found, or it will be an error when the file is made
     for name in found:

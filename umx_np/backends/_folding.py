@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..config import ModelConfig
+from ..layers.batchnorm import BATCHNORM_EPS
 from ..weights.bundle import StateDict
-from .reference import BATCHNORM_EPS
 
 
 class Folded(NamedTuple):
@@ -55,8 +55,3 @@ def gate_bias(state: StateDict, suffix: str) -> np.ndarray:
     """Sum of both biases of one direction of a layer, float32 [shape=(4 * hidden,)]."""
     both = state["lstm.bias_ih" + suffix].astype(np.float64) + state["lstm.bias_hh" + suffix]
     return both.astype(np.float32)
-
-
-def suffix_of(layer: int, direction: int) -> str:
-    """End of the names of the weights of one direction of a layer."""
-    return f"_l{layer}" + ("_reverse" if direction else "")

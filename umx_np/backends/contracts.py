@@ -15,6 +15,7 @@ import numpy as np
 
 from .._support.threads import Item, Result
 from ..config import ModelConfig
+from ..errors import ShapeError
 from ..weights.bundle import StateDict
 
 DEFAULT_EPS = 1e-10
@@ -126,6 +127,74 @@ class Network(Protocol):
         ...
 
 
+class WienerFilter(Protocol):
+    """The Wiener filter of one device.
+
+    Mixtures are complex ndarrays [shape=(nb_channels, nb_frames, nb_bins)], magnitudes of the
+    targets ndarrays [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)] and estimates
+    complex ndarrays [shape=(nb_sources, nb_channels, nb_frames, nb_bins)].
+    """
+
+    options: WienerOptions
+
+    def window(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        *,
+        iterations: int,
+        max_abs: float,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Filter the frames given as one window.
+
+        Parameters
+        ----------
+        mix, mags : ndarray
+            STFT of the mixture, and magnitudes of the targets.
+        iterations : int
+            As in `umx_np.wiener`.
+        max_abs : float
+            The mixture and the estimates are divided by it during the iterations.
+        out : complex ndarray or None
+            Where to put the result.
+
+        Returns
+        -------
+        complex ndarray
+            The estimates.
+        """
+        ...
+
+    def accumulate(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        level: int,
+        max_abs: float,
+    ) -> None:
+        """Add the sums of y y^H after `level` iterations to ``statistics[level]``.
+
+        `statistics` is float64 [shape=(iterations, nb_sources, 4, nb_bins)]: ``|y_0|^2``,
+        ``|y_1|^2``, real and imaginary part of ``y_0 y_1*``; for 1 or 2 channels.
+        """
+        ...
+
+    def apply(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        max_abs: float,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return the estimates after all iterations, from statistics of a whole track."""
+        ...
+
+
 @runtime_checkable
 class Backend(Protocol):
     """Operations on one device."""
@@ -186,67 +255,8 @@ class Backend(Protocol):
         """Prepare a weight [shape=(n, k)] for `linear`."""
         ...
 
-    def wiener(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        options: WienerOptions,
-        *,
-        iterations: int,
-        max_abs: float,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Filter the frames given as one window.
-
-        Parameters
-        ----------
-        mix : complex ndarray [shape=(nb_channels, nb_frames, nb_bins)]
-            STFT of the mixture.
-        mags : ndarray [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)]
-            Magnitudes of the targets.
-        options : WienerOptions
-            How to filter.
-        iterations : int
-            As in `umx_np.wiener`.
-        max_abs : float
-            The mixture and the estimates are divided by it during the iterations.
-        out : complex ndarray or None
-            Where to put the result.
-
-        Returns
-        -------
-        complex ndarray [shape=(nb_sources, nb_channels, nb_frames, nb_bins)]
-        """
-        ...
-
-    def wiener_accumulate(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        options: WienerOptions,
-        *,
-        level: int,
-        max_abs: float,
-    ) -> None:
-        """Add the sums of y y^H after `level` iterations to ``statistics[level]``.
-
-        `statistics` is float64 [shape=(iterations, nb_sources, 4, nb_bins)]: ``|y_0|^2``,
-        ``|y_1|^2``, real and imaginary part of ``y_0 y_1*``; for 1 or 2 channels.
-        """
-        ...
-
-    def wiener_filter(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        options: WienerOptions,
-        *,
-        max_abs: float,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Estimates after all iterations, from statistics of a whole track."""
+    def wiener(self, options: WienerOptions) -> WienerFilter:
+        """Return the Wiener filter with some options."""
         ...
 
 
@@ -262,7 +272,7 @@ class WienerGradientBackend(Protocol):
         Parameters
         ----------
         mix, mags
-            As for `Backend.wiener`; complex64 and float32, one or two channels.
+            As for `WienerFilter.window`; complex64 and float32, one or two channels.
         d_y : ndarray [shape=(nb_targets, nb_channels, nb_frames, nb_bins)], complex64
             Gradient of its result.
         max_abs, eps
@@ -278,3 +288,12 @@ class WienerGradientBackend(Protocol):
 def scale_of(peak: float, scale_factor: float = SCALE_FACTOR) -> float:
     """Divisor that keeps the EM in a comfortable range: ``max(1, peak / scale_factor)``."""
     return max(1.0, float(peak) / scale_factor)
+
+
+def check_filter_channels(nb_channels: int) -> None:
+    """Raise `ShapeError` for mixtures that the compiled Wiener filters do not take."""
+    if nb_channels > 2:
+        raise ShapeError(
+            f"nb_channels={nb_channels}: the compiled Wiener filter takes 1 or 2 channels; "
+            "use device='reference' for more"
+        )

@@ -11,10 +11,11 @@ import numpy as np
 
 from .._support.threads import Item, Result, parallel_map, resolve_threads
 from ..config import ModelConfig
-from ..errors import ConfigError, DeviceError, ShapeError
+from ..errors import ConfigError, DeviceError
+from ..layers.lstm import suffix_of
 from ..weights.bundle import StateDict
-from ._folding import fold, gate_bias, suffix_of
-from .contracts import Network, WienerOptions
+from ._folding import fold, gate_bias
+from .contracts import Network, WienerFilter, WienerOptions, check_filter_channels
 
 try:
     from .._kernels import cpu as _cpu
@@ -207,6 +208,74 @@ class CpuNetwork:
         return np.concatenate([self._kernels.unpack_linear(part, rows) for part in parts], axis=1)
 
 
+class CpuFilter:
+    """The fused Wiener filter for one or two channels, blocks of bins side by side.
+
+    See Also
+    --------
+    umx_np.backends.contracts.WienerFilter : the contract.
+    """
+
+    def __init__(self, backend: CpuBackend, kernels: Any, options: WienerOptions) -> None:
+        self.options = options
+        self._backend, self._kernels = backend, kernels
+
+    def window(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        *,
+        iterations: int,
+        max_abs: float,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        y = self._estimates(mix, mags, out)
+        max_abs = max_abs if iterations else 1.0
+        self._bins(mix, mags, y, iterations=iterations, max_abs=max_abs)
+        return y
+
+    def accumulate(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        level: int,
+        max_abs: float,
+    ) -> None:
+        step = {"level": level, "iterations": len(statistics), "max_abs": max_abs}
+        self._bins(mix, mags, None, r=statistics, **step)
+
+    def apply(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        max_abs: float,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        y = self._estimates(mix, mags, out)
+        self._bins(mix, mags, y, r=statistics, iterations=len(statistics), max_abs=max_abs)
+        return y
+
+    def _estimates(self, mix: np.ndarray, mags: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+        check_filter_channels(len(mix))
+        if out is not None:
+            return out
+        return np.empty((len(mags) + self.options.residual, *mix.shape), np.complex64)
+
+    def _bins(self, mix: np.ndarray, mags: np.ndarray, y: np.ndarray | None, **step: Any) -> None:
+        nb_bins = mix.shape[-1]
+        arguments = {**asdict(self.options), **step}
+
+        def some_bins(start: int) -> None:
+            stop = min(start + _WIENER_BINS, nb_bins)
+            self._kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, **arguments)
+
+        self._backend.map(some_bins, range(0, nb_bins, _WIENER_BINS))
+
+
 class CpuBackend:
     """Compiled kernels on the cores of this machine; see `umx_np.backends.contracts.Backend`.
 
@@ -278,57 +347,8 @@ class CpuBackend:
         packed = weight if weight.dtype == np.float64 else self._kernels.pack_linear(weight)
         return packed, len(weight)
 
-    def wiener(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        options: WienerOptions,
-        *,
-        iterations: int,
-        max_abs: float,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        y = self._estimates(mix, mags, options, out)
-        max_abs = max_abs if iterations else 1.0
-        self._wiener_bins(mix, mags, y, options, iterations=iterations, max_abs=max_abs)
-        return y
-
-    def wiener_accumulate(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        options: WienerOptions,
-        *,
-        level: int,
-        max_abs: float,
-    ) -> None:
-        self._wiener_bins(
-            mix,
-            mags,
-            None,
-            options,
-            r=statistics,
-            level=level,
-            iterations=len(statistics),
-            max_abs=max_abs,
-        )
-
-    def wiener_filter(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        options: WienerOptions,
-        *,
-        max_abs: float,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        y = self._estimates(mix, mags, options, out)
-        self._wiener_bins(
-            mix, mags, y, options, r=statistics, iterations=len(statistics), max_abs=max_abs
-        )
-        return y
+    def wiener(self, options: WienerOptions) -> WienerFilter:
+        return CpuFilter(self, self._kernels, options)
 
     def wiener_gradient(
         self, mix: np.ndarray, mags: np.ndarray, d_y: np.ndarray, *, max_abs: float, eps: float
@@ -343,32 +363,3 @@ class CpuBackend:
 
         self.map(some_bins, range(0, nb_bins, _WIENER_BINS))
         return d_mags
-
-    def _estimates(
-        self, mix: np.ndarray, mags: np.ndarray, options: WienerOptions, out: np.ndarray | None
-    ) -> np.ndarray:
-        if len(mix) > 2:
-            raise ShapeError(
-                f"nb_channels={len(mix)}: the compiled Wiener filter takes 1 or 2 channels; "
-                "use device='reference' for more"
-            )
-        if out is not None:
-            return out
-        return np.empty((len(mags) + options.residual, *mix.shape), np.complex64)
-
-    def _wiener_bins(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        y: np.ndarray | None,
-        options: WienerOptions,
-        **step: Any,
-    ) -> None:
-        nb_bins = mix.shape[-1]
-        arguments = {**asdict(options), **step}
-
-        def some_bins(start: int) -> None:
-            stop = min(start + _WIENER_BINS, nb_bins)
-            self._kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, **arguments)
-
-        self.map(some_bins, range(0, nb_bins, _WIENER_BINS))

@@ -1,6 +1,7 @@
 """The specification: every operation in plain NumPy, in the dtype of its arguments.
 
-Nothing here is fast. Each kernel of the other backends names its twin in this file as its oracle.
+Nothing here is fast. Each kernel of the other backends names its twin as its oracle, in this file
+or in `umx_np.layers`.
 """
 
 from __future__ import annotations
@@ -11,56 +12,13 @@ import numpy as np
 
 from .._support.threads import Item, Result
 from ..config import ModelConfig
+from ..layers import stages
+from ..layers.concatenation import concatenate_forward
+from ..layers.linear import linear_forward
+from ..layers.lstm import lstm_inputs, lstm_scan, lstm_weights
+from ..layers.scaling import mask_forward
 from ..weights.bundle import StateDict
-from .contracts import Network, WienerOptions
-
-BATCHNORM_EPS = 1e-5
-
-
-def linear(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """``x W^T``: x [shape=(..., k)], weight [shape=(n, k)]."""
-    return x @ weight.T
-
-
-def batchnorm(x: np.ndarray, state: StateDict, name: str) -> np.ndarray:
-    """Batch normalisation with the running statistics (evaluation mode)."""
-    variance = state[f"{name}.running_var"] + x.dtype.type(BATCHNORM_EPS)
-    x = (x - state[f"{name}.running_mean"]) / np.sqrt(variance)
-    return x * state[f"{name}.weight"] + state[f"{name}.bias"]
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    """Logistic function, written so that neither end overflows."""
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
-
-
-def lstm_scan(
-    gates: np.ndarray, weight_hh: np.ndarray, h: np.ndarray, c: np.ndarray, *, reverse: bool
-) -> np.ndarray:
-    """One direction of one LSTM layer for one sequence; gates in the order i, f, g, o.
-
-    Parameters
-    ----------
-    gates : ndarray [shape=(nb_frames, 4 * hidden)]
-        Input projection plus both biases.
-    weight_hh : ndarray [shape=(4 * hidden, hidden)]
-        Recurrent weights.
-    h, c : ndarray [shape=(hidden,)]
-        State, updated in place.
-    reverse : bool
-        Walk the frames from last to first.
-
-    Returns
-    -------
-    ndarray [shape=(nb_frames, hidden)]
-    """
-    out = np.empty((len(gates), len(h)), gates.dtype)
-    for t in range(len(gates) - 1, -1, -1) if reverse else range(len(gates)):
-        i, f, g, o = np.split(gates[t] + weight_hh @ h, 4)
-        c[:] = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        h[:] = sigmoid(o) * np.tanh(c)
-        out[t] = h
-    return out
+from .contracts import Network, WienerFilter, WienerOptions
 
 
 def frame(x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
@@ -134,22 +92,6 @@ def em_filter(
     return np.einsum("fbj,bcdj,fbd->fbcj", v, R, w).astype(y.dtype)
 
 
-def wiener(
-    mix: np.ndarray,
-    mags: np.ndarray,
-    options: WienerOptions,
-    *,
-    iterations: int,
-    max_abs: float,
-) -> np.ndarray:
-    """`Backend.wiener`, computed in double precision throughout."""
-    max_abs = max_abs if iterations else 1.0
-    y, x = _scaled_estimates(mix, mags, options, max_abs)
-    for _ in range(iterations):
-        y, _, _ = em_iteration(y, x, eps=options.eps)
-    return _sources(y * max_abs, mix)
-
-
 def _sources(y: np.ndarray, mix: np.ndarray) -> np.ndarray:
     """Estimates (F, B, C, J) in the layout of a backend and the dtype of its mixture."""
     return np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype)
@@ -174,14 +116,70 @@ def _covariance_from_sums(sums: np.ndarray, nb_channels: int, eps: float) -> np.
     return R / (eps + (r00 + r11) / 2)[:, None, None, :]
 
 
-def _refine(
-    y: np.ndarray, x: np.ndarray, statistics: np.ndarray, count: int, *, eps: float
-) -> np.ndarray:
-    """Apply the filters of the first `count` iterations."""
-    for sums in statistics[:count]:
-        v = np.mean(np.abs(y) ** 2, axis=2)
-        y = em_filter(y, x, v, _covariance_from_sums(sums, x.shape[-1], eps), eps=eps)
-    return y
+class ReferenceFilter:
+    """The Wiener filter in double precision throughout, for any number of channels.
+
+    See Also
+    --------
+    umx_np.backends.contracts.WienerFilter : the contract.
+    """
+
+    def __init__(self, options: WienerOptions) -> None:
+        self.options = options
+
+    def window(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        *,
+        iterations: int,
+        max_abs: float,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        max_abs = max_abs if iterations else 1.0
+        y, x = _scaled_estimates(mix, mags, self.options, max_abs)
+        for _ in range(iterations):
+            y, _, _ = em_iteration(y, x, eps=self.options.eps)
+        return into(out, _sources(y * max_abs, mix))
+
+    def accumulate(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        level: int,
+        max_abs: float,
+    ) -> None:
+        y, x = _scaled_estimates(mix, mags, self.options, max_abs)
+        y = self._refined(y, x, statistics[:level])
+        sums = statistics[level].transpose(1, 2, 0)
+        sums[0] += (np.abs(y[:, :, 0]) ** 2).sum(axis=0)
+        if x.shape[-1] == 2:
+            sums[1] += (np.abs(y[:, :, 1]) ** 2).sum(axis=0)
+            cross = (y[:, :, 0] * y[:, :, 1].conj()).sum(axis=0)
+            sums[2] += cross.real
+            sums[3] += cross.imag
+
+    def apply(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        statistics: np.ndarray,
+        *,
+        max_abs: float,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        y, x = _scaled_estimates(mix, mags, self.options, max_abs)
+        return into(out, _sources(self._refined(y, x, statistics) * max_abs, mix))
+
+    def _refined(self, y: np.ndarray, x: np.ndarray, statistics: np.ndarray) -> np.ndarray:
+        """Apply the filters of some iterations."""
+        eps = self.options.eps
+        for sums in statistics:
+            v = np.mean(np.abs(y) ** 2, axis=2)
+            y = em_filter(y, x, v, _covariance_from_sums(sums, x.shape[-1], eps), eps=eps)
+        return y
 
 
 # -- network -----------------------------------------------------------------------------------
@@ -196,7 +194,7 @@ def into(out: np.ndarray | None, result: np.ndarray) -> np.ndarray:
 
 
 class ReferenceNetwork:
-    """Open-Unmix's network as its paper draws it; computes in `dtype`.
+    """Evaluation mode of the network whose layers are `umx_np.layers`; computes in `dtype`.
 
     See Also
     --------
@@ -213,6 +211,7 @@ class ReferenceNetwork:
             name: value.astype(dtype) if value.dtype.kind == "f" else value
             for name, value in state.items()
         }
+        self._norm = stages.running_norm(self._state)
 
     def in_dtype(self, dtype: np.dtype) -> ReferenceNetwork:
         if dtype == self.dtype:
@@ -220,11 +219,7 @@ class ReferenceNetwork:
         return ReferenceNetwork(self.config, self._original, dtype)
 
     def encode(self, mags: np.ndarray) -> np.ndarray:
-        state = self._state
-        x = (mags + state["input_mean"]) * state["input_scale"]
-        # (nb_frames, nb_channels * nb_input_bins): channel-major features
-        x = linear(x.reshape(len(x), -1), state["fc1.weight"])
-        return np.tanh(batchnorm(x, state, "bn1"))
+        return stages.encode(mags, self._state, self._norm)[1]
 
     def initial_state(self) -> tuple[np.ndarray, np.ndarray]:
         size = self.config.lstm_hidden_size
@@ -237,22 +232,16 @@ class ReferenceNetwork:
         parts: Sequence[np.ndarray],
         state: tuple[np.ndarray, np.ndarray],
     ) -> np.ndarray:
-        weights = self._state
-        suffix = f"_l{layer}" + ("_reverse" if direction else "")
-        x = np.concatenate(parts, axis=-1)
-        gates = linear(x, weights["lstm.weight_ih" + suffix])
-        gates = gates + weights["lstm.bias_ih" + suffix] + weights["lstm.bias_hh" + suffix]
-        return lstm_scan(gates, weights["lstm.weight_hh" + suffix], *state, reverse=bool(direction))
+        W_ih, W_hh, b_ih, b_hh = lstm_weights(self._state, layer, direction)
+        inputs = lstm_inputs(concatenate_forward(parts), W_ih, b_ih, b_hh)
+        return lstm_scan(inputs, W_hh, *state, reverse=bool(direction))
 
     def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
-        x = linear(np.concatenate(parts, axis=-1), self._state["fc2.weight"])
-        return np.maximum(batchnorm(x, self._state, "bn2"), 0)
+        return stages.combine(parts, self._state, self._norm)[1]
 
     def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        x = batchnorm(linear(z, self._state["fc3.weight"]), self._state, "bn3")
-        x = x.reshape(mags.shape)
-        x = x * self._state["output_scale"] + self._state["output_mean"]
-        return into(out, np.maximum(x, 0) * mags)
+        _, mask = stages.decode(z, mags.shape, self._state, self._norm)
+        return into(out, mask_forward(mask, mags))
 
     def state_dict(self) -> StateDict:
         return {name: value.copy() for name, value in self._original.items()}
@@ -292,53 +281,10 @@ class ReferenceBackend:
         return into(out, magnitude(spectrum, nb_bins=nb_bins, mono=mono))
 
     def linear(self, x: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        return linear(x, weight)
+        return linear_forward(x, weight)
 
     def pack_linear(self, weight: np.ndarray) -> np.ndarray:
         return weight
 
-    def wiener(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        options: WienerOptions,
-        *,
-        iterations: int,
-        max_abs: float,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        return into(out, wiener(mix, mags, options, iterations=iterations, max_abs=max_abs))
-
-    def wiener_accumulate(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        options: WienerOptions,
-        *,
-        level: int,
-        max_abs: float,
-    ) -> None:
-        y, x = _scaled_estimates(mix, mags, options, max_abs)
-        y = _refine(y, x, statistics, level, eps=options.eps)
-        sums = statistics[level].transpose(1, 2, 0)
-        sums[0] += (np.abs(y[:, :, 0]) ** 2).sum(axis=0)
-        if x.shape[-1] == 2:
-            sums[1] += (np.abs(y[:, :, 1]) ** 2).sum(axis=0)
-            cross = (y[:, :, 0] * y[:, :, 1].conj()).sum(axis=0)
-            sums[2] += cross.real
-            sums[3] += cross.imag
-
-    def wiener_filter(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        options: WienerOptions,
-        *,
-        max_abs: float,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        y, x = _scaled_estimates(mix, mags, options, max_abs)
-        y = _refine(y, x, statistics, len(statistics), eps=options.eps)
-        return into(out, _sources(y * max_abs, mix))
+    def wiener(self, options: WienerOptions) -> WienerFilter:
+        return ReferenceFilter(options)

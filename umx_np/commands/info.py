@@ -46,11 +46,14 @@ def add_parser(commands: Commands) -> None:
         commands, "info", run, help="show versions, processor, devices and folders"
     )
     parser.add_argument("--json", action="store_true", help="write JSON")
+    parser.add_argument(
+        "--check", action="store_true", help="check CUDA devices against the processor now"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the report."""
-    report = collect()
+    report = collect(check=args.check)
     if args.json:
         print(json.dumps(report, indent=2))
     else:
@@ -58,8 +61,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def collect() -> dict[str, Any]:
+def collect(*, check: bool = False) -> dict[str, Any]:
     """Gather the report.
+
+    Parameters
+    ----------
+    check : bool
+        Whether to check CUDA devices now.
 
     Returns
     -------
@@ -105,7 +113,7 @@ def collect() -> dict[str, Any]:
             for name, value in sorted(os.environ.items())
             if name in _THREAD_VARIABLES or name.startswith("UMX_NP_")
         },
-        "devices": [dict(device) for device in devices()],
+        "devices": [dict(device) for device in devices(check=check)],
         "bundled_models": _bundled_models(),
         "model_cache": {
             "folder": str(cache),
@@ -209,6 +217,9 @@ def _card(device: dict[str, Any]) -> list[tuple[str, str]]:
         )
     ]
     rows += [(f"  {model}", plan) for model, plan in device["recurrence"].items()]
+    if device["experimental"]:
+        rows.append(("  state", "experimental: --device auto does not take it"))
+    rows.append(("  check", device["check"]))
     return rows
 
 

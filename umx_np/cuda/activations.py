@@ -91,7 +91,7 @@ def on_card(
 def on_host(
     device: Device, new_store: Callable[[int], Any], nb_targets: int, nb_parts: int, width: int
 ) -> Activations:
-    """Make room on the host; `new_store` makes a `umx_np.engines.bottleneck.FrameStore` of a width."""
+    """Make room on the host; `new_store` makes a `FrameStore` of a width."""
     return _OnHost(device, new_store, nb_targets, nb_parts, width)
 
 

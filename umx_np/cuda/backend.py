@@ -19,7 +19,7 @@ from ..errors import ConfigError
 from ..weights.bundle import StateDict
 from .card import Card
 from .device import Device, get_device
-from .network import CudaNetwork
+from .host_network import CudaNetwork
 from .ops import Array, Spectra, Statistics, WienerFilter, computing
 from .plans import choose
 from .transform import upload
@@ -33,15 +33,8 @@ _SEQUENCES = 8
 _TF32_SINCE = (8, 0)
 
 
-def describe() -> list[dict[str, Any]]:
-    """Return what there is to say of every CUDA device, for ``umx-np info``.
-
-    Returns
-    -------
-    list of dict
-        Each with ``name`` (such as ``'cuda:0'``), ``card``, ``memory`` and ``free_memory`` in
-        bytes, ``compute_capability``, ``multiprocessors``, ``cuda`` (version of the runtime) and
-        ``recurrence`` (for some models, the kernel that computes their layers).
+def cards() -> list[Device]:
+    """Return all CUDA devices.
 
     Raises
     ------
@@ -49,24 +42,33 @@ def describe() -> list[dict[str, Any]]:
         If there is none; the message says why.
     """
     first = get_device(0)
-    cards = [first]
-    cards += [get_device(index) for index in range(1, first.xp.cuda.runtime.getDeviceCount())]
-    return [
-        {
-            "name": f"cuda:{card.index}",
-            "card": card.name,
-            "memory": card.total_memory,
-            "free_memory": card.free_memory(),
-            "compute_capability": "{}.{}".format(*card.compute_capability),
-            "multiprocessors": card.multiprocessors,
-            "cuda": f"{card.cuda_version // 1000}.{card.cuda_version % 1000 // 10}",
-            "recurrence": {
-                model: choose(units, _SEQUENCES, Card.of(card)).describe()
-                for model, units in _UNITS.items()
-            },
-        }
-        for card in cards
-    ]
+    count = first.xp.cuda.runtime.getDeviceCount()
+    return [first, *(get_device(index) for index in range(1, count))]
+
+
+def describe(card: Device) -> dict[str, Any]:
+    """Return what there is to say of a CUDA device, for ``umx-np info``.
+
+    Returns
+    -------
+    dict
+        ``name`` (such as ``'cuda:0'``), ``card``, ``memory`` and ``free_memory`` in bytes,
+        ``compute_capability``, ``multiprocessors``, ``cuda`` (version of the runtime) and
+        ``recurrence`` (for some models, the kernel that computes their layers).
+    """
+    return {
+        "name": f"cuda:{card.index}",
+        "card": card.name,
+        "memory": card.total_memory,
+        "free_memory": card.free_memory(),
+        "compute_capability": "{}.{}".format(*card.compute_capability),
+        "multiprocessors": card.multiprocessors,
+        "cuda": f"{card.cuda_version // 1000}.{card.cuda_version % 1000 // 10}",
+        "recurrence": {
+            model: choose(units, _SEQUENCES, Card.of(card)).describe()
+            for model, units in _UNITS.items()
+        },
+    }
 
 
 class CudaBackend:
@@ -184,72 +186,94 @@ class CudaBackend:
         with computing(self.device):
             return self._upload(weight, np.float32)
 
-    def wiener(
+    def wiener(self, options: WienerOptions) -> CudaFilter:
+        return CudaFilter(self.device, options)
+
+    def _upload(self, array: np.ndarray, dtype: Any = None) -> Array:
+        return upload(self.device, array, dtype)
+
+
+class CudaFilter:
+    """The Wiener filter for one or two channels, with arrays of the host.
+
+    See Also
+    --------
+    umx_np.backends.contracts.WienerFilter : the contract.
+    umx_np.cuda.ops.WienerFilter : the filter of arrays on the card.
+    """
+
+    def __init__(self, device: Device, options: WienerOptions) -> None:
+        self.device, self.options = device, options
+
+    def window(
         self,
         mix: np.ndarray,
         mags: np.ndarray,
-        options: WienerOptions,
         *,
         iterations: int,
         max_abs: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        wiener = self._filter(mix, mags, options)
-        if mix.size == 0:
-            return into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
-        with computing(self.device):
-            y = wiener.windows(
-                *self._uploaded(mix, mags, max_abs if iterations else 1.0),
-                window=mix.shape[1],
-                iterations=iterations,
-            ).get()
-        return into(out, y)
+        window, max_abs = mix.shape[1], max_abs if iterations else 1.0
 
-    def wiener_accumulate(
+        def estimates(wiener: WienerFilter, arrays: tuple[Array, Array, Array]) -> Array:
+            return wiener.windows(*arrays, window=window, iterations=iterations)
+
+        return self._estimates(mix, mags, max_abs, estimates, out)
+
+    def accumulate(
         self,
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
-        options: WienerOptions,
         *,
         level: int,
         max_abs: float,
     ) -> None:
-        wiener = self._filter(mix, mags, options)
+        wiener = self._filter(mix, mags)
         if mix.size == 0:
             return
         with computing(self.device):
             known = self._statistics(wiener, statistics)
-            wiener.accumulate(
-                *self._uploaded(mix, mags, max_abs), known, level=level, window=mix.shape[1]
-            )
+            arrays = self._uploaded(mix, mags, max_abs)
+            wiener.accumulate(*arrays, known, level=level, window=mix.shape[1])
             statistics[level] = known.sums[0, level].get()
 
-    def wiener_filter(
+    def apply(
         self,
         mix: np.ndarray,
         mags: np.ndarray,
         statistics: np.ndarray,
-        options: WienerOptions,
         *,
         max_abs: float,
         out: np.ndarray | None = None,
     ) -> np.ndarray:
-        wiener = self._filter(mix, mags, options)
+        window = mix.shape[1]
+
+        def estimates(wiener: WienerFilter, arrays: tuple[Array, Array, Array]) -> Array:
+            return wiener.apply(*arrays, self._statistics(wiener, statistics), window=window)
+
+        return self._estimates(mix, mags, max_abs, estimates, out)
+
+    def _estimates(
+        self,
+        mix: np.ndarray,
+        mags: np.ndarray,
+        max_abs: float,
+        estimates: Callable[[WienerFilter, tuple[Array, Array, Array]], Array],
+        out: np.ndarray | None,
+    ) -> np.ndarray:
+        wiener = self._filter(mix, mags)
         if mix.size == 0:
             return into(out, np.empty((wiener.nb_sources, *mix.shape), np.complex64))
         with computing(self.device):
-            y = wiener.apply(
-                *self._uploaded(mix, mags, max_abs),
-                self._statistics(wiener, statistics),
-                window=mix.shape[1],
-            ).get()
+            y = estimates(wiener, self._uploaded(mix, mags, max_abs)).get()
         return into(out, y)
 
-    def _filter(self, mix: np.ndarray, mags: np.ndarray, options: WienerOptions) -> WienerFilter:
+    def _filter(self, mix: np.ndarray, mags: np.ndarray) -> WienerFilter:
         return WienerFilter(
             self.device,
-            options,
+            self.options,
             nb_targets=len(mags),
             nb_channels=len(mix),
             mag_channels=mags.shape[2],
@@ -259,16 +283,13 @@ class CudaBackend:
         self, mix: np.ndarray, mags: np.ndarray, max_abs: float
     ) -> tuple[Array, Array, Array]:
         return (
-            self._upload(mix, np.complex64),
-            self._upload(mags, np.float32),
-            self._upload(np.array([max_abs]), np.float64),
+            upload(self.device, mix, np.complex64),
+            upload(self.device, mags, np.float32),
+            upload(self.device, np.array([max_abs]), np.float64),
         )
 
     def _statistics(self, wiener: WienerFilter, statistics: np.ndarray) -> Statistics:
-        sums = self._upload(statistics[None], np.float64)
+        sums = upload(self.device, statistics[None], np.float64)
         known = Statistics(sums, self.device.xp.empty(sums.shape, np.float64))
         wiener.normalise(known)
         return known
-
-    def _upload(self, array: np.ndarray, dtype: Any = None) -> Array:
-        return upload(self.device, array, dtype)

@@ -52,9 +52,8 @@ class BatchScan:
         1, or 2: direction 1 walks through time backward.
     plan : Plan or None
         None chooses for each batch size (see `umx_np.cuda.batch_plan`).
-    math : str or None
-        ``'float32'``, or ``'tf32'`` or ``'bf16'`` for products in TF32; None takes
-        ``device.math`` at each call.
+    math : {'float32', 'tf32', 'bf16'}
+        The latter two allow products in TF32.
     """
 
     def __init__(
@@ -64,7 +63,7 @@ class BatchScan:
         directions: int,
         plan: Plan | None = None,
         *,
-        math: str | None = None,
+        math: str = "float32",
     ) -> None:
         if plan is not None and plan.hidden != hidden:
             raise ShapeError(f"plan.hidden={plan.hidden} must be hidden={hidden}")
@@ -73,7 +72,7 @@ class BatchScan:
         self.directions = directions
         self.math = math
         self._given = plan
-        self._plans: dict[tuple[int, str], Plan] = {}
+        self._plans: dict[int, Plan] = {}
         self._resident: dict[tuple[Plan, bool], int] = {}
         self._scratch: dict[tuple[Any, ...], Any] = {}
 
@@ -81,14 +80,13 @@ class BatchScan:
         """Kernels and pieces for a batch of this size."""
         if self._given is not None:
             return self._given
-        key = nb_samples, self.math or self.device.math
-        if key not in self._plans:
-            self._plans[key] = self._choose(*key)
-        return self._plans[key]
+        if nb_samples not in self._plans:
+            self._plans[nb_samples] = self._choose(nb_samples)
+        return self._plans[nb_samples]
 
-    def _choose(self, nb_samples: int, math: str) -> Plan:
+    def _choose(self, nb_samples: int) -> Plan:
         """The best plan that the card, asked about the compiled kernels, can hold."""
-        card = Card.of(self.device)
+        card, math = Card.of(self.device), self.math
         plan = choose(self.hidden, nb_samples, self.directions, card, math=math)
         if plan.kind == "step" or min(
             self._resident_groups(plan, backward=False),
@@ -165,7 +163,7 @@ class BatchScan:
         self._run(plan, head, sizes, tail, backward=False)
         return Saved(gates, cells) if keep else None
 
-    def backward(self, d_h: Any, saved: Saved, weight_hh: Any, d_gates: Any = None) -> Any:
+    def backward(self, d_h: Any, saved: Saved, weight_hh: Any) -> Any:
         """Gradients of the pre-activations from those of the output.
 
         Parameters
@@ -173,16 +171,14 @@ class BatchScan:
         d_h : device array [shape=(T, B, D * H)], float32
             Gradient of `out`, laid out as that may be.
         saved : Saved
-            From `forward`. Overwritten unless `d_gates` is other memory than ``saved.gates``.
+            From `forward`; the gradients are written over its gates.
         weight_hh : device array [shape=(D, 4H, H)], float32
             The weights that `forward` used.
-        d_gates : device array [shape=(D, T, B, 4H)], float32, or None
-            Where the gradients go; None for ``saved.gates``.
 
         Returns
         -------
         device array [shape=(D, T, B, 4H)], float32
-            `d_gates`.
+            The memory of ``saved.gates``.
 
         Raises
         ------
@@ -195,17 +191,12 @@ class BatchScan:
         _check("saved.cells", saved.cells, (*saved.gates.shape[:3], self.hidden))
         stride = self._check_rows("d_h", d_h, nb_frames, nb_samples)
         weight_stride = self._check_weights(weight_hh)
-        if d_gates is None:
-            d_gates = saved.gates
-        elif d_gates.data.ptr != saved.gates.data.ptr:
-            _check("d_gates", d_gates, saved.gates.shape)
-            d_gates[...] = saved.gates
         plan = self.plan(nb_samples)
-        head = (d_gates, weight_hh, saved.cells, d_h)
+        head = (saved.gates, weight_hh, saved.cells, d_h)
         sizes = (np.int32(nb_frames), np.int32(nb_samples))
         tail = (np.int32(stride), np.int64(weight_stride))
         self._run(plan, head, sizes, tail, backward=True)
-        return d_gates
+        return saved.gates
 
     def _run(
         self,

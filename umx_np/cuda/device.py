@@ -11,11 +11,133 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, DeviceError
-from .compiling import Defines, options
-from .kernel import Kernel
+from .compiling import Defines, options, read_source
 from .products import MATH, gemm
 
-__all__ = ["Device", "Kernel", "get_device"]
+_NULL = np.uint64(0)
+
+
+class Kernel:
+    """A compiled kernel; made by `Device.kernel`.
+
+    Attributes
+    ----------
+    device : Device
+    name : str
+    registers : int
+        32-bit registers of a thread.
+    local_bytes : int
+        Bytes of memory per thread for what did not fit into registers; 0 is the aim.
+    static_shared : int
+        Bytes of shared memory that the kernel declares itself.
+    max_threads : int
+        Threads a block may have at most, with these registers.
+    """
+
+    def __init__(self, device: Device, source: str, name: str, defines: Defines) -> None:
+        self.name = name
+        self.device = device
+        xp = device.xp
+        code = read_source(source)
+        self._launch_errors = (xp.cuda.driver.CUDADriverError, xp.cuda.runtime.CUDARuntimeError)
+        try:
+            with device.active():
+                # Not declared cooperative: CuPy 13 would compile it as relocatable code then, and
+                # link a library that its packages do not bring along. Only the launch differs.
+                raw = xp.RawModule(code=code, options=options(defines)).get_function(name)
+                attributes = raw.attributes
+                self.registers = int(attributes["num_regs"])
+                self.local_bytes = int(attributes["local_size_bytes"])
+                self.static_shared = int(attributes["shared_size_bytes"])
+                self.max_threads = int(attributes["max_threads_per_block"])
+                # More than 48 KiB must be asked for; done once, so that no launch has to.
+                raw.max_dynamic_shared_size_bytes = (
+                    device.shared_memory_per_block - self.static_shared
+                )
+                self._function = raw.kernel
+        except xp.cuda.compiler.CompileException as error:
+            raise DeviceError(f"kernel={name} of {source} does not compile:\n{error}") from error
+        except self._launch_errors as error:
+            raise DeviceError(f"kernel={name} of {source} cannot be loaded: {error}") from error
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}: {self.registers} registers, {self.local_bytes} bytes spilled>"
+
+    def __call__(
+        self,
+        grid: Sequence[int],
+        block: Sequence[int],
+        args: Sequence[Any],
+        *,
+        shared: int = 0,
+        cooperative: bool = False,
+    ) -> None:
+        """Launch on the current stream.
+
+        Parameters
+        ----------
+        grid, block : sequence of int
+            Blocks of the grid, threads of a block; up to three numbers.
+        args : sequence
+            Arrays of this device, None for a null pointer, and NumPy scalars of exactly the type
+            of the parameter, such as ``np.int32(3)``.
+        shared : int
+            Bytes of dynamic shared memory of a block.
+        cooperative : bool
+            Whether all blocks must be resident at the same time.
+
+        Raises
+        ------
+        DeviceError
+            If the kernel cannot be launched like this.
+        TypeError
+            If an argument has no definite type in C.
+        """
+        accepted = (self.device.xp.ndarray, np.generic)
+        for index, value in enumerate(args):
+            # CuPy would pass a Python int as 64 bits, whatever the kernel takes.
+            if value is not None and not isinstance(value, accepted):
+                raise TypeError(
+                    f"kernel={self.name}: argument {index} is of type {type(value).__name__}; "
+                    "pass arrays of the device and NumPy scalars"
+                )
+        # CuPy does not turn None into a null pointer, but into no argument at all.
+        values = tuple(_NULL if value is None else value for value in args)
+        try:
+            with self.device.active():
+                self._function(
+                    tuple(grid),
+                    tuple(block),
+                    values,
+                    shared_mem=shared,
+                    enable_cooperative_groups=cooperative,
+                )
+        except self._launch_errors as error:
+            raise DeviceError(
+                f"kernel={self.name} cannot be launched with grid={tuple(grid)} "
+                f"block={tuple(block)} shared={shared} cooperative={cooperative}: {error}"
+            ) from error
+
+    def max_active_blocks(self, block: int, shared: int = 0) -> int:
+        """Blocks that are resident at a time: the largest grid of a cooperative launch.
+
+        Parameters
+        ----------
+        block : int
+            Threads of a block.
+        shared : int
+            Bytes of dynamic shared memory of a block.
+
+        Returns
+        -------
+        int
+            Of the whole card.
+        """
+        with self.device.active():
+            of_one = self.device.xp.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor(
+                self._function.ptr, block, shared
+            )
+        return int(of_one) * self.device.multiprocessors
 
 
 class Device:
@@ -49,7 +171,6 @@ class Device:
         self.total_memory = int(properties["totalGlobalMem"])
         self.shared_memory_per_block = int(properties["sharedMemPerBlockOptin"])
         self.cuda_version = int(xp.cuda.runtime.runtimeGetVersion())
-        self._math = "float32"
         self._kernels: dict[Any, Kernel] = {}
         self._lock = threading.Lock()
 
@@ -97,20 +218,8 @@ class Device:
                 self._kernels[key] = Kernel(self, source, name, defines)
             return self._kernels[key]
 
-    @property
-    def math(self) -> str:
-        """How `gemm` multiplies: ``'float32'``, ``'tf32'`` or ``'bf16'``.
-
-        Operands keep 23, 10 or 7 bits after the leading one; sums are float32 always.
-        """
-        return self._math
-
-    @math.setter
-    def math(self, value: str) -> None:
-        self._math = self.check_math(value)
-
-    def check_math(self, value: str) -> str:
-        """Return `value` if this card can multiply like that.
+    def check_math(self, value: str) -> None:
+        """Check that this card can multiply like that; see `gemm`.
 
         Raises
         ------
@@ -124,7 +233,6 @@ class Device:
         major, minor = MATH[value][1]
         if self.compute_capability < (major, minor):
             raise DeviceError(f"math={value!r} needs compute capability {major}.{minor}: {self!r}")
-        return value
 
     def gemm(
         self,
@@ -135,10 +243,9 @@ class Device:
         trans_a: bool = False,
         trans_b: bool = False,
         accumulate: bool = False,
-        alpha: float = 1.0,
-        math: str | None = None,
+        math: str = "float32",
     ) -> None:
-        """Compute ``out = alpha op(a) op(b)``, plus ``out`` if `accumulate`, on the current stream.
+        """Compute ``out = op(a) op(b)``, plus ``out`` if `accumulate`, on the current stream.
 
         Parameters
         ----------
@@ -150,16 +257,15 @@ class Device:
             Whether op transposes.
         accumulate : bool
             Whether to add to `out`; otherwise its old values are not read.
-        alpha : float
-        math : str or None
-            As the attribute `math`, for this product only; None takes the attribute.
+        math : {'float32', 'tf32', 'bf16'}
+            Operands keep 23, 10 or 7 bits after the leading one; sums are float32 always.
 
         Raises
         ------
         ShapeError
             If shapes, layouts or dtypes do not fit.
         """
-        math = self._math if math is None else self.check_math(math)
+        self.check_math(math)
         with self.active():
             gemm(
                 self.xp,
@@ -169,7 +275,6 @@ class Device:
                 trans_a=trans_a,
                 trans_b=trans_b,
                 accumulate=accumulate,
-                alpha=alpha,
                 math=math,
             )
 

@@ -1,11 +1,11 @@
-"""Both passes of the network on a graphics card.
+"""Both passes of the network on a CUDA device.
 
 Activations are frame-major, (R, features) with a row for each sample of each frame, as in the
 reference: the layout of the recurrent kernels and of the magnitudes. Around the products and the
 recurrences there is one kernel for everything between two of them (sources/training.cu). Outputs of
 the first layer and of the LSTM lie side by side in one array, so that nothing is concatenated.
 
-Nothing is waited for. The specification is `umx_np.nn.reference_engine`.
+Nothing is waited for. The specification is `umx_np.backends.reference_engine`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends.reference import BATCHNORM_EPS
-from ..backends.tensors import FlatTensors
-from ..backends.training import BatchStatistics, CounterMasks
+from ..backends.training import CounterMasks
 from ..config import ModelConfig
-from .batch_recurrent import BatchScan, Saved
+from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
+from .lstm_stack import LstmStack
+from .tensors import FlatTensors
 from .training_kernels import TrainingKernels, spread, tiled
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Array = Any
 
-# How far the running statistics go towards those of a batch; see umx_np.nn.batchnorm.
+# How far the running statistics go towards those of a batch; see umx_np.layers.batchnorm.
 _MOMENTUM = np.float32(0.1)
 _EPS = np.float32(BATCHNORM_EPS)
 # Rows of what is only used inside begin at multiples of so many numbers: 16 bytes, without which
@@ -41,24 +41,6 @@ class Norm(NamedTuple):
     mean: Array
     variance: Array
     training: bool
-
-
-class Layer(NamedTuple):
-    """What the backward pass of an LSTM layer needs; D directions of H units.
-
-    Attributes
-    ----------
-    x : Array [shape=(R, I)]
-        Input, after dropout.
-    h : Array [shape=(R, D * H)]
-        Outputs.
-    saved : Saved
-        Gates and cells.
-    """
-
-    x: Array
-    h: Array
-    saved: Saved
 
 
 class CudaEngine:
@@ -82,12 +64,7 @@ class CudaEngine:
         self.math = self._math = math
         self._kernels = TrainingKernels(device, "training.cu")
         self._steps = TrainingKernels(device, "training_steps.cu")
-        sizes = config.lstm_hidden_size, config.nb_directions
-        self._scans = {m: BatchScan(device, *sizes, math=m) for m in {"float32", math}}
-        self._names = [
-            [f"l{layer}{suffix}" for suffix in ("", "_reverse")[: config.nb_directions]]
-            for layer in range(config.nb_layers)
-        ]
+        self._lstm = LstmStack(device, config, math)
 
     # -- forward -----------------------------------------------------------------------------------
 
@@ -102,9 +79,11 @@ class CudaEngine:
         keep: bool,
     ) -> tuple[Array, dict[str, Any], dict[str, BatchStatistics]]:
         assert isinstance(parameters, FlatTensors)
+        drawn = masks if isinstance(masks, CounterMasks) else None
+        assert drawn is not None or not masks, "see `draws_masks`"
         self._math = self.math if keep else "float32"
         with self.device.active():
-            y, cache = self._forward(x, parameters, buffers, masks, training, keep)
+            y, cache = self._forward(x, parameters, buffers, drawn, training, keep)
         return y, cache if keep else {}, {}
 
     def _forward(
@@ -112,15 +91,13 @@ class CudaEngine:
         x: Array,
         p: FlatTensors,
         buffers: Mapping[str, Any],
-        masks: Sequence[Any] | CounterMasks,
+        masks: CounterMasks | None,
         training: bool,
         keep: bool,
     ) -> tuple[Array, dict[str, Any]]:
         config, launch = self.config, self._kernels.launch
         nb_frames, nb_samples, nb_channels, nb_bins = x.shape
         rows, hidden, read = nb_frames * nb_samples, config.hidden_size, config.nb_input_bins
-        if not isinstance(masks, CounterMasks):
-            masks = [self.device.xp.asarray(mask, np.float32) for mask in masks]
 
         # The scale of the input goes to the weights: there are fewer of them.
         shifted = self._padded(rows, nb_channels * read)
@@ -134,7 +111,7 @@ class CudaEngine:
         encoded, h = joined[:, :hidden], joined[:, hidden:]
         self._normalise("tanh", z1, norm1, p, "bn1", encoded)
 
-        layers = self._recurrent(encoded, p, masks, h, (nb_frames, nb_samples), keep)
+        layers = self._lstm.forward(encoded, p, masks, h, (nb_frames, nb_samples), keep=keep)
 
         z2 = self._empty(rows, hidden)
         self._gemm(joined, p["fc2.weight"], z2, trans_b=True)
@@ -168,40 +145,6 @@ class CudaEngine:
             "z3": z3,
             "norm3": norm3,
         }
-
-    def _recurrent(
-        self,
-        x: Array,
-        p: FlatTensors,
-        masks: Sequence[Array] | CounterMasks,
-        out: Array,
-        shape: tuple[int, int],
-        keep: bool,
-    ) -> list[Layer]:
-        """All LSTM layers, from `x` to `out` [shape=(R, hidden_size)]."""
-        config = self.config
-        rows, directions, gates = len(x), config.nb_directions, 4 * config.lstm_hidden_size
-        biases = self._biases(p)
-        layers: list[Layer] = []
-        for layer in range(config.nb_layers):
-            if layer > 0 and masks:
-                kept = self._empty(*x.shape)
-                self._drop(x, masks, layer - 1, kept)
-                x = kept
-            a = self._empty(directions, rows, gates)
-            self._gemm(x, self._stacked(p, "weight_ih", layer), a, trans_b=True)  # F1
-            h = out if layer == config.nb_layers - 1 else self._empty(*x.shape)
-            saved = self._scans[self._math].forward(
-                a.reshape(directions, *shape, gates),
-                self._stacked(p, "weight_hh", layer),
-                h.reshape(*shape, -1),
-                keep=keep,
-                bias=biases[layer],
-            )
-            if saved is not None:
-                layers.append(Layer(x, h, saved))
-            x = h
-        return layers
 
     def _norm(self, name: str, z: Array, buffers: Mapping[str, Any], training: bool) -> Norm:
         """Statistics to normalise with; in training mode those of the batch."""
@@ -248,7 +191,7 @@ class CudaEngine:
         assert isinstance(parameters, FlatTensors)
         self._math = self.math
         with self.device.active():
-            gradients = parameters.like()
+            gradients = parameters.zeros_like()
             d_z1 = self._backward(d_y, cache, parameters, gradients)
             if input_gradient:
                 gradients.others["input"] = self._input_gradient(d_z1, cache["x"], parameters)
@@ -272,7 +215,15 @@ class CudaEngine:
         self._gemm(d_z2, p["fc2.weight"], d_joined)
 
         d_z1 = d_joined[:, :hidden]
-        self._recurrent_backward(d_joined[:, hidden:], cache, p, g, d_z1)
+        self._lstm.backward(
+            d_joined[:, hidden:],
+            cache["layers"],
+            p,
+            cache["masks"],
+            g,
+            d_z1,
+            cache["x"].shape[:2],
+        )
         self._norm_backward("tanh", d_z1, encoded, cache["z1"], cache["norm1"], p, "bn1", g)
         self._encode_backward(d_z1, cache, p, g)
         return d_z1
@@ -331,60 +282,6 @@ class CudaEngine:
             *(*sizes, norm.training),
         )
 
-    def _recurrent_backward(
-        self, d_h: Array, cache: dict[str, Any], p: FlatTensors, g: FlatTensors, d_x: Array
-    ) -> None:
-        """Gradients of all LSTM layers, B1 to B11 of docs/lstm_backward.md.
-
-        That of the input is added to `d_x` [shape=(R, hidden_size)].
-        """
-        layers, masks = cache["layers"], cache["masks"]
-        shape = cache["x"].shape[:2]
-        sizes = self.config.nb_directions, len(d_h), 4 * self.config.lstm_hidden_size
-        for layer in range(len(layers) - 1, -1, -1):
-            x, h, saved = layers.pop()
-            weight = self._stacked(p, "weight_hh", layer)
-            scan = self._scans[self._math]
-            d_a = scan.backward(d_h.reshape(*shape, -1), saved, weight).reshape(sizes)  # B1 to B7
-            self._bias_gradients(d_a, g, layer)  # B8
-            self._gemm(d_a, x, self._stacked(g, "weight_ih", layer), trans_a=True)  # B9
-            self._recurrent_weight_gradient(d_a, h, shape[1], g, layer)  # B10
-            last = layer == 0
-            d_h = d_x if last else self._empty(*x.shape)
-            for direction, name in enumerate(self._names[layer]):  # B11
-                weight = p[f"lstm.weight_ih_{name}"]
-                self._gemm(d_a[direction], weight, d_h, accumulate=last or direction > 0)
-            if layer > 0 and masks:
-                self._drop(d_h, masks, layer - 1, d_h)
-
-    def _recurrent_weight_gradient(
-        self, d_a: Array, h: Array, nb_samples: int, g: FlatTensors, layer: int
-    ) -> None:
-        """B10: the state that a frame began with is that of its neighbour.
-
-        Forward, frames from the second on meet the outputs of those before them; backward, frames
-        before the last meet those after them. As a batch of two products, with d_a one frame less
-        than a direction apart and h one frame and a direction.
-        """
-        directions, rows, gates = d_a.shape
-        hidden = self.config.lstm_hidden_size
-        count = rows - nb_samples
-        if count == 0:
-            return  # the gradients are 0
-        strided = self.device.xp.lib.stride_tricks.as_strided
-        row = h.strides[0]
-        later = strided(
-            d_a[0, nb_samples:],
-            shape=(directions, count, gates),
-            strides=(count * gates * 4, gates * 4, 4),
-        )
-        before = strided(
-            h,
-            shape=(directions, count, hidden),
-            strides=(nb_samples * row + hidden * 4, row, 4),
-        )
-        self._gemm(later, before, self._stacked(g, "weight_hh", layer), trans_a=True)
-
     def _encode_backward(
         self, d_z1: Array, cache: dict[str, Any], p: FlatTensors, g: FlatTensors
     ) -> None:
@@ -426,32 +323,6 @@ class CudaEngine:
         )
         return out
 
-    def _biases(self, p: FlatTensors) -> Array:
-        """Both biases together [shape=(nb_layers, nb_directions, 4 * lstm_hidden_size)]."""
-        names = [f"lstm.bias_ih_{name}" for layer in self._names for name in layer]
-        first = self._names[0][0]
-        gates = 4 * self.config.lstm_hidden_size
-        out = self._empty(self.config.nb_layers, self.config.nb_directions, gates)
-        self._steps.launch(
-            "add_biases",
-            spread(gates, len(names)),
-            *(p[f"lstm.bias_ih_{first}"], p[f"lstm.bias_hh_{first}"], out),
-            *(gates, np.int64(p.distance(names))),
-        )
-        return out
-
-    def _bias_gradients(self, d_a: Array, g: FlatTensors, layer: int) -> None:
-        directions, rows, gates = d_a.shape
-        first, names = self._names[layer][0], self._names[layer]
-        distance = g.distance([f"lstm.bias_ih_{name}" for name in names])
-        self._steps.reduce(
-            "bias_gradients",
-            tiled(gates, rows, directions),
-            *(d_a, g[f"lstm.bias_ih_{first}"], g[f"lstm.bias_hh_{first}"]),
-            nb_sums=directions * gates,
-            sizes=(rows, gates, np.int64(distance)),
-        )
-
     def _column_sums(self, matrix: Array) -> Array:
         rows, columns = matrix.shape
         out = self._empty(2, columns)
@@ -463,27 +334,6 @@ class CudaEngine:
             sizes=(rows, columns, np.int64(0)),
         )
         return out[0]
-
-    def _drop(
-        self, x: Array, masks: Sequence[Array] | CounterMasks, layer: int, out: Array
-    ) -> None:
-        """Apply the dropout mask after a layer."""
-        rows, features = x.shape
-        if not isinstance(masks, CounterMasks):
-            grid = spread(features, rows)
-            self._steps.launch("apply_mask", grid, x, masks[layer], out, rows, features)
-            return
-        threshold = min(round(masks.rate * 2.0**32), 2**32 - 1)
-        self._steps.launch(
-            "dropout",
-            spread(-(-rows * features // 4)),
-            *(x, out, np.int64(rows * features), np.uint64(masks.key), np.uint32(layer)),
-            *(np.uint32(threshold), np.float32(1.0 / (1.0 - masks.rate))),
-        )
-
-    def _stacked(self, tensors: FlatTensors, part: str, layer: int) -> Array:
-        """A weight of all directions of a layer, with the directions in front."""
-        return tensors.together([f"lstm.{part}_{name}" for name in self._names[layer]])
 
     def _gemm(self, a: Array, b: Array, out: Array, **options: Any) -> None:
         self.device.gemm(a, b, out, math=self._math, **options)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .activations import Activations, spans_of
+from .network import NetworkStack
 from .ops import Array
-
-if TYPE_CHECKING:
-    from .network import NetworkStack
-    from .recurrent import Scan, ScanState
+from .recurrent import Scan, ScanState
 
 
 def run_layers(

@@ -1,7 +1,8 @@
 """Operations of separation on arrays of a card: what the kernels need, and their launches.
 
 Arrays are CuPy arrays of the current device, contiguous unless said otherwise; everything is
-started on the current stream and nothing is waited for. Shapes are those of `umx_np.backends.contracts`.
+started on the current stream and nothing is waited for. Shapes are those of
+`umx_np.backends.contracts`.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends.contracts import SCALE_FACTOR
-from ..errors import ShapeError
+from ..backends.contracts import SCALE_FACTOR, check_filter_channels
 
 if TYPE_CHECKING:
     from ..backends.contracts import WienerOptions
@@ -256,7 +256,7 @@ class Statistics(NamedTuple):
     Attributes
     ----------
     sums : Array [shape=(nb_windows, iterations, nb_sources, 4, nb_bins)]
-        As in `umx_np.backends.contracts.Backend.wiener_accumulate`, for each window.
+        As in `umx_np.backends.contracts.WienerFilter.accumulate`, for each window.
     covariances : Array, same shape
         R, from them.
     """
@@ -294,11 +294,7 @@ class WienerFilter:
         nb_channels: int,
         mag_channels: int,
     ) -> None:
-        if nb_channels > 2:
-            raise ShapeError(
-                f"nb_channels={nb_channels}: the compiled Wiener filter takes 1 or 2 channels; "
-                "use device='reference' for more"
-            )
+        check_filter_channels(nb_channels)
         self.device = device
         self.nb_sources = nb_targets + options.residual
         self._eps = np.float64(options.eps)

@@ -54,7 +54,6 @@ def gemm(
     trans_a: bool,
     trans_b: bool,
     accumulate: bool,
-    alpha: float,
     math: str,
 ) -> None:
     """Compute what `Device.gemm` says, on the current card."""
@@ -82,7 +81,7 @@ def gemm(
 
     cublas = xp.cuda.cublas
     real = xp.cuda.runtime.CUDA_R_32F
-    scales = np.array([alpha, float(accumulate)], np.float32)
+    scales = np.array([1.0, float(accumulate)], np.float32)
     at_alpha, at_beta = scales.ctypes.data, scales.ctypes.data + scales.itemsize
     operations = [
         cublas.CUBLAS_OP_T if trans else cublas.CUBLAS_OP_N for trans in (trans_b, trans_a)

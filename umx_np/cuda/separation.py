@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 
@@ -33,9 +34,9 @@ from ..errors import DeviceError
 from ..framing.geometry import fourier_matrices
 from .activations import Activations, on_card, on_host, spans_of
 from .backend import CudaBackend
+from .host_network import CudaNetwork, stacks_of
 from .layers import run_layers
 from .memory import MemoryPlan, Work, plan_memory, smallest
-from .network import CudaNetwork, stacks_of
 from .ops import MEMORY_REMEDY, Array, Statistics, WienerFilter, computing
 from .outlet import Outlet, Pace
 from .transform import DeviceTransform, make_tables, upload
@@ -63,12 +64,11 @@ class Engine:
     """
 
     def __init__(self, job: Job) -> None:
-        assert isinstance(job.ops, CudaBackend)
-        self.job, self.device = job, job.ops.device
+        self.job, self.device = job, cast("CudaBackend", job.ops).device
         self.config, self.geometry = job.config, job.geometry
         self.nb_stems = len(job.stem_names)
         self.options = job.wiener_options
-        networks = [n for n in job.networks.values() if isinstance(n, CudaNetwork)]
+        networks = cast("list[CudaNetwork]", list(job.networks.values()))
         self.nb_targets = len(networks)
         with computing(self.device, "the weights"):
             self.stacks = stacks_of(networks)

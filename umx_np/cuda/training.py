@@ -1,22 +1,27 @@
-"""The backend of training on a graphics card: engines, losses, updates, transforms."""
+"""The backend of training on a card: engines, losses, updates, transforms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backends._updates import adam_scalars, sgd_scalars
-from ..backends.tensors import FlatTensors
-from ..config import ModelConfig
+from ..backends.training import Loss
+from ..backends.updates import adam_scalars, sgd_scalars
+from ..config import ModelConfig, SeparatorConfig
 from ..errors import ConfigError
+from .chain import DeviceChain
+from .clips import ClipStore
 from .device import get_device
 from .engine import CudaEngine
 from .ops import Spectra
+from .tensors import FlatTensors
 from .training_kernels import TrainingKernels, excerpts, flat, spread
 from .transform import RealFft
+from .uploads import UploadSlot
 
 if TYPE_CHECKING:
     from .device import Device
@@ -51,25 +56,10 @@ class Reading:
         return float(self._host[0])
 
 
-class Loss(NamedTuple):
-    """The loss of a batch.
-
-    Attributes
-    ----------
-    reading : Reading
-        Its value.
-    go : Array [shape=(1,)], float32
-        1 if it is a number, otherwise NaN: the factor of the gradients that come from it.
-    """
-
-    reading: Reading
-    go: Array
-
-
 class CudaTrainingBackend:
-    """See `umx_np.backends.training.TrainingBackend`.
+    """See `umx_np.backends.training.TrainingBackend` and `Offload`.
 
-    It is the memory of its tensors, too: see `umx_np.backends.tensors.FlatMemory`.
+    It is the memory of its tensors, too: see `umx_np.cuda.tensors.FlatMemory`.
 
     Parameters
     ----------
@@ -78,10 +68,11 @@ class CudaTrainingBackend:
     """
 
     threads = 1
+    side_by_side = False
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.name = f"cuda:{device.index}"
+        self.name = self.separates_on = f"cuda:{device.index}"
         self.xp = device.xp
         self._kernels = TrainingKernels(device, "training_steps.cu")
         self._updates = TrainingKernels(device, "updates.cu")
@@ -95,11 +86,15 @@ class CudaTrainingBackend:
     def memory(self) -> CudaTrainingBackend:
         return self
 
+    @property
+    def offload(self) -> CudaTrainingBackend:
+        return self
+
     def engine(
         self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False, tf32: bool = False
     ) -> CudaEngine:
         if dtype != np.float32:
-            raise ConfigError(f"dtype={dtype}: a graphics card trains in float32")
+            raise ConfigError(f"dtype={dtype}: a CUDA device trains in float32")
         self.check_products(amp=amp, tf32=tf32)
         products = "bf16" if amp else "tf32" if tf32 else "float32"
         return CudaEngine(self.device, config, products)
@@ -133,10 +128,30 @@ class CudaTrainingBackend:
         with self.device.active():
             array.set(np.ascontiguousarray(values, np.float32))
 
+    # -- what is around the network ----------------------------------------------------------------
+
+    @property
+    def out_of_memory(self) -> type[Exception]:
+        return self.device.out_of_memory
+
+    def computing(self, what: str, remedy: str) -> AbstractContextManager[None]:
+        return self.device.computing(what, remedy)
+
+    def free_memory(self) -> int:
+        return self.device.free_memory()
+
+    def slot(self) -> UploadSlot:
+        return UploadSlot(self.device)
+
+    def clips(self, shapes: Sequence[tuple[int, int]], dtype: Any, full_scale: float) -> ClipStore:
+        return ClipStore(self.device, shapes, dtype, full_scale)
+
+    def chain(self, config: SeparatorConfig, nb_targets: int) -> DeviceChain:
+        return DeviceChain(config, nb_targets, self.device)
+
     # -- loss and updates --------------------------------------------------------------------------
 
     def squared_error(self, y: Array, target: Array, out: Array | None = None) -> Loss:
-        """Mean of the squared differences; with `out`, which may be `y`, also its gradient."""
         number, go = self._outcome()
         self._kernels.reduce(
             "squared_error",
@@ -150,17 +165,6 @@ class CudaTrainingBackend:
     def log_squared_error(
         self, y: Array, target: Array, mixture: Array, *, small: float, out: Array
     ) -> Loss:
-        """Mean over the samples of their relative error in dB, and its gradient.
-
-        Parameters
-        ----------
-        y, target, mixture : Array [shape=(nb_frames, nb_samples, nb_channels, nb_bins)]
-            As for `umx_np.nn.log_mse_loss`.
-        small : float
-            Relative error at which the logarithm levels off.
-        out : Array
-            Where to put the gradient; may be `y`.
-        """
         nb_frames, nb_samples = y.shape[:2]
         number, go = self._outcome()
         errors = self._excerpt_errors(
@@ -177,19 +181,6 @@ class CudaTrainingBackend:
     def errors_of_parts(
         self, y: Array, target: Array, mixture: Array, nb_frames: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean squares of the error and of the mixture in parts of one sample.
-
-        Parameters
-        ----------
-        y, target, mixture : Array [shape=(any, 1, nb_channels, nb_bins)]
-            The sample.
-        nb_frames : int
-            Length of a part; the last one may be shorter.
-
-        Returns
-        -------
-        errors, energies : ndarray [shape=(nb_parts,)], float64
-        """
         parts = -(-len(y) // nb_frames)
         found = self._excerpt_errors(
             y, target, mixture, nb_frames, parts, row_stride=1, excerpt_stride=nb_frames
@@ -295,10 +286,6 @@ class CudaTrainingBackend:
         out: Array | None = None,
         mono: bool = False,
     ) -> Array:
-        """See `umx_np.backends.training.TrainingBackend`.
-
-        Without `out` the result is a new array; with `mono` it has the mean over the channels.
-        """
         nb_samples, nb_channels, nb_timesteps = audio.shape
         n_fft = len(window)
         nb_frames, nb_bins = 1 + (nb_timesteps - n_fft) // n_hop, n_fft // 2 + 1

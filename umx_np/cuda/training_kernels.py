@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from .device import Device
-    from .kernel import Kernel
+    from .device import Device, Kernel
 
 Array = Any
 

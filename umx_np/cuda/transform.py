@@ -92,7 +92,7 @@ def make_tables(
 
 
 class DeviceTransform:
-    """The twin of `umx_np.framing.transform.Transform` on the card, float32; for one call at a time.
+    """The twin of `framing.transform.Transform` on the card, float32; for one call at a time.
 
     Parameters
     ----------

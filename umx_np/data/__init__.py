@@ -27,6 +27,7 @@ from .musdb18 import MUSDBDataset
 from .options import DATASETS, add_dataset_options, load_datasets, parse_dataset_options
 from .sourcefolder import SourceFolderDataset
 from .statistics import get_statistics
+from .stems import StemsDataset
 from .trackfolder import FixedSourcesTrackFolderDataset
 from .trackfolder_var import VariableSourcesTrackFolderDataset
 
@@ -39,6 +40,7 @@ __all__ = [
     "Loader",
     "MUSDBDataset",
     "SourceFolderDataset",
+    "StemsDataset",
     "UnmixDataset",
     "VariableSourcesTrackFolderDataset",
     "add_dataset_options",

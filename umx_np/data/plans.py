@@ -2,7 +2,7 @@
 
 A dataset draws where its excerpts lie and what is done to them, and then reads and adds them up.
 Some can stop after the first half: what they have drawn is a plan, for somebody who has the samples
-at hand already, such as a graphics card.
+at hand already, such as a CUDA device.
 """
 
 from __future__ import annotations

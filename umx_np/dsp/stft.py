@@ -18,8 +18,6 @@ from ..framing.transform import Transform
 
 # Samples of a signal that addresses in memory can have.
 _LONGEST = 1 << 48
-# Frames that one thread transforms at a time: two channels of 4096 samples are 2 MB.
-_FRAMES_PER_TASK = 64
 
 
 def _real_dtype(x: np.ndarray, name: str) -> np.dtype:
@@ -83,15 +81,7 @@ def stft(
     nb_frames = geometry.nb_frames(x.shape[-1])
     transform = Transform(geometry, filterbank, ops, dtype)
     signals = x.reshape(-1, x.shape[-1]).astype(dtype, copy=False)
-    padded = geometry.pad_signal(signals)
-    out = np.empty((len(signals), nb_frames, geometry.nb_bins), transform.complex_dtype)
-
-    def some_frames(start: int) -> None:
-        stop = min(start + _FRAMES_PER_TASK, nb_frames)
-        segment = padded[:, start * geometry.n_hop :]
-        transform.forward(segment, stop - start, out=out[:, start:stop])
-
-    ops.map(some_frames, range(0, nb_frames, _FRAMES_PER_TASK))
+    out = transform.forward_all(geometry.pad_signal(signals), nb_frames)
     return out.swapaxes(-1, -2).reshape(*x.shape[:-1], geometry.nb_bins, nb_frames)
 
 
@@ -166,19 +156,7 @@ def istft(
     ops = get_backend(device)
     transform = Transform(geometry, filterbank, ops, _real_dtype(X, "X"))
     spectra = X.reshape(-1, nb_bins, nb_frames).swapaxes(-1, -2)
-    padded = np.zeros((len(spectra), geometry.nb_samples_of(nb_frames)), transform.dtype)
-
-    def one_signal(i: int) -> None:
-        # In the order of the frames, so that the sums do not depend on the number of threads.
-        for start in range(0, nb_frames, _FRAMES_PER_TASK):
-            stop = min(start + _FRAMES_PER_TASK, nb_frames)
-            lo = start * geometry.n_hop
-            block = spectra[i : i + 1, start:stop].astype(transform.complex_dtype, copy=False)
-            transform.inverse(
-                block, padded[i : i + 1, lo : lo + geometry.nb_samples_of(stop - start)]
-            )
-
-    ops.map(one_signal, range(len(spectra)))
+    padded = transform.inverse_all(spectra, geometry.nb_samples_of(nb_frames))
     padded *= geometry.inverse_envelope(0, padded.shape[1], nb_frames).astype(transform.dtype)
     start = geometry.pad
     stop = padded.shape[1] if length is not None else padded.shape[1] - geometry.pad

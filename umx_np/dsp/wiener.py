@@ -120,13 +120,12 @@ def wiener(
     if device == "auto":
         device = "cpu" if single and mix.shape[2] <= 2 else "reference"
     ops = get_backend(device)
-    if ops.name != "reference":
-        mix = mix.astype(np.complex64, copy=False)
-        mags = mags.astype(np.float32, copy=False)
-    y = ops.wiener(
+    dtype = np.result_type(ops.dtype_for(mix.real.dtype), np.complex64)
+    mix = mix.astype(dtype, copy=False)
+    mags = mags.astype(ops.dtype_for(mags.dtype), copy=False)
+    y = ops.wiener(WienerOptions(bool(softmask), bool(residual), float(eps))).window(
         np.ascontiguousarray(mix.transpose(2, 0, 1)),
         np.ascontiguousarray(mags.transpose(3, 0, 2, 1)),
-        WienerOptions(bool(softmask), bool(residual), float(eps)),
         iterations=iterations,
         max_abs=scale_of(np.abs(mix).max(initial=0.0), scale_factor),
     )

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from io import RawIOBase
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -166,6 +166,46 @@ def run_bottleneck(
         _run_group(ops, some, stores, nb_frames, new_store)
         if tick is not None:
             tick(len(some) / len(networks))
+
+
+def initial_states(network: Network) -> list[list[Any]]:
+    """States of the LSTM before the first frame, by layer and direction."""
+    config = network.config
+    return [
+        [network.initial_state() for _ in range(config.nb_directions)]
+        for _ in range(config.nb_layers)
+    ]
+
+
+def all_stages(
+    network: Network,
+    mags: np.ndarray,
+    states: Sequence[Sequence[Any]],
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """All stages of a network on some frames at once.
+
+    Parameters
+    ----------
+    network : Network
+        The target.
+    mags : ndarray [shape=(nb_frames, nb_channels, nb_bins)]
+        Magnitudes of the mixture.
+    states : sequence of sequence of object
+        From `initial_states`; updated in place, for the frames that follow.
+    out : ndarray or None
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray [shape as `mags`]
+        Magnitudes of the target.
+    """
+    encoded = network.encode(np.ascontiguousarray(mags[:, :, : network.config.nb_input_bins]))
+    parts = [encoded]
+    for layer, directions in enumerate(states):
+        parts = [network.scan(layer, d, parts, state) for d, state in enumerate(directions)]
+    return network.decode(network.combine([encoded, *parts]), mags, out=out)
 
 
 def whole_track(ops: Backend, network: Network, mags: np.ndarray) -> np.ndarray:

@@ -88,7 +88,7 @@ class _Track:
         self.transform = job.transform(np.float32)
         self.nb_frames = self.geometry.nb_frames(source.nb_timesteps)
         self.mono = job.mono
-        self.options = job.wiener_options
+        self.wiener = job.ops.wiener(job.wiener_options)
         self.nb_sources = job.nb_sources
         self.stores: dict[str, FrameStore] = {}
         self.peak = 0.0  # of all bins, for a filter over the whole track
@@ -165,10 +165,9 @@ class _Track:
         first, _, _ = job
         mix, mix_mags, mags = self._estimate(job)
         peak = float(mix_mags.max()) if not self.mono else self._peak(mix)
-        estimates = self.ops.wiener(
+        estimates = self.wiener.window(
             mix,
             mags,
-            self.options,
             iterations=self.config.niter,
             max_abs=scale_of(peak),
             out=self._estimates(mix),
@@ -206,22 +205,20 @@ class _Track:
 
     def _decode_whole_track(self, tick: Tick) -> Iterator[tuple[int, np.ndarray]]:
         """One pass for the statistics of each iteration, and one that filters."""
-        options, max_abs, niter = self.options, scale_of(self.peak), self.config.niter
+        max_abs, niter = scale_of(self.peak), self.config.niter
         statistics = np.zeros((niter, self.nb_sources, 4, self.geometry.nb_bins))
         share = 1 / (niter + 1)
         for level in range(niter):
             for job in self._segments(_DECODE_FRAMES):
                 mix, _, mags = self._estimate(job)
-                self.ops.wiener_accumulate(
-                    mix, mags, statistics, options, level=level, max_abs=max_abs
-                )
+                self.wiener.accumulate(mix, mags, statistics, level=level, max_abs=max_abs)
                 tick(share * job[1] / self.nb_frames)
 
         def filtered() -> Iterator[tuple[int, np.ndarray]]:
             for job in self._segments(_DECODE_FRAMES):
                 mix, _, mags = self._estimate(job)
-                estimates = self.ops.wiener_filter(
-                    mix, mags, statistics, options, max_abs=max_abs, out=self._estimates(mix)
+                estimates = self.wiener.apply(
+                    mix, mags, statistics, max_abs=max_abs, out=self._estimates(mix)
                 )
                 yield job[0], estimates
 
@@ -235,14 +232,13 @@ class _Track:
         """Inverse STFT of consecutive windows of spectra."""
         adder = OverlapAdder(self.transform)
         for first, estimates in windows:
-            estimates = estimates[: len(self.job.stem_names)]
-            nb_stems, nb_channels, count, nb_bins = estimates.shape
-            start, signals = adder.add(
+            spectra, count = estimates[: len(self.job.stem_names)], estimates.shape[2]
+            start, stems = adder.add(
                 first,
-                estimates.reshape(-1, count, nb_bins),
+                spectra,
                 self.source.nb_timesteps,
                 last=first + count == self.nb_frames,
             )
             tick(count / self.nb_frames)
-            if signals.shape[1]:
-                yield start, signals.reshape(nb_stems, nb_channels, signals.shape[1])
+            if stems.shape[2]:
+                yield start, stems

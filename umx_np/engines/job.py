@@ -68,7 +68,7 @@ class Job:
 
     @property
     def wiener_options(self) -> WienerOptions:
-        """How the backend filters."""
+        """How to filter."""
         return WienerOptions(self.config.softmask, self.filters_residual)
 
     def transform(self, dtype: np.dtype | type = np.float32) -> Transform:

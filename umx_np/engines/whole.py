@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from .._support.progress import Progress
-from ..backends.contracts import Network, scale_of
-from .bottleneck import StoreFactory
+from ..backends.contracts import scale_of
+from .bottleneck import StoreFactory, all_stages, initial_states
 from .job import Job
 from .sources import SOURCE_BLOCK, Source, check_length
 
@@ -30,8 +30,9 @@ class WholeTrackEngine:
         if self.job.mono:
             mags = mags.mean(axis=0, keepdims=True, dtype=mags.dtype)
         mags = mags.transpose(1, 0, 2)  # (nb_frames, nb_channels, nb_bins)
+        networks = [network.in_dtype(audio.dtype) for network in self.job.networks.values()]
         targets = np.stack(
-            [_masked(network.in_dtype(audio.dtype), mags) for network in self.job.networks.values()]
+            [all_stages(network, mags, initial_states(network)) for network in networks]
         )
         length = self.job.config.wiener_win_len or len(mags)
         estimates = [
@@ -49,10 +50,9 @@ class WholeTrackEngine:
 
     def _filtered(self, mix: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Spectra of the sources [shape=(nb_sources, nb_channels, nb_frames, nb_bins)]."""
-        return self.job.ops.wiener(
+        return self.job.ops.wiener(self.job.wiener_options).window(
             np.ascontiguousarray(mix),
             np.ascontiguousarray(targets),
-            self.job.wiener_options,
             iterations=self.job.config.niter,
             max_abs=scale_of(np.abs(mix).max(initial=0.0)),
         )
@@ -68,15 +68,3 @@ class WholeTrackEngine:
         padded *= geometry.inverse_envelope(0, padded.shape[1], nb_frames).astype(transform.dtype)
         signals = padded[:, geometry.pad : geometry.pad + nb_timesteps]
         return signals.reshape(nb_stems, nb_channels, nb_timesteps)
-
-
-def _masked(network: Network, mags: np.ndarray) -> np.ndarray:
-    """Magnitudes of a target from those of the mixture [shape=(nb_frames, ..., nb_bins)]."""
-    encoded = network.encode(mags[:, :, : network.config.nb_input_bins])
-    parts = [encoded]
-    for layer in range(network.config.nb_layers):
-        parts = [
-            network.scan(layer, direction, parts, network.initial_state())
-            for direction in range(network.config.nb_directions)
-        ]
-    return network.decode(network.combine([encoded, *parts]), mags)

@@ -155,7 +155,7 @@ class OverlapAdder:
         ----------
         first : int
             Number of the first frame.
-        spectra : complex ndarray [shape=(nb_signals, nb_frames, nb_bins)]
+        spectra : complex ndarray [shape=(..., nb_frames, nb_bins)]
             The frames.
         length : int or None
             Samples of the whole signal, when known; at the latest with the last frames.
@@ -166,10 +166,11 @@ class OverlapAdder:
         -------
         start : int
             Position in the signal of the first sample returned.
-        signals : ndarray [shape=(nb_signals, n)]
+        signals : ndarray [shape=(..., n)]
             Possibly empty; valid until the next call.
         """
         transform, geometry = self._transform, self._transform.geometry
+        shape, spectra = spectra.shape[:-2], spectra.reshape(-1, *spectra.shape[-2:])
         nb_signals, count, _ = spectra.shape
         size = nb_signals * geometry.nb_samples_of(count)
         if self._memory.size < size:
@@ -201,4 +202,4 @@ class OverlapAdder:
             # No frame reaches the last samples; torch.istft, too, fills them with zeros.
             missing = geometry.pad + length - hi
             signals = np.pad(signals, ((0, 0), (0, missing)))
-        return lo - geometry.pad, signals
+        return lo - geometry.pad, signals.reshape(*shape, signals.shape[1])

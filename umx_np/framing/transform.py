@@ -8,6 +8,9 @@ from ..backends.contracts import Backend
 from ..errors import ConfigError
 from .geometry import StftGeometry, fourier_matrices
 
+# Frames that one thread transforms at a time: two channels of 4096 samples are 2 MB.
+_FRAMES_PER_TASK = 64
+
 
 class Transform:
     """Forward and inverse transform of segments, with one of Open-Unmix's filterbanks.
@@ -94,3 +97,32 @@ class Transform:
             parts = np.ascontiguousarray(spectrum).view(self.dtype)
             frames = self.ops.linear(parts, self._matrices[1])
         self.ops.overlap_add(frames, self.window, n_hop=self.geometry.n_hop, out=out)
+
+    def forward_all(self, padded: np.ndarray, nb_frames: int) -> np.ndarray:
+        """Spectra [shape=(nb_signals, nb_frames, nb_bins)] of whole padded signals."""
+        out = np.empty((len(padded), nb_frames, self.geometry.nb_bins), self.complex_dtype)
+
+        def some_frames(start: int) -> None:
+            stop = min(start + _FRAMES_PER_TASK, nb_frames)
+            segment = padded[:, start * self.geometry.n_hop :]
+            self.forward(segment, stop - start, out=out[:, start:stop])
+
+        self.ops.map(some_frames, range(0, nb_frames, _FRAMES_PER_TASK))
+        return out
+
+    def inverse_all(self, spectra: np.ndarray, nb_samples: int) -> np.ndarray:
+        """Padded signals [shape=(nb_signals, nb_samples)]: the sums that `inverse` makes."""
+        geometry = self.geometry
+        padded = np.zeros((len(spectra), nb_samples), self.dtype)
+
+        def one_signal(row: int) -> None:
+            # In the order of the frames, so that the sums do not depend on the number of threads.
+            for start in range(0, spectra.shape[1], _FRAMES_PER_TASK):
+                block = spectra[row : row + 1, start : start + _FRAMES_PER_TASK]
+                lo = start * geometry.n_hop
+                hi = lo + geometry.nb_samples_of(block.shape[1])
+                block = block.astype(self.complex_dtype, copy=False)
+                self.inverse(block, padded[row : row + 1, lo:hi])
+
+        self.ops.map(one_signal, range(len(spectra)))
+        return padded

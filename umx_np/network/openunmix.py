@@ -8,6 +8,7 @@ Mitsufuji, "Open-Unmix - A Reference Implementation for Music Source Separation"
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import NamedTuple
 
 import numpy as np
@@ -156,17 +157,7 @@ class OpenUnmix:
         device, threads
             As for `OpenUnmix`.
         """
-        c = weights.config
-        model = cls(
-            c.nb_bins,
-            c.nb_channels,
-            c.hidden_size,
-            c.nb_layers,
-            c.unidirectional,
-            max_bin=c.max_bin,
-            device=device,
-            threads=threads,
-        )
+        model = cls(**asdict(weights.config), device=device, threads=threads)
         model.load_state_dict(weights.state)
         return model
 

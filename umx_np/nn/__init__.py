@@ -1,8 +1,7 @@
-"""The network as it is trained: every layer forward and backward.
+"""The network as it is trained, and its losses.
 
-Each layer is a file of two functions in plain NumPy, ``<layer>_forward`` and ``<layer>_backward``;
-`reference_engine` composes them and is the specification. `TrainableNetwork` computes with it or
-with the compiled kernels.
+`reference_engine` runs the layers of `umx_np.layers` forward and backward and is the specification;
+`TrainableNetwork` computes with it or with the compiled kernels.
 """
 
 from __future__ import annotations

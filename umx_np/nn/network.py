@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..backends.tensors import FlatTensors, HostMemory, TensorMemory, fetch
+from ..backends.tensors import HostTensors
 from ..backends.training import CounterMasks
 from ..config import ModelConfig
 from ..devices import get_training_backend
 from ..errors import ConfigError, ShapeError
+from ..layers.batchnorm import check_count, update_running_statistics
+from ..layers.dropout import dropout_mask
 from ..weights import check_state, expected_state
-from .batchnorm import check_count, update_running_statistics
-from .dropout import dropout_mask
-from .reference_engine import ReferenceEngine
 
 if TYPE_CHECKING:
-    from ..backends.training import TrainingEngine
+    from ..backends.tensors import Tensors
+    from ..backends.training import TrainingBackend, TrainingEngine
     from ..weights.bundle import StateDict
 
 DROPOUT = 0.4
@@ -55,10 +55,10 @@ class TrainableNetwork:
     config : ModelConfig
         Architecture.
     state : mapping of str to ndarray
-        Initial weights under PyTorch's names, for instance from `umx_np.network.openunmix.initial_state`. They
-        are copied.
+        Initial weights under PyTorch's names, for instance from
+        `umx_np.network.openunmix.initial_state`. They are copied.
     backend : {'numba', 'reference', 'cuda', 'cuda:1', ...}
-        Compiled kernels, plain NumPy that is slow and easy to read, or a graphics card. On a card,
+        Compiled kernels, plain NumPy that is slow and easy to read, or a CUDA device. On a device,
         arrays are CuPy's: what is handed in may be NumPy's, what is returned is not.
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
@@ -70,9 +70,9 @@ class TrainableNetwork:
     amp : bool
         Mixed precision: the operands of matrix products are rounded to bfloat16, which has 8 bits;
         everything else stays in float32. For the backend ``numba``, on processors that have it, and
-        on cards of compute capability 8.0.
+        on devices of compute capability 8.0.
     tf32 : bool
-        Operands of matrix products are rounded to TF32, which has 11 bits. On such cards only.
+        Operands of matrix products are rounded to TF32, which has 11 bits. On such devices only.
 
     Attributes
     ----------
@@ -81,6 +81,8 @@ class TrainableNetwork:
         place.
     buffers : dict of str to ndarray
         Running statistics of the batch norms.
+    engines : TrainingBackend
+        What computes.
     threads : int
         Threads of ours to compute on; 1 for ``reference``, whose products BLAS may divide.
 
@@ -117,23 +119,16 @@ class TrainableNetwork:
         self.dropout = float(dropout)
         checked = check_state(state, config, dtype=self.dtype)
         self.backend = backend
-        self._engine: TrainingEngine
-        self._memory: TensorMemory = HostMemory()
-        if backend == "reference":
-            if amp or tf32:
-                raise ConfigError(f"amp={amp}, tf32={tf32}: backend='reference' has neither")
-            self._engine = ReferenceEngine(config)
-            self.threads = 1
-        else:
-            engines = get_training_backend(backend, threads)
-            self.threads = engines.threads
-            self._engine = engines.engine(config, self.dtype, amp=amp, tf32=tf32)
-            self._memory = engines.memory
+        self.engines: TrainingBackend = get_training_backend(backend, threads)
+        self.threads = self.engines.threads
+        self._engine: TrainingEngine = self.engines.engine(config, self.dtype, amp=amp, tf32=tf32)
         counts = {n: np.array(v) for n, v in checked.items() if n.endswith(_COUNT)}
         statistics = {n: v for n, v in checked.items() if n.endswith(_STATISTICS)}
         trainable = {n: v for n, v in checked.items() if n not in counts and n not in statistics}
-        self.parameters = self._memory.place(trainable)
-        kept = {**self._memory.place(statistics), **counts}
+        memory = self.engines.memory
+        self.parameters = memory.place(trainable)
+        self._statistics, self._counts = memory.place(statistics), HostTensors(counts)
+        kept = {**self._statistics, **self._counts}
         self.buffers = {name: kept[name] for name in checked if name in kept}
 
     def forward(
@@ -154,7 +149,7 @@ class TrainableNetwork:
             Normalise with the statistics of this batch, move the running statistics towards them,
             and apply dropout; otherwise use the running statistics.
         rng : Generator or None
-            Source of the dropout masks; needed if there are any. A graphics card draws other masks
+            Source of the dropout masks; needed if there are any. A CUDA device draws other masks
             than the processor, but the same ones from the same generator.
         keep : bool
             False gives memory back early where no backward pass follows.
@@ -172,7 +167,7 @@ class TrainableNetwork:
         ConfigError
             If `rng` is missing.
         """
-        x = self._memory.asarray(x, self.dtype)
+        x = self.engines.memory.asarray(x, self.dtype)
         wanted = (self.config.nb_channels, self.config.nb_bins)
         if x.ndim != 4 or x.shape[2:] != wanted or 0 in x.shape[:2]:
             raise ShapeError(
@@ -190,8 +185,8 @@ class TrainableNetwork:
             update_running_statistics(
                 self.buffers[f"{name}.running_mean"], self.buffers[f"{name}.running_var"], batch
             )
-        for name, count in self.buffers.items():
-            if training and name.endswith(_COUNT):
+        for count in self._counts.values():
+            if training:
                 count += 1
         cache = ForwardCache(content, x.shape)
         if not keep:
@@ -216,9 +211,7 @@ class TrainableNetwork:
             for _ in range(self.config.nb_layers - 1)
         ]
 
-    def backward(
-        self, d_y: Any, cache: ForwardCache, *, input_gradient: bool = False
-    ) -> Mapping[str, Any]:
+    def backward(self, d_y: Any, cache: ForwardCache, *, input_gradient: bool = False) -> Tensors:
         """Gradients of everything that can be trained.
 
         Parameters
@@ -249,21 +242,18 @@ class TrainableNetwork:
         """
         if d_y.shape != cache.shape:
             raise ShapeError(f"d_y has shape={d_y.shape}; the result has shape={cache.shape}")
-        d_y = self._memory.asarray(d_y, self.dtype)
+        d_y = self.engines.memory.asarray(d_y, self.dtype)
         found = self._engine.backward(
             d_y, cache.take(), self.parameters, input_gradient=input_gradient
         )
-        if isinstance(found, FlatTensors):
-            return found
-        names = [*self.parameters, *(["input"] if input_gradient else [])]
-        return {name: found[name] for name in names}
+        return self.parameters.arranged(found)
 
     def state_dict(self) -> StateDict:
         """Copies of all tensors under PyTorch's names, in PyTorch's order."""
-        tensors = fetch(self.parameters, self._memory)
-        for name, array in self.buffers.items():
-            tensors[name] = self._memory_of(name).to_host(array)
-        return {name: tensors[name] for name in expected_state(self.config)}
+        copies: StateDict = {}
+        for tensors in (self.parameters, self._statistics, self._counts):
+            copies.update(tensors.to_host())
+        return {name: copies[name] for name in expected_state(self.config)}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Replace all tensors in place, so that an optimiser keeps its hold on the parameters.
@@ -274,10 +264,5 @@ class TrainableNetwork:
             If a tensor is missing, of the wrong shape, or not finite. The old weights stay.
         """
         checked = check_state(state, self.config, dtype=self.dtype)
-        for tensors in (self.parameters, self.buffers):
-            for name, array in tensors.items():
-                self._memory_of(name).replace(array, checked[name])
-
-    def _memory_of(self, name: str) -> TensorMemory:
-        """Where a tensor is: the host counts the batches."""
-        return HostMemory() if name.endswith(_COUNT) else self._memory
+        for tensors in (self.parameters, self._statistics, self._counts):
+            tensors.assign(checked)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from .._support.threads import parallel_map, resolve_threads
-from ..backends._updates import adam_scalars, sgd_scalars
 from ..backends.tensors import HostMemory
+from ..backends.updates import adam_scalars, sgd_scalars
 from ..config import ModelConfig
 from ..errors import ConfigError, DeviceError
 from .engine import NumbaEngine
@@ -32,10 +32,13 @@ class NumbaBackend:
     """
 
     name = "numba"
+    separates_on = "cpu"
+    side_by_side = True
+    memory = HostMemory()
+    offload = None
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = resolve_threads(threads)
-        self.memory = HostMemory()
 
     def __repr__(self) -> str:
         return f"numba ({self.threads} threads)"
@@ -50,7 +53,7 @@ class NumbaBackend:
 
     def check_products(self, *, amp: bool, tf32: bool) -> None:
         if tf32:
-            raise ConfigError("tf32=True: TF32 is for graphics cards; leave it out")
+            raise ConfigError("tf32=True: TF32 is for CUDA devices; leave it out")
         if amp and not has_pairs():
             raise DeviceError(
                 "amp=True: mixed precision needs a processor with AVX512-BF16, which this one is "
@@ -107,7 +110,7 @@ class NumbaBackend:
         **step: Any,
     ) -> None:
         update_kernels(parameter.dtype).adam(
-            *_flat(parameter, gradient, first, second), *adam_scalars(**step)
+            *_flat(parameter, gradient, first, second), tuple(adam_scalars(**step))
         )
 
     def sgd_update(

@@ -36,7 +36,7 @@ _FEWEST_COLUMNS, _MOST_COLUMNS = 512, 2064
 # Accumulates   `=`
 # Parallel over rows, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.scaling.input_scaling_forward
+# Oracle        umx_np.layers.scaling.input_scaling_forward
 # Benchmark     benchmarks/compare/train_step.py
 def _shift_input(x, mean, out, start, stop):
     for n in range(start, stop):
@@ -52,7 +52,7 @@ def _shift_input(x, mean, out, start, stop):
 # Accumulates   sums `+=`
 # Parallel over columns, by the caller
 # Precision     sums of 32 rows in the dtype of z, then float64
-# Oracle        umx_np.nn.batchnorm.batch_statistics
+# Oracle        umx_np.layers.batchnorm.batch_statistics
 # Benchmark     benchmarks/compare/train_step.py
 def _make_statistics(lanes: int, build: int) -> Callable:
     def column_statistics(z, shift, sums, nb_rows, nb_columns, start, stop, scratch):
@@ -82,7 +82,7 @@ def _make_statistics(lanes: int, build: int) -> Callable:
 # Accumulates   `=`
 # Parallel over columns, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.reference_engine, the last lines of the forward pass
+# Oracle        umx_np.backends.reference_engine, the last lines of the forward pass
 # Benchmark     benchmarks/compare/train_step.py
 def _make_decode(lanes: int, build: int) -> Callable:
     def decode(z, mix, gain, offset, y, nb_rows, nb_columns, start, stop):
@@ -99,32 +99,21 @@ def _make_decode(lanes: int, build: int) -> Callable:
 
 # Computes      with d_u = d_y mix [u > 0]: the sums over the rows of d_u and of d_u x^, where
 #               x^ = (z - mean) s
-# Arguments     d_y, mix, z (N, K) IN flat; gain, offset, mean, inverse_std (K,) IN;
+# Arguments     wide = d_y, mix, z (N, K) IN flat;
+#               features = gain, offset, mean, inverse_std (K,) IN;
 #               sums (2, K) INOUT float64; N, K, columns [start, stop); scratch (2, K) INOUT
 # Aliasing      none
 # Accumulates   sums `+=`
 # Parallel over columns, by the caller
 # Precision     sums of 32 rows in the dtype of z, then float64
-# Oracle        umx_np.nn.batchnorm.batchnorm_backward, umx_np.nn.scaling
+# Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.scaling
 # Benchmark     benchmarks/compare/train_step.py
 def _make_decode_sums(lanes: int, build: int) -> Callable:
-    def decode_sums(
-        d_y,
-        mix,
-        z,
-        gain,
-        offset,
-        mean,
-        inverse_std,
-        sums,
-        nb_rows,
-        nb_columns,
-        start,
-        stop,
-        scratch,
-    ):
+    def decode_sums(wide, features, sums, nb_rows, nb_columns, start, stop, scratch):
         if build < 0:
             return
+        d_y, mix, z = wide
+        gain, offset, mean, inverse_std = features
         for block in range(0, nb_rows, _BLOCK):
             for k in range(start, stop):
                 scratch[k] = 0
@@ -148,20 +137,20 @@ def _make_decode_sums(lanes: int, build: int) -> Callable:
 
 # Computes      d_z = gain d_u - first - (z - mean) second, with
 #               first = gain mean(d_u), second = gain s mean(d_u x^) in training and 0 otherwise
-# Arguments     d_y, mix (N, K) IN flat; z (N, K) INOUT out: d_z;
-#               gain, offset, mean, first, second (K,) IN; N, K, columns [start, stop)
+# Arguments     wide = d_y, mix (N, K) IN flat, z (N, K) INOUT out: d_z;
+#               features = gain, offset, mean, first, second (K,) IN; N, K, columns [start, stop)
 # Aliasing      none
 # Accumulates   `=`
 # Parallel over columns, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.batchnorm.batchnorm_backward, umx_np.nn.scaling
+# Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.scaling
 # Benchmark     benchmarks/compare/train_step.py
 def _make_decode_backward(lanes: int, build: int) -> Callable:
-    def decode_backward(
-        d_y, mix, z, gain, offset, mean, first, second, nb_rows, nb_columns, start, stop
-    ):
+    def decode_backward(wide, features, nb_rows, nb_columns, start, stop):
         if build < 0:
             return
+        d_y, mix, z = wide
+        gain, offset, mean, first, second = features
         for n in range(nb_rows):
             for k in range(start, stop, lanes):
                 at = n * nb_columns + k
@@ -204,8 +193,9 @@ class BinKernels:
         sizes = (size,) * 4
         self.statistics = by_columns(_make_statistics, flat, flat, double, *sizes, flat)
         self.decode = by_columns(_make_decode, *(flat,) * 5, *sizes)
-        self.decode_sums = by_columns(_make_decode_sums, *(flat,) * 7, double, *sizes, flat)
-        self.decode_backward = by_columns(_make_decode_backward, *(flat,) * 8, *sizes)
+        three, four, five = (numba.types.UniTuple(flat, count) for count in (3, 4, 5))
+        self.decode_sums = by_columns(_make_decode_sums, three, four, double, *sizes, flat)
+        self.decode_backward = by_columns(_make_decode_backward, three, five, *sizes)
 
     def columns(self, total: int, threads: int) -> int:
         """Columns of a task, whole vectors: a part of a row for each thread, within limits."""

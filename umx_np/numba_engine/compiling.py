@@ -77,6 +77,15 @@ def compiled(kernel: Callable, signatures: Sequence[Any], *, fastmath: bool = Tr
             return numba.njit(list(signatures), **options)(kernel)
 
 
+def inlined(function: Callable) -> Any:
+    """Let Numba write a function of a module into the kernels that call it.
+
+    The function sees the constants of the kernel as such, and the kernel's cache knows it by
+    `build_number`.
+    """
+    return numba.njit(inline="always")(function)
+
+
 @contextmanager
 def _interrupted_afterwards() -> Iterator[None]:
     """Hold back signals that Python code answers until a kernel is compiled.

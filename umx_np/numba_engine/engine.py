@@ -4,7 +4,7 @@ Between the input layer and the output layer everything is feature-major, ``(fea
 samples of one frame fill the lanes of the recurrent kernels, a feature is a contiguous row for the
 batch norms, and every matrix product is one call of BLAS.
 
-The specification is `umx_np.nn.reference_engine`.
+The specification is `umx_np.backends.reference_engine`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.reference import BATCHNORM_EPS
-from ..backends.training import BatchStatistics, CounterMasks
+from ..backends.training import CounterMasks
 from ..config import ModelConfig
+from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
 from .bins import bin_kernels
 from .features import RELU, TANH, feature_kernels
 from .recurrent import LstmStack
@@ -256,13 +256,18 @@ class NumbaEngine:
         rows, columns = z.shape
         nb_channels = x.shape[2]
         gain, offset = self._output_scaling(norm, p, nb_channels)
-        flat = [d_y.reshape(-1), x.reshape(-1), z.reshape(-1), gain, offset, norm.mean]
+        wide = d_y.reshape(-1), x.reshape(-1), z.reshape(-1)
+        features = gain, offset, norm.mean
         sums = np.zeros((2, columns))
         scratch = np.empty(2 * columns, self.dtype)
         self._columns(
             columns,
             lambda start, stop: self._bins.decode_sums(
-                *flat, norm.inverse_std, sums.reshape(-1), rows, columns, start, stop, scratch
+                wide,
+                (*features, norm.inverse_std),
+                sums.reshape(-1),
+                *(rows, columns, start, stop),
+                scratch,
             ),
         )
         # With n = weight x^ + bias before the output scaling, sum d_u n follows from both sums.
@@ -280,7 +285,7 @@ class NumbaEngine:
         self._columns(
             columns,
             lambda start, stop: self._bins.decode_backward(
-                *flat, first, second, rows, columns, start, stop
+                wide, (*features, first, second), rows, columns, start, stop
             ),
         )
         return z
@@ -303,7 +308,7 @@ class NumbaEngine:
         self._runner.rows(
             len(d),
             lambda start, stop: self._features.backward(
-                *(d, y, z, norm.mean, norm.inverse_std, weight, activation, norm.training),
-                *(d_weight, d_bias, start, stop),
+                *(d, y, z, (norm.mean, norm.inverse_std, weight), activation, norm.training),
+                *((d_weight, d_bias), start, stop),
             ),
         )

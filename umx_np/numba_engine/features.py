@@ -23,7 +23,7 @@ TANH, RELU = 0, 1
 # Accumulates   `=`
 # Parallel over rows, by the caller
 # Precision     sums in float64
-# Oracle        umx_np.nn.batchnorm.batch_statistics
+# Oracle        umx_np.layers.batchnorm.batch_statistics
 # Benchmark     benchmarks/compare/train_step.py
 def _row_statistics(z, mean, variance, start, stop):
     nb_columns = z.shape[1]
@@ -46,7 +46,7 @@ def _row_statistics(z, mean, variance, start, stop):
 # Accumulates   `=`
 # Parallel over rows, by the caller
 # Precision     that of the arrays
-# Oracle        umx_np.nn.batchnorm.batchnorm_forward, umx_np.nn.activation.relu_forward
+# Oracle        umx_np.layers.batchnorm.batchnorm_forward, umx_np.layers.activation.relu_forward
 # Benchmark     benchmarks/compare/train_step.py
 def _row_normalise(z, scale, shift, relu, out, start, stop):
     for row in range(start, stop):
@@ -66,17 +66,17 @@ def _row_normalise(z, scale, shift, relu, out, start, stop):
 #               d_z = weight s (g - mean(g) - x^ mean(g x^)), without the means unless `training`
 # Arguments     d (F, N) INOUT  in: d_y, out: d_z
 #               y (F, N) IN  output of the activation;  z (F, N) IN
-#               mean, inverse_std, weight (F,) IN;  activation TANH or RELU;  training
-#               d_weight, d_bias (F,) INOUT;  rows [start, stop)
+#               norm = mean, inverse_std, weight (F,) IN;  activation TANH or RELU;  training
+#               gradients = d_weight, d_bias (F,) INOUT;  rows [start, stop)
 # Aliasing      none
 # Accumulates   d_weight, d_bias `+=`; d `=`
 # Parallel over rows, by the caller
 # Precision     sums in float64
-# Oracle        umx_np.nn.batchnorm.batchnorm_backward, umx_np.nn.activation
+# Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.activation
 # Benchmark     benchmarks/compare/train_step.py
-def _row_backward(
-    d, y, z, mean, inverse_std, weight, activation, training, d_weight, d_bias, start, stop
-):
+def _row_backward(d, y, z, norm, activation, training, gradients, start, stop):
+    mean, inverse_std, weight = norm
+    d_weight, d_bias = gradients
     nb_columns = d.shape[1]
     for row in range(start, stop):
         if activation == TANH:
@@ -119,8 +119,8 @@ class FeatureKernels:
         self.normalise = one(_row_normalise, matrix, vector, vector, flag, matrix, size, size)
         self.backward = one(
             _row_backward,
-            *(matrix, matrix, matrix, vector, vector, vector, size, flag, vector, vector),
-            *(size, size),
+            *(matrix, matrix, matrix, numba.types.UniTuple(vector, 3), size, flag),
+            *(numba.types.UniTuple(vector, 2), size, size),
         )
 
 

@@ -23,21 +23,83 @@ import llvmlite.binding
 import numba
 import numpy as np
 
-from .compiling import aligned_empty, build_number, compiled, once, vector_registers
-from .lanes import load, pairs, store, tile_product, transpose
+from .compiling import aligned_empty, build_number, compiled, inlined, once, vector_registers
+from .lanes import load, store, transpose
+from .tiles import pairs, tile_product
 
 _DEPTH = 512  # of k in a block
 _ROWS = 192  # in a block
 _PANELS = 8  # copied together, so that memory is read in stretches of some lines
 
 
+# target[panel][k][lanes] from numbers [low, high) across and [k0, k1) along k
+@inlined
+def _pack(source, ld, is_along_k, target, low, high, k0, k1, lanes):
+    depth = k1 - k0
+    whole = (high - low) // lanes
+    if is_along_k:
+        for panel in range(whole):
+            first, place = (low + panel * lanes) * ld, panel * depth * lanes
+            squares = depth // lanes * lanes
+            for k in range(0, squares, lanes):
+                to = place + k * lanes
+                transpose(source, first + k0 + k, ld, target, to, lanes, lanes)
+            for k in range(squares, depth):
+                for j in range(lanes):
+                    target[place + k * lanes + j] = source[first + j * ld + k0 + k]
+    else:
+        for group in range(0, whole, _PANELS):
+            for k in range(depth):
+                for panel in range(group, min(group + _PANELS, whole)):
+                    values = load(source, (k0 + k) * ld + low + panel * lanes, lanes)
+                    store(target, (panel * depth + k) * lanes, values)
+    edge_from = low + whole * lanes
+    if edge_from < high:  # a panel that is not full
+        for k in range(depth):
+            for j in range(lanes):
+                to = (whole * depth + k) * lanes + j
+                target[to] = 0
+                if edge_from + j < high:
+                    across, along = edge_from + j, k0 + k
+                    at = across * ld + along if is_along_k else along * ld + across
+                    target[to] = source[at]
+
+
+# Two numbers along k, rounded to bfloat16, in the place of one; the new length of a panel
+@inlined
+def _pair(target, edge, nb_panels, depth, lanes):
+    length = (depth + 1) // 2
+    for panel in range(nb_panels):
+        for k in range(length):
+            at, to = panel * depth + 2 * k, panel * length + k
+            first_half = load(target, at * lanes, lanes)
+            if 2 * k + 1 < depth:
+                second_half = load(target, (at + 1) * lanes, lanes)
+            else:
+                edge[:lanes] = 0
+                second_half = load(edge, 0, lanes)
+            store(target, to * lanes, pairs(first_half, second_half))
+    return length
+
+
+# The numbers of a tile that lie within out, added up if it is not the first
+@inlined
+def _put_edge(edge, out, at, ldo, nb_rows, nb_columns, is_first, lanes):
+    for r in range(nb_rows):
+        for c in range(nb_columns):
+            value = edge[r * lanes + c]
+            if not is_first:
+                value += out[at + r * ldo + c]
+            out[at + r * ldo + c] = value
+
+
 # Computes      out = a b for rows [m0, m1) and columns [n0, n1)
 # Arguments     a    IN, numbers of a (M, K) from its first one on
 #               b    IN, numbers of b (K, N)
 #               out  OUT, numbers of out (M, N), whose rows are contiguous
-#               lda, ldb, ldo   distance of two rows in memory
+#               distances       of two rows of a, b and out in memory
 #               a_rows, b_rows  whether the rows of a and b are contiguous, or else their columns
-#               nb_k, m0, m1, n0, n1
+#               sizes           nb_k, m0, m1, n0, n1
 #               pack  scratch, aligned: `scratch_size` numbers
 # Aliasing      none; tasks write different parts of out
 # Accumulates   `=`
@@ -49,16 +111,17 @@ _PANELS = 8  # copied together, so that memory is read in stretches of some line
 def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
     paired = int(of_pairs)
 
-    def gemm(a, b, out, lda, ldb, ldo, a_rows, b_rows, nb_k, m0, m1, n0, n1, pack):
+    def gemm(a, b, out, distances, a_rows, b_rows, sizes, pack):
         if build < 0:  # names the version of this folder; see compiling.build_number
             return
+        lda, ldb, ldo = distances
+        nb_k, m0, m1, n0, n1 = sizes
         nb_panels = (n1 - n0 + lanes - 1) // lanes
         edge = pack[: rows * lanes]
         a_pack = pack[rows * lanes : rows * lanes + _ROWS * _DEPTH]
         b_pack = pack[rows * lanes + _ROWS * _DEPTH :]
         for k0 in range(0, nb_k, _DEPTH):
             k1 = min(k0 + _DEPTH, nb_k)
-            depth = k1 - k0
             # First the columns are packed, then each block of rows is packed and multiplied.
             for block in range(-1, (m1 - m0 + _ROWS - 1) // _ROWS):
                 if block < 0:
@@ -68,72 +131,26 @@ def _make_gemm(rows: int, lanes: int, of_pairs: bool, build: int) -> Callable:
                     source, ld, is_along_k, target = a, lda, a_rows, a_pack
                     low = m0 + block * _ROWS
                     high = min(low + _ROWS, m1)
-                # target[panel][k][lanes] from numbers [low, high) across and [k0, k1) along k
-                whole = (high - low) // lanes
-                if is_along_k:
-                    for panel in range(whole):
-                        first, place = (low + panel * lanes) * ld, panel * depth * lanes
-                        squares = depth // lanes * lanes
-                        for k in range(0, squares, lanes):
-                            to = place + k * lanes
-                            transpose(source, first + k0 + k, ld, target, to, lanes, lanes)
-                        for k in range(squares, depth):
-                            for j in range(lanes):
-                                target[place + k * lanes + j] = source[first + j * ld + k0 + k]
-                else:
-                    for group in range(0, whole, _PANELS):
-                        for k in range(depth):
-                            for panel in range(group, min(group + _PANELS, whole)):
-                                values = load(source, (k0 + k) * ld + low + panel * lanes, lanes)
-                                store(target, (panel * depth + k) * lanes, values)
-                edge_from = low + whole * lanes
-                if edge_from < high:  # a panel that is not full
-                    for k in range(depth):
-                        for j in range(lanes):
-                            to = (whole * depth + k) * lanes + j
-                            target[to] = 0
-                            if edge_from + j < high:
-                                across, along = edge_from + j, k0 + k
-                                at = across * ld + along if is_along_k else along * ld + across
-                                target[to] = source[at]
-                length = depth  # of a panel, in numbers or pairs of them
+                _pack(source, ld, is_along_k, target, low, high, k0, k1, lanes)
+                length = k1 - k0  # of a panel, in numbers or pairs of them
                 if of_pairs:
-                    length = (depth + 1) // 2
-                    for panel in range((high - low + lanes - 1) // lanes):
-                        for k in range(length):
-                            at, to = panel * depth + 2 * k, panel * length + k
-                            first_half = load(target, at * lanes, lanes)
-                            if 2 * k + 1 < depth:
-                                second_half = load(target, (at + 1) * lanes, lanes)
-                            else:
-                                edge[:lanes] = 0
-                                second_half = load(edge, 0, lanes)
-                            store(target, to * lanes, pairs(first_half, second_half))
+                    length = _pair(target, edge, (high - low + lanes - 1) // lanes, length, lanes)
                 if block < 0:
                     continue
                 for panel in range(nb_panels):
-                    column, x = n0 + panel * lanes, panel * length * lanes
+                    column, x = n0 + panel * lanes, (b_pack, panel * length * lanes)
                     for row in range(low, high, rows):
-                        w = (row - low) * length
+                        w = (a_pack, (row - low) * length)
                         at = row * ldo + column
                         if row + rows > high or column + lanes > n1:
-                            tile_product(
-                                edge, 0, lanes, a_pack, w, b_pack, x, length, 1, rows, lanes, paired
-                            )
-                            for r in range(min(rows, high - row)):
-                                for c in range(min(lanes, n1 - column)):
-                                    value = edge[r * lanes + c]
-                                    if k0 > 0:
-                                        value += out[at + r * ldo + c]
-                                    out[at + r * ldo + c] = value
+                            tile = (edge, 0, lanes)
+                            tile_product(tile, w, x, length, 1, rows, lanes, paired)
+                            nb_rows, nb_columns = min(rows, high - row), min(lanes, n1 - column)
+                            _put_edge(edge, out, at, ldo, nb_rows, nb_columns, k0 == 0, lanes)
                         elif k0 == 0:
-                            tile_product(
-                                out, at, ldo, a_pack, w, b_pack, x, length, 1, rows, lanes, paired
-                            )
+                            tile_product((out, at, ldo), w, x, length, 1, rows, lanes, paired)
                         else:
-                            tile_product(
-                                out, at, ldo, a_pack, w, b_pack, x, length, 0, rows, lanes, paired
-                            )
+                            tile_product((out, at, ldo), w, x, length, 0, rows, lanes, paired)
 
     return gemm
 
@@ -157,7 +174,8 @@ class Gemm:
             numba.types.int64,
             numba.types.boolean,
         )
-        types = (flat,) * 3 + (size,) * 3 + (flag,) * 2 + (size,) * 5 + (flat,)
+        three, five = (numba.types.UniTuple(size, count) for count in (3, 5))
+        types = (flat, flat, flat, three, flag, flag, five, flat)
         # Rows and lanes are the same number: packing transposes squares.
         kernel = _make_gemm(self.lanes, self.lanes, of_pairs, build_number())
         self._kernel: Any = compiled(kernel, [types], fastmath=False)
@@ -189,10 +207,10 @@ class Gemm:
         size = lanes * lanes + _ROWS * _DEPTH + nb_panels * lanes * min(nb_k, _DEPTH)
         self._kernel(
             *numbers,
-            *(distance for distance, _ in parts),
+            tuple(distance for distance, _ in parts),
             parts[0][1],
             parts[1][1],
-            *(nb_k, rows.start, rows.stop, columns.start, columns.stop),
+            (nb_k, rows.start, rows.stop, columns.start, columns.stop),
             aligned_empty((size,), self.dtype),
         )
 

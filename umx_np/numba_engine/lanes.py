@@ -25,9 +25,9 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
-_INT = ir.IntType(64)
+INT = ir.IntType(64)
 # As a value of any type, because what a kernel calls is not what stands here.
-_intrinsic: Any = intrinsic(prefer_literal=True)
+vector_intrinsic: Any = intrinsic(prefer_literal=True)
 
 
 class LanesType(types.Type):
@@ -42,10 +42,11 @@ class LanesType(types.Type):
 @register_model(LanesType)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: LanesType) -> None:
-        super().__init__(dmm, fe_type, _vector(fe_type))
+        super().__init__(dmm, fe_type, vector_of(fe_type))
 
 
-def _vector(lanes: LanesType) -> ir.VectorType:
+def vector_of(lanes: LanesType) -> ir.VectorType:
+    """LLVM's type of lanes."""
     return ir.VectorType(_scalar(lanes.dtype), lanes.count)
 
 
@@ -71,7 +72,7 @@ def _operator(function: Callable, emit: str) -> None:
 
     def lower(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
         values = [
-            value if isinstance(kind, LanesType) else _splat(builder, value, sig.return_type.count)
+            value if isinstance(kind, LanesType) else splat(builder, value, sig.return_type.count)
             for value, kind in zip(args, sig.args, strict=True)
         ]
         # A product and a sum may become one instruction.
@@ -90,7 +91,7 @@ _operator(operator.sub, "fsub")
 _operator(operator.mul, "fmul")
 
 
-def _splat(builder: Any, value: Any, count: int) -> Any:
+def splat(builder: Any, value: Any, count: int) -> Any:
     """Vector of `count` times the same number."""
     vector = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
     vector = builder.insert_element(vector, value, ir.Constant(ir.IntType(32), 0))
@@ -98,11 +99,12 @@ def _splat(builder: Any, value: Any, count: int) -> Any:
     return builder.shuffle_vector(vector, vector, zeros)
 
 
-def _constant(like: Any, value: float) -> Any:
+def constant(like: Any, value: float) -> Any:
+    """Vector of the type `like` that holds a number in all lanes."""
     return ir.Constant(like, [value] * like.count)
 
 
-def _call(builder: Any, name: str, *args: Any) -> Any:
+def call(builder: Any, name: str, *args: Any) -> Any:
     """Call an intrinsic function of LLVM on vectors of one type."""
     kind = args[0].type
     suffix = f"v{kind.count}f{32 if isinstance(kind.element, ir.FloatType) else 64}"
@@ -116,40 +118,41 @@ def _call(builder: Any, name: str, *args: Any) -> Any:
 # -- memory ----------------------------------------------------------------------------------------
 
 
-def _element(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+def element(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
     """Pointer to an element of a contiguous one-dimensional array."""
     data = context.make_array(kind)(context, builder, array).data
     return builder.gep(data, [index])
 
 
-def _is_flat(kind: Any) -> bool:
+def is_flat(kind: Any) -> bool:
+    """Whether a type is that of a contiguous one-dimensional array."""
     return isinstance(kind, types.Array) and kind.ndim == 1 and kind.layout == "C"
 
 
-@_intrinsic
+@vector_intrinsic
 def load(typingctx, array, index, lanes):
     """Lanes from ``array[index : index + lanes]``."""
-    if not _is_flat(array) or not isinstance(lanes, types.IntegerLiteral):
+    if not is_flat(array) or not isinstance(lanes, types.IntegerLiteral):
         return None
     kind = LanesType(array.dtype, lanes.literal_value)
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        pointer = _element(context, builder, sig.args[0], args[0], args[1])
-        vector = builder.bitcast(pointer, _vector(kind).as_pointer())
+        pointer = element(context, builder, sig.args[0], args[0], args[1])
+        vector = builder.bitcast(pointer, vector_of(kind).as_pointer())
         # Where the array begins is not known: no more than one number's alignment is promised.
         return builder.load(vector, align=array.dtype.bitwidth // 8)
 
     return kind(array, types.int64, lanes), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def store(typingctx, array, index, value):
     """Put lanes to ``array[index : index + lanes]``."""
-    if not _is_flat(array) or not isinstance(value, LanesType):
+    if not is_flat(array) or not isinstance(value, LanesType):
         return None
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        pointer = _element(context, builder, sig.args[0], args[0], args[1])
+        pointer = element(context, builder, sig.args[0], args[0], args[1])
         vector = builder.bitcast(pointer, args[2].type.as_pointer())
         builder.store(args[2], vector, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
@@ -157,26 +160,26 @@ def store(typingctx, array, index, value):
     return types.void(array, types.int64, value), emit
 
 
-@_intrinsic
+@vector_intrinsic
 def transpose(typingctx, source, index, stride, target, place, distance, lanes):
     """Copy a square of numbers with rows and columns exchanged.
 
     ``target[place + k * distance + r] = source[index + r * stride + k]`` for ``r, k < lanes``,
     which must be a power of two.
     """
-    if not (_is_flat(source) and _is_flat(target)) or not isinstance(lanes, types.IntegerLiteral):
+    if not (is_flat(source) and is_flat(target)) or not isinstance(lanes, types.IntegerLiteral):
         return None
     count = lanes.literal_value
     kind = LanesType(source.dtype, count)
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        vector, align = _vector(kind).as_pointer(), source.dtype.bitwidth // 8
+        vector, align = vector_of(kind).as_pointer(), source.dtype.bitwidth // 8
 
         def rows(array: int, start: Any, step: Any) -> list:
             pointers = []
             for r in range(count):
-                at = builder.add(start, builder.mul(step, ir.Constant(_INT, r)))
-                pointer = _element(context, builder, sig.args[array], args[array], at)
+                at = builder.add(start, builder.mul(step, ir.Constant(INT, r)))
+                pointer = element(context, builder, sig.args[array], args[array], at)
                 pointers.append(builder.bitcast(pointer, vector))
             return pointers
 
@@ -209,7 +212,8 @@ def _exchange(builder: Any, rows: list, half: int) -> list:
     return result
 
 
-def _prefetch(builder: Any, pointer: Any) -> None:
+def prefetch_line(builder: Any, pointer: Any) -> None:
+    """Ask for the cache line of a pointer, to be written."""
     byte = ir.IntType(8).as_pointer()
     flags = [ir.Constant(ir.IntType(32), flag) for flag in (1, 3, 1)]  # write, near, data
     kind = ir.FunctionType(ir.VoidType(), [byte] + [flag.type for flag in flags])
@@ -218,149 +222,17 @@ def _prefetch(builder: Any, pointer: Any) -> None:
     builder.call(declared, [builder.bitcast(pointer, byte), *flags])
 
 
-@_intrinsic
+@vector_intrinsic
 def prefetch(typingctx, array, index):
     """Ask for the cache line of ``array[index]``, which may lie outside of the array."""
-    if not _is_flat(array):
+    if not is_flat(array):
         return None
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        _prefetch(builder, _element(context, builder, sig.args[0], args[0], args[1]))
+        prefetch_line(builder, element(context, builder, sig.args[0], args[0], args[1]))
         return context.get_dummy_value()
 
     return types.void(array, types.int64), emit
-
-
-@_intrinsic
-def tile_product(
-    typingctx, sums, place, distance, w, w_index, x, x_index, nb_k, fresh, rows, lanes, of_pairs
-):
-    """Add the product of a panel of weights with a matrix to a tile of sums.
-
-    ``sums[place + r * distance :] += sum over k of w[w_index + k * rows + r] * x[x_index + k *
-    lanes :]`` for ``r < rows`` and ``k < nb_k``, `lanes` numbers each. With a `fresh` of 1 it is
-    ``=``.
-
-    The tile stays in registers: for each k one vector of x is loaded and multiplied with `rows`
-    numbers, which the processor spreads over the lanes as it loads them.
-
-    With an `of_pairs` of 1 each number of `w` and `x` is a pair from `pairs`, and the products of
-    both halves are added. The processor must have AVX512-BF16. (It is an argument because Numba
-    finds a kernel in its cache only if it refers to intrinsics by global names: it takes one in the
-    kernel's closure for a new one in every process.)
-    """
-    if not (_is_flat(sums) and _is_flat(w) and _is_flat(x)):
-        return None
-    multiply_add = _add_pairs if of_pairs.literal_value else _multiply_add
-    nb_rows, count = rows.literal_value, lanes.literal_value
-    is_fresh = bool(fresh.literal_value)
-    kind = LanesType(sums.dtype, count)
-
-    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        tile, start, step, weights, w_start, matrix, x_start, length = args[:8]
-        vector = _vector(kind).as_pointer()
-        align = sums.dtype.bitwidth // 8
-        zero, one = ir.Constant(_INT, 0), ir.Constant(_INT, 1)
-
-        def pointer(array: Any, which: int, index: Any) -> Any:
-            element = _element(context, builder, sig.args[which], array, index)
-            return builder.bitcast(element, vector)
-
-        addresses = [
-            pointer(tile, 0, builder.add(start, builder.mul(step, ir.Constant(_INT, r))))
-            for r in range(nb_rows)
-        ]
-        initial = [_constant(_vector(kind), 0.0)] * nb_rows
-        if not is_fresh:  # added at the end; the product hides the wait for memory
-            for address in addresses:
-                _prefetch(builder, address)
-        first = _element(context, builder, sig.args[3], weights, w_start)
-        before = builder.block
-        loop = builder.append_basic_block("tile_product")
-        after = builder.append_basic_block("tile_product_end")
-        builder.cbranch(builder.icmp_signed(">", length, zero), loop, after)
-
-        builder.position_at_end(loop)
-        k = builder.phi(_INT)
-        k.add_incoming(zero, before)
-        running = []
-        for value in initial:
-            running.append(builder.phi(_vector(kind)))
-            running[-1].add_incoming(value, before)
-        at = builder.add(x_start, builder.mul(k, ir.Constant(_INT, count)))
-        lane_values = builder.load(pointer(matrix, 5, at), align=align)
-        panel = builder.gep(first, [builder.mul(k, ir.Constant(_INT, nb_rows))])
-        updated = []
-        for r, value in enumerate(running):
-            weight = builder.load(builder.gep(panel, [ir.Constant(_INT, r)]), align=align)
-            spread = _splat(builder, weight, count)
-            updated.append(multiply_add(builder, spread, lane_values, value))
-        following = builder.add(k, one)
-        k.add_incoming(following, loop)
-        for phi, value in zip(running, updated, strict=True):
-            phi.add_incoming(value, loop)
-        builder.cbranch(builder.icmp_signed("<", following, length), loop, after)
-
-        builder.position_at_end(after)
-        results = []
-        for start_value, value in zip(initial, updated, strict=True):
-            results.append(builder.phi(_vector(kind)))
-            results[-1].add_incoming(start_value, before)
-            results[-1].add_incoming(value, loop)
-        for address, result in zip(addresses, results, strict=True):
-            if not is_fresh:
-                result = builder.fadd(builder.load(address, align=align), result)
-            builder.store(result, address, align=align)
-        return context.get_dummy_value()
-
-    size = types.int64
-    arguments = (sums, size, size, w, size, x, size, size, fresh, rows, lanes, of_pairs)
-    return types.void(*arguments), emit
-
-
-def _multiply_add(builder: Any, spread: Any, values: Any, sums: Any) -> Any:
-    return _call(builder, "fmuladd", spread, values, sums)
-
-
-# -- bfloat16: two in the place of one float32 -----------------------------------------------------
-
-
-class _BFloatType(ir.Type):
-    """LLVM's type, which llvmlite does not have."""
-
-    def _to_string(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloatType)
-
-    def __hash__(self) -> int:
-        return hash(_BFloatType)
-
-
-def _add_pairs(builder: Any, spread: Any, values: Any, sums: Any) -> Any:
-    kind = ir.VectorType(_BFloatType(), 2 * sums.type.count)
-    name = f"llvm.x86.avx512bf16.dpbf16ps.{32 * sums.type.count}"
-    function = ir.FunctionType(sums.type, [sums.type, kind, kind])
-    declared = builder.module.globals.get(name) or ir.Function(builder.module, function, name)
-    pairs = (builder.bitcast(value, kind) for value in (spread, values))
-    return builder.call(declared, [sums, *pairs])
-
-
-@_intrinsic
-def pairs(typingctx, low, high):
-    """Lanes of two vectors, rounded to bfloat16 and put side by side in lanes of 32 bits."""
-    if not isinstance(low, LanesType) or high != low or low.dtype is not types.float32:
-        return None
-    count = low.count
-
-    def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        halves = [builder.fptrunc(arg, ir.VectorType(_BFloatType(), count)) for arg in args]
-        order = [k for lane in range(count) for k in (lane, count + lane)]
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), 2 * count), order)
-        return builder.bitcast(builder.shuffle_vector(*halves, mask), _vector(low))
-
-    return low(low, high), emit
 
 
 # -- elementary functions --------------------------------------------------------------------------
@@ -384,9 +256,9 @@ _ROUND = 12582912.0
 
 
 def _polynomial(builder: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
-    result = _constant(x.type, coefficients[0])
+    result = constant(x.type, coefficients[0])
     for coefficient in coefficients[1:]:
-        result = _call(builder, "fmuladd", result, x, _constant(x.type, coefficient))
+        result = call(builder, "fmuladd", result, x, constant(x.type, coefficient))
     return result
 
 
@@ -394,17 +266,17 @@ def _exp(builder: Any, x: Any) -> Any:
     """e^x; NaN stays NaN."""
     kind = x.type
     if isinstance(kind.element, ir.DoubleType):
-        return _call(builder, "exp", x)
+        return call(builder, "exp", x)
     for bound, comparison in zip(_EXP_RANGE, ("<", ">"), strict=True):
-        limit = _constant(kind, bound)
+        limit = constant(kind, bound)
         x = builder.select(builder.fcmp_ordered(comparison, x, limit), limit, x)
     # e^x = 2^n e^r with an integer n and |r| <= ln 2 / 2
-    shifted = _call(builder, "fmuladd", x, _constant(kind, _LOG2_E), _constant(kind, _ROUND))
-    n = builder.fsub(shifted, _constant(kind, _ROUND))
-    r = _call(builder, "fmuladd", n, _constant(kind, -_LN2_HIGH), x)
-    r = _call(builder, "fmuladd", n, _constant(kind, -_LN2_LOW), r)
-    p = _call(builder, "fmuladd", _polynomial(builder, r, _EXP), builder.fmul(r, r), r)
-    p = builder.fadd(p, _constant(kind, 1.0))
+    shifted = call(builder, "fmuladd", x, constant(kind, _LOG2_E), constant(kind, _ROUND))
+    n = builder.fsub(shifted, constant(kind, _ROUND))
+    r = call(builder, "fmuladd", n, constant(kind, -_LN2_HIGH), x)
+    r = call(builder, "fmuladd", n, constant(kind, -_LN2_LOW), r)
+    p = call(builder, "fmuladd", _polynomial(builder, r, _EXP), builder.fmul(r, r), r)
+    p = builder.fadd(p, constant(kind, 1.0))
     # The exponent begins at bit 23.
     integers = ir.VectorType(ir.IntType(32), kind.count)
     exponent = builder.shl(
@@ -414,12 +286,12 @@ def _exp(builder: Any, x: Any) -> Any:
 
 
 def _sigmoid(builder: Any, x: Any) -> Any:
-    one = _constant(x.type, 1.0)
+    one = constant(x.type, 1.0)
     return builder.fdiv(one, builder.fadd(one, _exp(builder, builder.fneg(x))))
 
 
 def _tanh(builder: Any, x: Any) -> Any:
-    one, two = _constant(x.type, 1.0), _constant(x.type, 2.0)
+    one, two = constant(x.type, 1.0), constant(x.type, 2.0)
     e = _exp(builder, builder.fmul(two, x))
     large = builder.fsub(one, builder.fdiv(two, builder.fadd(e, one)))
     if isinstance(x.type.element, ir.DoubleType):
@@ -427,8 +299,8 @@ def _tanh(builder: Any, x: Any) -> Any:
     # Near 0 the difference above would cancel.
     square = builder.fmul(x, x)
     p = _polynomial(builder, square, _TANH)
-    small = _call(builder, "fmuladd", builder.fmul(p, square), x, x)
-    is_small = builder.fcmp_ordered("<", square, _constant(x.type, 0.625**2))
+    small = call(builder, "fmuladd", builder.fmul(p, square), x, x)
+    is_small = builder.fcmp_ordered("<", square, constant(x.type, 0.625**2))
     return builder.select(is_small, small, large)
 
 
@@ -444,7 +316,7 @@ def _function(emit_value: Callable[[Any, Any], Any], doc: str) -> Any:
 
     typed.__name__ = emit_value.__name__.strip("_")
     typed.__doc__ = doc
-    return _intrinsic(typed)
+    return vector_intrinsic(typed)
 
 
 sigmoid = _function(_sigmoid, "Logistic function of each lane; error below 2e-7 in float32.")
@@ -452,26 +324,26 @@ tanh = _function(_tanh, "Hyperbolic tangent of each lane; error below 2e-7 in fl
 
 
 def _positive(builder: Any, x: Any) -> Any:
-    zero = _constant(x.type, 0.0)
+    zero = constant(x.type, 0.0)
     return builder.select(builder.fcmp_ordered("<", x, zero), zero, x)
 
 
 def _sqrt(builder: Any, x: Any) -> Any:
-    return _call(builder, "sqrt", x)
+    return call(builder, "sqrt", x)
 
 
 sqrt = _function(_sqrt, "Square root of each lane.")
 positive = _function(_positive, "Positive part of each lane; NaN stays NaN.")
 
 
-@_intrinsic
+@vector_intrinsic
 def where_positive(typingctx, condition, value):
     """Lanes of `value` where `condition` is above 0, and 0 elsewhere."""
     if not isinstance(value, LanesType) or condition != value:
         return None
 
     def emit(context: Any, builder: Any, sig: Any, args: tuple) -> Any:
-        zero = _constant(args[0].type, 0.0)
+        zero = constant(args[0].type, 0.0)
         return builder.select(builder.fcmp_ordered(">", args[0], zero), args[1], zero)
 
     return value(condition, value), emit

@@ -23,7 +23,8 @@ import numba
 import numpy as np
 
 from .compiling import build_number, compiled, once, vector_registers
-from .lanes import load, prefetch, sigmoid, store, tanh, tile_product
+from .lanes import load, prefetch, sigmoid, store, tanh
+from .tiles import tile_product
 
 
 class TileShape(NamedTuple):
@@ -82,7 +83,7 @@ def pack_backward(W_hh: np.ndarray, rows: int) -> np.ndarray:
 #               w     pack_forward(W_hh)  IN
 #               out   (H, T, B)  OUT  h of every frame
 #               cells (H, T, B)  OUT  c of every frame, for the backward pass
-#               nb_frames, nb_samples, hidden  T, B (a multiple of the lanes), H
+#               shape    T, B (a multiple of the lanes), H
 #               sample   first sample of the task
 #               reverse  walk the frames from last to first
 #               state    (2 padded H + H + rows, lanes)  scratch: two h in turn, c, the tile
@@ -90,14 +91,13 @@ def pack_backward(W_hh: np.ndarray, rows: int) -> np.ndarray:
 # Accumulates   `=`
 # Parallel over nothing: one task belongs to one thread
 # Precision     that of the arrays; activations in float32 accurate to 2e-7
-# Oracle        umx_np.nn.lstm.lstm_forward
+# Oracle        umx_np.layers.lstm.lstm_forward
 # Benchmark     benchmarks/compare/train_step.py
 def _make_forward(rows: int, lanes: int, build: int) -> Callable:
     units = rows // 4
 
-    def lstm_forward(
-        gates, bias, w, out, cells, nb_frames, nb_samples, hidden, sample, reverse, state
-    ):
+    def lstm_forward(gates, bias, w, out, cells, shape, sample, reverse, state):
+        nb_frames, nb_samples, hidden = shape
         row = nb_frames * nb_samples  # distance of two features
         tiles = (hidden + units - 1) // units
         size = tiles * units * lanes
@@ -122,8 +122,8 @@ def _make_forward(rows: int, lanes: int, build: int) -> Callable:
                         # Each of these vectors is in a page of its own, which no processor
                         # foresees; the product hides the wait for those of the next tile.
                         prefetch(gates, index + units * row)
-                weights = tile * hidden * rows
-                tile_product(sums, 0, lanes, w, weights, h, 0, hidden, 0, rows, lanes, 0)  # F1
+                panel = (w, tile * hidden * rows)
+                tile_product((sums, 0, lanes), panel, (h, 0), hidden, 0, rows, lanes, 0)  # F1
                 for u in range(nb_units):
                     i = sigmoid(load(sums, u * lanes, lanes))  # F2
                     f = sigmoid(load(sums, (units + u) * lanes, lanes))
@@ -151,18 +151,17 @@ def _make_forward(rows: int, lanes: int, build: int) -> Callable:
 #               w     pack_backward(W_hh)  IN
 #               d_out (H, T, B)  IN  gradient of h from the layers above
 #               cells (H, T, B)  IN  c of every frame
-#               nb_frames, nb_samples, hidden, sample, reverse  as in the forward pass
+#               shape, sample, reverse  as in the forward pass
 #               state (padded H + H + 4H, lanes)  scratch, aligned: d_h, d_c, the gates of one frame
 # Aliasing      none of the arrays overlap
 # Accumulates   `=`; gradients of parameters are products over the whole sequence (B8 to B10)
 # Parallel over nothing: one task belongs to one thread
 # Precision     that of the arrays
-# Oracle        umx_np.nn.lstm.lstm_backward
+# Oracle        umx_np.layers.lstm.lstm_backward
 # Benchmark     benchmarks/compare/train_step.py
 def _make_backward(rows: int, lanes: int, build: int) -> Callable:
-    def lstm_backward(
-        gates, w, d_out, cells, nb_frames, nb_samples, hidden, sample, reverse, state
-    ):
+    def lstm_backward(gates, w, d_out, cells, shape, sample, reverse, state):
+        nb_frames, nb_samples, hidden = shape
         row = nb_frames * nb_samples
         tiles = (hidden + rows - 1) // rows
         size = tiles * rows * lanes
@@ -207,10 +206,9 @@ def _make_backward(rows: int, lanes: int, build: int) -> Callable:
                 store(d_a, (3 * hidden + unit) * lanes, d_o)
             if not last:
                 for tile in range(tiles):  # B7
-                    place, weights = tile * rows * lanes, tile * 4 * hidden * rows
-                    tile_product(
-                        d_h_next, place, lanes, w, weights, d_a, 0, 4 * hidden, 1, rows, lanes, 0
-                    )
+                    sums = (d_h_next, tile * rows * lanes, lanes)
+                    panel = (w, tile * 4 * hidden * rows)
+                    tile_product(sums, panel, (d_a, 0), 4 * hidden, 1, rows, lanes, 0)
 
     return lstm_backward
 
@@ -223,7 +221,7 @@ class LstmKernels:
         real = numba.from_dtype(np.dtype(dtype))
         flat = numba.types.Array(real, 1, "C")
         size = numba.types.int64
-        rest = (size, size, size, size, numba.types.boolean, flat)
+        rest = (numba.types.UniTuple(size, 3), size, numba.types.boolean, flat)
         build = build_number()
         self.forward: Any = compiled(
             _make_forward(*shape, build), [(flat,) * 5 + rest], fastmath=False

@@ -129,7 +129,8 @@ class LstmStack:
                     pack_forward(parameters[f"lstm.weight_hh_{name}"], kernels.shape.rows),
                     h[units].reshape(-1),
                     cells[units].reshape(-1),
-                    *(nb_frames, padded, hidden, sample),
+                    (nb_frames, padded, hidden),
+                    sample,
                     direction == 1,
                     aligned_empty((kernels.forward_scratch(hidden),), runner.dtype),
                 )
@@ -191,7 +192,8 @@ class LstmStack:
                     pack_backward(parameters[f"lstm.weight_hh_{name}"], kernels.shape.rows),
                     d_h[units].reshape(-1),
                     cells[units].reshape(-1),
-                    *(nb_frames, padded, hidden, sample),
+                    (nb_frames, padded, hidden),
+                    sample,
                     direction == 1,
                     aligned_empty((kernels.backward_scratch(hidden),), runner.dtype),
                 )

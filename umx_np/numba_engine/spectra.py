@@ -20,7 +20,7 @@ import numba
 import numpy as np
 
 from ..errors import ShapeError
-from .compiling import aligned_empty, build_number, compiled, once, vector_registers
+from .compiling import aligned_empty, build_number, compiled, inlined, once, vector_registers
 from .lanes import load, sqrt, store, transpose
 
 # Numbers between the real and the imaginary parts of a buffer. Without them the sixteen streams of
@@ -29,12 +29,80 @@ from .lanes import load, sqrt, store, transpose
 _PADDING = 272
 
 
+# a) `lanes` frames of x from `at` on, windowed: even samples to `buffer`, odd ones `half` behind
+@inlined
+def _load_frames(x, at, n_hop, window, buffer, half, square, lanes):
+    for k in range(0, len(window), lanes):
+        transpose(x, at + k, n_hop, square, 0, lanes, lanes)
+        for j in range(0, lanes, 2):
+            to = (k + j) // 2 * lanes
+            even = load(square, j * lanes, lanes) * window[k + j]
+            odd = load(square, (j + 1) * lanes, lanes) * window[k + j + 1]
+            store(buffer, to, even)
+            store(buffer, half + to, odd)
+
+
+# b) A pass of radix 4 from one buffer to the other: n numbers in s streams; the next of the turns
+@inlined
+def _pass_of_four(one, other, half, turns, turn, n, s, lanes):
+    quarter = n // 4
+    for p in range(quarter):
+        w1r, w1i = turns[turn], turns[turn + 1]
+        w2r, w2i = turns[turn + 2], turns[turn + 3]
+        w3r, w3i = turns[turn + 4], turns[turn + 5]
+        turn += 6
+        for q in range(0, s, lanes):
+            ia = q + s * p
+            ib, ic, id_ = ia + s * quarter, ia + 2 * s * quarter, ia + 3 * s * quarter
+            ar, ai = load(one, ia, lanes), load(one, half + ia, lanes)
+            br, bi = load(one, ib, lanes), load(one, half + ib, lanes)
+            cr, ci = load(one, ic, lanes), load(one, half + ic, lanes)
+            dr, di = load(one, id_, lanes), load(one, half + id_, lanes)
+            sum_r, sum_i, apart_r, apart_i = ar + cr, ai + ci, ar - cr, ai - ci
+            both_r, both_i, turned_r, turned_i = br + dr, bi + di, br - dr, bi - di
+            to = q + s * 4 * p
+            store(other, to, sum_r + both_r)
+            store(other, half + to, sum_i + both_i)
+            # a - c - i (b - d)
+            yr, yi = apart_r + turned_i, apart_i - turned_r
+            store(other, to + s, yr * w1r - yi * w1i)
+            store(other, half + to + s, yr * w1i + yi * w1r)
+            yr, yi = sum_r - both_r, sum_i - both_i
+            store(other, to + 2 * s, yr * w2r - yi * w2i)
+            store(other, half + to + 2 * s, yr * w2i + yi * w2r)
+            yr, yi = apart_r - turned_i, apart_i + turned_r
+            store(other, to + 3 * s, yr * w3r - yi * w3i)
+            store(other, half + to + 3 * s, yr * w3i + yi * w3r)
+    return turn
+
+
+# c) Magnitudes in place of a spectrum: bin k and bin size - k come from the same two numbers. Those
+#    of bin `size` go to `last`.
+@inlined
+def _to_magnitudes(buffer, half, turns, turn, size, last, lanes):
+    re, im = load(buffer, 0, lanes), load(buffer, half, lanes)
+    store(buffer, 0, sqrt((re + im) * (re + im)))
+    store(last, 0, sqrt((re - im) * (re - im)))
+    for k in range(1, size // 2 + 1):
+        low, high = k * lanes, (size - k) * lanes
+        ar, ai = load(buffer, low, lanes), load(buffer, half + low, lanes)
+        br, bi = load(buffer, high, lanes), load(buffer, half + high, lanes)
+        wr, wi = turns[turn + 2 * k], turns[turn + 2 * k + 1]
+        # Halves of the sum and difference of Z[k] and the conjugate of Z[size - k].
+        er, ei, or_, oi = ar + br, ai - bi, ai + bi, br - ar
+        tr, ti = or_ * wr - oi * wi, or_ * wi + oi * wr
+        xr, xi = er + tr, ei + ti
+        yr, yi = er - tr, ei - ti
+        store(buffer, low, sqrt(xr * xr + xi * xi) * 0.5)
+        store(buffer, high, sqrt(yr * yr + yi * yi) * 0.5)
+
+
 # Computes      |rfft(window * frame)| for all frames of one signal
 # Arguments     x        (any,) IN, the signal from `start` on; frame t begins at start + t * n_hop
 #               window   (n_fft,) IN
 #               turns    IN, (cos, sin) of the passes from `twiddles`, then those of step c
 #               out      (any,) OUT, bin k of frame t at place + t * stride + k
-#               nb_frames, n_fft, n_hop, start, place, stride
+#               sizes    nb_frames, n_hop, start, place, stride
 #               buffers  (2 * n_fft + 2 + lanes) * lanes + 4 * _PADDING, scratch, aligned
 # Aliasing      none
 # Accumulates   `=`
@@ -43,57 +111,24 @@ _PADDING = 272
 # Oracle        numpy.fft.rfft
 # Benchmark     benchmarks/compare/train_step.py
 def _make_magnitudes(lanes: int, build: int) -> Callable:
-    def magnitudes(x, window, turns, out, nb_frames, n_fft, n_hop, start, place, stride, buffers):
+    def magnitudes(x, window, turns, out, sizes, buffers):
         if build < 0:  # names the version of this folder; see compiling.build_number
             return
-        size = n_fft // 2
+        nb_frames, n_hop, start, place, stride = sizes
+        size = len(window) // 2
         half = size * lanes + _PADDING  # distance of the imaginary parts within a buffer
-        square = 4 * half + 2 * lanes
+        square = buffers[4 * half + 2 * lanes :]
         group = 0
         while group < nb_frames:
             # The last group may begin earlier and compute some frames again.
             first = min(group, nb_frames - lanes)
             group += lanes
             one, other = buffers[: 2 * half], buffers[2 * half : 4 * half + 2 * lanes]
-            for k in range(0, n_fft, lanes):  # a)
-                transpose(x, start + first * n_hop + k, n_hop, buffers, square, lanes, lanes)
-                for j in range(0, lanes, 2):
-                    at = (k + j) // 2 * lanes
-                    even = load(buffers, square + j * lanes, lanes) * window[k + j]
-                    odd = load(buffers, square + (j + 1) * lanes, lanes) * window[k + j + 1]
-                    store(one, at, even)
-                    store(one, half + at, odd)
+            _load_frames(x, start + first * n_hop, n_hop, window, one, half, square, lanes)
             n, s, turn = size, lanes, 0
-            while n >= 4:  # b)
-                quarter = n // 4
-                for p in range(quarter):
-                    w1r, w1i = turns[turn], turns[turn + 1]
-                    w2r, w2i = turns[turn + 2], turns[turn + 3]
-                    w3r, w3i = turns[turn + 4], turns[turn + 5]
-                    turn += 6
-                    for q in range(0, s, lanes):
-                        ia = q + s * p
-                        ib, ic, id_ = ia + s * quarter, ia + 2 * s * quarter, ia + 3 * s * quarter
-                        ar, ai = load(one, ia, lanes), load(one, half + ia, lanes)
-                        br, bi = load(one, ib, lanes), load(one, half + ib, lanes)
-                        cr, ci = load(one, ic, lanes), load(one, half + ic, lanes)
-                        dr, di = load(one, id_, lanes), load(one, half + id_, lanes)
-                        sum_r, sum_i, apart_r, apart_i = ar + cr, ai + ci, ar - cr, ai - ci
-                        both_r, both_i, turned_r, turned_i = br + dr, bi + di, br - dr, bi - di
-                        to = q + s * 4 * p
-                        store(other, to, sum_r + both_r)
-                        store(other, half + to, sum_i + both_i)
-                        # a - c - i (b - d)
-                        yr, yi = apart_r + turned_i, apart_i - turned_r
-                        store(other, to + s, yr * w1r - yi * w1i)
-                        store(other, half + to + s, yr * w1i + yi * w1r)
-                        yr, yi = sum_r - both_r, sum_i - both_i
-                        store(other, to + 2 * s, yr * w2r - yi * w2i)
-                        store(other, half + to + 2 * s, yr * w2i + yi * w2r)
-                        yr, yi = apart_r - turned_i, apart_i + turned_r
-                        store(other, to + 3 * s, yr * w3r - yi * w3i)
-                        store(other, half + to + 3 * s, yr * w3i + yi * w3r)
-                n, s = quarter, 4 * s
+            while n >= 4:
+                turn = _pass_of_four(one, other, half, turns, turn, n, s, lanes)
+                n, s = n // 4, 4 * s
                 one, other = other, one
             if n == 2:
                 for q in range(0, s, lanes):
@@ -102,29 +137,12 @@ def _make_magnitudes(lanes: int, build: int) -> Callable:
                         store(other, part + q, a + b)
                         store(other, part + q + s, a - b)
                 one, other = other, one
-            # c) in place: bin k and bin size - k come from the same two numbers.
-            re, im = load(one, 0, lanes), load(one, half, lanes)
-            mags = one
-            store(mags, 0, sqrt((re + im) * (re + im)))
-            last = sqrt((re - im) * (re - im))
-            for k in range(1, size // 2 + 1):
-                low, high = k * lanes, (size - k) * lanes
-                ar, ai = load(one, low, lanes), load(one, half + low, lanes)
-                br, bi = load(one, high, lanes), load(one, half + high, lanes)
-                wr, wi = turns[turn + 2 * k], turns[turn + 2 * k + 1]
-                # Halves of the sum and difference of Z[k] and the conjugate of Z[size - k].
-                er, ei, or_, oi = ar + br, ai - bi, ai + bi, br - ar
-                tr, ti = or_ * wr - oi * wi, or_ * wi + oi * wr
-                xr, xi = er + tr, ei + ti
-                yr, yi = er - tr, ei - ti
-                store(mags, low, sqrt(xr * xr + xi * xi) * 0.5)
-                store(mags, high, sqrt(yr * yr + yi * yi) * 0.5)
+            _to_magnitudes(one, half, turns, turn, size, square, lanes)
             for r in range(lanes):
-                store(buffers, square, last)
-                out[place + (first + r) * stride + size] = buffers[square + r]
+                out[place + (first + r) * stride + size] = square[r]
             for k in range(0, size, lanes):  # d)
                 to = place + first * stride + k
-                transpose(mags, k * lanes, lanes, out, to, stride, lanes)
+                transpose(one, k * lanes, lanes, out, to, stride, lanes)
 
     return magnitudes
 
@@ -181,7 +199,7 @@ class MagnitudeKernel:
             window,
             self.turns,
             out,
-            *(nb_frames, self.n_fft, n_hop, start, place, stride),
+            (nb_frames, n_hop, start, place, stride),
             buffers,
         )
 
@@ -202,7 +220,7 @@ def is_supported(n_fft: int, dtype: np.dtype) -> bool:
 @once
 def _compiled_magnitudes(lanes: int, dtype: np.dtype) -> Any:
     flat = numba.types.Array(numba.from_dtype(dtype), 1, "C")
-    types = (flat,) * 4 + (numba.types.int64,) * 6 + (flat,)
+    types = (flat,) * 4 + (numba.types.UniTuple(numba.types.int64, 5), flat)
     return compiled(_make_magnitudes(lanes, build_number()), [types], fastmath=False)
 
 

@@ -11,14 +11,15 @@ from .compiling import compiled, once
 
 
 # Computes      one step of Adam; see umx_np.optim.adam_update
-# Arguments     p, m, v (n,) INOUT, g (n,) IN; the rest: see umx_np.backends._updates.AdamScalars
+# Arguments     p, m, v (n,) INOUT, g (n,) IN; the rest: see umx_np.backends.updates.AdamScalars
 # Aliasing      none
 # Accumulates   `=`
 # Parallel over elements, by the caller
 # Precision     that of the arrays
 # Oracle        umx_np.optim.adam_update
 # Benchmark     benchmarks/compare/train_step.py
-def _adam(p, g, m, v, keep, decay, rest1, beta2, rest2, rate, root, eps):
+def _adam(p, g, m, v, scalars):
+    keep, decay, rest1, beta2, rest2, rate, root, eps = scalars
     for k in range(len(p)):
         value = p[k] * keep
         gradient = g[k] + decay * value
@@ -31,7 +32,7 @@ def _adam(p, g, m, v, keep, decay, rest1, beta2, rest2, rate, root, eps):
 
 # Computes      one step of stochastic gradient descent; see umx_np.optim.sgd_update
 # Arguments     p (n,) INOUT, g (n,) IN, u (n,) INOUT momentum; the rest: see
-#               umx_np.backends._updates.SgdScalars
+#               umx_np.backends.updates.SgdScalars
 # Aliasing      none
 # Accumulates   `=`
 # Parallel over elements, by the caller
@@ -52,7 +53,7 @@ class UpdateKernels:
     def __init__(self, dtype: np.dtype) -> None:
         real = numba.from_dtype(dtype)
         vector = numba.types.Array(real, 1, "C")
-        self.adam: Any = compiled(_adam, [(vector,) * 4 + (real,) * 8])
+        self.adam: Any = compiled(_adam, [(vector,) * 4 + (numba.types.UniTuple(real, 8),)])
         self.sgd: Any = compiled(_sgd, [(vector,) * 3 + (real,) * 5 + (numba.types.boolean,)])
 
 

@@ -38,6 +38,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from .._support.atomic import is_kept
+from .._support.folders import user_cache
 from .._support.inputs import why_unreadable
 from ..config import DEFAULT_MODEL
 from ..errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError, shortened
@@ -192,12 +193,7 @@ def cache_dir() -> Path:
         ``$UMX_NP_HOME``, or the cache folder that the platform has for this package. It need not
         exist.
     """
-    home = os.environ.get("UMX_NP_HOME")
-    if home:
-        return Path(os.path.expanduser(home))
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("umx_np"))
+    return user_cache()
 
 
 def download(

@@ -6,19 +6,16 @@ Needs unidirectional networks, whose output at a frame depends on no later frame
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..backends.contracts import scale_of
 from ..config import check_array
+from ..engines.bottleneck import all_stages, initial_states
+from ..engines.job import Job
 from ..engines.sources import is_finite_as
 from ..errors import ConfigError, ShapeError
-from ..framing.blocks import Framer, OverlapAdder
-
-if TYPE_CHECKING:
-    from ..framing.blocks import Segment
-    from .separator import Separator
+from ..framing.blocks import Framer, OverlapAdder, Segment
 
 # Frames processed together when much audio arrives at once.
 _GROUP = 64
@@ -41,34 +38,29 @@ class Stream:
     when that is None.
     """
 
-    def __init__(self, separator: Separator, nb_channels: int) -> None:
-        for name, network in separator.networks.items():
+    def __init__(self, job: Job, nb_channels: int) -> None:
+        for name, network in job.networks.items():
             if not network.config.unidirectional:
                 raise ConfigError(
                     f"target {name!r} is bidirectional and needs the whole track; live separation "
                     "needs models trained with unidirectional=True"
                 )
-        if nb_channels not in (1, 2) or separator.nb_channels not in (1, nb_channels):
+        config, geometry = job.config, job.geometry
+        if nb_channels not in (1, 2) or config.nb_channels not in (1, nb_channels):
             raise ShapeError(
-                f"nb_channels={nb_channels}: this model separates {separator.nb_channels} channels "
+                f"nb_channels={nb_channels}: this model separates {config.nb_channels} channels "
                 "live"
             )
-        self._separator = separator
+        self._job = job
         self._nb_channels = nb_channels
-        geometry = separator.geometry
         self.latency = geometry.n_fft
-        self._transform = separator.job.transform(np.float32)
+        self._transform = job.transform(np.float32)
         self._framer = Framer(geometry, _GROUP, eager=True)
         self._adder = OverlapAdder(self._transform)
-        self._follower = separator.job.level_follower()
-        self._states = {
-            name: [network.initial_state() for _ in range(network.config.nb_layers)]
-            for name, network in separator.networks.items()
-        }
-        config = separator.config
-        self._options = separator.job.wiener_options
-        nb_sources = separator.job.nb_sources
-        self._statistics = np.zeros((config.niter, nb_sources, 4, geometry.nb_bins))
+        self._follower = job.level_follower()
+        self._states = {name: initial_states(network) for name, network in job.networks.items()}
+        self._wiener = job.ops.wiener(job.wiener_options)
+        self._statistics = np.zeros((config.niter, job.nb_sources, 4, geometry.nb_bins))
         # The level of what is to come is not known: scaled as for a signal of full scale.
         self._max_abs = scale_of(float(self._transform.window.sum()))
         self._finished = False
@@ -103,7 +95,7 @@ class Stream:
             )
         if block.shape[1] == 0:
             return self._joined([])
-        if not is_finite_as(block, np.dtype(np.float32), self._separator.geometry.n_fft):
+        if not is_finite_as(block, np.dtype(np.float32), self._job.geometry.n_fft):
             raise ShapeError("block holds NaN, infinity or numbers too large for float32")
         block = np.array(block, dtype=np.float32)
         if self._follower is not None:
@@ -126,7 +118,7 @@ class Stream:
             rest = self._follower.finish()
             if rest.shape[1]:
                 parts += [self._separate(job) for job in self._framer.push(rest)]
-        geometry, length = self._separator.geometry, self._framer.nb_timesteps
+        geometry, length = self._job.geometry, self._framer.nb_timesteps
         if length == 0:
             return self._joined([])
         nb_frames = geometry.nb_frames(length)
@@ -137,49 +129,36 @@ class Stream:
         return self._joined(parts)
 
     def _joined(self, parts: list[np.ndarray]) -> np.ndarray:
-        nb_stems = len(self._separator.stem_names)
+        nb_stems = len(self._job.stem_names)
         empty = np.empty((nb_stems, self._nb_channels, 0), np.float32)
         return np.concatenate([empty, *parts], axis=2)
 
     def _separate(
-        self, job: Segment, length: int | None = None, *, last: bool = False
+        self, segment: Segment, length: int | None = None, *, last: bool = False
     ) -> np.ndarray:
-        first, count, segment = job
-        separator, ops = self._separator, self._separator.ops
-        mono = separator.nb_channels == 1
-        nb_bins = separator.geometry.nb_bins
-        mix = self._transform.forward(segment, count)
-        mix_mags = ops.magnitude(mix, nb_bins=nb_bins, mono=mono)
-        mags = np.empty((len(separator.networks), *mix_mags.shape), np.float32)
+        first, count, samples = segment
+        job = self._job
+        mix = self._transform.forward(samples, count)
+        mix_mags = job.ops.magnitude(mix, nb_bins=job.geometry.nb_bins, mono=job.mono)
+        mags = np.empty((len(job.networks), *mix_mags.shape), np.float32)
 
-        def one_target(job: tuple[int, str]) -> None:
-            j, name = job
-            network = separator.networks[name]
-            read = np.ascontiguousarray(mix_mags[:, :, : network.config.nb_input_bins])
-            encoded = network.encode(read)
-            x = encoded
-            for layer, state in enumerate(self._states[name]):
-                x = network.scan(layer, 0, [x], state)
-            network.decode(network.combine([encoded, x]), mix_mags, out=mags[j])
+        def one_target(target: tuple[int, str]) -> None:
+            j, name = target
+            all_stages(job.networks[name], mix_mags, self._states[name], out=mags[j])
 
-        ops.map(one_target, list(enumerate(separator.networks)))
-        estimates = self._filter(mix, mags)[: len(separator.stem_names)]
-        nb_stems, nb_channels, _, _ = estimates.shape
-        start, signals = self._adder.add(
-            first, estimates.reshape(-1, count, nb_bins), length, last=last
-        )
-        # A copy: the adder uses its memory again.
-        stems = signals.reshape(nb_stems, nb_channels, signals.shape[1]).copy()
+        job.ops.map(one_target, list(enumerate(job.networks)))
+        estimates = self._filter(mix, mags)[: len(job.stem_names)]
+        start, stems = self._adder.add(first, estimates, length, last=last)
+        stems = stems.copy()  # the adder uses its memory again
         if self._follower is not None:
             self._follower.restore(start, stems)
             self._follower.forget(start + stems.shape[2])
         return stems
 
     def _filter(self, mix: np.ndarray, mags: np.ndarray) -> np.ndarray:
-        config, ops = self._separator.config, self._separator.ops
-        options, statistics, max_abs = self._options, self._statistics, self._max_abs
+        config, statistics, max_abs = self._job.config, self._statistics, self._max_abs
         if config.niter == 0:
-            return ops.wiener(mix, mags, options, iterations=0, max_abs=1.0)
+            return self._wiener.window(mix, mags, iterations=0, max_abs=1.0)
         # Frame by frame, so that the result does not depend on the size of the blocks.
         window = config.wiener_win_len
         decay = 1.0 if window is None else math.exp(-1.0 / window)
@@ -189,8 +168,6 @@ class Stream:
             one_mags = np.ascontiguousarray(mags[:, t : t + 1])
             statistics *= decay
             for level in range(config.niter):
-                ops.wiener_accumulate(
-                    one_mix, one_mags, statistics, options, level=level, max_abs=max_abs
-                )
-            parts.append(ops.wiener_filter(one_mix, one_mags, statistics, options, max_abs=max_abs))
+                self._wiener.accumulate(one_mix, one_mags, statistics, level=level, max_abs=max_abs)
+            parts.append(self._wiener.apply(one_mix, one_mags, statistics, max_abs=max_abs))
         return np.concatenate(parts, axis=2)

@@ -468,7 +468,7 @@ class Separator:
         """
         from .live import Stream
 
-        return Stream(self, nb_channels)
+        return Stream(self.job, nb_channels)
 
     def holding_residual(self, aggregate: Mapping[str, Sequence[str]] | None) -> list[str]:
         """Names among the results of `to_dict` that have the residual in them."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .._support.threads import parallel_map, resolve_threads
 from ..backends.contracts import Backend
+from ..backends.training import check_finite
 from ..config import SeparatorConfig
 from ..devices import get_backend
 from ..dsp.gradients import (
@@ -20,45 +21,11 @@ from ..dsp.gradients import (
 )
 from ..dsp.stft import istft, stft
 from ..dsp.wiener import wiener
-from ..errors import ShapeError
 from ..framing.geometry import StftGeometry
 
 
-class Chain(Protocol):
-    """From mixtures to magnitudes, and from the targets' magnitudes to stems and back.
-
-    Arrays are those of the place where it computes. Mixtures are
-    [shape=(nb_samples, nb_channels, nb_timesteps)], stems have an axis for themselves behind the
-    first one, magnitudes are [shape=(nb_frames, nb_samples, nb_channels or 1, nb_bins)].
-    """
-
-    def computing(self, what: str) -> AbstractContextManager[None]:
-        """Context in which to compute; `what` is for the error if memory lacks."""
-        ...
-
-    def asarray(self, array: Any) -> Any:
-        """Return an array of this place, which may be `array` itself."""
-        ...
-
-    def checked(self, audio: Any) -> Any:
-        """As `asarray`; raises `ShapeError` if an array of NumPy holds NaN or infinity."""
-        ...
-
-    def mixture(self, audio: Any) -> tuple[Any, Any, Any]:
-        """Take a batch; returns what is kept of it, its spectra, and its magnitudes."""
-        ...
-
-    def stems(self, spectra: Any, targets: list[Any], nb_timesteps: int) -> tuple[Any, Any]:
-        """Filter; returns the stems, and what the backward pass needs besides the batch."""
-        ...
-
-    def backward(self, d_stems: Any, audio: Any, targets: list[Any], kept: Any) -> list[Any]:
-        """Gradients of the targets' magnitudes, given that of the stems."""
-        ...
-
-
 class HostChain:
-    """That of the processor; see `Chain`. It filters again in the backward pass.
+    """Chain of the processor, see `umx_np.backends.training.Chain`; backward it filters again.
 
     Parameters
     ----------
@@ -230,12 +197,6 @@ class HostChain:
         for window in self._windows(nb_frames):
             mags = _magnitudes(targets, window, sample)
             yield window, (d_spectra[window], mags, mix[window])
-
-
-def check_finite(audio: np.ndarray) -> None:
-    """Raise `ShapeError` if mixtures hold NaN or infinity."""
-    if not np.isfinite(audio).all():
-        raise ShapeError("audio holds NaN or infinity")
 
 
 def _magnitudes(targets: list[np.ndarray], window: slice, sample: int) -> np.ndarray:

@@ -8,7 +8,11 @@ from pathlib import Path
 from .. import plots
 from .records import RunRecord
 
-_UNITS = {"mse": "mean squared error", "log-mse": "mean squared error (dB)"}
+_UNITS = {
+    "mse": "mean squared error",
+    "log-mse": "mean squared error (dB)",
+    "waveform": "error of the stems (dB)",
+}
 
 
 def draw_curve(record: RunRecord, target: str, path: Path, loss: str = "mse") -> None:
@@ -22,7 +26,7 @@ def draw_curve(record: RunRecord, target: str, path: Path, loss: str = "mse") ->
         For the title.
     path : Path
         File to write or replace.
-    loss : {'mse', 'log-mse'}
+    loss : {'mse', 'log-mse', 'waveform'}
         What the losses are.
     """
     figure = plots.new_figure(7.0, 4.0)

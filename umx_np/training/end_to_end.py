@@ -12,15 +12,17 @@ import threadpoolctl
 
 from .._support.threads import parallel_map, resolve_threads
 from ..backends.contracts import Backend
+from ..backends.tensors import Tensors
+from ..backends.training import Chain
 from ..config import SeparatorConfig, check_network
-from ..devices import cuda_index, get_backend, get_training_backend
+from ..devices import get_backend
 from ..errors import ConfigError, ShapeError
 from ..framing.geometry import StftGeometry
 from ..network.openunmix import OpenUnmix
 from ..nn import ForwardCache, TrainableNetwork
 from ..separation.separator import Separator
 from ..weights.bundle import ModelBundle, TargetWeights
-from .chain import Chain, HostChain
+from .chain import HostChain
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class SeparatorCache(NamedTuple):
     shape: tuple[int, ...]
     """Of the mixtures: (nb_samples, nb_channels, nb_timesteps)."""
     audio: Any
-    """Copy of the mixtures; None on a graphics card."""
+    """Copy of the mixtures; None on a CUDA device."""
     targets: list[Any]
     """Magnitudes of each target [shape=(nb_frames, nb_samples, nb_channels or 1, nb_bins)]."""
     networks: list[ForwardCache]
@@ -47,7 +49,7 @@ class WaveformSeparator:
     ----------
     networks : mapping of str to TrainableNetwork
         The networks, in the order of the stems. All compute in the same dtype and in the same
-        place, which are those of the whole separator: on a graphics card arrays are CuPy's, as for
+        place, which are those of the whole separator: on a CUDA device arrays are CuPy's, as for
         `TrainableNetwork`, and the filter makes one iteration without softmask and residual.
     config : SeparatorConfig
         STFT and filter. The transforms are computed with the FFT for both filterbanks, which differ
@@ -107,20 +109,25 @@ class WaveformSeparator:
         geometry.check_invertible()
         self.networks = dict(networks)
         first = next(iter(self.networks.values()))
-        self.dtype, card = first.dtype, cuda_index(first.backend)
+        self.dtype, place = first.dtype, first.engines.memory.name
         for name, network in self.networks.items():
             check_network(name, network.config, config.n_fft, config.nb_channels)
             if network.dtype != self.dtype:
                 raise ConfigError(
                     f"target {name!r} has dtype={network.dtype}, another one dtype={self.dtype}"
                 )
-            if cuda_index(network.backend) != card:
+            if network.engines.memory.name != place:
                 raise ConfigError(
                     f"target {name!r} has backend={network.backend!r}, another one "
                     f"{first.backend!r}; all must compute in the same place"
                 )
-        self._chain = _chain(config, first, len(self.networks), threads)
-        alone = all(n.backend == "numba" and n.threads == 1 for n in self.networks.values())
+        offload, count = first.engines.offload, len(self.networks)
+        self._chain: Chain
+        if offload is None:
+            self._chain = HostChain(config, self.dtype, count, threads)
+        else:
+            self._chain = offload.chain(config, count)
+        alone = all(n.engines.side_by_side and n.threads == 1 for n in self.networks.values())
         different = len({id(n) for n in self.networks.values()}) == len(self.networks)
         self._side_by_side = resolve_threads(threads) if alone and different else 1
         self._pools = threadpoolctl.ThreadpoolController().select(user_api="blas")
@@ -196,7 +203,7 @@ class WaveformSeparator:
         Parameters
         ----------
         audio : ndarray [shape=(nb_samples, nb_channels, nb_timesteps)]
-            Mixtures, never modified. On a graphics card they may be NumPy's.
+            Mixtures, never modified. On a CUDA device they may be NumPy's.
         training : bool
             Whether the networks normalise with the statistics of this batch and apply dropout.
             False computes the same as `umx_np.Separator`.
@@ -244,7 +251,7 @@ class WaveformSeparator:
             stems, kept = self._chain.stems(spectra, targets, x.shape[-1])
         return stems, SeparatorCache(x.shape, kept_audio, targets, [c for _, c in results], kept)
 
-    def backward(self, d_stems: Any, cache: SeparatorCache) -> dict[str, Mapping[str, Any]]:
+    def backward(self, d_stems: Any, cache: SeparatorCache) -> dict[str, Tensors]:
         """Gradients of the parameters of all networks.
 
         Parameters
@@ -293,17 +300,13 @@ class WaveformSeparator:
         ShapeError
             If `d_stems` does not have the shape of the stems.
         ConfigError
-            If the networks are on a graphics card.
+            If the networks are on a CUDA device.
 
         Notes
         -----
         The networks see the magnitudes of the mixture as constants, as in Open-Unmix; so this is
         what PyTorch's autograd returns for it, but not what a small change of the audio does.
         """
-        if not isinstance(self._chain, HostChain):
-            raise ConfigError(
-                "on a graphics card there is no gradient of the mixtures; use backend='numba'"
-            )
         d_stems = self._checked_gradient(d_stems, cache)
         return self._chain.audio_gradient(d_stems, cache.audio, cache.targets)
 
@@ -367,17 +370,3 @@ def _spawn(rng: np.random.Generator, count: int) -> list[np.random.Generator]:
     """Generators that depend on the present state of another one only."""
     seeds = rng.integers(0, 1 << 64, size=count, dtype=np.uint64)
     return [np.random.default_rng(int(seed)) for seed in seeds]
-
-
-def _chain(
-    config: SeparatorConfig, network: TrainableNetwork, nb_targets: int, threads: int | None
-) -> Chain:
-    """Choose by where the parameters of the networks are."""
-    if cuda_index(network.backend) is None:
-        return HostChain(config, network.dtype, nb_targets, threads)
-    from ..cuda.training import CudaTrainingBackend
-    from .device_chain import DeviceChain
-
-    backend = get_training_backend(network.backend)
-    assert isinstance(backend, CudaTrainingBackend)
-    return DeviceChain(config, nb_targets, backend)

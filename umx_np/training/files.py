@@ -6,22 +6,26 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from .. import plots
 from .._support.atomic import atomic_write, check_writable, claimed
 from .._support.inputs import read_json
-from ..config import ModelConfig
 from ..errors import TrainingError
-from ..weights import StateDict, load_torch, save_safetensors, save_torch
-from ..weights.folder import SEPARATOR_FILE, separator_document, write_json
+from ..weights import ModelBundle, load_torch, save_safetensors, save_torch
+from ..weights.folder import (
+    SEPARATOR_FILE,
+    architecture_arguments,
+    separator_document,
+    write_json,
+)
 from ..weights.replacing import Replacement, finish_replacements
 from . import checkpoint, curve
 from .checkpoint import checkpoint_path, not_written, write_checkpoint
-from .config import TrainConfig
+from .config import RunConfig
 from .records import RunRecord, results_document, source_commit
 
 logger = logging.getLogger(__name__)
@@ -44,21 +48,28 @@ class RunFiles:
     ``separator.json``      the STFT, shared by all targets in the folder
     ======================  =======================================================
 
+    A run that trains several targets together has checkpoint and curves under a name of its own.
+
     What an earlier run left in the folder stays a whole model until this one has weights: its first
     best epoch replaces all of that together. Only the checkpoint, which has all it needs in itself,
     is replaced before, as soon as there is one of this run.
 
     Parameters
     ----------
-    config : TrainConfig
+    config : RunConfig
         Says where, and which of them.
+    targets : collection of str or None
+        What is trained; None is the target of `config`.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: RunConfig, targets: Collection[str] | None = None) -> None:
         self.folder = config.folder
-        self.target = config.target
+        self.name = config.target
+        self.targets = (self.name,) if targets is None else tuple(targets)
+        self._names = tuple(dict.fromkeys((self.name, *self.targets)))
         self.config = config
-        self.checkpoint = checkpoint_path(self.folder, self.target)
+        self.checkpoint = checkpoint_path(self.folder, self.name)
+        self._picture = self.folder / f"{self.name}.png"
         self._commit = source_commit()
         self._draws = plots.is_available() if config.plot is None else config.plot
         self._last_drawing = 0.0
@@ -66,8 +77,9 @@ class RunFiles:
         self._has_model = False
         self.has_checkpoint = False
 
-    def _path(self, suffix: str) -> Path:
-        return self.folder / (self.target + suffix)
+    def _paths(self, *suffixes: str) -> list[Path]:
+        """Files of all targets."""
+        return [self.folder / (target + suffix) for target in self.targets for suffix in suffixes]
 
     def check(self) -> None:
         """See that the folder can be written to, and holds nothing that would be lost.
@@ -90,34 +102,42 @@ class RunFiles:
         finish_replacements(self.folder)
         if self._goes_on_here() or self.config.overwrite:
             return
-        if self.checkpoint.exists():
-            raise TrainingError(
-                f"{self.checkpoint} belongs to an earlier run: continue it with --checkpoint "
-                f"{self.folder}, or choose another --output, or replace it with --overwrite"
-            )
-        for suffix in _WEIGHTS:
-            if self._path(suffix).exists():
+        for path in {self.checkpoint: None, **dict.fromkeys(self._paths(checkpoint.SUFFIX))}:
+            if path.exists():
                 raise TrainingError(
-                    f"{self._path(suffix)} is there already; choose another --output, or replace "
-                    "it with --overwrite"
+                    f"{path} belongs to an earlier run: continue it with --checkpoint "
+                    f"{self.folder}, or choose another --output, or replace it with --overwrite"
+                )
+        for path in self._paths(*_WEIGHTS):
+            if path.exists():
+                raise TrainingError(
+                    f"{path} is there already; choose another --output, or replace it with "
+                    "--overwrite"
                 )
 
     @contextmanager
-    def claimed(self) -> Iterator[None]:
-        """Keep other runs of the target out of the folder.
+    def claimed(self, names: Sequence[str] | None = None) -> Iterator[None]:
+        """Keep other runs of the targets out of the folder.
+
+        Parameters
+        ----------
+        names : sequence of str or None
+            Which targets; None is all of this run, and its own name.
 
         Raises
         ------
         TrainingError
             If there is one.
         """
-        with claimed(self.folder / f".{self.target}.claim", wait=False) as ours:
+        name, *others = self._names if names is None else names
+        with claimed(self.folder / f".{name}.claim", wait=False) as ours:
             if not ours:
                 raise TrainingError(
-                    f"another run trains target={self.target!r} in {str(self.folder)!r}: wait for "
-                    "it, or choose another --output"
+                    f"another run trains target={name!r} in {str(self.folder)!r}: wait for it, "
+                    "or choose another --output"
                 )
-            yield
+            with self.claimed(others) if others else nullcontext():
+                yield
 
     def _goes_on_here(self) -> bool:
         source = self.config.checkpoint
@@ -126,23 +146,15 @@ class RunFiles:
         other = Path(os.path.expanduser(source))
         return other.exists() and self.folder.exists() and other.samefile(self.folder)
 
-    def begin(
-        self,
-        config: TrainConfig,
-        sample_rate: float,
-        model_config: ModelConfig,
-        record: RunRecord,
-    ) -> None:
+    def begin(self, config: RunConfig, bundle: ModelBundle, record: RunRecord) -> None:
         """Bring along the best weights of a run that goes on here from another folder.
 
         Parameters
         ----------
-        config : TrainConfig
-            With the final STFT.
-        sample_rate : float
-            Rate of the data in Hz.
-        model_config : ModelConfig
-            Of the network that is trained.
+        config : RunConfig
+            As it is after the beginning of the run was found.
+        bundle : ModelBundle
+            What is trained.
         record : RunRecord
             Where the run is.
 
@@ -152,18 +164,16 @@ class RunFiles:
             If models of other targets in the folder use another STFT.
         """
         self.config = config
-        self._settings = separator_document(
-            config.n_fft, config.n_hop, sample_rate, config.nb_channels
-        )
+        self._settings = separator_document(bundle)
         self._settings |= self._kept_settings(self._neighbours())
         goes_on = self._goes_on_here()
         self.has_checkpoint = goes_on
         self._has_model = goes_on and record.best_epoch is not None
         try:
             if config.checkpoint is not None and not goes_on:
-                self._bring(Path(os.path.expanduser(config.checkpoint)), model_config)
+                self._bring(Path(os.path.expanduser(config.checkpoint)), bundle)
             elif self._has_model:
-                self._complete_best(model_config)
+                self._complete_best(bundle)
                 if not self._is_described():
                     write_json(self.folder / SEPARATOR_FILE, self._settings)
         except OSError as error:
@@ -173,7 +183,7 @@ class RunFiles:
         """Other targets of the folder. Models are used together, so they must share the STFT."""
         path = self.folder / SEPARATOR_FILE
         found = {p.stem for p in self.folder.iterdir() if p.suffix in _RUN}
-        others = sorted(found - {self.target})
+        others = sorted(found - {*self._names})
         if not path.exists() or not others:
             return others
         known = read_json(path, TrainingError)
@@ -199,15 +209,15 @@ class RunFiles:
 
     def _holds_others(self) -> bool:
         """Whether the folder has weights of an earlier run."""
-        return not self._has_model and any(self._path(s).exists() for s in _WEIGHTS)
+        return not self._has_model and any(path.exists() for path in self._paths(*_WEIGHTS))
 
     def _replace(self, new: Replacement) -> None:
         """Let the staged files take the place of all that an earlier run left."""
         if not self._is_described():
             write_json(new.staging / SEPARATOR_FILE, self._settings)
         # The checkpoint, if it is not staged, is of this run already.
-        suffixes = (*_WEIGHTS, ".json", ".png")
-        new.commit(remove=[self.target + suffix for suffix in suffixes])
+        old = [self._picture, *self._paths(*_WEIGHTS, ".json", ".png")]
+        new.commit(remove=[path.name for path in old])
         self._has_model = True
 
     def _kept_settings(self, others: list[str]) -> dict[str, Any]:
@@ -218,70 +228,79 @@ class RunFiles:
         known = read_json(path, TrainingError)
         return {key: known[key] for key in ("input_level", "license") if key in known}
 
-    def _bring(self, source: Path, model_config: ModelConfig) -> None:
+    def _bring(self, source: Path, bundle: ModelBundle) -> None:
         """Copy the best weights so far, which a continuation may not surpass."""
-        best = source / self._path(".pth").name
-        if not best.exists():
+        best = [source / path.name for path in self._paths(".pth")]
+        if not all(path.exists() for path in best):
             return
-        new = Replacement(self.folder, self.target)
+        copied = [source / path.name for path in self._paths(".pth", ".json")]
+        new = Replacement(self.folder, *self._names)
         try:
-            for suffix in (".pth", ".json", checkpoint.SUFFIX):
-                path = best.with_suffix(suffix)
+            for path in (*copied, source / self.checkpoint.name):
                 if path.exists():
                     with atomic_write(new.staging / path.name) as file:
                         file.write(path.read_bytes())
             if self.config.safetensors:
-                save_safetensors(
-                    load_torch(best), new.staging / self._path(".safetensors").name, model_config
-                )
+                self._copy_as_safetensors(source, new.staging, bundle)
             self._replace(new)
         except BaseException:
             new.discard()
             raise
         self.has_checkpoint = True
 
-    def _complete_best(self, model_config: ModelConfig) -> None:
-        """Write the second file of the best weights, if it has been asked for since."""
-        best, path = self._path(".pth"), self._path(".safetensors")
-        if self.config.safetensors and best.exists() and not path.exists():
-            save_safetensors(load_torch(best), path, model_config)
+    def _complete_best(self, bundle: ModelBundle) -> None:
+        """Write the second files of the best weights, if they have been asked for since."""
+        if self.config.safetensors and all(path.exists() for path in self._paths(".pth")):
+            self._copy_as_safetensors(self.folder, self.folder, bundle)
 
-    def write_best(
-        self, state: StateDict, model_config: ModelConfig, results: dict[str, Any]
-    ) -> None:
+    def _copy_as_safetensors(self, source: Path, folder: Path, bundle: ModelBundle) -> None:
+        """Write weights in the other format, where they are not there in it."""
+        for target, weights in bundle.targets.items():
+            path = folder / f"{target}.safetensors"
+            if not path.exists():
+                save_safetensors(load_torch(source / f"{target}.pth"), path, weights.config)
+
+    def write_best(self, bundle: ModelBundle, results: dict[str, Any]) -> None:
         """Write the weights of the best epoch so far; the first ones with all that describes them.
 
         Parameters
         ----------
-        state : dict of str to ndarray
-            Weights.
-        model_config : ModelConfig
-            Of the network.
+        bundle : ModelBundle
+            The networks as they are.
         results : dict of str to object
             From `results`.
         """
         try:
             if self._has_model:
-                self._write_weights(self.folder, state, model_config)
+                self._write_weights(self.folder, bundle)
                 if not self.config.safetensors:
-                    self._path(".safetensors").unlink(missing_ok=True)
+                    for path in self._paths(".safetensors"):
+                        path.unlink(missing_ok=True)
                 return
             self._neighbours()
-            new = Replacement(self.folder, self.target)
+            new = Replacement(self.folder, *self._names)
             try:
-                self._write_weights(new.staging, state, model_config)
-                write_json(new.staging / self._path(".json").name, results)
+                self._write_weights(new.staging, bundle)
+                self._write_descriptions(new.staging, bundle, results)
                 self._replace(new)
             except BaseException:
                 new.discard()
                 raise
         except OSError as error:
-            raise not_written(self._path(".pth"), error) from error
+            raise not_written(self._paths(".pth")[0], error) from error
 
-    def _write_weights(self, folder: Path, state: StateDict, model_config: ModelConfig) -> None:
-        save_torch(state, folder / self._path(".pth").name)
-        if self.config.safetensors:
-            save_safetensors(state, folder / self._path(".safetensors").name, model_config)
+    def _write_weights(self, folder: Path, bundle: ModelBundle) -> None:
+        for target, weights in bundle.targets.items():
+            save_torch(weights.state, folder / f"{target}.pth")
+            if self.config.safetensors:
+                save_safetensors(weights.state, folder / f"{target}.safetensors", weights.config)
+
+    def _write_descriptions(
+        self, folder: Path, bundle: ModelBundle, results: dict[str, Any]
+    ) -> None:
+        for target in self.targets:
+            own = {"target": target, **architecture_arguments(bundle, target)}
+            write_json(folder / f"{target}.json", {**results, "args": {**results["args"], **own}})
 
     def results(
         self, record: RunRecord, arguments: dict[str, Any], num_bad_epochs: int
@@ -291,15 +310,14 @@ class RunFiles:
         plain = json.loads(json.dumps(arguments, default=str))
         return results_document(record, plain, num_bad_epochs, self._commit)
 
-    def write_results(self, results: dict[str, Any]) -> None:
+    def write_results(self, bundle: ModelBundle, results: dict[str, Any]) -> None:
         """Write ``<target>.json``, unless that beside it is of an earlier run."""
-        path = self._path(".json")
         if self._holds_others():
             return
         try:
-            write_json(path, results)
+            self._write_descriptions(self.folder, bundle, results)
         except OSError as error:
-            raise not_written(path, error) from error
+            raise not_written(self._paths(".json")[0], error) from error
 
     def write_checkpoint(self, tree: dict[str, Any]) -> None:
         """Write ``<target>.chkpnt``."""
@@ -320,8 +338,8 @@ class RunFiles:
         if not (self._draws and is_due) or self._holds_others():
             return
         try:
-            curve.draw_curve(record, self.target, self._path(".png"), self.config.loss)
+            curve.draw_curve(record, self.name, self._picture, self.config.loss)
         except OSError as error:
             # The picture is a convenience; the weights are on disk.
-            logger.warning("%s cannot be written: %s", self._path(".png"), error)
+            logger.warning("%s cannot be written: %s", self._picture, error)
         self._last_drawing = now

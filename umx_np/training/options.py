@@ -210,13 +210,13 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     _add(group, "--device", "auto, cpu, cuda, cuda:INDEX or reference")
     _add(group, "--threads", "threads to compute on; all cores if not given", type=int)
     switch = argparse.BooleanOptionalAction
-    text = "mixed precision; needs AVX512-BF16, or a graphics card of compute capability 8.0"
+    text = "mixed precision; needs AVX512-BF16, or a CUDA device of compute capability 8.0"
     _add(group, "--amp", text, action=switch)
     _add(group, "--tf32", "matrix products of TF32, on such a card", action=switch)
     _add(
         group,
         "--resident",
-        "whether the training data stays in the memory of the graphics card",
+        "whether the training data stays in the memory of the CUDA device",
         choices=RESIDENT,
     )
     _add(

@@ -121,6 +121,42 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class TrainResult:
+    """How a run ended.
+
+    Attributes
+    ----------
+    reason : {'epochs', 'patience', 'stopped'}
+        All epochs are done, the loss no longer fell, or `stop` of the trainer was called.
+    epochs_trained : int
+        Finished epochs, those before a continuation included.
+    best_epoch, best_loss
+        Epoch with the lowest validation loss, and that loss.
+    train_losses, valid_losses : tuple of float
+        One number for each epoch.
+    """
+
+    reason: str
+    epochs_trained: int
+    best_epoch: int | None
+    best_loss: float | None
+    train_losses: tuple[float, ...]
+    valid_losses: tuple[float, ...]
+
+    @classmethod
+    def of(cls, record: RunRecord, reason: str) -> TrainResult:
+        """Take what a run has come to from its record."""
+        return cls(
+            reason,
+            record.epochs_trained,
+            record.best_epoch,
+            record.best_loss,
+            tuple(record.train_loss_history),
+            tuple(record.valid_loss_history),
+        )
+
+
+@dataclass(frozen=True)
 class EpochReport:
     """What is told about a finished epoch.
 

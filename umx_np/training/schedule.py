@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from ..errors import ConfigError
 from ..optim import cosine_rate
-from .config import TrainConfig
+from .config import RunConfig
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +53,8 @@ class Cosine:
 
 
 def continued_rate(
-    config: TrainConfig,
-    known: TrainConfig,
+    config: RunConfig,
+    known: RunConfig,
     cosine: Cosine,
     reached: float,
     position: tuple[int, int, int],
@@ -68,7 +68,7 @@ def continued_rate(
 
     Parameters
     ----------
-    config, known : TrainConfig
+    config, known : RunConfig
         Settings now and before.
     cosine : Cosine
         The curve so far, which counts if `known` asks for one.

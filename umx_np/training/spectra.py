@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..backends.contracts import Backend
-from ..backends.training import TrainingBackend
+from ..backends.training import Offload, TrainingBackend
 from ..errors import ShapeError
 from ..framing.geometry import StftGeometry
 from ..framing.transform import Transform
-
-if TYPE_CHECKING:
-    from ..cuda.training import CudaTrainingBackend
 
 # Frames transformed at a time: two channels of 4096 samples are 1 MB and stay in a core's cache.
 _FRAMES_PER_TASK = 32
@@ -83,7 +80,7 @@ class BatchMagnitudes:
             If the waveforms are shorter than a frame, or have another number of channels.
         """
         nb_samples, nb_channels, nb_timesteps = audio.shape
-        _check_channels(nb_channels, self.nb_channels)
+        check_channels(nb_channels, self.nb_channels)
         nb_frames = self.geometry.nb_frames(nb_timesteps)
         out = self._memory(role, (nb_frames, nb_samples, self.nb_channels, self.geometry.nb_bins))
         if self._compiled is None:
@@ -139,7 +136,7 @@ class BatchMagnitudes:
             self._ops.map(mean, range(count))
 
 
-def _check_channels(found: int, nb_channels: int) -> None:
+def check_channels(found: int, nb_channels: int) -> None:
     """Raise `ShapeError` if a network of `nb_channels` cannot be trained with such data."""
     if nb_channels not in (1, found):
         raise ShapeError(
@@ -150,33 +147,31 @@ def _check_channels(found: int, nb_channels: int) -> None:
 
 
 class DeviceMagnitudes:
-    """The twin of `BatchMagnitudes` on a graphics card.
+    """The twin of `BatchMagnitudes` on a device with memory of its own.
 
     Parameters
     ----------
     n_fft, n_hop, nb_channels : int
         As for `BatchMagnitudes`.
-    backend : CudaTrainingBackend
+    backend : Offload
         Where to compute.
     """
 
-    def __init__(
-        self, n_fft: int, n_hop: int, nb_channels: int, backend: CudaTrainingBackend
-    ) -> None:
+    def __init__(self, n_fft: int, n_hop: int, nb_channels: int, backend: Offload) -> None:
         self.geometry = StftGeometry(n_fft, n_hop, center=False)
         self.nb_channels = nb_channels
         self._backend = backend
         self._window = backend.asarray(self.geometry.window, np.dtype(np.float32))
 
     def __call__(self, audio: Any) -> Any:
-        """Transform a batch; audio of the host is copied to the card first.
+        """Transform a batch; audio of the host is copied there first.
 
         Raises
         ------
         ShapeError
             As for `BatchMagnitudes`.
         """
-        _check_channels(audio.shape[1], self.nb_channels)
+        check_channels(audio.shape[1], self.nb_channels)
         self.geometry.nb_frames(audio.shape[2])  # at least one
         return self._backend.magnitudes(
             self._backend.asarray(audio, np.dtype(np.float32)),

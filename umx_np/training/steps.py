@@ -1,28 +1,51 @@
-"""A step of training and an item of validation, on the processor and on a graphics card."""
+"""A step of training and an item of validation, on the processor and on a device."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends.tensors import FlatTensors
-from ..devices import cuda_index, get_backend, get_training_backend
+from ..backends.tensors import Tensors
+from ..backends.training import Offload
+from ..config import ModelConfig
+from ..data import Loader
+from ..devices import get_backend
 from ..framing.geometry import StftGeometry
 from ..network.openunmix import OpenUnmix
 from ..nn import TrainableNetwork, log_mse_loss, mse_loss, relative_error_db
 from ..nn.loss import SMALL_ERROR
-from ..optim import Optimizer, clip_grad_norm
+from ..optim import SGD, Adam, Optimizer, clip_grad_norm
 from ..weights import TargetWeights
-from .config import TrainConfig
-from .device_data import REMEDY
-from .spectra import BatchMagnitudes, DeviceMagnitudes, mean_squared_error
+from .batches import REMEDY, ResidentBatches, UploadedBatches, device_batches
+from .config import RunConfig, TrainConfig
+from .spectra import BatchMagnitudes, DeviceMagnitudes, check_channels, mean_squared_error
 
-# Loss of the magnitudes of a mixture and a target.
+# Loss of the waveforms of a mixture and a target.
 Evaluate = Callable[[Any, Any], float]
+# First word of the spawn key of a batch's dropout; the loader uses 0 and 1.
+_DROPOUT = 2
+
+
+def dropout_rng(seed: int, epoch: int, batch: int) -> np.random.Generator:
+    """Random numbers of one batch, which depend on nothing else: a continued run draws the same."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_DROPOUT, epoch, batch)))
+
+
+def make_optimizer(config: RunConfig, parameters: Mapping[str, Any]) -> Optimizer:
+    """Make the optimiser that a configuration asks for."""
+    common: dict[str, Any] = {
+        "lr": config.lr,
+        "weight_decay": config.weight_decay,
+        "backend": config.training_backend(),
+        "threads": config.threads,
+    }
+    if config.optimizer == "sgd":
+        return SGD(parameters, momentum=config.momentum, **common)
+    return Adam(parameters, decoupled=config.optimizer == "adamw", **common)
 
 
 class NotFiniteError(Exception):
@@ -44,8 +67,8 @@ class NotFiniteError(Exception):
 class Steps(Protocol):
     """What a trainer computes."""
 
-    def magnitudes(self, audio: Any) -> Any:
-        """STFT magnitudes [shape=(nb_frames, nb_samples, nb_channels, nb_bins)] of waveforms."""
+    def check(self, x: Any, y: Any) -> None:
+        """Raise `ShapeError` for a mixture and a target that cannot be computed with."""
         ...
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
@@ -71,16 +94,18 @@ class Steps(Protocol):
         ...
 
     def evaluator(self) -> Evaluate:
-        """Return what computes the validation loss of one item with the parameters of now."""
+        """Return what computes the validation loss of items with the parameters of now."""
         ...
 
 
 def make_steps(
     config: TrainConfig, network: TrainableNetwork, optimizer: Optimizer, sample_rate: float
 ) -> HostSteps | DeviceSteps:
-    """Choose by where the parameters of the network are."""
-    on_card = cuda_index(network.backend) is not None
-    return (DeviceSteps if on_card else HostSteps)(config, network, optimizer, sample_rate)
+    """Return the steps of the training backend of a network."""
+    offload = network.engines.offload
+    if offload is None:
+        return HostSteps(config, network, optimizer, sample_rate)
+    return DeviceSteps(config, network, optimizer, sample_rate, offload)
 
 
 class _Shared:
@@ -107,6 +132,13 @@ class _Shared:
     ) -> None:
         self.config, self.network, self.optimizer = config, network, optimizer
         self.sample_rate = sample_rate
+        self._geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
+
+    def check(self, x: Any, y: Any) -> None:
+        """See `Steps`."""
+        for audio in (x, y):
+            check_channels(audio.shape[1], self.config.nb_channels)
+            self._geometry.nb_frames(audio.shape[2])  # at least one
 
     def _frames_of_parts(self, nb_frames: int) -> int:
         """Frames of the parts of a track over which the logarithmic validation loss is taken.
@@ -116,8 +148,7 @@ class _Shared:
         config = self.config
         if config.seq_duration is None:
             return nb_frames
-        geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
-        return geometry.nb_frames(round(config.seq_duration * self.sample_rate))
+        return self._geometry.nb_frames(round(config.seq_duration * self.sample_rate))
 
 
 class HostSteps(_Shared):
@@ -131,18 +162,30 @@ class HostSteps(_Shared):
         sample_rate: float,
     ) -> None:
         super().__init__(config, network, optimizer, sample_rate)
-        backend, threads = network.backend, config.threads
-        self._ops = get_backend("reference" if backend == "reference" else "cpu", threads)
-        compiled = None if backend == "reference" else get_training_backend(backend, threads)
+        self._ops = get_backend(network.engines.separates_on, config.threads)
         self._magnitudes = BatchMagnitudes(
-            *(config.n_fft, config.n_hop, config.nb_channels),
-            get_backend("cpu", threads),
-            compiled,
+            config.n_fft,
+            config.n_hop,
+            config.nb_channels,
+            get_backend("cpu", config.threads),
+            network.engines,
         )
 
-    def magnitudes(self, audio: np.ndarray) -> np.ndarray:
-        """See `Steps`."""
-        return self._magnitudes(audio)
+    def batches(
+        self, model: ModelConfig, train: Loader, valid: Loader, *, progress: bool
+    ) -> tuple[Loader, Loader]:
+        """Return batches of both loaders as `train` and `evaluator` take them: the loaders' own.
+
+        Parameters
+        ----------
+        model : ModelConfig
+            Architecture of the network.
+        train, valid : Loader
+            Of the training set, and of the validation set.
+        progress : bool
+            Draw a bar while data is copied.
+        """
+        return train, valid
 
     def train(self, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> float:
         """See `Steps`."""
@@ -174,6 +217,7 @@ class HostSteps(_Shared):
         model = OpenUnmix.from_weights(weights, device=self._ops)
 
         def evaluate(mixture: np.ndarray, target: np.ndarray) -> float:
+            mixture, target = self._magnitudes(mixture), self._magnitudes(target)
             y = model(mixture, layout="frames")
             if self.config.loss == "mse":
                 return mean_squared_error(y, target)
@@ -187,13 +231,13 @@ class HostSteps(_Shared):
 
 
 class DeviceSteps(_Shared):
-    """Steps on a graphics card; see `Steps`.
+    """Steps on a device with memory of its own; see `Steps`.
 
     Notes
     -----
-    Launching takes about as long as computing, so the host must be ahead of the card. It waits once
-    a step, for the loss: by then it has started the backward pass and the update, which the card
-    computes while the host prepares the next batch. So that a loss that is no number changes
+    Launching takes about as long as computing, so the host must be ahead of the device. It waits
+    once a step, for the loss: by then it has started the backward pass and the update, which the
+    device computes while the host prepares the next batch. So that a loss that is no number changes
     nothing, the update looks at it, too.
     """
 
@@ -203,19 +247,18 @@ class DeviceSteps(_Shared):
         network: TrainableNetwork,
         optimizer: Optimizer,
         sample_rate: float,
+        backend: Offload,
     ) -> None:
-        from ..cuda.training import CudaTrainingBackend
-
         super().__init__(config, network, optimizer, sample_rate)
-        backend = get_training_backend(network.backend)
-        assert isinstance(backend, CudaTrainingBackend)
         self.backend = backend
         self._magnitudes = DeviceMagnitudes(config.n_fft, config.n_hop, config.nb_channels, backend)
 
-    def magnitudes(self, audio: Any) -> Any:
-        """See `Steps`."""
-        with self._computing("the spectra of a track of validation"):
-            return self._magnitudes(audio)
+    def batches(
+        self, model: ModelConfig, train: Loader, valid: Loader, *, progress: bool
+    ) -> tuple[ResidentBatches | UploadedBatches, UploadedBatches]:
+        """See `HostSteps.batches`; here they are on the device."""
+        made = device_batches(self.config, model, train, self.backend, progress=progress)
+        return made, UploadedBatches(valid, self.backend)
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         """See `Steps`."""
@@ -223,8 +266,8 @@ class DeviceSteps(_Shared):
             return self._train(x, y, rng)
 
     def _computing(self, what: str) -> AbstractContextManager[None]:
-        """Compute on the card; its lack of memory is explained."""
-        return self.backend.device.computing(what, REMEDY)
+        """Compute on the device; its lack of memory is explained."""
+        return self.backend.computing(what, REMEDY)
 
     def _train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         config, backend, network = self.config, self.backend, self.network
@@ -236,12 +279,11 @@ class DeviceSteps(_Shared):
             )
         else:
             loss = backend.squared_error(estimate, target, out=estimate)
-        gradients = network.backward(estimate, cache)
-        assert isinstance(gradients, FlatTensors)
+        gradients: Tensors = network.backward(estimate, cache)
         gradients.factor = loss.go
         norm = None
         if config.clip_grad_norm is not None:
-            norm = backend.clip(gradients, config.clip_grad_norm)
+            norm = gradients.clip(config.clip_grad_norm)
         self.optimizer.step(gradients)
         for what, reading in (("loss", loss.reading), ("gradient", norm)):
             if reading is not None and not math.isfinite(reading.value()):
@@ -254,6 +296,7 @@ class DeviceSteps(_Shared):
 
     def _evaluate(self, mixture: Any, target: Any) -> float:
         with self._computing("a track of validation"):
+            mixture, target = self._magnitudes(mixture), self._magnitudes(target)
             y, _ = self.network.forward(mixture, training=False, keep=False)
             if self.config.loss == "mse":
                 return self.backend.squared_error(y, target).reading.value()

@@ -438,26 +438,17 @@ def save_folder(
         document["args"] = {
             "target": target,
             **(known if isinstance(known, dict) else {}),
-            "nfft": bundle.n_fft,
-            "nhop": bundle.n_hop,
-            **{key: getattr(weights.config, key) for key in _ARGUMENTS},
+            **architecture_arguments(bundle, target),
         }
         written += [files[target], write_json(folder / f"{target}.json", document)]
-    settings = separator_document(
-        bundle.n_fft, bundle.n_hop, bundle.sample_rate, bundle.nb_channels
-    )
-    if bundle.license is not None:
-        settings["license"] = bundle.license
-    if bundle.input_level is not None:
-        settings["input_level"] = bundle.input_level
-        if format == "pth":
-            logger.warning(
-                "%s: Open-Unmix does not know input_level=%g dB, so that it separates loud music "
-                "only with this model; umx_np goes on bringing mixtures to this level",
-                folder,
-                bundle.input_level,
-            )
-    written.append(write_json(folder / SEPARATOR_FILE, settings))
+    if bundle.input_level is not None and format == "pth":
+        logger.warning(
+            "%s: Open-Unmix does not know input_level=%g dB, so that it separates loud music "
+            "only with this model; umx_np goes on bringing mixtures to this level",
+            folder,
+            bundle.input_level,
+        )
+    written.append(write_json(folder / SEPARATOR_FILE, separator_document(bundle)))
     return written
 
 
@@ -502,13 +493,24 @@ def write_json(path: Path, document: Mapping[str, Any]) -> Path:
     return path
 
 
-def separator_document(
-    n_fft: int, n_hop: int, sample_rate: float, nb_channels: int
-) -> dict[str, Any]:
-    """Return the content of ``separator.json`` as Open-Unmix's trainer writes it."""
-    return {
-        "nfft": n_fft,
-        "nhop": n_hop,
-        "sample_rate": float(sample_rate),
-        "nb_channels": nb_channels,
+def architecture_arguments(bundle: ModelBundle, target: str) -> dict[str, Any]:
+    """Return the ``"args"`` of ``<target>.json`` that describe network and STFT."""
+    config = bundle.targets[target].config
+    described = {key: getattr(config, key) for key in _ARGUMENTS}
+    return {"nfft": bundle.n_fft, "nhop": bundle.n_hop, **described}
+
+
+def separator_document(bundle: ModelBundle) -> dict[str, Any]:
+    """Return the content of ``separator.json`` as Open-Unmix's trainer writes it, and what we add.
+
+    That are the licence and the level of the model, where it has them.
+    """
+    document = {
+        "nfft": bundle.n_fft,
+        "nhop": bundle.n_hop,
+        "sample_rate": float(bundle.sample_rate),
+        "nb_channels": bundle.nb_channels,
+        "license": bundle.license,
+        "input_level": bundle.input_level,
     }
+    return {key: value for key, value in document.items() if value is not None}

@@ -1,9 +1,9 @@
-"""Several files of a target that take the place of others together, or not at all.
+"""Several files of one or more targets that take the place of others together, or not at all.
 
 No file system renames several files at once. So the new ones are first written to a folder of
-their own beside the old ones, ``.<target>.replacing``, and are what counts as soon as the file
-``complete`` is there: whoever next looks at the folder, be it after a crash, moves them to their
-places before anything else. Until then the old files are as they were.
+their own beside the old ones, ``.<target>.replacing`` or ``.<target>+<target>.replacing``, and are
+what counts as soon as the file ``complete`` is there: whoever next looks at the folder, be it after
+a crash, moves them to their places before anything else. Until then the old files are as they were.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _COMPLETE = "complete"
 # What a target may have, and no other name is moved or removed; `SEPARATOR_FILE` is last.
 _OWN = (".pth", ".safetensors", ".json", ".chkpnt", ".png")
 _SHARED = "separator.json"
+_AND = "+"
 _LIMIT = 4096
 
 
@@ -32,17 +33,19 @@ def _staging(folder: Path, target: str) -> Path:
 
 
 def _names(target: str) -> tuple[str, ...]:
-    return (*(target + suffix for suffix in _OWN), _SHARED)
+    """Files of a target, or of several with `_AND` between them."""
+    targets = dict.fromkeys((target, *target.split(_AND)))
+    return (*(name + suffix for name in targets for suffix in _OWN), _SHARED)
 
 
 class Replacement:
-    """New files of one target, which become visible together.
+    """New files of some targets, which become visible together.
 
     Parameters
     ----------
     folder : Path
         Folder of the model.
-    target : str
+    *targets : str
         Whose files. What an earlier replacement left incomplete is removed.
 
     Notes
@@ -50,9 +53,9 @@ class Replacement:
     Write the files to `staging` under their final names, each completely on disk, then `commit`.
     """
 
-    def __init__(self, folder: Path, target: str) -> None:
-        self.folder, self.target = folder, target
-        self.staging = _staging(folder, target)
+    def __init__(self, folder: Path, *targets: str) -> None:
+        self.folder, self.target = folder, _AND.join(targets)
+        self.staging = _staging(folder, self.target)
         finish_replacements(folder)
         shutil.rmtree(self.staging, ignore_errors=True)
         self.staging.mkdir(parents=True)

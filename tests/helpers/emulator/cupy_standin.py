@@ -44,6 +44,9 @@ __all__ = [
 ]
 
 
+__version__ = "13.0.0"
+
+
 def __getattr__(name: str) -> Any:
     raise AttributeError(f"the stand-in for CuPy has no {name!r}; does the package need it?")
 

@@ -75,7 +75,7 @@ typedef GlobalExchange<0, BACKWARD_BUFFER> BackwardExchange;
 // Parallel over directions, batch and hidden units: PARTS blocks of Forward::THREADS threads for
 //               each group of a cooperative launch
 // Precision     float32, or products of TF32 operands with TENSOR; sums in one order always
-// Oracle        umx_np.nn.lstm.lstm_forward
+// Oracle        umx_np.layers.lstm.lstm_forward
 // Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(Forward::THREADS)
     batch_scan_forward_cooperative(float* gates, const float* weight_hh, const float* bias,
@@ -104,7 +104,7 @@ extern "C" __global__ void __launch_bounds__(Forward::THREADS)
 // Accumulates   `=`; gradients of parameters are products over the whole sequence, done elsewhere
 // Parallel over as forward, with Backward::THREADS threads
 // Precision     float32, or products of TF32 operands with TENSOR; sums in one order always
-// Oracle        umx_np.nn.lstm.lstm_backward
+// Oracle        umx_np.layers.lstm.lstm_backward
 // Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(Backward::THREADS)
     batch_scan_backward_cooperative(float* gates, const float* weight_hh, float* cells,

@@ -52,7 +52,7 @@ static_assert(FORWARD_ROWS * SAMPLES == 2 * THREADS, "two samples for each threa
 // Accumulates   `=`
 // Parallel over units, samples, directions: (ceil(H / 8), ceil(B / 16), D) blocks of 256 threads
 // Precision     that of the arrays
-// Oracle        umx_np.nn.lstm.lstm_forward
+// Oracle        umx_np.layers.lstm.lstm_forward
 // Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(256)
     batch_scan_forward_step(real* gates, const real* weight_hh, const real* bias, real* out,
@@ -146,7 +146,7 @@ static_assert(THREADS % TILE == 0 && BACKWARD_DEPTH % BACKWARD_PARTS == 0, "part
 // Accumulates   `=`; gradients of parameters are products over the whole sequence, done elsewhere
 // Parallel over as forward
 // Precision     that of the arrays
-// Oracle        umx_np.nn.lstm.lstm_backward
+// Oracle        umx_np.layers.lstm.lstm_backward
 // Benchmark     benchmarks/gpu/run.py
 extern "C" __global__ void __launch_bounds__(256)
     batch_scan_backward_step(real* gates, const real* weight_hh, const real* cells,

@@ -14,7 +14,7 @@
 // Parallel over grid: sequences of the launch x BLOCKS; within, see scan_tile.cuh
 // Shared memory SHARED_WEIGHTS floats, 2 H_LENGTH floats
 // Precision     float32; every sum in one fixed order, so results repeat to the bit
-// Oracle        umx_np.backends.reference.lstm_scan
+// Oracle        umx_np.layers.lstm.lstm_scan
 // Benchmark     benchmarks/gpu/run.py
 //
 // variants: HIDDEN=128,BLOCKS=4,WARPS=4,UNITS_PER_WARP=8,VECTOR=4,REGISTER_SLOTS=32,PREFETCH=4

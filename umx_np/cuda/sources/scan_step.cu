@@ -14,7 +14,7 @@
 // Parallel over grid: sequences of the launch; threads of a block: units
 // Shared memory 2 * hidden floats
 // Precision     float32, sums in the order of the columns, starting at the input; exact repeats
-// Oracle        umx_np.backends.reference.lstm_scan
+// Oracle        umx_np.layers.lstm.lstm_scan
 // Benchmark     benchmarks/gpu/run.py
 #include "common.cuh"
 

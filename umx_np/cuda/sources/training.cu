@@ -21,7 +21,7 @@ __device__ __forceinline__ float inverse_deviation(float variance, float eps) {
  * Arguments     x (R, C, N) IN, mean (K) IN, out (R, stride >= C K) OUT
  * Accumulates   =
  * Parallel over bins (x) and rows (y, in strides)
- * Oracle        umx_np.nn.scaling.input_scaling_forward, without the scale: it goes to the weights
+ * Oracle        umx_np.layers.scaling.input_scaling_forward, without the scale: it goes to the weights
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 shift_input(const float* __restrict__ x, const float* __restrict__ mean, float* __restrict__ out,
@@ -39,7 +39,7 @@ shift_input(const float* __restrict__ x, const float* __restrict__ mean, float* 
  * Arguments     weight (H, C, K) IN, scale (K) IN, out (H, stride >= C K) OUT
  * Accumulates   =
  * Parallel over bins (x) and rows (y, in strides)
- * Oracle        umx_np.nn.scaling.input_scaling_forward
+ * Oracle        umx_np.layers.scaling.input_scaling_forward
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 scale_weight(const float* __restrict__ weight, const float* __restrict__ scale,
@@ -63,7 +63,7 @@ scale_weight(const float* __restrict__ weight, const float* __restrict__ scale,
  *               partials (pieces, 2, K) scratch, counters (tiles) zero
  * Accumulates   =
  * Parallel over tiles of bins (x) and pieces of h (y)
- * Oracle        umx_np.nn.linear.linear_backward, umx_np.nn.scaling.input_scaling_backward
+ * Oracle        umx_np.layers.linear.linear_backward, umx_np.layers.scaling.input_scaling_backward
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 input_gradients(const float* __restrict__ gradient, const float* __restrict__ weight,
@@ -108,7 +108,7 @@ input_gradients(const float* __restrict__ gradient, const float* __restrict__ we
  * Accumulates   mean, variance =
  * Parallel over tiles of features (x) and pieces of rows (y)
  * Precision     sums of the distances from the first row, whose squares do not drown
- * Oracle        umx_np.nn.batchnorm.batch_statistics, update_running_statistics
+ * Oracle        umx_np.layers.batchnorm.batch_statistics, update_running_statistics
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 batch_statistics(const float* __restrict__ z, float* __restrict__ mean,
@@ -144,7 +144,7 @@ batch_statistics(const float* __restrict__ z, float* __restrict__ mean,
  * Arguments     z (R, F) IN, mean, variance, weight, bias (F) IN, out (R, stride) OUT
  * Accumulates   =
  * Parallel over tiles of features (x) and pieces of rows (y)
- * Oracle        umx_np.nn.batchnorm.batchnorm_forward, umx_np.nn.activation
+ * Oracle        umx_np.layers.batchnorm.batchnorm_forward, umx_np.layers.activation
  */
 template <bool RELU>
 __device__ __forceinline__ void normalise(const float* __restrict__ z,
@@ -190,7 +190,7 @@ __device__ __forceinline__ float through(float d, float y) {
  *               partials (pieces, 2, F) scratch, counters (tiles) zero
  * Accumulates   =
  * Parallel over tiles of features (x) and pieces of rows (y)
- * Oracle        umx_np.nn.batchnorm.batchnorm_backward, umx_np.nn.activation
+ * Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.activation
  */
 template <bool RELU>
 __device__ __forceinline__ void norm_sums(const float* d, const float* y, const float* z,
@@ -247,7 +247,7 @@ norm_sums_relu(const float* d, const float* y, const float* z, const float* mean
  * Aliasing      none
  * Accumulates   =
  * Parallel over tiles of features (x) and pieces of rows (y)
- * Oracle        umx_np.nn.batchnorm.batchnorm_backward, umx_np.nn.activation
+ * Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.activation
  */
 template <bool RELU>
 __device__ __forceinline__ void norm_backward(float* d, const float* y, const float* z,
@@ -309,7 +309,7 @@ struct Output {
  * Aliasing      none
  * Accumulates   =
  * Parallel over tiles of features (x) and pieces of rows (y)
- * Oracle        umx_np.nn.scaling.output_scaling_forward, mask_forward
+ * Oracle        umx_np.layers.scaling.output_scaling_forward, mask_forward
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 decode(const float* __restrict__ z, const float* __restrict__ x, const float* __restrict__ mean,
@@ -338,7 +338,7 @@ decode(const float* __restrict__ z, const float* __restrict__ x, const float* __
  *               partials (pieces, 2, C N) scratch, counters (tiles) zero
  * Accumulates   =
  * Parallel over tiles of bins (x), each with all channels, and pieces of rows (y)
- * Oracle        umx_np.nn.scaling.mask_backward, output_scaling_backward, umx_np.nn.batchnorm
+ * Oracle        umx_np.layers.scaling.mask_backward, output_scaling_backward, umx_np.layers.batchnorm
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 decode_sums(const float* __restrict__ d_y, const float* __restrict__ x,
@@ -394,7 +394,7 @@ decode_sums(const float* __restrict__ d_y, const float* __restrict__ x,
  *               sums (2, C N) IN, the rest as for `decode`
  * Accumulates   =
  * Parallel over tiles of features (x) and pieces of rows (y)
- * Oracle        umx_np.nn.scaling, umx_np.nn.batchnorm.batchnorm_backward
+ * Oracle        umx_np.layers.scaling, umx_np.layers.batchnorm.batchnorm_backward
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 decode_backward(const float* __restrict__ d_y, const float* __restrict__ x, float* __restrict__ z,

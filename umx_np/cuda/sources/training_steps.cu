@@ -10,7 +10,7 @@
  *               out (S, G) OUT
  * Accumulates   =
  * Parallel over gates (x) and sequences (y)
- * Oracle        umx_np.nn.lstm.lstm_forward
+ * Oracle        umx_np.layers.lstm.lstm_forward
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 add_biases(const float* __restrict__ bias_ih, const float* __restrict__ bias_hh,
@@ -25,7 +25,7 @@ add_biases(const float* __restrict__ bias_ih, const float* __restrict__ bias_hh,
  *               partials (pieces, S G) scratch, counters (S tiles) zero
  * Accumulates   =
  * Parallel over tiles of gates (x), pieces of rows (y), directions (z)
- * Oracle        umx_np.nn.lstm.lstm_backward, B8
+ * Oracle        umx_np.layers.lstm.lstm_backward, B8
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 bias_gradients(const float* __restrict__ d_gates, float* __restrict__ d_bias_ih,
@@ -78,7 +78,7 @@ struct Philox {
  * Aliasing      out may be x
  * Accumulates   =
  * Parallel over elements, four of them a thread, a quarter of the array apart
- * Oracle        umx_np.nn.dropout.dropout_forward, dropout_backward; the mask depends on key,
+ * Oracle        umx_np.layers.dropout.dropout_forward, dropout_backward; the mask depends on key,
  *               stream and n alone, and none is stored: the backward pass draws it again
  */
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -91,24 +91,6 @@ dropout(const float* x, float* out, long long count, u64 key, unsigned stream, u
     for (int part = 0; part < 4; part++) {
         const long long place = i + part * quarter;
         if (place < count) out[place] = random.words[part] >= threshold ? x[place] * scale : 0.0f;
-    }
-}
-
-/* Computes      out[r, f] = x[r, f] mask[f, r]
- * Arguments     x (R, F) IN, mask (F, R) IN, out (R, F) OUT
- * Aliasing      out may be x
- * Accumulates   =
- * Parallel over features (x) and rows (y, in strides)
- * Oracle        umx_np.nn.dropout.dropout_forward, dropout_backward
- */
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-apply_mask(const float* x, const float* __restrict__ mask, float* out, int nb_rows,
-           int nb_features) {
-    const int f = blockIdx.x * THREADS + threadIdx.x;
-    if (f >= nb_features) return;
-    for (int row = blockIdx.y; row < nb_rows; row += gridDim.y) {
-        const size_t place = (size_t)row * nb_features + f;
-        out[place] = x[place] * mask[(size_t)f * nb_rows + row];
     }
 }
 

@@ -3,7 +3,7 @@
 // Every kernel: Parallel over elements. Precision float32. Benchmark: benchmarks/gpu/run.py
 #include "column_sums.cuh"
 
-/* Computes      one step of Adam; the scalars are those of umx_np.backends._updates.AdamScalars
+/* Computes      one step of Adam; the scalars are those of umx_np.backends.updates.AdamScalars
  * Arguments     p, m, v (n) INOUT, g (n) IN
  *               go (1) IN  what to multiply the gradient with: if it is NaN nothing is changed
  * Aliasing      none
@@ -29,7 +29,7 @@ adam(float* __restrict__ p, const float* __restrict__ g, float* __restrict__ m,
 }
 
 /* Computes      one step of stochastic gradient descent, with momentum or without; the scalars are
- *               those of umx_np.backends._updates.SgdScalars
+ *               those of umx_np.backends.updates.SgdScalars
  * Arguments     p (n) INOUT, g (n) IN, u (n) INOUT velocity or null without momentum
  *               go (1) IN  as for adam
  * Aliasing      none

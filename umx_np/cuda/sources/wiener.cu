@@ -7,7 +7,7 @@
 //               on x and y divided by the scale of their window, and multiplied back at the end.
 // Precision     float64 throughout, float32 in and out. Near-mono mixtures make Cxx nearly singular,
 //               and float32 loses everything there.
-// Oracle        umx_np.backends.reference.wiener
+// Oracle        umx_np.backends.reference.ReferenceFilter
 // Benchmark     benchmarks/gpu/run.py
 //
 // Given R of every iteration, an estimate depends on its own frame only. So nothing but R is kept

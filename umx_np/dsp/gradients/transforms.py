@@ -12,9 +12,6 @@ from ...errors import ShapeError
 from ...framing.geometry import StftGeometry
 from ...framing.transform import Transform
 
-# Frames that are transformed at a time, as in `umx_np.stft`.
-_FRAMES_PER_SLICE = 64
-
 
 def stft_backward(
     d_X: np.ndarray,
@@ -61,16 +58,7 @@ def stft_backward(
     spectra = d_X.reshape(-1, *d_X.shape[-2:]).swapaxes(-1, -2)
     weights = (1.0 / geometry.inverse_weights()).astype(transform.dtype)
     extended = geometry.nb_extended(nb_timesteps)
-    d_padded = np.zeros((len(spectra), extended + 2 * geometry.pad), transform.dtype)
-
-    def one_signal(row: int) -> None:
-        for first in range(0, nb_frames, _FRAMES_PER_SLICE):
-            block = spectra[row : row + 1, first : first + _FRAMES_PER_SLICE] * weights
-            lo = first * n_hop
-            hi = lo + geometry.nb_samples_of(block.shape[1])
-            transform.inverse(block, d_padded[row : row + 1, lo:hi])
-
-    transform.ops.map(one_signal, range(len(spectra)))
+    d_padded = transform.inverse_all(spectra * weights, extended + 2 * geometry.pad)
     d_signal = _unpad(d_padded, geometry.pad, extended)[:, :nb_timesteps]
     return np.ascontiguousarray(d_signal).reshape(*d_X.shape[:-2], nb_timesteps)
 
@@ -127,15 +115,8 @@ def istft_backward(
         envelope = geometry.inverse_envelope(lo, hi, nb_frames).astype(transform.dtype)
         d_padded[:, lo:hi] = signals[:, : hi - lo] * envelope
     weights = geometry.inverse_weights().astype(transform.dtype)  # those of (3)
-    out = np.empty((len(signals), nb_frames, geometry.nb_bins), transform.complex_dtype)
-
-    def some_frames(first: int) -> None:
-        last = min(first + _FRAMES_PER_SLICE, nb_frames)
-        block = out[:, first:last]
-        transform.forward(d_padded[:, first * n_hop :], last - first, out=block)
-        block *= weights
-
-    transform.ops.map(some_frames, range(0, nb_frames, _FRAMES_PER_SLICE))
+    out = transform.forward_all(d_padded, nb_frames)
+    out *= weights
     return out.swapaxes(-1, -2).reshape(*d_signal.shape[:-1], geometry.nb_bins, nb_frames)
 
 

@@ -1,0 +1,1 @@
+"""What every player needs: the plan of a song, recorded sounds, notes, effects."""

@@ -1,0 +1,1 @@
+"""How the networks are trained on the songs, and packed."""

@@ -1,0 +1,1 @@
+"""The singers, and the melodies that they sing."""
