@@ -112,7 +112,7 @@ def _mark_combinations(items: list[pytest.Item]) -> None:
         if several and not any(map(item.get_closest_marker, ("slow", "gpu"))):
             tests[item.nodeid.partition("[")[0]].append(item)
     for of_a_test in tests.values():
-        # All have the same objects, whatever these are; the indices of pytest are not those of values.
+        # Values are the same objects in all of them; pytest's indices count the calls instead.
         values = [item.callspec.params.items() for item in of_a_test]
         chosen = covering([{name: id(value) for name, value in pairs} for pairs in values])
         for index, item in enumerate(of_a_test):
