@@ -247,7 +247,7 @@ class Computing:
 
 @dataclass(frozen=True)
 class SeparatorConfig:
-    """What a separator needs besides its networks.
+    """Settings of a separator besides its networks.
 
     Attributes
     ----------
@@ -299,7 +299,7 @@ class SeparatorConfig:
             object.__setattr__(self, "input_level", check_input_level(self.input_level))
 
     def residual_takes_part(self, nb_targets: int) -> bool:
-        """Whether the residual takes part in the filter, be it returned or not.
+        """Whether the residual takes part in the filter, returned or not.
 
         Parameters
         ----------

@@ -216,7 +216,7 @@ def _figure(context: Context, kind: str) -> str:
 
 
 def _pool_megabytes(context: Context) -> float:
-    """What CuPy has taken of the card since memory was last given back."""
+    """Bytes that CuPy has taken of the device since memory was last given back."""
     return context.xp.get_default_memory_pool().total_bytes() / 1e6
 
 

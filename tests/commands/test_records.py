@@ -254,7 +254,13 @@ def test_the_format(engine, song):
     document = json.loads(text)
     assert text == json.dumps(document, indent=1, sort_keys=True) + "\n"
     assert sorted(document) == [
-        *("format", "format_version", "model", "options", "outputs", "picture", "source"),
+        "format",
+        "format_version",
+        "model",
+        "options",
+        "outputs",
+        "picture",
+        "source",
         "umx_np",
     ]
     assert (document["format"], document["format_version"]) == ("umx_np record", 1)
@@ -276,8 +282,19 @@ def test_the_format(engine, song):
             "input_level",
             "n_fft",
         ),
-        *("n_hop", "nb_channels", "niter", "precision", "quality", "rate", "residual"),
-        *("sample_rate", "softmask", "start", "stems", "targets", "wiener_win_len"),
+        "n_hop",
+        "nb_channels",
+        "niter",
+        "precision",
+        "quality",
+        "rate",
+        "residual",
+        "sample_rate",
+        "softmask",
+        "start",
+        "stems",
+        "targets",
+        "wiener_win_len",
     ]
     record = Record.read(record_path("a/So\x07ng.wav", "o"))
     record.write(record_path("a/So\x07ng.wav", "o"))

@@ -31,7 +31,9 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_batches_hold_all_stems(songs):
     stems = StemsDataset(
-        *(songs, STEMS, 0.4),
+        songs,
+        STEMS,
+        0.4,
         as_mixed_share=0.5,
         faders=2.0,
         swap_sides=True,

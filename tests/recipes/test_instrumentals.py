@@ -65,7 +65,9 @@ def test_folder(tmp_path, monkeypatch):
         instrumentals.main()
     root = tmp_path / instrumentals.FOLDER
     assert sorted(path.name for path in (root / "train").iterdir()) == [
-        *("00000", "instrumental-000", "instrumental-001"),
+        "00000",
+        "instrumental-000",
+        "instrumental-001",
     ]
     assert [path.name for path in (root / "valid").iterdir()] == ["00000"]
     excerpt = root / "train" / "instrumental-001"

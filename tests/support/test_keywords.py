@@ -62,8 +62,14 @@ def test_type_checkers_see_the_same_names():
 @pytest.mark.parametrize(
     "function",
     [
-        *(umx_np.separate, umx_np.separate_file, umx_np.Separator.from_bundle),
-        *(umx_np.umx, umx_np.umxhq, umx_np.umxl, umx_np.umxm, umx_np.umxse),
+        umx_np.separate,
+        umx_np.separate_file,
+        umx_np.Separator.from_bundle,
+        umx_np.umx,
+        umx_np.umxhq,
+        umx_np.umxl,
+        umx_np.umxm,
+        umx_np.umxse,
     ],
 )
 def test_the_options_of_a_separation_and_their_defaults(function):

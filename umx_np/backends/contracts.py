@@ -1,4 +1,4 @@
-"""What a backend offers. Arguments are keyword-only wherever order could be confused.
+"""Contracts of backends. Arguments are keyword-only wherever order could be confused.
 
 Shapes use the names of docs/glossary.md. Spectra are channel-first and frame-major,
 ``(nb_channels, nb_frames, nb_bins)``, because the FFT and the filter walk along bins; network

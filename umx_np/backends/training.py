@@ -216,7 +216,7 @@ def check_finite(audio: np.ndarray) -> None:
 
 
 class Offload(Protocol):
-    """What a device with memory of its own computes besides the network, ahead of the host.
+    """Operations of a device with memory of its own besides the network, ahead of the host.
 
     Attributes
     ----------
@@ -338,7 +338,7 @@ class TrainingBackend(Protocol):
 
     @property
     def offload(self) -> Offload | None:
-        """What else is computed there; None where arrays are those of NumPy."""
+        """Other operations there; None where arrays are those of NumPy."""
         ...
 
     def engine(

@@ -93,7 +93,7 @@ class AdamScalars(NamedTuple):
     """Arguments of the kernels of Adam, in their order."""
 
     keep: float
-    """What decoupled weight decay leaves of a parameter."""
+    """Share of a parameter that decoupled weight decay leaves."""
     decay: float
     """Share of the parameter that other weight decay adds to the gradient."""
     rest1: float

@@ -1,4 +1,4 @@
-"""What the commands share: how they are described, common options, sizes, tables, outcomes."""
+"""Frame of all commands: how they are described, common options, sizes, tables, outcomes."""
 
 from __future__ import annotations
 

@@ -31,8 +31,15 @@ _REQUIRED = (
     "threadpoolctl",
 )
 _OPTIONAL = (
-    *("numba", "scipy", "cupy-cuda12x", "cupy-cuda13x"),
-    *("musdb", "museval", "matplotlib", "torch", "openunmix"),
+    "numba",
+    "scipy",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "musdb",
+    "museval",
+    "matplotlib",
+    "torch",
+    "openunmix",
 )
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -118,7 +125,7 @@ def collect(*, check: bool = False) -> dict[str, Any]:
 
 
 def _bundled_models() -> list[dict[str, Any]]:
-    """What came with the package, and whether it is really there."""
+    """List what came with the package, and whether it is really there."""
     from ..pretrained import bundled_folder, registry
 
     models: list[dict[str, Any]] = []

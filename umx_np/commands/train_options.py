@@ -98,7 +98,7 @@ def _add_more(parser: argparse.ArgumentParser) -> None:
     switch = argparse.BooleanOptionalAction
     text = "mixed precision; needs AVX512-BF16, or a CUDA device of compute capability 8.0"
     _add(group, "--amp", text, action=switch)
-    _add(group, "--tf32", "matrix products of TF32, on such a card", action=switch)
+    _add(group, "--tf32", "matrix products of TF32, on such a device", action=switch)
     _add(
         group,
         "--resident",

@@ -24,7 +24,7 @@ FLOAT_BYTES = 4
 
 
 class Saved(NamedTuple):
-    """What the backward pass needs of the forward pass.
+    """Values of the forward pass that the backward pass needs.
 
     Attributes
     ----------

@@ -70,9 +70,17 @@ class ClipStore:
             self._mixing.launch(
                 "mix_short" if self._samples.dtype == np.int16 else "mix_float",
                 flat(nb_timesteps, nb_samples),
-                *(self._samples, self._scale, xp.asarray(places)),
-                *(xp.asarray(channels, np.float32), xp.asarray(in_target.astype(np.uint8))),
-                *(x, y, nb_sources, nb_channels, nb_rows, nb_timesteps),
+                self._samples,
+                self._scale,
+                xp.asarray(places),
+                xp.asarray(channels, np.float32),
+                xp.asarray(in_target.astype(np.uint8)),
+                x,
+                y,
+                nb_sources,
+                nb_channels,
+                nb_rows,
+                nb_timesteps,
             )
             if levels is not None:
                 self._bring_to_level(x, y, levels, faint)
@@ -84,7 +92,9 @@ class ClipStore:
         self._kernels.reduce(
             "level_factors",
             grid,
-            *(x, xp.asarray(levels, np.float64), factors),
+            x,
+            xp.asarray(levels, np.float64),
+            factors,
             nb_sums=nb_samples,
             sizes=(np.int64(count), np.float64(faint)),
         )

@@ -307,7 +307,7 @@ class Device:
 
     @property
     def out_of_memory(self) -> type[Exception]:
-        """What is raised where the card has too little memory."""
+        """Errors of a device that has too little memory."""
         return self.xp.cuda.memory.OutOfMemoryError
 
     def free_memory(self) -> int:

@@ -36,7 +36,7 @@ _ROW = 4
 
 
 class Norm(NamedTuple):
-    """What a batch norm normalises with [shape=(nb_features,)], and whether that is the batch's."""
+    """Statistics [shape=(nb_features,)] of a batch norm, and whether they are the batch's."""
 
     mean: Array
     variance: Array
@@ -126,8 +126,15 @@ class CudaEngine:
         launch(
             "decode",
             tiled(nb_channels * nb_bins, rows),
-            *(z3, x, *self._output(norm3, p), y),
-            *(rows, nb_channels, nb_bins, _stride(z3), _EPS),
+            z3,
+            x,
+            *self._output(norm3, p),
+            y,
+            rows,
+            nb_channels,
+            nb_bins,
+            _stride(z3),
+            _EPS,
         )
         if not keep:
             return y, {}
@@ -156,7 +163,10 @@ class CudaEngine:
         self._kernels.reduce(
             "batch_statistics",
             tiled(features, rows),
-            *(z, mean, variance, *running),
+            z,
+            mean,
+            variance,
+            *running,
             nb_sums=2 * features,
             sizes=(rows, features, _stride(z), _MOMENTUM),
         )
@@ -169,12 +179,20 @@ class CudaEngine:
         self._kernels.launch(
             f"normalise_{activation}",
             tiled(features, rows),
-            *(z, norm.mean, norm.variance, p[f"{name}.weight"], p[f"{name}.bias"], out),
-            *(rows, features, _stride(out), _EPS),
+            z,
+            norm.mean,
+            norm.variance,
+            p[f"{name}.weight"],
+            p[f"{name}.bias"],
+            out,
+            rows,
+            features,
+            _stride(out),
+            _EPS,
         )
 
     def _output(self, norm: Norm, p: FlatTensors) -> tuple[Array, ...]:
-        """What the last batch norm and the output scaling compute with."""
+        """Factors of the last batch norm and the output scaling."""
         scaling = p["output_scale"], p["output_mean"]
         return norm.mean, norm.variance, p["bn3.weight"], p["bn3.bias"], *scaling
 
@@ -241,14 +259,25 @@ class CudaEngine:
         self._kernels.reduce(
             "decode_sums",
             tiled(nb_bins, rows),
-            *(d_y, x, z, *output, sums, *(g[name] for name in names)),
+            d_y,
+            x,
+            z,
+            *output,
+            sums,
+            *(g[name] for name in names),
             nb_sums=2 * features,
             sizes=sizes,
         )
         self._kernels.launch(
             "decode_backward",
             tiled(features, rows),
-            *(d_y, x, z, *output, sums, *sizes, norm.training),
+            d_y,
+            x,
+            z,
+            *output,
+            sums,
+            *sizes,
+            norm.training,
         )
         return z
 
@@ -271,15 +300,29 @@ class CudaEngine:
         self._kernels.reduce(
             f"norm_sums_{activation}",
             grid,
-            *(d, y, z, norm.mean, norm.variance, d_weight, d_bias),
+            d,
+            y,
+            z,
+            norm.mean,
+            norm.variance,
+            d_weight,
+            d_bias,
             nb_sums=2 * features,
             sizes=sizes,
         )
         self._kernels.launch(
             f"norm_backward_{activation}",
             grid,
-            *(d, y, z, norm.mean, norm.variance, p[f"{name}.weight"], d_weight, d_bias),
-            *(*sizes, norm.training),
+            d,
+            y,
+            z,
+            norm.mean,
+            norm.variance,
+            p[f"{name}.weight"],
+            d_weight,
+            d_bias,
+            *sizes,
+            norm.training,
         )
 
     def _encode_backward(
@@ -295,8 +338,13 @@ class CudaEngine:
         self._kernels.reduce(
             "input_gradients",
             tiled(read, hidden),
-            *(gradient, p["fc1.weight"], p["input_scale"], sums),
-            *(g["fc1.weight"], g["input_scale"], g["input_mean"]),
+            gradient,
+            p["fc1.weight"],
+            p["input_scale"],
+            sums,
+            g["fc1.weight"],
+            g["input_scale"],
+            g["input_mean"],
             nb_sums=2 * read,
             sizes=(hidden, nb_channels, read, _stride(gradient)),
         )
@@ -318,8 +366,13 @@ class CudaEngine:
         self._kernels.launch(
             "scale_weight",
             spread(read, hidden),
-            *(p["fc1.weight"], p["input_scale"], out),
-            *(hidden, nb_channels, read, _stride(out)),
+            p["fc1.weight"],
+            p["input_scale"],
+            out,
+            hidden,
+            nb_channels,
+            read,
+            _stride(out),
         )
         return out
 
@@ -329,7 +382,9 @@ class CudaEngine:
         self._steps.reduce(
             "bias_gradients",
             tiled(columns, rows),
-            *(self.device.xp.ascontiguousarray(matrix), out[0], out[1]),
+            self.device.xp.ascontiguousarray(matrix),
+            out[0],
+            out[1],
             nb_sums=columns,
             sizes=(rows, columns, np.int64(0)),
         )

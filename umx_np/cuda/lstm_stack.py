@@ -22,7 +22,7 @@ Array = Any
 
 
 class Layer(NamedTuple):
-    """What the backward pass of an LSTM layer needs; D directions of H units.
+    """Activations for the backward pass of an LSTM layer; D directions of H units.
 
     Attributes
     ----------
@@ -180,8 +180,11 @@ class LstmStack:
         self._steps.launch(
             "add_biases",
             spread(gates, len(names)),
-            *(p[f"lstm.bias_ih_{first}"], p[f"lstm.bias_hh_{first}"], out),
-            *(gates, np.int64(p.distance(names))),
+            p[f"lstm.bias_ih_{first}"],
+            p[f"lstm.bias_hh_{first}"],
+            out,
+            gates,
+            np.int64(p.distance(names)),
         )
         return out
 
@@ -192,7 +195,9 @@ class LstmStack:
         self._steps.reduce(
             "bias_gradients",
             tiled(gates, rows, directions),
-            *(d_a, g[f"lstm.bias_ih_{first}"], g[f"lstm.bias_hh_{first}"]),
+            d_a,
+            g[f"lstm.bias_ih_{first}"],
+            g[f"lstm.bias_hh_{first}"],
             nb_sums=directions * gates,
             sizes=(rows, gates, np.int64(distance)),
         )
@@ -204,8 +209,13 @@ class LstmStack:
         self._steps.launch(
             "dropout",
             spread(-(-rows * features // 4)),
-            *(x, out, np.int64(rows * features), np.uint64(masks.key), np.uint32(layer)),
-            *(np.uint32(threshold), np.float32(1.0 / (1.0 - masks.rate))),
+            x,
+            out,
+            np.int64(rows * features),
+            np.uint64(masks.key),
+            np.uint32(layer),
+            np.uint32(threshold),
+            np.float32(1.0 / (1.0 - masks.rate)),
         )
 
     def _stacked(self, tensors: FlatTensors, part: str, layer: int) -> Array:

@@ -121,9 +121,14 @@ class NetworkStack:
             grid_of(width, nb_batches * nb_rows),
             (_THREADS,),
             (
-                *(x, self._scale[norm][targets], self._bias[norm][targets], mixture, out),
+                x,
+                self._scale[norm][targets],
+                self._bias[norm][targets],
+                mixture,
+                out,
                 *map(np.int32, (nb_batches, nb_rows, width)),
-                *(np.int64(out.strides[0] // 4), np.int64(out.strides[1] // 4)),
+                np.int64(out.strides[0] // 4),
+                np.int64(out.strides[1] // 4),
             ),
         )
 
@@ -144,7 +149,10 @@ class NetworkStack:
             grid_of(width, self.nb_targets * nb_frames),
             (_THREADS,),
             (
-                *(mags, self._shift, self._gain, features),
+                mags,
+                self._shift,
+                self._gain,
+                features,
                 *map(np.int32, (self.nb_targets, nb_frames, nb_channels, nb_bins, self._width)),
             ),
         )
@@ -178,7 +186,8 @@ class NetworkStack:
             grid_of(width, nb_sequences * nb_frames),
             (_THREADS,),
             (
-                *(self.device.xp.ascontiguousarray(bias), out),
+                self.device.xp.ascontiguousarray(bias),
+                out,
                 *map(np.int32, (nb_sequences, nb_frames, width)),
             ),
         )

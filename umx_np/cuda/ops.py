@@ -55,7 +55,7 @@ def grid_of(width: int, rows: int) -> tuple[int, int]:
 
 
 class Spectra:
-    """What surrounds the FFT; see sources/spectra.cu.
+    """Kernels around the FFT; see sources/spectra.cu.
 
     Parameters
     ----------
@@ -108,7 +108,9 @@ class Spectra:
         self._launch(
             "frame",
             grid_of(n_fft, nb_channels * nb_frames),
-            *(x, window, out),
+            x,
+            window,
+            out,
             *map(np.int32, (nb_channels, nb_frames, n_fft, n_hop, pad)),
             *map(np.int64, (first, x.strides[0] // self.dtype.itemsize, nb_timesteps)),
         )
@@ -122,7 +124,8 @@ class Spectra:
         self._launch(
             "magnitude",
             grid_of(nb_bins, nb_frames),
-            *(spectrum, out),
+            spectrum,
+            out,
             *map(np.int32, (nb_channels, nb_frames, full, nb_bins, mono)),
         )
         return out
@@ -133,7 +136,8 @@ class Spectra:
         self._launch(
             "frame_peaks",
             (nb_frames,),
-            *(spectrum, out),
+            spectrum,
+            out,
             *map(np.int32, (nb_channels, nb_frames, nb_bins)),
             shared=32 * self.dtype.itemsize,
         )
@@ -145,7 +149,11 @@ class Spectra:
         self._launch(
             "window_scales",
             (nb_windows,),
-            *(peaks, out, np.int64(len(peaks)), np.int64(window), np.float64(SCALE_FACTOR)),
+            peaks,
+            out,
+            np.int64(len(peaks)),
+            np.int64(window),
+            np.float64(SCALE_FACTOR),
             shared=32 * self.dtype.itemsize,
         )
         return out
@@ -157,14 +165,16 @@ class Spectra:
         self._launch(
             "add_frames",
             grid_of(nb_samples, nb_channels),
-            *(frames, window, out),
+            frames,
+            window,
+            out,
             *map(np.int32, (nb_channels, nb_frames, n_fft, n_hop)),
             np.int64(nb_samples),
         )
 
 
 class Envelope(NamedTuple):
-    """What overlap-add multiplies with, on the card.
+    """Factors of overlap-add, on the device.
 
     Attributes
     ----------
@@ -242,7 +252,11 @@ class OverlapAdder:
         self._spectra._launch(
             "overlap_add",
             grid_of(width, nb_signals),
-            *(frames, *self._envelope, self._carry, carry, out),
+            frames,
+            *self._envelope,
+            self._carry,
+            carry,
+            out,
             *map(np.int32, (nb_signals, count, n_fft, n_hop)),
             *map(np.int64, (first, self._nb_frames, done, lo - start, hi - lo)),
         )
@@ -251,7 +265,7 @@ class OverlapAdder:
 
 
 class Statistics(NamedTuple):
-    """What the filter knows of the frames of some windows, float64.
+    """Statistics of the filter over the frames of some windows, float64.
 
     Attributes
     ----------
@@ -352,8 +366,14 @@ class WienerFilter:
             (-(-nb_bins // 32), nb_windows * nb_pieces),
             (32, FILTER_ROWS),
             (
-                *(mix, mags, statistics.covariances, scales, pieces),
-                *(np.int64(nb_frames), np.int32(nb_bins), np.int64(window)),
+                mix,
+                mags,
+                statistics.covariances,
+                scales,
+                pieces,
+                np.int64(nb_frames),
+                np.int32(nb_bins),
+                np.int64(window),
                 *map(np.int32, (nb_pieces, iterations, level)),
                 self._eps,
             ),
@@ -373,7 +393,8 @@ class WienerFilter:
             (-(-nb_bins // THREADS), nb_windows * nb_sources),
             (THREADS,),
             (
-                *(pieces, *statistics),
+                pieces,
+                *statistics,
                 *map(np.int32, (nb_bins, nb_pieces, iterations, level)),
                 self._eps,
             ),
@@ -412,8 +433,14 @@ class WienerFilter:
             (-(-nb_bins // 32), min(-(-nb_frames // FILTER_ROWS), MOST_ROWS)),
             (32, FILTER_ROWS),
             (
-                *(mix, mags, None if statistics is None else statistics.covariances, scales, y),
-                *(np.int64(nb_frames), np.int32(nb_bins), np.int64(window)),
+                mix,
+                mags,
+                None if statistics is None else statistics.covariances,
+                scales,
+                y,
+                np.int64(nb_frames),
+                np.int32(nb_bins),
+                np.int64(window),
                 *map(np.int32, (iterations, nb_written)),
                 self._eps,
             ),

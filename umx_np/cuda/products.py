@@ -18,7 +18,7 @@ MATH = {
 
 
 class _Operand:
-    """What cuBLAS has to know of one argument: where its matrices are and how far apart."""
+    """An argument as cuBLAS takes it: where its matrices are and how far apart."""
 
     def __init__(self, name: str, array: Any) -> None:
         shape, strides = array.shape, array.strides

@@ -156,7 +156,11 @@ class CudaTrainingBackend:
         self._kernels.reduce(
             "squared_error",
             flat(y.size),
-            *(y, target, out, number, go),
+            y,
+            target,
+            out,
+            number,
+            go,
             nb_sums=1,
             sizes=(np.int64(y.size),),
         )
@@ -173,8 +177,16 @@ class CudaTrainingBackend:
         self._kernels.launch(
             "log_error_gradient",
             excerpts(nb_frames, nb_samples),
-            *(y, target, *errors, out, number, go),
-            *(nb_frames, nb_samples, y[0, 0].size, np.float64(small)),
+            y,
+            target,
+            *errors,
+            out,
+            number,
+            go,
+            nb_frames,
+            nb_samples,
+            y[0, 0].size,
+            np.float64(small),
         )
         return Loss(Reading(self.device, number), go)
 
@@ -204,7 +216,11 @@ class CudaTrainingBackend:
         self._kernels.reduce(
             "excerpt_errors",
             excerpts(nb_rows, nb_excerpts),
-            *(y, target, mixture, errors, energies),
+            y,
+            target,
+            mixture,
+            errors,
+            energies,
             nb_sums=2 * nb_excerpts,
             sizes=(nb_rows, row_stride, excerpt_stride, limit, y[0, 0].size),
         )
@@ -221,7 +237,10 @@ class CudaTrainingBackend:
             self._kernels.reduce(
                 "gradient_norm",
                 flat(count),
-                *(grads.flat, grads.factor, norm, go),
+                grads.flat,
+                grads.factor,
+                norm,
+                go,
                 nb_sums=1,
                 sizes=(np.int64(count), np.float64(max_norm)),
             )
@@ -247,7 +266,11 @@ class CudaTrainingBackend:
             self._updates.launch(
                 "adam",
                 flat(parameter.size),
-                *(parameter, gradient, first, second, self._one if factor is None else factor),
+                parameter,
+                gradient,
+                first,
+                second,
+                self._one if factor is None else factor,
                 np.int64(parameter.size),
                 *map(np.float32, adam_scalars(**step)),
             )
@@ -266,7 +289,10 @@ class CudaTrainingBackend:
             self._updates.launch(
                 "sgd",
                 flat(parameter.size),
-                *(parameter, gradient, velocity, self._one if factor is None else factor),
+                parameter,
+                gradient,
+                velocity,
+                self._one if factor is None else factor,
                 np.int64(parameter.size),
                 *map(np.float32, sgd_scalars(**step)),
                 int(nesterov),

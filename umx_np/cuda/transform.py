@@ -171,7 +171,7 @@ class DeviceTransform:
         return out.reshape(-1, nb_frames, geometry.n_fft)
 
     def adder(self, nb_timesteps: int) -> OverlapAdder:
-        """What turns the frames of `inverse` to samples."""
+        """Kernel that turns the frames of `inverse` to samples."""
         geometry = self.geometry
         return OverlapAdder(
             self.spectra,

@@ -1,4 +1,4 @@
-"""What an item is put together from, without its samples.
+"""Plans of items: what they are put together from, without samples.
 
 A dataset draws where its excerpts lie and what is done to them, and then reads and adds them up.
 Some can stop after the first half: what they have drawn is a plan, for somebody who has the samples

@@ -1,4 +1,4 @@
-"""What an engine is given, and what every engine offers."""
+"""The job of an engine, and the contract of every engine."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Job:
 
     @property
     def filters_residual(self) -> bool:
-        """Whether the residual takes part in the filter, be it returned or not."""
+        """Whether the residual takes part in the filter, returned or not."""
         return self.config.residual_takes_part(len(self.networks))
 
     @property

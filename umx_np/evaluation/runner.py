@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Evaluation:
-    """What `evaluate` found.
+    """Results of `evaluate`.
 
     Attributes
     ----------

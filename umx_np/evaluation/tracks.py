@@ -48,7 +48,7 @@ class Track:
 
     @property
     def targets(self) -> dict[str, tuple[str, ...]]:
-        """What can be scored, and the sources that it is the sum of."""
+        """Stems that can be scored, and the sources that each is the sum of."""
         targets: dict[str, tuple[str, ...]] = {name: (name,) for name in self.sources}
         rest = tuple(name for name in self.sources if name != "vocals")
         if "vocals" in self.sources and rest:
@@ -246,7 +246,7 @@ def _folder_tracks(root: Path, subset: str) -> list[Track]:
 
 
 def _folder_track(place: Path, subset: str) -> Track:
-    """What a folder holds; what forbids to score it is said in the track, for others go on."""
+    """Track of a folder; what forbids to score it is said in the track, for others go on."""
     try:
         stems = stem_files(place)
     except ConfigError as error:

@@ -27,7 +27,7 @@ _COUNT = "num_batches_tracked"
 
 
 class ForwardCache:
-    """What one forward pass leaves for its backward pass, which uses it up.
+    """Values that a forward pass leaves for its backward pass, which uses them up.
 
     The backward pass writes gradients over activations, so there can be only one.
     """

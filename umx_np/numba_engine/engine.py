@@ -26,7 +26,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class Norm(NamedTuple):
-    """What the backward pass of a batch norm needs, all [shape=(nb_features,)]."""
+    """Values that the backward pass of a batch norm needs, all [shape=(nb_features,)]."""
 
     mean: np.ndarray
     inverse_std: np.ndarray
@@ -266,7 +266,10 @@ class NumbaEngine:
                 wide,
                 (*features, norm.inverse_std),
                 sums.reshape(-1),
-                *(rows, columns, start, stop),
+                rows,
+                columns,
+                start,
+                stop,
                 scratch,
             ),
         )
@@ -308,7 +311,14 @@ class NumbaEngine:
         self._runner.rows(
             len(d),
             lambda start, stop: self._features.backward(
-                *(d, y, z, (norm.mean, norm.inverse_std, weight), activation, norm.training),
-                *((d_weight, d_bias), start, stop),
+                d,
+                y,
+                z,
+                (norm.mean, norm.inverse_std, weight),
+                activation,
+                norm.training,
+                (d_weight, d_bias),
+                start,
+                stop,
             ),
         )

@@ -119,8 +119,15 @@ class FeatureKernels:
         self.normalise = one(_row_normalise, matrix, vector, vector, flag, matrix, size, size)
         self.backward = one(
             _row_backward,
-            *(matrix, matrix, matrix, numba.types.UniTuple(vector, 3), size, flag),
-            *(numba.types.UniTuple(vector, 2), size, size),
+            matrix,
+            matrix,
+            matrix,
+            numba.types.UniTuple(vector, 3),
+            size,
+            flag,
+            numba.types.UniTuple(vector, 2),
+            size,
+            size,
         )
 
 

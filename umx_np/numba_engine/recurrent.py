@@ -22,7 +22,7 @@ Arrays = Mapping[str, np.ndarray]
 
 
 class LayerCache(NamedTuple):
-    """What the backward pass of a layer needs; D directions of H units.
+    """Values that the backward pass of a layer needs; D directions of H units.
 
     Attributes
     ----------

@@ -15,7 +15,7 @@ from .schedules import check_number
 
 
 class Optimizer:
-    """What the optimisers share: parameters, learning rate, step counter, state.
+    """Base of the optimisers: parameters, learning rate, step counter, state.
 
     Parameters
     ----------

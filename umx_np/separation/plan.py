@@ -1,4 +1,4 @@
-"""What a separation reads and writes, settled before anything is computed."""
+"""Files and options of a separation, settled before anything is computed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a separation reads and writes.
+    """Files and options of one separation.
 
     Attributes
     ----------

@@ -74,7 +74,7 @@ class Separator(SeparatorSettings):
     threads : int or None
         Threads to compute on; None means all cores.
     precision : {'full', 'fast'}
-        ``'fast'`` computes the networks with numbers of fewer bits; see docs/guide.md for what it
+        ``'fast'`` computes the networks in lower precision; see docs/guide.md for what it
         costs.
     name : str or None
         Name of the model, for folders and pictures.

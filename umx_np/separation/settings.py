@@ -1,4 +1,4 @@
-"""What a separator is set to, and what its stems are called and made of."""
+"""Settings of a separator, and the names and parts of its stems."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is around the networks of a `WaveformSeparator`: transforms and filter, both ways."""
+"""The chain around the networks of a `WaveformSeparator`: transforms and filter, both ways."""
 
 from __future__ import annotations
 

@@ -268,7 +268,7 @@ class TrainConfig(RunConfig):
         else in float32. For processors with AVX512-BF16 and CUDA devices of compute capability
         8.0.
     tf32 : bool
-        Matrix products of TF32, which has 11 bits. For such cards.
+        Matrix products of TF32, which has 11 bits. For such devices.
     resident : {'auto', 'yes', 'no'}
         Whether the training data stays in the memory of the CUDA device, which then makes the
         batches; ``'auto'`` if it fits.

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class SeparatorCache(NamedTuple):
-    """What one forward pass of a `WaveformSeparator` leaves for its backward pass."""
+    """Values that a forward pass of a `WaveformSeparator` leaves for its backward pass."""
 
     shape: tuple[int, ...]
     """Of the mixtures: (nb_samples, nb_channels, nb_timesteps)."""
@@ -68,7 +68,7 @@ class WaveformSeparator:
     ------
     ConfigError
         If there is no network, the networks do not fit `config` or each other, or their graphics
-        card does not have the gradient of the filter.
+        device does not have the gradient of the filter.
 
     Notes
     -----
@@ -225,11 +225,11 @@ class WaveformSeparator:
         ------
         ShapeError
             If the shape does not fit the networks, or the audio is NumPy's and not finite. (To look
-            at an array on a card would be to wait for it.)
+            at an array on a device would be to wait for it.)
         ConfigError
             If `rng` is missing.
         DeviceError
-            If the card has too little memory.
+            If the device has too little memory.
         """
         with self._chain.computing("the mixtures"):
             x = self._chain.checked(audio)
@@ -341,7 +341,7 @@ class WaveformSeparator:
         )
 
     def computing(self) -> AbstractContextManager[None]:
-        """Context in which to compute with arrays of `asarray`: makes a card the current one."""
+        """Context in which to compute with arrays of `asarray`: makes a device the current one."""
         return self._chain.computing("a loss")
 
     def asarray(self, array: Any) -> Any:

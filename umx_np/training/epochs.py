@@ -282,7 +282,8 @@ class EpochTrainer(ABC):
         seen_before = record.nb_seen
         bar = BatchBar(
             f"epoch {record.epoch}/{self.config.epochs}",
-            *(len(loader), record.batch),
+            len(loader),
+            record.batch,
             shown=self.progress,
         )
 
@@ -393,8 +394,14 @@ class EpochTrainer(ABC):
         self._save()
         self._files.draw(record)
         report = EpochReport(
-            *(epoch, train_loss, valid_loss, is_best, self.optimizer.lr),
-            *(seconds, per_second, wait_share),
+            epoch,
+            train_loss,
+            valid_loss,
+            is_best,
+            self.optimizer.lr,
+            seconds,
+            per_second,
+            wait_share,
         )
         logger.info("%s", epoch_line(report, self.config.epochs, record.best_loss))
         if self.on_epoch is not None:

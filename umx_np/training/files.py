@@ -222,7 +222,7 @@ class RunFiles:
         self._has_model = True
 
     def _kept_settings(self, others: list[str]) -> dict[str, Any]:
-        """What the folder says about its models that no run decides."""
+        """Settings of the folder's models that no run decides."""
         path = self.folder / SEPARATOR_FILE
         if not path.exists() or not (others or self._goes_on_here()):
             return {}

@@ -1,4 +1,4 @@
-"""What a run remembers of itself, and the files that tell others about it."""
+"""Records of a run, and the files that tell others about it."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """What is told about a finished epoch.
+    """Report of a finished epoch.
 
     Attributes
     ----------

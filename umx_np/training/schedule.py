@@ -115,6 +115,7 @@ def continued_rate(
         cosine = Cosine(rate, epochs_trained + batch / nb_batches)
         logger.warning(
             "the learning rate falls from %g now to zero at the end of epoch %d",
-            *(rate, config.epochs),
+            rate,
+            config.epochs,
         )
     return rate, cosine

@@ -34,9 +34,18 @@ logger = logging.getLogger(__name__)
 _COURSE = ("seed", "batch_size", "seq_dur")
 # These may change on the way; the run is then no longer what it would have been.
 _ADJUSTABLE = (
-    *("epochs", "lr_schedule", "weight_decay", "momentum", "clip_grad_norm"),
-    *("lr_decay_patience", "lr_decay_gamma", "patience"),
-    *("warmup", "niter", "dropout", "frozen_norms"),
+    "epochs",
+    "lr_schedule",
+    "weight_decay",
+    "momentum",
+    "clip_grad_norm",
+    "lr_decay_patience",
+    "lr_decay_gamma",
+    "patience",
+    "warmup",
+    "niter",
+    "dropout",
+    "frozen_norms",
 )
 # Of these the checkpoint tells what they were, but not whether this machine can do it.
 _PRECISION = ("amp", "tf32")
@@ -233,7 +242,7 @@ class _Saved:
     options: dict[str, Any]
     """Of the data."""
     settings: dict[str, Any]
-    """What a `ModelBundle` of several targets says besides."""
+    """The other fields of a `ModelBundle` of several targets."""
 
     @classmethod
     def read(cls, path: Path, config: RunConfig) -> _Saved:
@@ -341,7 +350,9 @@ def _tell_of_changes(config: RunConfig, known: RunConfig, arguments: Mapping[str
         if value != getattr(config, name):
             logger.warning(
                 "%s changes from %s to %s for the rest of the run",
-                *(name, value, getattr(config, name)),
+                name,
+                value,
+                getattr(config, name),
             )
 
 

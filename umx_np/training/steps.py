@@ -65,7 +65,7 @@ class NotFiniteError(Exception):
 
 
 class Steps(Protocol):
-    """What a trainer computes."""
+    """Steps of a trainer."""
 
     def check(self, x: Any, y: Any) -> None:
         """Raise `ShapeError` for a mixture and a target that cannot be computed with."""
@@ -109,7 +109,7 @@ def make_steps(
 
 
 class _Shared:
-    """What both kinds of steps are made of.
+    """The base of both kinds of steps.
 
     Parameters
     ----------

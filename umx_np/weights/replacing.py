@@ -2,7 +2,7 @@
 
 No file system renames several files at once. So the new ones are first written to a folder of
 their own beside the old ones, ``.<target>.replacing`` or ``.<target>+<target>.replacing``, and are
-what counts as soon as the file ``complete`` is there: whoever next looks at the folder, be it after
+what counts as soon as the file ``complete`` is there: whoever next looks at the folder, also after
 a crash, moves them to their places before anything else. Until then the old files are as they were.
 """
 

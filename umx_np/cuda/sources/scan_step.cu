@@ -1,5 +1,5 @@
 // Computes      h, c and out of LSTM sequences side by side, one block for each, in the plainest
-//               way: the weights are read anew in every frame, from whichever cache has them.
+//               way: the weights are read again in every frame, from whichever cache has them.
 //               The fallback on every card, and the kernel to read first.
 // Arguments     gates    IN     (sequences, nb_frames, 4 hidden), i f g o; input projection and
 //                               both biases; the strides of the first two axes are given in floats
