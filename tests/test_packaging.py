@@ -10,6 +10,7 @@ import pytest
 from helpers.documents import ROOT
 
 import umx_np
+from umx_np.commands import info
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCE = PROJECT["urls"]["Source"]
@@ -46,3 +47,8 @@ def test_urls_have_one_source():
     citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"repository-code: {SOURCE}\n" in citation
     assert f"version: {umx_np.__version__}\n" in citation
+
+
+def test_info_names_what_is_installed_with_it():
+    required = {re.match(r"[\w-]+", text)[0].replace("-", "_") for text in PROJECT["dependencies"]}
+    assert {name.replace("-", "_") for name in info._REQUIRED} == required

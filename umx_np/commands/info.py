@@ -29,6 +29,8 @@ _REQUIRED = (
     "requests",
     "tqdm",
     "threadpoolctl",
+    "filelock",
+    "lazy_loader",
 )
 _OPTIONAL = (
     "numba",

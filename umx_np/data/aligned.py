@@ -18,7 +18,7 @@ from .options import is_pattern
 from .sources import check_inside, same_file
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 
 class AlignedDataset(FileDataset):

@@ -24,7 +24,7 @@ from .folders import FileDataset, FileKeywords, mix, visible
 from .plans import PlannedItem
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 logger = logging.getLogger(__name__)
 

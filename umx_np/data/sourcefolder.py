@@ -17,7 +17,7 @@ from .folders import FileDataset, FileKeywords, mix
 from .sources import check_inside, check_names, check_text, same_file, sound_files
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 
 class SourceFolderDataset(FileDataset):

@@ -23,7 +23,7 @@ from .plans import PlannedItem
 from .sources import check_inside, check_names, same_file
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 Source = TypeVar("Source")
 

@@ -18,7 +18,7 @@ from .sources import check_inside, check_text, find_sources
 from .trackfolder import Track, TrackFolderDataset
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 logger = logging.getLogger(__name__)
 

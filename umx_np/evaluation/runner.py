@@ -29,7 +29,7 @@ from .tracks import Track, find_tracks
 from .work import Job, Task, finished_scores, run_tasks
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from .options import SeparationKeywords
 from .separator import Separator
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from numpy.typing import ArrayLike
-    from typing_extensions import Unpack
 
 
 @shows(SeparationOptions, Computing)

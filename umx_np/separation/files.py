@@ -24,7 +24,7 @@ from .records import KnownFile, Record
 from .records import remove as remove_record
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing import Unpack
 
     from .separator import Separator
 

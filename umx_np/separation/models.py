@@ -19,8 +19,7 @@ from ..weights.folder import check_targets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from typing_extensions import Unpack
+    from typing import Unpack
 
 
 class _MoreKeywords(TypedDict, total=False):

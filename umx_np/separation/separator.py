@@ -35,8 +35,9 @@ from .settings import SeparatorSettings
 from .tracks import separate_blocks, stem_blocks
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from numpy.typing import ArrayLike
-    from typing_extensions import Unpack
 
     from ..engines.sources import Source
     from .live import Stream
