@@ -40,7 +40,7 @@ def test_order_of_preference(card, hidden, sequences):
         return -(-sequences // plan.sequences_per_launch)
 
     def in_shared(plan):
-        return plan.tiling.in_shared * plan.tiling.threads
+        return plan.tiling.in_shared * plan.tiling.threads * plan.tiling.blocks
 
     if possible:
         assert launches(chosen) == min(map(launches, possible))
@@ -74,12 +74,12 @@ def test_every_possible_plan_fits(card, hidden, sequences):
         ("H100", 512, "cooperative", 16, 8),
         ("B200", 256, "cooperative", 16, 8),
         ("A100", 256, "cooperative", 8, 8),
-        ("A100", 512, "cooperative", 26, 4),
+        ("A100", 512, "cooperative", 16, 6),
         ("V100", 256, "cooperative", 8, 8),
         ("RTX 3090", 256, "cooperative", 8, 8),
         ("RTX 4090", 256, "cooperative", 16, 8),
         ("RTX 4090", 512, "cooperative", 32, 4),
-        ("L4", 256, "cooperative", 7, 8),
+        ("L4", 256, "cooperative", 6, 8),
         ("L4", 512, "cooperative", 19, 3),
         ("ten multiprocessors", 256, "cooperative", 8, 1),
         ("ten multiprocessors", 512, "step", 1, 8),

@@ -171,9 +171,9 @@ def choose(
 ) -> Plan:
     """Choose the kernel for some sequences.
 
-    Cooperative, if one fits: with the fewest launches; then with the fewest weights of a block
-    in shared memory, best none; then with the fewest warps to share a quarter of a multiprocessor;
-    then with the fewest blocks, which wait for each other.
+    Cooperative, if one fits: with the fewest launches; then with the fewest weights in shared
+    memory, best none; then with the fewest warps to share a quarter of a multiprocessor; then with
+    the fewest blocks, which wait for each other.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def choose(
         if plan.tiling is None:
             return 1, launches
         tiling = plan.tiling
-        in_shared = tiling.in_shared * tiling.threads
+        in_shared = tiling.in_shared * tiling.threads * tiling.blocks
         return 0, launches, in_shared, -(-tiling.warps // QUARTERS), tiling.blocks
 
     possible = [plan for plan in plans(hidden, sequences, card) if method in (None, plan.method)]
