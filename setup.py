@@ -48,7 +48,7 @@ extensions = [
             f"{KERNELS}/isa_v4_bf16.c",
         ],
         include_dirs=[KERNELS],
-        depends=["src_ext/checks.pxi"]
+        depends=["src_ext/checks.pxi", "src_ext/arrays.pxi", "src_ext/kernels.pxi"]
         + [
             f"{KERNELS}/{name}.h"
             for name in (

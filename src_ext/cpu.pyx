@@ -1,8 +1,9 @@
 # The C kernels of src_ext/kernels as Python calls: shapes are checked, the GIL is released.
 # One `Kernels` object stands for one instruction-set level.
 #
-# Arrays are checked here and in checks.pxi, once, because the C code trusts its arguments. Everything
-# about packing is here too, so that only this file and the kernels know the packed layouts.
+# Arrays are checked here and in the included files, once, because the C code trusts its arguments.
+# Everything about packing is here too, so that only this file and the kernels know the packed
+# layouts.
 
 import numpy as np
 from libc.string cimport memset
@@ -11,58 +12,8 @@ cdef extern from "Python.h":
     Py_ssize_t PY_SSIZE_T_MAX
 
 include "checks.pxi"
-
-cdef extern from "kernels.h" nogil:
-    ctypedef struct umx_gemm_args:
-        Py_ssize_t m, n, k
-        const float *a
-        Py_ssize_t lda
-        const float *a_shift
-        const float *a_scale
-        const void *w
-        float *c
-        Py_ssize_t ldc
-        int accumulate, finish
-        const float *scale
-        const float *bias
-        int act
-        const float *gain
-        Py_ssize_t ldg
-    ctypedef struct umx_scan_args:
-        Py_ssize_t nb_frames, hidden
-        const float *gates
-        const void *w
-        float *h
-        float *c
-        float *out
-        Py_ssize_t ldo
-        int reverse
-    ctypedef struct umx_wiener_args:
-        Py_ssize_t nb_frames, nb_bins, bin_start, bin_stop
-        int nb_channels, mag_channels, nb_targets, residual, softmask, iterations
-        double eps, max_abs
-        const float *mix
-        const float *mags
-        float *y
-        double *r
-        int stage, level
-    ctypedef struct umx_wiener_gradient_args:
-        umx_wiener_args filter
-        const float *d_y
-        float *d_mags
-    ctypedef struct umx_kernels:
-        const char *name
-        int lanes, gemm_nr
-        int (*gemm)(const umx_gemm_args *) noexcept nogil
-        int (*lstm_scan)(const umx_scan_args *) noexcept nogil
-        int (*gemm_bf16)(const umx_gemm_args *) noexcept nogil
-        int (*lstm_scan_bf16)(const umx_scan_args *) noexcept nogil
-        int (*wiener)(const umx_wiener_args *) noexcept nogil
-        int (*wiener_gradient)(const umx_wiener_gradient_args *) noexcept nogil
-    int umx_nb_levels()
-    const umx_kernels *umx_level(int)
-    const char *umx_level_name(int)
-    int UMX_WIENER_WINDOW, UMX_WIENER_ACCUMULATE, UMX_WIENER_FILTER
+include "kernels.pxi"
+include "arrays.pxi"
 
 
 ACTIVATIONS = {None: 0, "tanh": 1, "relu": 2}
@@ -73,114 +24,6 @@ def levels():
     return {
         umx_level_name(i).decode(): umx_level(i) != NULL for i in range(umx_nb_levels())
     }
-
-
-def round_to_bf16(x):
-    """The upper halves of float32 numbers, rounded to nearest even: uint16 of the same shape."""
-    bits = np.ascontiguousarray(x, dtype=np.float32).view(np.uint32)
-    rounded = (bits + (np.uint32(0x7FFF) + ((bits >> 16) & 1))) >> 16
-    return np.where(np.isnan(x), (bits >> 16) | 0x40, rounded).astype(np.uint16)
-
-
-def _pair_columns(packed):
-    # (panels, k, width) float32 to (panels, ceil(k / 2), 2 * width) bfloat16, two k side by side.
-    panels, k, width = packed.shape
-    rounded = np.zeros((panels, (k + 1) // 2, 2, width), np.uint16)
-    rounded.reshape(panels, -1, width)[:, :k] = round_to_bf16(packed)
-    return np.ascontiguousarray(rounded.transpose(0, 1, 3, 2)).reshape(panels, -1, 2 * width)
-
-
-cdef Py_ssize_t _INT_MAX = 2**31 - 1
-# No memory holds the weights of so many units, and what is computed from fewer does not overflow.
-cdef Py_ssize_t _MAX_HIDDEN = 2**24
-# Levels or frames, times sources, of which the Wiener filter keeps statistics: 1024 doubles each at
-# most, whose bytes a Py_ssize_t must count.
-cdef double _MAX_STATISTICS = PY_SSIZE_T_MAX // 2**15
-
-
-cdef int _check_length(str name, Py_ssize_t found, Py_ssize_t length) except -1:
-    if found != length:
-        _refuse(f"{name} has length {found}, {length} is needed")
-    return 0
-
-
-cdef int _take_vector(
-    Extent *extent, str name, const float[::1] x, Py_ssize_t length
-) except -1:
-    _check_length(name, x.shape[0], length)
-    return _describe(extent, name, &x[0], 4, 1, x.shape, x.strides)
-
-
-cdef int _take_matrix(
-    Extent *extent, str name, const float[:, :] x, Py_ssize_t rows, Py_ssize_t columns, bint written
-) except -1:
-    if x.shape[0] != rows or x.shape[1] != columns:
-        _refuse(f"{name} has shape {(x.shape[0], x.shape[1])}, {(rows, columns)} is needed")
-    _describe(extent, name, &x[0, 0], 4, 2, x.shape, x.strides)
-    return _check_rows(name, 4, 2, x.shape, x.strides, written)
-
-
-cdef tuple _shape(const float[:, :, :, :] x):
-    return x.shape[0], x.shape[1], x.shape[2], x.shape[3]
-
-
-cdef int _check_spectra(str name, x, int ndim) except -1:
-    # Before it is taken for pairs of numbers.
-    if not isinstance(x, np.ndarray) or x.ndim != ndim or x.dtype != np.complex64:
-        found = type(x).__name__
-        if isinstance(x, np.ndarray):
-            found = f"{x.dtype} of {x.ndim} dimensions"
-        _refuse(f"{name} is {found}, complex64 of {ndim} dimensions is needed")
-    if not x.flags.c_contiguous:
-        _refuse(f"{name} is not contiguous; copy it")
-    return 0
-
-
-cdef int _take_spectra(
-    Extent *extent, str name, const float[:, :, :, ::1] x, umx_wiener_args *g
-) except -1:
-    # Estimates of all sources, or their gradient.
-    cdef Py_ssize_t sources = g.nb_targets + (1 if g.residual else 0)
-    if (x.shape[0] != sources or x.shape[1] != g.nb_channels or x.shape[2] != g.nb_frames
-            or x.shape[3] != 2 * g.nb_bins):
-        _refuse(f"{name} is complex64 of shape "
-                f"{(x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2)}, "
-                f"{(sources, g.nb_channels, g.nb_frames, g.nb_bins)} is needed")
-    return _describe(extent, name, &x[0, 0, 0, 0], 4, 4, x.shape, x.strides)
-
-
-cdef int _describe_window(
-    umx_wiener_args *g, Extent *mix_at, Extent *mags_at, mix, const float[:, :, :, ::1] mags,
-    Py_ssize_t first, Py_ssize_t stop,
-) except -1:
-    # Arrays and sizes of a window, all else 0.
-    cdef const float[:, :, ::1] mix_view
-    _check_spectra("mix", mix, 3)
-    mix_view = mix.view(np.float32)
-    if mix_view.shape[0] != 1 and mix_view.shape[0] != 2:
-        _refuse(f"nb_channels={mix_view.shape[0]} must be 1 or 2")
-    if mags.shape[2] != 1 and mags.shape[2] != mix_view.shape[0]:
-        _refuse(f"mags have {mags.shape[2]} channels, mix {mix_view.shape[0]}; they need as many, "
-                "or one")
-    if not 0 < mags.shape[0] < _INT_MAX:
-        _refuse(f"mags are of {mags.shape[0]} targets; at least one is needed, at most {_INT_MAX}")
-    memset(g, 0, sizeof(umx_wiener_args))
-    g.nb_channels = <int>mix_view.shape[0]
-    g.nb_frames = mix_view.shape[1]
-    g.nb_bins = mix_view.shape[2] // 2
-    g.nb_targets = <int>mags.shape[0]
-    g.mag_channels = <int>mags.shape[2]
-    if mags.shape[1] != g.nb_frames or mags.shape[3] != g.nb_bins:
-        _refuse(f"mags have {mags.shape[1]} frames of {mags.shape[3]} bins, mix {g.nb_frames} of "
-                f"{g.nb_bins}")
-    if not 0 <= first <= stop <= g.nb_bins:
-        _refuse(f"bins [{first}, {stop}) are not among the {g.nb_bins} of mix")
-    _describe(mix_at, "mix", &mix_view[0, 0, 0], 4, 3, mix_view.shape, mix_view.strides)
-    _describe(mags_at, "mags", &mags[0, 0, 0, 0], 4, 4, mags.shape, mags.strides)
-    g.bin_start, g.bin_stop = first, stop
-    g.mix = &mix_view[0, 0, 0]
-    g.mags = &mags[0, 0, 0, 0]
-    return 0
 
 
 cdef class Kernels:
@@ -329,29 +172,22 @@ cdef class Kernels:
             _take_vector(&shift_at, "a_shift", a_shift, g.k)
             _take_vector(&a_scale_at, "a_scale", a_scale, g.k)
             g.a_shift, g.a_scale = &a_shift[0], &a_scale[0]
-            if _meet(&out_at, &shift_at):
-                _check_apart("out", out, "a_shift", a_shift)
-            if _meet(&out_at, &a_scale_at):
-                _check_apart("out", out, "a_scale", a_scale)
+            if _meet(&out_at, &shift_at): _check_apart("out", out, "a_shift", a_shift)
+            if _meet(&out_at, &a_scale_at): _check_apart("out", out, "a_scale", a_scale)
         if scale is not None:
             _take_vector(&scale_at, "scale", scale, g.n)
             g.scale = &scale[0]
-            if _meet(&out_at, &scale_at):
-                _check_apart("out", out, "scale", scale)
+            if _meet(&out_at, &scale_at): _check_apart("out", out, "scale", scale)
         if bias is not None:
             _take_vector(&bias_at, "bias", bias, g.n)
             g.bias = &bias[0]
-            if _meet(&out_at, &bias_at):
-                _check_apart("out", out, "bias", bias)
+            if _meet(&out_at, &bias_at): _check_apart("out", out, "bias", bias)
         if gain is not None:
             _take_matrix(&gain_at, "gain", gain, g.m, g.n, False)
             g.gain, g.ldg = &gain[0, 0], gain.strides[0] // 4
-            if _meet(&out_at, &gain_at):
-                _check_apart("out", out, "gain", gain)
-        if _meet(&out_at, &a_at):
-            _check_apart("out", out, "a", a)
-        if _meet(&out_at, &w_at):
-            _check_apart("out", out, "weights", w)
+            if _meet(&out_at, &gain_at): _check_apart("out", out, "gain", gain)
+        if _meet(&out_at, &a_at): _check_apart("out", out, "a", a)
+        if _meet(&out_at, &w_at): _check_apart("out", out, "weights", w)
         if g.m == 0:
             return
         g.a = &a[0, 0]
@@ -456,24 +292,15 @@ cdef class Kernels:
         _take_matrix(&out_at, "out", out, s.nb_frames, s.hidden, True)
         _take_vector(&h_at, "h", h, padded)
         _take_vector(&c_at, "c", c, padded)
-        if _meet(&h_at, &c_at):
-            _check_apart("h", h, "c", c)
-        if _meet(&out_at, &h_at):
-            _check_apart("out", out, "h", h)
-        if _meet(&out_at, &c_at):
-            _check_apart("out", out, "c", c)
-        if _meet(&out_at, &gates_at):
-            _check_apart("out", out, "gates", gates)
-        if _meet(&out_at, &w_at):
-            _check_apart("out", out, "recurrent weights", w)
-        if _meet(&h_at, &gates_at):
-            _check_apart("h", h, "gates", gates)
-        if _meet(&h_at, &w_at):
-            _check_apart("h", h, "recurrent weights", w)
-        if _meet(&c_at, &gates_at):
-            _check_apart("c", c, "gates", gates)
-        if _meet(&c_at, &w_at):
-            _check_apart("c", c, "recurrent weights", w)
+        if _meet(&h_at, &c_at): _check_apart("h", h, "c", c)
+        if _meet(&out_at, &h_at): _check_apart("out", out, "h", h)
+        if _meet(&out_at, &c_at): _check_apart("out", out, "c", c)
+        if _meet(&out_at, &gates_at): _check_apart("out", out, "gates", gates)
+        if _meet(&out_at, &w_at): _check_apart("out", out, "recurrent weights", w)
+        if _meet(&h_at, &gates_at): _check_apart("h", h, "gates", gates)
+        if _meet(&h_at, &w_at): _check_apart("h", h, "recurrent weights", w)
+        if _meet(&c_at, &gates_at): _check_apart("c", c, "gates", gates)
+        if _meet(&c_at, &w_at): _check_apart("c", c, "recurrent weights", w)
         if s.nb_frames == 0:
             return
         s.gates = &gates[0, 0]
@@ -536,10 +363,8 @@ cdef class Kernels:
                         f"{(iterations, g.nb_targets + g.residual, 4, g.nb_bins)} is needed")
             _describe(&r_at, "r", &r[0, 0, 0, 0], 8, 4, r.shape, r.strides)
             g.r = &r[0, 0, 0, 0] if iterations else NULL
-            if _meet(&r_at, &mix_at):
-                _check_apart("r", r, "mix", mix)
-            if _meet(&r_at, &mags_at):
-                _check_apart("r", r, "mags", mags)
+            if _meet(&r_at, &mix_at): _check_apart("r", r, "mix", mix)
+            if _meet(&r_at, &mags_at): _check_apart("r", r, "mags", mags)
         if level is not None:
             if r is None:
                 _refuse(f"level={level} needs r")
@@ -556,10 +381,8 @@ cdef class Kernels:
             y_view = y.view(np.float32)
             _take_spectra(&y_at, "y", y_view, &g)
             g.y = &y_view[0, 0, 0, 0]
-            if _meet(&y_at, &mix_at):
-                _check_apart("y", y, "mix", mix)
-            if _meet(&y_at, &mags_at):
-                _check_apart("y", y, "mags", mags)
+            if _meet(&y_at, &mix_at): _check_apart("y", y, "mix", mix)
+            if _meet(&y_at, &mags_at): _check_apart("y", y, "mags", mags)
             if r is not None and _meet(&y_at, &r_at):
                 _check_apart("y", y, "r", r)
         if g.nb_frames == 0 or bin_start == bin_stop:
@@ -602,12 +425,9 @@ cdef class Kernels:
                 or d_mags.shape[2] != mags.shape[2] or d_mags.shape[3] != mags.shape[3]):
             _refuse(f"d_mags have shape {_shape(d_mags)}, mags {_shape(mags)}")
         _describe(&d_mags_at, "d_mags", &d_mags[0, 0, 0, 0], 4, 4, d_mags.shape, d_mags.strides)
-        if _meet(&d_mags_at, &mix_at):
-            _check_apart("d_mags", d_mags, "mix", mix)
-        if _meet(&d_mags_at, &mags_at):
-            _check_apart("d_mags", d_mags, "mags", mags)
-        if _meet(&d_mags_at, &d_y_at):
-            _check_apart("d_mags", d_mags, "d_y", d_y)
+        if _meet(&d_mags_at, &mix_at): _check_apart("d_mags", d_mags, "mix", mix)
+        if _meet(&d_mags_at, &mags_at): _check_apart("d_mags", d_mags, "mags", mags)
+        if _meet(&d_mags_at, &d_y_at): _check_apart("d_mags", d_mags, "d_y", d_y)
         if g.filter.nb_frames == 0 or bin_start == bin_stop:
             return
         g.filter.iterations = 1

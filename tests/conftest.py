@@ -108,11 +108,13 @@ def _mark_combinations(items: list[pytest.Item]) -> None:
     """
     tests = defaultdict(list)
     for item in items:
-        several = hasattr(item, "callspec") and len(item.callspec.indices) > 2
+        several = hasattr(item, "callspec") and len(item.callspec.params) > 2
         if several and not any(map(item.get_closest_marker, ("slow", "gpu"))):
             tests[item.nodeid.partition("[")[0]].append(item)
     for of_a_test in tests.values():
-        chosen = covering([item.callspec.indices for item in of_a_test])
+        # Values are the same objects in all of them; pytest's indices count the calls instead.
+        values = [item.callspec.params.items() for item in of_a_test]
+        chosen = covering([{name: id(value) for name, value in pairs} for pairs in values])
         for index, item in enumerate(of_a_test):
             if index not in chosen:
                 item.add_marker(pytest.mark.slow)

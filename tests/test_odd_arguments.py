@@ -36,7 +36,18 @@ NO_ARRAYS = {
     "masked": np.ma.masked_array(SIGNAL, mask=SIGNAL > 0.0),
 }
 NO_SCALARS = (
-    *(None, "x", b"1", [], {}, object(), 1j, np.array([3]), float("nan"), -1, 10**30, -(10**30)),
+    None,
+    "x",
+    b"1",
+    [],
+    {},
+    object(),
+    1j,
+    np.array([3]),
+    float("nan"),
+    -1,
+    10**30,
+    -(10**30),
 )
 CALLS: dict[str, tuple[Any, np.ndarray]] = {
     "stft": (umx_np.stft, SIGNAL),

@@ -43,9 +43,17 @@ def test_every_error_is_an_umx_error():
 @pytest.mark.parametrize(
     "name",
     [
-        *("audio.read", "evaluation.score_files", "plots.plot_separation"),
-        *("testing.random_bundle", "weights.load_torch", "errors.AudioError", "data.Loader"),
-        *("training.Trainer", "optim.Adam", "nn.TrainableNetwork", "pretrained.load_model"),
+        "audio.read",
+        "evaluation.score_files",
+        "plots.plot_separation",
+        "testing.random_bundle",
+        "weights.load_torch",
+        "errors.AudioError",
+        "data.Loader",
+        "training.Trainer",
+        "optim.Adam",
+        "nn.TrainableNetwork",
+        "pretrained.load_model",
     ],
 )
 def test_what_the_guide_names_is_found_after_one_import(name):

@@ -1,4 +1,4 @@
-"""What it costs to begin: importing, a short clip in a fresh process, and the disk space.
+"""Cost of a beginning: importing, a short clip in a fresh process, and the disk space.
 
 * Imports: fresh interpreters that import one thing and end.
 * A clip: fresh processes from a sound file and weights on disk to written stems, the command

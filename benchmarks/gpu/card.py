@@ -57,7 +57,7 @@ _PARTS = {
 
 
 def cases(context: Context) -> list[Case]:
-    """What is read."""
+    """Settings that are read."""
     return [
         Case("software", partial(_software, context), 120.0),
         Case("card", partial(_card, context), 60.0),

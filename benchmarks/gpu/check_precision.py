@@ -32,7 +32,7 @@ _SECONDS = 10.0
 
 
 def cases(context: Context) -> list[Case]:
-    """What is compared with full precision."""
+    """Cases that are compared with full precision."""
     return [Case("precision='fast'", partial(_fast, context), 120.0)]
 
 

@@ -49,7 +49,7 @@ def cases(context: Context) -> list[Case]:
 
 
 def other_device() -> tuple[str, str]:
-    """What to compare with: the compiled kernels, or else the slow reference.
+    """Backend to compare with: the compiled kernels, or else the slow reference.
 
     Returns
     -------

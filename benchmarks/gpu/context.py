@@ -1,4 +1,4 @@
-"""What the cases of a section share: the card, random numbers, memory that was used before."""
+"""Context of the cases of a section: the device, random numbers, memory that was used before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a section found, kept in a file from the first number on: a process that dies loses none."""
+"""Results of a section, in a file from the first number on: a process that dies loses none."""
 
 from __future__ import annotations
 

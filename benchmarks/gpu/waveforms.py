@@ -34,7 +34,7 @@ _STEMS, _GRADIENTS = 1e-4, 1e-3
 
 
 def cases(context: Context) -> list[Case]:
-    """What is right comes first."""
+    """List the cases; what is right comes first."""
     return [
         Case("stems and gradients", partial(_check, context), 90.0),
         *(Case(f"a step, {kind}", partial(_step, context, kind), 40.0) for kind in _KINDS),

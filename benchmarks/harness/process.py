@@ -16,7 +16,7 @@ _LAUNCHER = Path(__file__).with_name("launcher.py")
 
 @dataclass(frozen=True)
 class Measured:
-    """What one run of a program took.
+    """Cost of one run of a program.
 
     Attributes
     ----------

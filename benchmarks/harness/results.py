@@ -1,4 +1,4 @@
-"""What a benchmark found: tables to read, JSON to keep, one number for machines."""
+"""Results of a benchmark: tables to read, JSON to keep, one number for machines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the ladders share: levels, ceilings, timing of kernels."""
+"""Parts of all ladders: levels, ceilings, timing of kernels."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from umx_np.audio import (
     nb_resampled,
     read,
     resample,
+    sink,
     write,
-    writer,
     written_suffixes,
 )
 from umx_np.errors import AudioError, ConfigError, ShapeError
@@ -289,7 +289,7 @@ def test_blocks_that_do_not_fit(tmp_path):
 
 @pytest.mark.parametrize("bits", ["16", "24", "float"])
 def test_wav_that_grows_too_long_becomes_rf64(tmp_path, monkeypatch, bits):
-    monkeypatch.setattr(writer, "_MAX_BYTES", 30000)
+    monkeypatch.setattr(sink, "_MAX_BYTES", 30000)
     audio = np.rint(noise(2, 20000) * 2**15) / np.float32(2**15)
     with StemWriter(tmp_path / "a.wav", nb_channels=2, rate=RATE, bits=bits) as stem:
         for block in np.split(audio, 8, axis=1):

@@ -83,6 +83,7 @@ def test_every_kernel_is_compiled(context: Context) -> None:
     assert set(recorder.as_dict()["details"]) == sources
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["time_training", "time_data", "waveforms"])
 def test_training_is_timed(module: str, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     backend_on(context.device, monkeypatch)
@@ -114,6 +115,7 @@ def cases(context):
 """
 
 
+@pytest.mark.slow
 def test_a_run_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Processes, files and tables as on a card."""
     emulated()  # or skip

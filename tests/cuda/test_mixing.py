@@ -223,7 +223,7 @@ class TestChoice:
     ) -> None:
         with caplog.at_level("INFO", logger="umx_np"):
             assert isinstance(self.choose(backend, dataset_in(root)), ResidentBatches)
-        assert "stays on the card: 0.00 GB" in caplog.text
+        assert "stays on the device: 0.00 GB" in caplog.text
         assert isinstance(self.choose(backend, dataset_in(root), "no"), UploadedBatches)
 
     def test_if_it_does_not_fit(
@@ -238,7 +238,7 @@ class TestChoice:
         with caplog.at_level("INFO", logger="umx_np"):
             assert isinstance(self.choose(backend, dataset_in(root)), UploadedBatches)
         assert "the processor makes the batches: the training data takes" in caplog.text
-        with pytest.raises(DeviceError, match="free on the card"):
+        with pytest.raises(DeviceError, match="free on the device"):
             self.choose(backend, dataset_in(root), "yes")
 
     def test_if_it_only_fits_with_16_bits(
@@ -258,7 +258,7 @@ class TestChoice:
         with caplog.at_level("INFO", logger="umx_np"):
             assert isinstance(self.choose(backend, dataset), UploadedBatches)
         assert "the processor makes the batches: the training data takes" in caplog.text
-        with pytest.raises(DeviceError, match=r"does not fit on the card: .* free on the card"):
+        with pytest.raises(DeviceError, match=r"does not fit on the device: .* free on the device"):
             self.choose(backend, dataset, "yes")
 
     def test_if_there_are_no_plans(self, backend: CudaTrainingBackend, root: Path) -> None:

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
+from umx_np._support import atomic as _atomic
 from umx_np.data import AlignedDataset
 from umx_np.data import files as files_module
 from umx_np.data.files import AudioFiles, AudioInfo, CachedFiles, Clip
@@ -199,15 +199,15 @@ def test_a_full_disk(store: CachedFiles, clip: Clip, monkeypatch: pytest.MonkeyP
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(data)
 
-    opened = Path.open
+    opened = os.fdopen
 
-    def open_full(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if mode == "wb":
-            return Full(self, "w")
-        return opened(self, mode, *args, **kwargs)
+    def open_full(descriptor: int, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        if mode == "w+b":
+            return Full(descriptor, "w+", **kwargs)
+        return opened(descriptor, mode, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", open_full)
+        patch.setattr(os, "fdopen", open_full)
         with pytest.raises(AudioError, match=r"cannot take the 16096 bytes of .*No space left"):
             store.info(clip)
     assert not list(store.folder.iterdir())
@@ -220,20 +220,31 @@ def test_an_unusable_folder(tmp_path: Path) -> None:
         CachedFiles(tmp_path / "file" / "cache")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="locks are those of POSIX")
 def test_remains_of_killed_programs_are_removed(tmp_path: Path) -> None:
-    for name, age in (("old.part", 2 * 24 * 3600.0), ("new.part", 10.0), ("old.raw", 1e7)):
-        (tmp_path / name).write_text("")
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    abandoned = tmp_path / _atomic._new_name()
+    for path in (abandoned, tmp_path / "old.raw"):
+        path.write_text("")
+    in_use = _atomic.TemporaryFile(tmp_path)
+    abandoned.write_text("")
     CachedFiles(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.part", "old.raw"]
+    assert {path.name for path in tmp_path.iterdir()} == {in_use.path.name, "old.raw"}
+    in_use.discard()
 
 
 def test_unfinished_files_that_vanish_are_nothing_to_complain_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another program of the same folder renames its files when they are complete."""
-    (tmp_path / "other.raw").write_text("")
-    monkeypatch.setattr(Path, "glob", lambda *_: iter([tmp_path / "other.part"]))
+    other = tmp_path / _atomic._new_name()
+    other.write_text("")
+    real = _atomic._remove_if_abandoned
+
+    def late(path: Path) -> bool:
+        path.rename(tmp_path / "other.raw")
+        return real(path)
+
+    monkeypatch.setattr(_atomic, "_remove_if_abandoned", late)
     CachedFiles(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["other.raw"]
 

@@ -65,7 +65,8 @@ class TestFixed:
 
     def test_some_items_stay_together(self, tracks: Tree, reads: list[Read]) -> None:
         dataset = FixedSourcesTrackFolderDataset(
-            *(tracks.root, "train"),
+            tracks.root,
+            "train",
             seq_duration=1.0,
             random_chunks=True,
             random_track_mix=True,
@@ -92,7 +93,7 @@ class TestFixed:
     def test_mixtures_are_brought_to_a_level(self, tracks: Tree) -> None:
         plain, levelled = (
             FixedSourcesTrackFolderDataset(
-                *(tracks.root, "train"), seq_duration=1.0, random_chunks=True, mix_level=level
+                tracks.root, "train", seq_duration=1.0, random_chunks=True, mix_level=level
             )
             for level in (None, (-30.0, -10.0))
         )
@@ -162,7 +163,8 @@ class TestFixed:
         self, tracks: Tree, reads: list[Read]
     ) -> None:
         dataset = FixedSourcesTrackFolderDataset(
-            *(tracks.root, "train"),
+            tracks.root,
+            "train",
             seq_duration=1.0,
             random_chunks=True,
             random_track_mix=True,

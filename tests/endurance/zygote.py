@@ -24,13 +24,13 @@ INTERRUPTED = 128 + signal.SIGINT
 
 def use_local_model(given: dict[str, Any]) -> None:
     """Put a model whose files are on a server of this machine in place of the published ones."""
-    from umx_np.pretrained import loading as pretrained
+    from umx_np.pretrained import models
     from umx_np.pretrained import transfer as _transfer
-    from umx_np.pretrained.registry import PUBLISHED, PublishedFile
+    from umx_np.pretrained.models import PUBLISHED, PublishedFile
 
     files = {file["target"]: PublishedFile(**file) for file in given["files"]}
     info = replace(PUBLISHED["umxhq"], name=given["name"], files=files)
-    setattr(pretrained, "PUBLISHED", {info.name: info})  # noqa: B010
+    setattr(models, "PUBLISHED", {info.name: info})  # noqa: B010
     setattr(_transfer, "FIRST_PAUSE", 0.001)  # noqa: B010
 
 

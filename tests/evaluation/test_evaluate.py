@@ -90,7 +90,10 @@ def test_a_model(songs: Path, model: Path, tmp_path: Path) -> None:
     assert set(written) == set(STEMS)
     np.testing.assert_array_equal(written["bass"], stems["bass"])
     assert sorted(path.name for path in (tmp_path / "scores").iterdir()) == [
-        *("test", "test_settings.json", "test_summary.csv", "test_summary.json"),
+        "test",
+        "test_settings.json",
+        "test_summary.csv",
+        "test_summary.json",
         "test_tracks.csv",
     ]
     summary = json.loads((tmp_path / "scores/test_summary.json").read_text())

@@ -147,8 +147,11 @@ def test_broken_files(tmp_path, text):
 
 def test_which_stems_are_compared():
     assert scored_targets(["vocals", "drums", "bass", "other", "accompaniment"]) == [
-        *("drums", "bass", "other"),
-        *("vocals", "accompaniment"),
+        "drums",
+        "bass",
+        "other",
+        "vocals",
+        "accompaniment",
     ]
     assert scored_targets(["drums", "accompaniment"]) == ["drums", "accompaniment"]
     assert scored_targets(["vocals", "accompaniment"]) == ["vocals", "accompaniment"]

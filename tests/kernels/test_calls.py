@@ -73,7 +73,9 @@ def test_sizes_whose_product_is_too_large():
     common = {"bin_start": 0, "bin_stop": 1, "max_abs": 1.0, "eps": 1e-10}
     with pytest.raises(ValueError, match="too many"):
         kernels.wiener(
-            *(np.zeros((1, 1, 1), np.complex64), mags, np.zeros((2**22, 1, 1, 1), np.complex64)),
+            np.zeros((1, 1, 1), np.complex64),
+            mags,
+            np.zeros((2**22, 1, 1, 1), np.complex64),
             iterations=2**31 - 2,
             **common,
         )

@@ -44,7 +44,7 @@ def computed(kernels, mix, mags, d_y, *, max_abs=1.0, eps=DEFAULT_EPS):
     cuts = [0, 1, 30, mix.shape[-1]] if mix.shape[-1] > 30 else [0, mix.shape[-1]]
     for start, stop in itertools.pairwise(cuts):
         kernels.wiener_gradient(
-            *(mix, mags, d_y, d_mags), bin_start=start, bin_stop=stop, max_abs=max_abs, eps=eps
+            mix, mags, d_y, d_mags, bin_start=start, bin_stop=stop, max_abs=max_abs, eps=eps
         )
     return d_mags
 

@@ -192,8 +192,14 @@ class TestSeparator:
         audio = signals.music(500).astype(np.float32)
         separator = self.separator(device=device)
         for name, value in (
-            *(("niter", 1), ("wiener_win_len", 7), ("softmask", True), ("residual", True)),
-            *(("residual", "rest"), ("niter", 0), ("wiener_win_len", None), ("residual", False)),
+            ("niter", 1),
+            ("wiener_win_len", 7),
+            ("softmask", True),
+            ("residual", True),
+            ("residual", "rest"),
+            ("niter", 0),
+            ("wiener_win_len", None),
+            ("residual", False),
         ):
             setattr(separator, name, value)
             c = separator.config

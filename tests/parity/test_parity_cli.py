@@ -86,8 +86,19 @@ def test_targets_and_residual(openunmix, song, tmp_path):
     save_folder(random_bundle_of(config, TARGETS, seed=62), tmp_path / "model")
     run_command(
         path,
-        *("--model", tmp_path / "model", "--outdir", tmp_path / "out", "--niter", 2),
-        *("--targets", "vocals", "bass", "--residual", "residual", "--wiener-win-len", 100),
+        "--model",
+        tmp_path / "model",
+        "--outdir",
+        tmp_path / "out",
+        "--niter",
+        2,
+        "--targets",
+        "vocals",
+        "bass",
+        "--residual",
+        "residual",
+        "--wiener-win-len",
+        100,
     )
     desired = upstream_pcm(
         openunmix,
@@ -108,8 +119,14 @@ def test_aggregate(openunmix, song, tmp_path):
     aggregate = '{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}'
     run_command(
         path,
-        *("--model", tmp_path / "model", "--outdir", tmp_path / "out", "--niter", 0),
-        *("--aggregate", aggregate),
+        "--model",
+        tmp_path / "model",
+        "--outdir",
+        tmp_path / "out",
+        "--niter",
+        0,
+        "--aggregate",
+        aggregate,
     )
     desired = upstream_pcm(
         openunmix,

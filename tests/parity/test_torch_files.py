@@ -226,7 +226,7 @@ def test_folder_of_the_trainer(openunmix: Any, tmp_path: Path, unidirectional: b
 
 
 def test_published_architectures(openunmix: Any) -> None:
-    from umx_np.pretrained.registry import PUBLISHED
+    from umx_np.pretrained.models import PUBLISHED
 
     for info in PUBLISHED.values():
         if info.config.hidden_size > 512:

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from helpers.download_server import DATA, NAME, SIZE, Handler, Server
 
-from umx_np.pretrained import loading as pretrained
 from umx_np.pretrained import transfer as _transfer
-from umx_np.pretrained.registry import PUBLISHED, ModelInfo, PublishedFile
+from umx_np.pretrained.models import PUBLISHED, ModelInfo, PublishedFile
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def model(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mo
         size=SIZE,
     )
     info = replace(PUBLISHED["umxl"], name="tiny", files={"vocals": file}, nb_parameters=75_000)
-    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+    monkeypatch.setattr("umx_np.pretrained.models.PUBLISHED", {"tiny": info})
     monkeypatch.setattr(_transfer, "FIRST_PAUSE", 0.001)
     # So that the part is as long as what the server gave before it stopped.
     monkeypatch.setattr(_transfer, "_CHUNK_BYTES", 10_000)

@@ -149,5 +149,5 @@ def test_the_command_announces_it_once(installed, tmp_path, monkeypatch, capsys)
 
 
 def test_a_published_default_needs_no_word(monkeypatch):
-    monkeypatch.setattr(pretrained, "DEFAULT_MODEL", "umxhq")
-    assert pretrained.default_notice() is None
+    monkeypatch.setattr("umx_np.pretrained.models.DEFAULT_MODEL", "umxhq")
+    assert umx_np.pretrained.default_notice() is None

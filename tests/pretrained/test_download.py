@@ -26,7 +26,7 @@ from helpers.download_server import (
 from umx_np.errors import ConfigError, DownloadError
 from umx_np.pretrained import loading as pretrained
 from umx_np.pretrained import transfer as _transfer
-from umx_np.pretrained.registry import ModelInfo
+from umx_np.pretrained.models import ModelInfo
 
 
 def test_success(model: ModelInfo, server: Server, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_licence_is_named(
     assert not caplog.text
     monkeypatch.setenv("UMX_NP_HOME", str(tmp_path / "other"))
     free = replace(model, license="MIT", non_commercial=False)
-    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": free})
+    monkeypatch.setattr("umx_np.pretrained.models.PUBLISHED", {"tiny": free})
     with caplog.at_level(logging.INFO):
         fetch_it()
     assert "licence of the weights of tiny: MIT" in caplog.text
@@ -66,7 +66,7 @@ def test_resume_of_an_earlier_download(
     if not known_size:
         file = replace(model.files["vocals"], size=None, sha256=model.files["vocals"].sha256[:8])
         monkeypatch.setattr(
-            pretrained, "PUBLISHED", {"tiny": replace(model, files={"vocals": file})}
+            "umx_np.pretrained.models.PUBLISHED", {"tiny": replace(model, files={"vocals": file})}
         )
     server.faults = [cut(100_000)]
     with pytest.raises(DownloadError, match="could not be downloaded"):
@@ -151,7 +151,9 @@ def test_complete_part_of_unknown_size(
     model: ModelInfo, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = replace(model.files["vocals"], size=None)
-    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": replace(model, files={"vocals": file})})
+    monkeypatch.setattr(
+        "umx_np.pretrained.models.PUBLISHED", {"tiny": replace(model, files={"vocals": file})}
+    )
     # All bytes are there, but wrong: the server answers 416.
     part_of(tmp_path).write_bytes(bytes(SIZE))
     fetch_it()
@@ -353,7 +355,6 @@ def test_cache_that_cannot_be_written(
 
 def test_lock_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_transfer, "_LOCK_TIMEOUT", 0.0)
-    monkeypatch.setattr(_transfer, "_LOCK_PAUSE", 0.001)
     path = tmp_path / "lock"
     with (
         _transfer.file_lock(path),

@@ -14,7 +14,7 @@ from helpers.download_server import DATA, NAME, SIZE, Handler, Server, fetch_it,
 from umx_np.errors import DownloadError
 from umx_np.pretrained import loading as pretrained
 from umx_np.pretrained import transfer as _transfer
-from umx_np.pretrained.registry import ModelInfo
+from umx_np.pretrained.models import ModelInfo
 
 
 def headers(code: int, body: bytes = b"", **fields: str) -> Callable[[Handler], None]:

@@ -19,7 +19,7 @@ from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError
 from umx_np.pretrained import hashes as _hashes
 from umx_np.pretrained import loading as pretrained
-from umx_np.pretrained.registry import PUBLISHED, ModelInfo, PublishedFile
+from umx_np.pretrained.models import PUBLISHED, ModelInfo, PublishedFile
 from umx_np.testing import random_state
 from umx_np.weights import ModelBundle, TargetWeights, save_folder, save_torch
 
@@ -61,7 +61,7 @@ def model(content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: 
         n_hop=2,
         nb_parameters=1000,
     )
-    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+    monkeypatch.setattr("umx_np.pretrained.models.PUBLISHED", {"tiny": info})
     monkeypatch.setenv("UMX_NP_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("UMX_NP_OFFLINE", "1")
@@ -263,7 +263,7 @@ def test_each_known_hash_counts(
     for changes, problem in cases:
         changed = replace(file, **changes)
         info = replace(model, files={"vocals": changed})
-        monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+        monkeypatch.setattr("umx_np.pretrained.models.PUBLISHED", {"tiny": info})
         if problem is None:
             pretrained.download("tiny", verify=True)
         else:
@@ -325,7 +325,7 @@ def test_published_file_of_another_architecture(
 ) -> None:
     put_in_cache(content, tmp_path)
     info = replace(model, config=replace(CONFIG, hidden_size=6))
-    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+    monkeypatch.setattr("umx_np.pretrained.models.PUBLISHED", {"tiny": info})
     with pytest.raises(WeightsError, match=r"target='vocals' of model='tiny'.*has shape"):
         pretrained.load_model("tiny")
 
@@ -514,7 +514,7 @@ def test_short_hashes_are_told(
     whole = model.files["vocals"]
     file = replace(whole, sha256=whole.sha256[:8], sha512=None, md5=None)
     info = replace(model, files={"vocals": file})
-    monkeypatch.setattr(pretrained, "PUBLISHED", {"tiny": info})
+    monkeypatch.setattr("umx_np.pretrained.models.PUBLISHED", {"tiny": info})
     pretrained.download("tiny", "vocals")
     assert "only the first 32 bits of its SHA-256 are published" in caplog.text
     assert model.files["vocals"].sha256 in caplog.text

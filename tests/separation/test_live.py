@@ -131,7 +131,9 @@ def test_filter_over_the_past_is_that_of_the_reference(niter, nb_channels):
         parts = [live._filter(mix[:, span], mags[:, span]) for span in spans]
         actual = np.concatenate(parts, axis=2)
         expected = filtered_over_the_past(
-            *(mix.astype(np.complex128), mags, separator.job.wiener_options),
+            mix.astype(np.complex128),
+            mags,
+            separator.job.wiener_options,
             niter=niter,
             window=window,
         )

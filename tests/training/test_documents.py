@@ -32,6 +32,7 @@ def data(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_python_examples(data, document):
     """All blocks of a document, in their order, in one namespace."""

@@ -367,6 +367,7 @@ def wait_for(condition, process, seconds=60.0):
 class TestSignals:
     ARGUMENTS = ("--epochs", "15", "--checkpoint-every", "1")
 
+    @pytest.mark.slow
     def test_killed_at_random_moments(self, tiny_command, tmp_path):
         arguments = [*tiny_command, *self.ARGUMENTS]
         out, desired = tmp_path / "out", tmp_path / "desired"

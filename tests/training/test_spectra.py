@@ -66,7 +66,9 @@ class TestCompiled:
         x = audio(nb_timesteps=512 + 128 * 800)
         one, two = (
             BatchMagnitudes(
-                *(512, 128, nb_channels),
+                512,
+                128,
+                nb_channels,
                 get_backend("cpu", threads),
                 get_training_backend("numba", threads),
             )(x)

@@ -11,7 +11,7 @@ from helpers.torch_bytes import TINY, tiny_state
 
 from umx_np.config import ModelConfig
 from umx_np.errors import WeightsError
-from umx_np.pretrained.registry import BUNDLED, PUBLISHED, ModelInfo
+from umx_np.pretrained.models import BUNDLED, PUBLISHED, ModelInfo
 from umx_np.weights import check_state, expected_state, infer_config
 from umx_np.weights.state import same_architecture
 

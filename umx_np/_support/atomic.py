@@ -12,6 +12,7 @@ import errno
 import functools
 import hashlib
 import logging
+import math
 import os
 import platform
 import re
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at a claim that another program has.
 _PAUSE = 0.05
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 _PATTERN = re.compile(r"\.umx-np-([0-9a-f]{8})-[0-9a-f]{16}\.tmp")
 # Not a symbolic link that somebody else put there, nor a pipe that nobody writes to; and not
 # inherited by the programs that are started.
@@ -134,10 +136,11 @@ def atomic_write(path: str | os.PathLike[str], *, follow_links: bool = True) -> 
 
 
 @contextmanager
-def claimed(path: Path, *, wait: bool) -> Iterator[bool]:
+def claimed(path: Path, *, wait: bool, timeout: float = math.inf) -> Iterator[bool]:
     """Hold a claim, so that of several programs only one does something.
 
-    The claim of a program that ends, however it ends, is free.
+    The claim of a program that ends, however it ends, is free. On a file system without locks every
+    program has it.
 
     Parameters
     ----------
@@ -145,11 +148,13 @@ def claimed(path: Path, *, wait: bool) -> Iterator[bool]:
         A file that stands for what is claimed; made, and removed again.
     wait : bool
         Wait for another program that has the claim.
+    timeout : float
+        Seconds to wait at the most.
 
     Yields
     ------
     bool
-        Whether the claim is held; False only without `wait`.
+        Whether the claim is held; False only without `wait`, or after `timeout`.
     """
     from filelock import FileLock, Timeout
 
@@ -161,11 +166,16 @@ def claimed(path: Path, *, wait: bool) -> Iterator[bool]:
             lock.acquire(timeout=0)
         except Timeout:
             return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.debug("%s: no locks on this file system", path)
         return True
 
+    deadline = time.monotonic() + timeout
     give_back = Guard(_give_back, lock, path)
     while not uninterrupted(take):
-        if not wait:
+        if not wait or time.monotonic() > deadline:
             yield False
             return
         time.sleep(_PAUSE)
@@ -236,7 +246,7 @@ def _remove_if_abandoned(path: Path) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _host() -> str:
-    """What tells this machine's files on a shared disk from those of others."""
+    """Digits that tell this machine's files on a shared disk from those of others."""
     identity = platform.node()
     with suppress(OSError):
         identity += Path("/etc/machine-id").read_text("ascii", "replace")
@@ -302,7 +312,7 @@ def open_kept(path: Path, *, append: bool) -> BinaryIO:
     path : Path
         The file; it is made if needed.
     append : bool
-        Continue what is there; otherwise begin anew.
+        Continue what is there; otherwise begin again.
 
     Returns
     -------
@@ -347,12 +357,6 @@ if sys.platform == "win32":
             return False
         return True
 
-    def unlock(descriptor: int) -> None:
-        """Give a lock back."""
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        with suppress(OSError):
-            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-
 else:
     import fcntl
 
@@ -369,8 +373,3 @@ else:
         except BlockingIOError:
             return False
         return True
-
-    def unlock(descriptor: int) -> None:
-        """Give a lock back."""
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)

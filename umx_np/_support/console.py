@@ -1,4 +1,4 @@
-"""What the commands have in common: messages, a terminal's encoding, and how they end."""
+"""The console of all commands: messages, a terminal's encoding, and how they end."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from threading import Event
 from typing import IO
 
 from .._kernels.calls import Guard, cancellable, uninterrupted
+from ..errors import printable
 
 _NB_LINES = 3  # of complaints that are kept
 
@@ -143,15 +144,14 @@ def _listen(stream: IO[bytes], lines: deque[str], listened: Event) -> None:
         while data := stream.read(4096):
             *whole, rest = (rest + data).split(b"\n")
             rest = rest[-4096:]
-            lines.extend(map(_printable, whole))
+            lines.extend(map(_shown, whole))
     if rest:
-        lines.append(_printable(rest))
+        lines.append(_shown(rest))
     listened.set()
 
 
-def _printable(line: bytes) -> str:
-    text = line.decode(errors="replace").strip()
-    return "".join(char if char.isprintable() else "?" for char in text)[:300]
+def _shown(line: bytes) -> str:
+    return printable(line.decode(errors="replace").strip())[:300]
 
 
 def _read(stream: IO[bytes], nb_bytes: int) -> bytes:

@@ -6,21 +6,9 @@
   nb_timesteps)`` and bring stems back to the layout of the caller.
 """
 
-from .layout import Layout, preprocess
-from .reader import AudioReader, read
-from .resampling import StreamResampler, nb_resampled, resample
-from .writer import StemWriter, commit_together, write, written_suffixes
+from __future__ import annotations
 
-__all__ = [
-    "AudioReader",
-    "Layout",
-    "StemWriter",
-    "StreamResampler",
-    "commit_together",
-    "nb_resampled",
-    "preprocess",
-    "read",
-    "resample",
-    "write",
-    "written_suffixes",
-]
+import lazy_loader
+
+# The names are those of __init__.pyi, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

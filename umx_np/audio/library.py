@@ -71,7 +71,7 @@ class SoundFile(HeldFile):
 
     def __init__(self, path: Path, part: Part | None = None) -> None:
         self.position = 0
-        self.damages: list[tuple[int, str]] = []  # of which none is told in other formats than FLAC
+        self.damages: list[tuple[int, str]] = []  # only of FLAC files
         self._failure: Exception | None = None
         self._pieces: PieceFile | None = None
         if part is not None and part.pieces:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from .pieces import MOST_PARTS, MOST_TRIES, Contents, Part, Piece, Scanner, endless
+from .pieces import MOST_PARTS, MOST_TRIES, Contents, Part, Piece, Scanner, endless, notes_on
 
 _KBITS = {
     (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -34,7 +34,7 @@ _LONGEST = 2048
 
 @dataclass(frozen=True)
 class _Frame:
-    """What the four bytes at the beginning of a frame tell."""
+    """A frame, as the four bytes at its beginning describe it."""
 
     size: int
     nb_timesteps: int
@@ -276,11 +276,7 @@ def mp3_contents(path: Path) -> Contents:
             notes.append(
                 f"may be cut short: the last {missing} bytes that its header promises are not there"
             )
-    for begin, end in strange[:3]:
-        notes.append(f"{end - begin} bytes from {begin} on are no MP3 frames and are left out")
-    if len(strange) > 3:
-        rest = sum(end - begin for begin, end in strange[3:])
-        notes.append(f"{rest} bytes at {len(strange) - 3} more places are no MP3 frames either")
+    notes += notes_on(strange, "no MP3 frames and are left out", "no MP3 frames either")
     alone = len(runs) == 1 and not strange
     sounding = [run for run in runs if run.nb_sounding]
     return Contents([_part(run, alone=alone) for run in sounding], notes, counted=False)

@@ -7,7 +7,7 @@ import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .pieces import MOST_PARTS, Contents, Part, Scanner
+from .pieces import MOST_PARTS, Contents, Part, Scanner, notes_on
 
 _BEGIN, _END = 2, 4  # flags of a page: the first and the last one of a stream
 _NO_TIME = 2**64 - 1
@@ -149,12 +149,7 @@ def ogg_contents(path: Path) -> Contents:
         scanner = Scanner(file)
         links, strange, nb_missing = _links(scanner)
         size = scanner.size
-    notes = []
-    for begin, end in strange[:3]:
-        notes.append(f"{end - begin} bytes from {begin} on are damaged, and left out")
-    if len(strange) > 3:
-        rest = sum(end - begin for begin, end in strange[3:])
-        notes.append(f"{rest} bytes at {len(strange) - 3} more places are damaged, too")
+    notes = notes_on(strange, "damaged, and left out", "damaged, too")
     if nb_missing and not strange:
         notes.append(f"{nb_missing} pages are missing in between")
     if links and not strange and not all(s.ended for s in links[-1].streams.values()):

@@ -1,4 +1,4 @@
-"""What a file holds, as parts that one decoder each can read, and a part as a file of its own."""
+"""Contents of a file as parts that one decoder each can read, and a part as a file of its own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """Contents of a file.
 
     Attributes
     ----------
@@ -65,6 +65,15 @@ class Contents:
     parts: Sequence[Part] = (Part(),)
     notes: Sequence[str] = ()
     counted: bool = True
+
+
+def notes_on(places: list[tuple[int, int]], first: str, others: str) -> list[str]:
+    """Say what is the matter with some places of a file, each a begin and an end; three by name."""
+    notes = [f"{end - begin} bytes from {begin} on are {first}" for begin, end in places[:3]]
+    if len(places) > 3:
+        rest = sum(end - begin for begin, end in places[3:])
+        notes.append(f"{rest} bytes at {len(places) - 3} more places are {others}")
+    return notes
 
 
 def endless(size: int) -> int:

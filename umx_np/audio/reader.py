@@ -8,7 +8,6 @@ import os
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -232,7 +231,7 @@ class AudioReader:
         yield resampler.finish()
 
     def blocks(self, size: int) -> Generator[np.ndarray, None, None]:
-        """Yield the excerpt from its beginning; each call begins anew.
+        """Yield the excerpt from its beginning; so does each call.
 
         Parameters
         ----------
@@ -276,12 +275,7 @@ class AudioReader:
     def __enter__(self) -> AudioReader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -1,4 +1,4 @@
-"""What resampling takes from a mixture, given back to its residual."""
+"""The residual gets back what resampling takes from a mixture."""
 
 from __future__ import annotations
 

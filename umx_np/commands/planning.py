@@ -1,4 +1,4 @@
-"""What ``umx-np separate`` reads and writes, settled before anything is computed."""
+"""Inputs and outputs of ``umx-np separate``, settled before anything is computed."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def check_inputs(inputs: list[Path]) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells a file from others, whatever names it has; None if it is not there."""
+    """Identity of a file, whatever names it has; None if it is not there."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

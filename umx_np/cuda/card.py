@@ -1,4 +1,4 @@
-"""What the choice of kernels depends on."""
+"""Properties of a device that the choice of kernels depends on."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class DeviceChain:
             return xp.ascontiguousarray(xp.asarray(array, np.float32))
 
     def checked(self, audio: Any) -> Array:
-        """See `Chain`. To look at an array of the card would be to wait for it."""
+        """See `Chain`. To look at an array of the device would be to wait for it."""
         if not isinstance(audio, self.device.xp.ndarray):
             audio = np.asarray(audio, np.float32)
             check_finite(audio)
@@ -227,7 +227,7 @@ class DeviceChain:
         }
 
     def _envelope(self, lo: int, hi: int, nb_frames: int) -> Array:
-        """What the gradient of samples [lo, hi) of the padded signal is multiplied with."""
+        """Factors of the gradient of samples [lo, hi) of the padded signal."""
         key = lo, hi, nb_frames
         if self._envelope_of != key:
             envelope = self._geometry.inverse_envelope(*key) * (2.0 / self._geometry.n_fft)

@@ -1,4 +1,4 @@
-"""What a separation keeps on the card: a plan from numbers alone, before anything is allocated.
+"""Memory of a separation on the device: a plan from numbers alone, before anything is allocated.
 
 Three things grow with the length of a track: its samples, the bottleneck activations of every
 target, and, while the recurrent layers run, two sets of layer outputs of the targets that run side
@@ -53,7 +53,7 @@ class StackSize:
 
 @dataclass(frozen=True)
 class Work:
-    """What takes memory in the separation of one track.
+    """Sizes that take memory in the separation of one track.
 
     Attributes
     ----------

@@ -91,21 +91,11 @@ def gemm(
     # out^T = op(b)^T op(a)^T has the operands in the other order.
     handle = xp.cuda.device.get_cublas_handle()
     head = (handle, *operations, columns, rows, inner, at_alpha)
+    matrices = (second, first, product)
+    places: list[tuple[Any, ...]] = [(m.pointer, real, m.row_stride) for m in matrices]
     if product.batch is None:
-        cublas.gemmEx(
-            *head,
-            *(second.pointer, real, second.row_stride),
-            *(first.pointer, real, first.row_stride),
-            at_beta,
-            *(product.pointer, real, product.row_stride),
-            *how,
-        )
+        b, a, c = places
+        cublas.gemmEx(*head, *b, *a, at_beta, *c, *how)
     else:
-        cublas.gemmStridedBatchedEx(
-            *head,
-            *(second.pointer, real, second.row_stride, second.batch_stride),
-            *(first.pointer, real, first.row_stride, first.batch_stride),
-            at_beta,
-            *(product.pointer, real, product.row_stride, product.batch_stride),
-            *(product.batch, *how),
-        )
+        b, a, c = ((*place, m.batch_stride) for place, m in zip(places, matrices, strict=True))
+        cublas.gemmStridedBatchedEx(*head, *b, *a, at_beta, *c, product.batch, *how)

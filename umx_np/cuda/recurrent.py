@@ -19,7 +19,7 @@ _INT32_MAX = 2**31 - 1
 
 @dataclass(frozen=True)
 class ScanState:
-    """What passes from one chunk to the next, and memory that a run needs for itself.
+    """State that passes from one chunk to the next, and memory that a run needs for itself.
 
     Attributes
     ----------

@@ -82,11 +82,15 @@ class WienerGradient:
         d_mags = xp.empty(mags.shape, np.float32)
         frames = np.int64(nb_frames), np.int32(nb_bins), np.int64(window)
         tiles, block = -(-nb_bins // _BINS), (_BINS, FILTER_ROWS)
+        given = mix, mags, d_y, statistics.covariances
         self._launch(
             "wiener_gradient_sums",
             (tiles, nb_windows * nb_pieces),
             block,
-            *(mix, mags, d_y, statistics.covariances, scales, pieces, *frames),
+            *given,
+            scales,
+            pieces,
+            *frames,
             np.int32(nb_pieces),
             shared=8 * _BINS * FILTER_ROWS,
         )
@@ -94,12 +98,20 @@ class WienerGradient:
             "wiener_gradient_model",
             (-(-nb_bins // THREADS), nb_windows * nb_targets),
             (THREADS,),
-            *(pieces, *statistics, model, np.int32(nb_bins), np.int32(nb_pieces)),
+            pieces,
+            *statistics,
+            model,
+            np.int32(nb_bins),
+            np.int32(nb_pieces),
         )
         self._launch(
             "wiener_gradient_apply",
             (tiles, min(-(-nb_frames // FILTER_ROWS), MOST_ROWS)),
             block,
-            *(mix, mags, d_y, statistics.covariances, model, scales, d_mags, *frames),
+            *given,
+            model,
+            scales,
+            d_mags,
+            *frames,
         )
         return d_mags

@@ -5,17 +5,20 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._support.progress import Progress
 from ..errors import ConfigError
 from .augmentations import Augmentation
 from .base import Sample
 from .files import Clip
-from .folders import FileDataset, visible
+from .folders import FileDataset, FileKeywords, visible
 from .options import is_pattern
 from .sources import check_inside, same_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class AlignedDataset(FileDataset):
@@ -44,8 +47,8 @@ class AlignedDataset(FileDataset):
         Applied to both files with the same random numbers, so that they still belong together.
     seed : int
         Accepted as upstream's; random numbers come from the generator handed to `sample`.
-    cache, progress
-        See `FileDataset`.
+    **files
+        `cache` and `progress`, see `FileDataset`.
     """
 
     def __init__(
@@ -59,19 +62,10 @@ class AlignedDataset(FileDataset):
         sample_rate: float | None = None,
         source_augmentations: Augmentation | None = None,
         seed: int = 42,
-        *,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
+        **files: Unpack[FileKeywords],
     ) -> None:
         super().__init__(
-            root,
-            split=split,
-            seq_duration=seq_duration,
-            random_chunks=random_chunks,
-            source_augmentations=source_augmentations,
-            sample_rate=sample_rate,
-            cache=cache,
-            progress=progress,
+            root, split, seq_duration, random_chunks, source_augmentations, sample_rate, **files
         )
         check_inside("input_file", input_file)
         check_inside("output_file", output_file)
@@ -84,17 +78,8 @@ class AlignedDataset(FileDataset):
         self.output_file = output_file
         pairs = self._find_pairs()
         self.require(clip for pair in pairs for clip in pair)
-        lengths = [self.length(pair) for pair in pairs]
-        keep = [
-            self.long_enough(length, self.files.info(pair[0]).rate)
-            for pair, length in zip(pairs, lengths, strict=True)
-        ]
-        self.tracks = [pair for pair, kept in zip(pairs, keep, strict=True) if kept]
-        self.report_left_out(
-            [pair[0].path.parent.name for pair, kept in zip(pairs, keep, strict=True) if not kept],
-            f"not longer than seq_duration={self.seq_duration}",
-        )
-        self.report_uneven({pair[0].path.parent.name: pair for pair in self.tracks})
+        by_name = {pair[0].path.parent.name: pair for pair in pairs}
+        self.tracks = [by_name[name] for name in self.long_enough(by_name)]
         if not self.tracks:
             raise self.no_tracks(
                 f"each track is a folder with input_file={input_file!r} and "

@@ -1,4 +1,4 @@
-"""What may be done to a source before it is mixed.
+"""Augmentations: what may be done to a source before it is mixed.
 
 An augmentation is a function of a waveform and a random number generator. All of these are plain
 functions of a module, and `Compose` holds a tuple of them: they can be sent to other processes.
@@ -156,7 +156,7 @@ def _scipy_signal() -> ModuleType:
     except ImportError as error:
         raise ConfigError(
             "the augmentation 'tilt' needs the package scipy: "
-            f'pip install "umx-np[train]" ({error})'
+            f'pip install "umx-np[augment]" ({error})'
         ) from error
 
 

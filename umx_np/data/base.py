@@ -1,4 +1,4 @@
-"""What a dataset is: numbered items, each made from the random numbers it is handed."""
+"""Datasets: numbered items, each made from the random numbers it is handed."""
 
 from __future__ import annotations
 

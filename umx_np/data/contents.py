@@ -1,4 +1,4 @@
-"""What the contents of sound files tell about a data set that was put together wrongly."""
+"""Signs, in the contents of sound files, of a data set that was put together wrongly."""
 
 from __future__ import annotations
 

@@ -7,16 +7,14 @@ import json
 import logging
 import mmap
 import os
-import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from .. import audio
+from .._support.atomic import atomic_write, remove_abandoned
 from .._support.inputs import parse_json
 from .._support.progress import Progress, reporting
 from .._support.threads import Ahead, available_cores
@@ -50,7 +48,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What is known of a clip without its samples.
+    """Description of a clip without its samples.
 
     Attributes
     ----------
@@ -229,8 +227,6 @@ class CachedFiles(AudioFiles):
     _HEADER = 4096
     # Rises when samples change: those of streams of MP4 files and of some MP3 files did with 2.
     _VERSION = 2
-    # After this many seconds an unfinished file has been left behind by a program that was killed.
-    _ABANDONED = 24 * 3600.0
 
     _activity = "decoding to the cache"
 
@@ -240,16 +236,12 @@ class CachedFiles(AudioFiles):
         self._entries: dict[Clip, _Entry] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for path in self.folder.glob("*.part"):
-                # Another program may finish or remove its file between the listing and this.
-                with suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime > self._ABANDONED:
-                        path.unlink()
         except OSError as error:
             raise ConfigError(
                 f"cache={str(folder)!r} cannot be used: {error.strerror or error}; give a folder "
                 "that can be written to, with room for the decoded files"
             ) from error
+        remove_abandoned(self.folder)
 
     def read(self, clip: Clip, first: int = 0, nb_timesteps: int | None = None) -> np.ndarray:
         """Samples of an excerpt; see `AudioFiles.read`."""
@@ -352,9 +344,8 @@ class CachedFiles(AudioFiles):
         """Write a file of the cache, one channel after the other."""
         header = {"info": asdict(info), "dtype": dtype, "source": str(clip)[-1000:]}
         channel_size = np.dtype(dtype).itemsize * info.nb_timesteps
-        part = path.with_name(f"{path.stem}.{uuid.uuid4().hex[:8]}.part")
         try:
-            with part.open("wb") as file:
+            with atomic_write(path, follow_links=False) as file:
                 file.write(json.dumps(header).encode().ljust(self._HEADER))
                 done = 0
                 for block in blocks():
@@ -362,25 +353,17 @@ class CachedFiles(AudioFiles):
                         file.seek(self._HEADER + channel * channel_size + done)
                         file.write(row.astype(dtype, copy=False).tobytes())
                     done += block.shape[1] * np.dtype(dtype).itemsize
-            self._publish(part, path)
         except AudioError:
             raise
         except OSError as error:
+            # On Windows, a file that another program has mapped cannot be replaced. It is ours.
+            if isinstance(error, PermissionError) and self._open(path) is not None:
+                return
             size = self._HEADER + info.nb_channels * channel_size
             raise AudioError(
                 f"cache={str(self.folder)!r} cannot take the {size} bytes of {clip}: "
                 f"{error.strerror or error}; make room, or use another folder"
             ) from error
-        finally:
-            part.unlink(missing_ok=True)
-
-    def _publish(self, part: Path, path: Path) -> None:
-        try:
-            os.replace(part, path)
-        except PermissionError:
-            # On Windows, a file that another program has mapped cannot be replaced. It is ours.
-            if self._open(path) is None:
-                raise
 
 
 class _InexactError(Exception):

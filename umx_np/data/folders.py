@@ -1,4 +1,4 @@
-"""What the datasets that read excerpts of files have in common."""
+"""The base of the datasets that read excerpts of files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -21,6 +22,13 @@ logger = logging.getLogger(__name__)
 
 # Names in a message; there may be thousands.
 _MAX_NAMES = 5
+
+
+class FileKeywords(TypedDict, total=False):
+    """The keywords that all datasets of files pass on to `FileDataset`."""
+
+    cache: str | os.PathLike[str] | None
+    progress: bool | Progress | None
 
 
 class FileDataset(UnmixDataset):
@@ -57,14 +65,14 @@ class FileDataset(UnmixDataset):
     def __init__(
         self,
         root: str | os.PathLike[str],
-        *,
         split: str,
         seq_duration: float | None,
         random_chunks: bool,
         source_augmentations: Augmentation | None,
         sample_rate: float | None,
-        cache: str | os.PathLike[str] | None,
-        progress: bool | Progress | None,
+        *,
+        cache: str | os.PathLike[str] | None = None,
+        progress: bool | Progress | None = None,
     ) -> None:
         self.root = Path(os.path.expanduser(root))
         self.split = split
@@ -163,51 +171,54 @@ class FileDataset(UnmixDataset):
         self.nb_channels = next(iter(by_channels))
         slow = [clip for clip in clips if not self.files.info(clip).quick]
         if slow and self.seq_duration is not None:
-            logger.warning(
-                "excerpts of %d files like %s take long to decode; a cache makes this quick",
-                *(len(slow), slow[0]),
-            )
+            text = "excerpts of %d files like %s take long to decode; a cache makes this quick"
+            logger.warning(text, len(slow), slow[0])
 
-    def long_enough(self, nb_timesteps: int, rate: int) -> bool:
-        """Whether excerpts can be taken from a track: it must be longer than one."""
-        return self.seq_duration is None or nb_timesteps > round(self.seq_duration * rate)
+    def shortest(self, rate: int) -> int:
+        """Samples that a track of some rate must exceed: it must be longer than an excerpt."""
+        return -1 if self.seq_duration is None else round(self.seq_duration * rate)
+
+    def long_enough(self, tracks: Mapping[str, Sequence[Clip]]) -> list[str]:
+        """Names of the tracks that items can be made from, each with its files.
+
+        Those that are too short are logged, and those whose files differ in length.
+        """
+        kept: list[str] = []
+        short: list[str] = []
+        for name, clips in tracks.items():
+            least = self.shortest(self.files.info(clips[0]).rate)
+            (kept if self.length(clips) > least else short).append(name)
+        self.report_left_out(short, f"not longer than seq_duration={self.seq_duration}")
+        uneven = [
+            name
+            for name in kept
+            if len({self.files.info(clip).nb_timesteps for clip in tracks[name]}) > 1
+        ]
+        self._log(
+            "the files of %d tracks differ in length, only what all of them have is used: %s",
+            uneven,
+        )
+        return kept
 
     def report_left_out(self, names: Sequence[str], reason: str) -> None:
         """Log tracks that are not used."""
-        if names:
-            logger.warning(
-                "%s: left out %d tracks, %s: %s", self.folder, len(names), reason, listed(names)
-            )
+        self._log("left out %d tracks, %s: %s", names, reason)
 
     def report_unused(self, names: Sequence[str], reason: str) -> None:
         """Log files that are not used."""
-        if names:
-            logger.warning(
-                "%s: %d files are not used, %s: %s", self.folder, len(names), reason, listed(names)
-            )
+        self._log("%d files are not used, %s: %s", names, reason)
 
     def report(self, text: str, clips: Sequence[Clip]) -> None:
         """Log something about some of the files, with their number and the ends of their paths."""
-        names = ["/".join(clip.path.parts[-2:]) for clip in clips]
-        logger.warning(f"%s: {text}", self.folder, len(names), listed(names))
+        self._log(text, ["/".join(clip.path.parts[-2:]) for clip in clips])
+
+    def _log(self, text: str, names: Sequence[str], *values: str) -> None:
+        if names:
+            logger.warning(f"%s: {text}", self.folder, len(names), *values, listed(names))
 
     def groups(self) -> list[tuple[Clip, ...]]:
         """Clips that belong together, the target first; empty where none do."""
         return []
-
-    def report_uneven(self, tracks: Mapping[str, Iterable[Clip]]) -> None:
-        """Log tracks whose files differ in length."""
-        names = [
-            name
-            for name, clips in tracks.items()
-            if len({self.files.info(clip).nb_timesteps for clip in clips}) > 1
-        ]
-        if names:
-            logger.warning(
-                "%s: the files of %d tracks differ in length, only what all of them have is used: "
-                "%s",
-                *(self.folder, len(names), listed(names)),
-            )
 
     def no_tracks(self, hint: str) -> ConfigError:
         """Make the error for a dataset without items."""

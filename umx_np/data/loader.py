@@ -195,7 +195,7 @@ def keep_freed_memory() -> None:
     """Make glibc reuse memory in place of giving it back to the system each time.
 
     It keeps blocks up to the size of the largest that was freed so far, at most 32 MB. Items are a
-    few arrays of 2 MB, and without this every one of their pages is asked for anew: 5.0 ms of
+    few arrays of 2 MB, and without this every one of their pages is asked for again: 5.0 ms of
     system time an item of four stems of 6 s, against 0.8 ms (measured on a virtual machine, where
     page faults are slow). Other allocators take no notice.
     """
@@ -240,12 +240,12 @@ def make_batch(
             shape = (len(indices), *x.shape)
             batch = np.empty(shape, np.float32), np.empty(shape, np.float32)
         if x.shape != batch[0].shape[1:]:
-            raise _item_error(
-                *(dataset, index),
+            reason = (
                 f"its (nb_channels, nb_timesteps)={x.shape} differs from {batch[0].shape[1:]} of "
                 f"item {indices[0]} in the same batch; use batch_size=1, or excerpts of one length "
-                "and force_stereo",
+                "and force_stereo"
             )
+            raise _item_error(dataset, index, reason)
         batch[0][position], batch[1][position] = x, y
     if batch is None:
         raise ShapeError("a batch needs at least one item")

@@ -11,18 +11,20 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from .._support.progress import Progress
 from ..config import check_int
 from ..errors import ConfigError, DownloadError
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
-from .folders import FileDataset, mix, visible
+from .folders import FileDataset, FileKeywords, mix, visible
 from .plans import PlannedItem
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +68,7 @@ class MUSDBTrack:
 
 @dataclass(frozen=True)
 class MUSDBFolder:
-    """What `open_database` finds.
+    """A folder of MUSDB18, as `open_database` finds it.
 
     Attributes
     ----------
@@ -116,8 +118,8 @@ class MUSDBDataset(FileDataset):
         Accepted as upstream's; random numbers come from the generator handed to `sample`.
     setup_file : str or None
         Another description of the dataset for musdb, in place of its ``mus.yaml``.
-    cache, progress
-        See `FileDataset`.
+    **files
+        `cache` and `progress`, see `FileDataset`.
 
     Raises
     ------
@@ -142,20 +144,11 @@ class MUSDBDataset(FileDataset):
         seed: int = 42,
         *,
         setup_file: str | None = None,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
+        **files: Unpack[FileKeywords],
     ) -> None:
         db = open_database(root, download, is_wav, subsets, split, setup_file)
-        super().__init__(
-            db.root,
-            split=split or "train",
-            seq_duration=seq_duration,
-            random_chunks=True,
-            source_augmentations=source_augmentations,
-            sample_rate=float(db.setup["sample_rate"]),
-            cache=cache,
-            progress=progress,
-        )
+        split, rate = split or "train", float(db.setup["sample_rate"])
+        super().__init__(db.root, split, seq_duration, True, source_augmentations, rate, **files)
         self.target = target
         self.is_wav = is_wav
         self.samples_per_track = check_int("samples_per_track", samples_per_track, 1)
@@ -174,12 +167,12 @@ class MUSDBDataset(FileDataset):
                     f"{', '.join(track.missing)}"
                 )
         self.require(clip for track in tracks for clip in track.clips)
-        tracks = [replace(track, nb_timesteps=self.length(track.clips)) for track in tracks]
-        self.tracks = [track for track in tracks if self._is_usable(track)]
-        self.report_left_out(
-            [track.name for track in tracks if not self._is_usable(track)],
-            f"not longer than seq_duration={self.seq_duration}",
-        )
+        kept = set(self.long_enough({track.name: track.clips for track in tracks}))
+        self.tracks = [
+            replace(track, nb_timesteps=self.length(track.clips))
+            for track in tracks
+            if track.name in kept
+        ]
         if not self.tracks:
             raise self.no_tracks(
                 f"is_wav={is_wav} looks for "
@@ -187,12 +180,11 @@ class MUSDBDataset(FileDataset):
                 + f" in {'train' if split else subsets} of root; split={split!r} goes by the "
                 "names of MUSDB18's tracks"
             )
-        self.report_uneven({track.name: track.clips for track in self.tracks})
         self.settle({clip for track in self.tracks for clip in track.clips})
 
-    def _is_usable(self, track: MUSDBTrack) -> bool:
-        rate = self.files.info(track.mixture).rate
-        return not self._takes_excerpts or self.long_enough(track.nb_timesteps, rate)
+    def shortest(self, rate: int) -> int:
+        """Samples that a track must exceed; whole tracks may be of any length."""
+        return super().shortest(rate) if self._takes_excerpts else -1
 
     @property
     def _takes_excerpts(self) -> bool:
@@ -265,7 +257,7 @@ class MUSDBDataset(FileDataset):
 
 
 def named_root(root: str | os.PathLike[str] | None) -> str | os.PathLike[str] | None:
-    """Folder of MUSDB18 that is named, be it in the variable ``MUSDB_PATH``.
+    """Folder of MUSDB18 that is named, here or in the variable ``MUSDB_PATH``.
 
     Parameters
     ----------
@@ -409,8 +401,6 @@ def _tracks(folder: Path, setup: dict[str, Any], is_wav: bool) -> list[MUSDBTrac
         if path.is_dir():
             (tracks if len(track.missing) < len(track.clips) else others).append(track)
     if others:
-        logger.warning(
-            "%s: %d folders have none of a track's files and are passed over, %s for one",
-            *(folder, len(others), others[0].name),
-        )
+        text = "%s: %d folders have none of a track's files and are passed over, %s for one"
+        logger.warning(text, folder, len(others), others[0].name)
     return tracks

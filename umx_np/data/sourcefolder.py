@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._support.progress import Progress
 from ..config import check_int
 from ..errors import ConfigError
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset, item_rng
 from .files import Clip
-from .folders import FileDataset, mix
+from .folders import FileDataset, FileKeywords, mix
 from .sources import check_inside, check_names, check_text, same_file, sound_files
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class SourceFolderDataset(FileDataset):
@@ -54,8 +57,8 @@ class SourceFolderDataset(FileDataset):
         Applied to each source.
     seed : int
         Of the items of ``"valid"``.
-    cache, progress
-        See `FileDataset`.
+    **files
+        `cache` and `progress`, see `FileDataset`.
     """
 
     def __init__(
@@ -71,19 +74,10 @@ class SourceFolderDataset(FileDataset):
         sample_rate: float | None = None,
         source_augmentations: Augmentation | None = None,
         seed: int = 42,
-        *,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
+        **files: Unpack[FileKeywords],
     ) -> None:
         super().__init__(
-            root,
-            split=split,
-            seq_duration=seq_duration,
-            random_chunks=random_chunks,
-            source_augmentations=source_augmentations,
-            sample_rate=sample_rate,
-            cache=cache,
-            progress=progress,
+            root, split, seq_duration, random_chunks, source_augmentations, sample_rate, **files
         )
         check_inside("target_dir", target_dir)
         check_text("ext", ext)
@@ -123,12 +117,8 @@ class SourceFolderDataset(FileDataset):
         )
         clips = [Clip(path) for path in found]
         self.require(clips)
-        infos = {clip: self.files.info(clip) for clip in clips}
-        keep = [c for c in clips if self.long_enough(infos[c].nb_timesteps, infos[c].rate)]
-        self.report_left_out(
-            [f"{source}/{clip.path.name}" for clip in clips if clip not in set(keep)],
-            f"not longer than seq_duration={self.seq_duration}",
-        )
+        by_name = {f"{source}/{clip.path.name}": (clip,) for clip in clips}
+        keep = [by_name[name][0] for name in self.long_enough(by_name)]
         if not keep:
             raise self.no_tracks(
                 f"no usable file in {source!r} has a name that ends in {self.ext!r}"

@@ -25,7 +25,7 @@ _LONGEST = 255
 
 @dataclass(frozen=True)
 class Sources:
-    """What `find_sources` finds in the folder of a track.
+    """Files that `find_sources` finds in the folder of a track.
 
     Attributes
     ----------

@@ -122,11 +122,11 @@ def get_statistics(
         for index in range(len(plain)):
             x, _ = checked_sample(plain, index, item_rng(seed, 0, index))
             if x.shape[1] < n_fft:
-                logger.warning(
+                text = (
                     "item %d %s is left out of the statistics: nb_timesteps=%d is less than a "
-                    "frame of n_fft=%d",
-                    *(index, plain.describe(index), x.shape[1], n_fft),
+                    "frame of n_fft=%d"
                 )
+                logger.warning(text, index, plain.describe(index), x.shape[1], n_fft)
             else:
                 _push_spectrogram(moments, x, geometry)
             if report is not None:

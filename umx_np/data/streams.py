@@ -76,10 +76,10 @@ def count(path: Path, stream: int) -> int:
     rate, nb_channels, seconds = _probed(path, stream)
     nb_timesteps = _counted(path, stream, nb_channels, *_version(path))
     if nb_timesteps + _SLACK < seconds * rate:
-        logger.warning(
-            "%s, stream %d: only %.1f of the %.1f seconds that its header promises can be decoded",
-            *(path, stream, nb_timesteps / rate, seconds),
+        text = (
+            "%s, stream %d: only %.1f of the %.1f seconds that its header promises can be decoded"
         )
+        logger.warning(text, path, stream, nb_timesteps / rate, seconds)
     return nb_timesteps
 
 
@@ -137,7 +137,7 @@ def _counted(path: Path, stream: int, nb_channels: int, size: int, mtime_ns: int
 def _decoded(
     path: Path, stream: int, nb_channels: int, filters: list[str], form: str, *, warn: bool
 ) -> bytes:
-    """What ffmpeg makes of a stream, in 16 bits."""
+    """Samples that ffmpeg makes of a stream, in 16 bits."""
     command = [_program("ffmpeg"), "-nostdin", "-v", "error", *_INPUT]
     # A name with a colon is no protocol after `file:`.
     command += ["-i", f"file:{path.absolute()}", "-map", f"0:{stream}"]

@@ -8,20 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from .._support.progress import Progress
 from ..audio.resampling import resample_to
 from ..config import check_int
 from ..errors import ConfigError
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
-from .folders import FileDataset, mix
+from .folders import FileDataset, FileKeywords, mix
 from .plans import PlannedItem
 from .sources import check_inside, check_names, same_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Source = TypeVar("Source")
 
@@ -44,7 +46,7 @@ class Track:
 
 
 class TrackFolderDataset(FileDataset):
-    """What both kinds of track folders share."""
+    """The base of both kinds of track folders."""
 
     tracks: list[Track]
 
@@ -61,16 +63,12 @@ class TrackFolderDataset(FileDataset):
 
     def _measured(self, tracks: list[Track]) -> list[Track]:
         """Tracks that are long enough, with their lengths."""
-        measured, short = [], []
-        for track in tracks:
-            length, rate = self.length(track.clips), self.files.info(track.clips[0]).rate
-            if self.long_enough(length, rate):
-                measured.append(replace(track, nb_timesteps=length))
-            else:
-                short.append(track.folder.name)
-        self.report_left_out(short, f"not longer than seq_duration={self.seq_duration}")
-        self.report_uneven({track.folder.name: track.clips for track in measured})
-        return measured
+        kept = set(self.long_enough({track.folder.name: track.clips for track in tracks}))
+        return [
+            replace(track, nb_timesteps=self.length(track.clips))
+            for track in tracks
+            if track.folder.name in kept
+        ]
 
 
 class FixedSourcesTrackFolderDataset(TrackFolderDataset):
@@ -126,8 +124,8 @@ class FixedSourcesTrackFolderDataset(TrackFolderDataset):
         Play each track at a speed drawn log-uniformly between these, as a tape: 1.1 is 10 % faster
         and 1.65 semitones higher. A track too short for a speed is used whole, at the greatest one
         that it is long enough for. Needs `seq_duration`. Not in upstream.
-    cache, progress
-        See `FileDataset`.
+    **files
+        `cache` and `progress`, see `FileDataset`.
     """
 
     def __init__(
@@ -147,18 +145,10 @@ class FixedSourcesTrackFolderDataset(TrackFolderDataset):
         coherent_share: float = 0.0,
         mix_level: Sequence[float] | None = None,
         speed: Sequence[float] | None = None,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
+        **files: Unpack[FileKeywords],
     ) -> None:
         super().__init__(
-            root,
-            split=split,
-            seq_duration=seq_duration,
-            random_chunks=random_chunks,
-            source_augmentations=source_augmentations,
-            sample_rate=sample_rate,
-            cache=cache,
-            progress=progress,
+            root, split, seq_duration, random_chunks, source_augmentations, sample_rate, **files
         )
         if not 0.0 <= coherent_share <= 1.0:
             raise ConfigError(f"coherent_share={coherent_share!r} must lie between 0 and 1")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._support.progress import Progress
 from ..errors import AudioError, ConfigError
 from .augmentations import Augmentation
 from .base import Sample
 from .files import Clip
-from .folders import listed, mix
+from .folders import FileKeywords, listed, mix
 from .sources import check_inside, check_text, find_sources
 from .trackfolder import Track, TrackFolderDataset
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +70,8 @@ class VariableSourcesTrackFolderDataset(TrackFolderDataset):
         Applied to each source.
     silence_missing_targets : bool
         Let the target be silent where it is missing; otherwise such tracks are left out.
-    cache, progress
-        See `FileDataset`.
+    **files
+        `cache` and `progress`, see `FileDataset`.
 
     Raises
     ------
@@ -89,19 +92,10 @@ class VariableSourcesTrackFolderDataset(TrackFolderDataset):
         sample_rate: float | None = None,
         source_augmentations: Augmentation | None = None,
         silence_missing_targets: bool = False,
-        *,
-        cache: str | os.PathLike[str] | None = None,
-        progress: bool | Progress | None = None,
+        **files: Unpack[FileKeywords],
     ) -> None:
         super().__init__(
-            root,
-            split=split,
-            seq_duration=seq_duration,
-            random_chunks=random_chunks,
-            source_augmentations=source_augmentations,
-            sample_rate=sample_rate,
-            cache=cache,
-            progress=progress,
+            root, split, seq_duration, random_chunks, source_augmentations, sample_rate, **files
         )
         check_inside("target_file", target_file)
         check_text("ext", ext)
@@ -160,10 +154,8 @@ class VariableSourcesTrackFolderDataset(TrackFolderDataset):
                 "names of the other sources end"
             )
         if alone:
-            logger.warning(
-                "%s: %d tracks have no source but the target, which then is the mixture: %s",
-                *(self.folder, len(alone), listed(alone)),
-            )
+            text = "%s: %d tracks have no source but the target, which then is the mixture: %s"
+            logger.warning(text, self.folder, len(alone), listed(alone))
 
     def _readable(self, tracks: list[Track]) -> list[Track]:
         """Tracks all of whose files can be read."""

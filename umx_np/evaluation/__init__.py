@@ -14,47 +14,7 @@ imported when they are first used.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from ..errors import ScoresError
-
-if TYPE_CHECKING:
-    from .bss import BssScores, bss_eval
-    from .runner import Evaluation, evaluate
-    from .scores import TrackScores, read_scores, score_track
-    from .sdr import score_files
-    from .summary import Summary
-
-_HOMES = {
-    "BssScores": "bss",
-    "Evaluation": "runner",
-    "Summary": "summary",
-    "TrackScores": "scores",
-    "bss_eval": "bss",
-    "evaluate": "runner",
-    "read_scores": "scores",
-    "score_files": "sdr",
-    "score_track": "scores",
-}
-
-__all__ = [
-    "BssScores",
-    "Evaluation",
-    "ScoresError",
-    "Summary",
-    "TrackScores",
-    "bss_eval",
-    "evaluate",
-    "read_scores",
-    "score_files",
-    "score_track",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+# The names are those of __init__.pyi, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

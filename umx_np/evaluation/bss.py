@@ -187,7 +187,7 @@ def scores_and_doubts(
 
 
 def doubt(names: Sequence[str]) -> str:
-    """What is to be said of sources that `scores_and_doubts` tells of, given their names."""
+    """Say what is in doubt of the sources that `scores_and_doubts` names."""
     return (
         f"{', '.join(names)}: some of SIR, ISR and SAR are those for references rounded to 16 "
         "bits; as they are, the references have too little energy at some frequencies to determine "
@@ -292,19 +292,39 @@ def _score(
     """
     nb_estimates, nb_channels = len(estimates), len(references[0])
     channels = [slice(j * nb_channels, (j + 1) * nb_channels) for j in sources]
-    own, common, own_in_doubt, common_in_doubt = distortion_filters(
-        references, estimates, channels, nb_taps
-    )
-    doubts = np.zeros((len(METRICS), nb_estimates), bool)
-    doubts[1] = own_in_doubt | common_in_doubt  # in the order of METRICS
-    doubts[2] = own_in_doubt
-    doubts[3] = common_in_doubt
     window = frames[0].stop - frames[0].start
     n_fft = quick_length(window + nb_taps - 1)
-    # (nb_bins, R, nb_estimates * nb_channels) and (nb_bins, nb_estimates, nb_channels, nb_channels)
-    common_spectra = np.ascontiguousarray(np.moveaxis(np.fft.rfft(common, n_fft, axis=1), 1, 0))
-    own_spectra = np.ascontiguousarray(np.moveaxis(np.fft.rfft(own, n_fft, axis=2), 2, 0))
+    own_spectra, common_spectra, doubts = _filter_spectra(
+        references, estimates, channels, nb_taps, n_fft
+    )
     energy = _energy_of_spectra(n_fft)
+
+    def ratios(times: list[int]) -> list[np.ndarray]:
+        """Return the metrics of some frames, each [shape=(nb_times, nb_estimates)]."""
+        s, y = (
+            np.array([[signal[:, frames[t]] for signal in signals] for t in times], np.float64)
+            for signals in (references, estimates)
+        )
+        S, Y = _spectra(s, n_fft), _spectra(y, n_fft)
+        # Of each estimate: the true source, what filters explain of it, what those of all explain.
+        s, true_part = s[:, sources], np.concatenate([S[:, :, k] for k in channels], axis=2)
+        own_part = np.concatenate(
+            [S[:, :, k] @ own_spectra[:, i] for i, k in enumerate(channels)], axis=2
+        )
+        all_parts = S @ common_spectra
+        source = np.sum(s**2, axis=(2, 3))
+        distortion = np.sum((y - s) ** 2, axis=(2, 3))
+        errors = own_part - true_part, all_parts - own_part, Y - all_parts
+        spatial, interference, artifacts, own_energy, all_energy = (
+            energy(x.reshape(*x.shape[:2], nb_estimates, nb_channels))
+            for x in (*errors, own_part, all_parts)
+        )
+        return [
+            _decibels(source, distortion),
+            _decibels(own_energy, interference),
+            _decibels(source, spatial),
+            _decibels(all_energy, artifacts),
+        ]
 
     values = np.full((len(METRICS), nb_estimates, len(frames)), np.nan)
     times = [
@@ -315,43 +335,33 @@ def _score(
     size = max(BATCH // (len(common_spectra) * len(references) * nb_channels), 1)
     for first in range(0, len(times), size):
         batch = times[first : first + size]
-
-        def gather(signals: list[np.ndarray], batch: list[int] = batch) -> np.ndarray:
-            """Frames of all signals [shape=(nb_times, nb_signals, nb_channels, window)]."""
-            return np.array(
-                [[signal[:, frames[t]] for signal in signals] for t in batch], dtype=np.float64
-            )
-
-        s, y = gather(references), gather(estimates)
-        S, Y = _spectra(s, n_fft), _spectra(y, n_fft)
-        # Of each estimate: the true source, what filters explain of it, what those of all explain.
-        s, true_part = s[:, sources], np.concatenate([S[:, :, k] for k in channels], axis=2)
-        own_part = np.concatenate(
-            [S[:, :, k] @ own_spectra[:, i] for i, k in enumerate(channels)], axis=2
-        )
-        all_parts = S @ common_spectra
-        source = np.sum(s**2, axis=(2, 3))
-        distortion = np.sum((y - s) ** 2, axis=(2, 3))
-        spatial, interference, artifacts, own_energy, all_energy = (
-            energy(x.reshape(*x.shape[:2], nb_estimates, nb_channels))
-            for x in (
-                own_part - true_part,
-                all_parts - own_part,
-                Y - all_parts,
-                own_part,
-                all_parts,
-            )
-        )
-        for k, (signal, error) in enumerate(
-            (
-                (source, distortion),
-                (own_energy, interference),
-                (source, spatial),
-                (all_energy, artifacts),
-            )
-        ):
-            values[k][:, batch] = _decibels(signal, error).T
+        for k, metric in enumerate(ratios(batch)):
+            values[k][:, batch] = metric.T
     return values, doubts
+
+
+def _filter_spectra(
+    references: list[np.ndarray],
+    estimates: list[np.ndarray],
+    channels: list[slice],
+    nb_taps: int,
+    n_fft: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the spectra of the distortion filters, and what is in doubt as `_score` does.
+
+    They are [shape=(nb_bins, nb_estimates, nb_channels, nb_channels)] for an estimate's own source,
+    and [shape=(nb_bins, R, nb_estimates * nb_channels)] for all sources.
+    """
+    own, common, own_in_doubt, common_in_doubt = distortion_filters(
+        references, estimates, channels, nb_taps
+    )
+    doubts = np.zeros((len(METRICS), len(estimates)), bool)
+    doubts[1] = own_in_doubt | common_in_doubt  # in the order of METRICS
+    doubts[2] = own_in_doubt
+    doubts[3] = common_in_doubt
+    common_spectra = np.ascontiguousarray(np.moveaxis(np.fft.rfft(common, n_fft, axis=1), 1, 0))
+    own_spectra = np.ascontiguousarray(np.moveaxis(np.fft.rfft(own, n_fft, axis=2), 2, 0))
+    return own_spectra, common_spectra, doubts
 
 
 def _decibels(signal: np.ndarray, error: np.ndarray) -> np.ndarray:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 class Estimates(Protocol):
     """Where estimates come from."""
 
+    model_name: str
+    """Name of the model, or of the folder with the files."""
     settings: dict[str, Any]
-    """What the estimates depend on; can be written as JSON."""
+    """Settings that the estimates depend on; can be written as JSON."""
 
     def names(self, track: Track) -> list[str]:
         """Names of the stems there are for a track."""
@@ -234,11 +236,9 @@ class StoredEstimates:
             )
         length, wanted = samples.shape[1], sound.nb_timesteps
         if length != wanted:
-            logger.warning(
-                "path=%r has %d samples, the references have %d; %s, as museval does",
-                *(str(path), length, wanted),
-                "the rest counts as silence" if length < wanted else "the rest is not scored",
-            )
+            rest = "the rest counts as silence" if length < wanted else "the rest is not scored"
+            text = "path=%r has %d samples, the references have %d; %s, as museval does"
+            logger.warning(text, str(path), length, wanted, rest)
         return samples
 
 

@@ -5,7 +5,7 @@
 
 Sources that have hardly any energy at some frequencies, as lossy files above 16 kHz, do not
 determine their filters there: the normal equations are singular, and their solution is noise. That
-is told; the remedy, rounding the sources to 16 bits, is up to who has them.
+is reported; the remedy, rounding the sources to 16 bits, is up to who has them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ILL_CONDITIONED = 1e12
 
 
 class Filters(NamedTuple):
-    """What `distortion_filters` finds.
+    """Filters that `distortion_filters` finds.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What scores were made with, kept beside them, so that no two kinds are mixed."""
+"""Settings that scores were made with, kept beside them, so that no two kinds are mixed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def claim_folder(
     kept = {file for file in (evaldir / subset).glob("*.json") if file.is_file()} - renewed
     if kept:
         stored = _read(path)
-        others, what_to_do = "", "use another evaldir, or overwrite to make them anew"
+        others, what_to_do = "", "use another evaldir, or overwrite to make them again"
         if overwrite:
             others, what_to_do = "other ", "use another evaldir"
         there = f"evaldir={str(evaldir)!r} has scores of {len(kept)} {others}tracks"

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,21 +70,17 @@ class Summary:
             }
             for target in targets
         }
-        return cls(
-            tracks,
-            {
-                target: {metric: nan_median(of[metric]) for metric in METRICS}
+
+        def over_tracks(function: Callable[[list[float]], float]) -> Table:
+            return {
+                target: {metric: function(of[metric]) for metric in METRICS}
                 for target, of in by_target.items()
-            },
-            {
-                target: {metric: _nan_mean(of[metric]) for metric in METRICS}
-                for target, of in by_target.items()
-            },
-            {
-                target: int(np.count_nonzero(~np.isnan(of["SDR"])))
-                for target, of in by_target.items()
-            },
-        )
+            }
+
+        counts = {
+            target: sum(not math.isnan(x) for x in of["SDR"]) for target, of in by_target.items()
+        }
+        return cls(tracks, over_tracks(nan_median), over_tracks(_nan_mean), counts)
 
     def table(self) -> str:
         """Return the numbers over all tracks as text."""

@@ -235,10 +235,8 @@ def _folder_tracks(root: Path, subset: str) -> list[Track]:
         track = _folder_track(place, subset)
         (tracks if track.sources or track.mixture or track.fault else others).append(track)
     if others and tracks:
-        logger.warning(
-            "%s: %d folders hold no sound files of stems and are passed over, %s for one",
-            *(folder, len(others), others[0].name),
-        )
+        text = "%s: %d folders hold no sound files of stems and are passed over, %s for one"
+        logger.warning(text, folder, len(others), others[0].name)
     if not tracks:
         raise ConfigError(
             f"root={str(root)!r}, subset={subset!r}: no folders with stems in {folder}; each track "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import multiprocessing
 import os
@@ -15,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import repeat
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ _PATIENCE = 5.0
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with every track; can be sent to other processes.
+    """The work on every track; can be sent to other processes.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class Job:
         return self.outdir / track.subset / track.name
 
     def stems_settings(self, estimates: Estimates) -> dict[str, Any]:
-        """What the files there depend on."""
+        """Settings that the files there depend on."""
         return {**estimates.settings, "bits": self.bits}
 
     def has_written_stems(self, track: Track, estimates: Estimates) -> bool:
@@ -100,7 +100,7 @@ class Task:
 
 @dataclass
 class Outcome:
-    """What became of a track.
+    """Outcome of a track.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ def finished_scores(
     Returns
     -------
     TrackScores or None
-        None if the track is to be evaluated, be it for the sake of its stems.
+        None if the track is to be evaluated, perhaps only for the sake of its stems.
     """
     assert job.evaldir is not None
     path = scores_path(job.evaldir, task.track.subset, task.track.name)
@@ -202,7 +202,7 @@ def finished_scores(
                 raise ScoresError(f"path={str(path)!r} is older than the true stems")
     except (UmxError, OSError) as error:
         if not quiet:
-            logger.warning("%s; it is made anew", error)
+            logger.warning("%s; it is made again", error)
         return None
     stems_lack = job.outdir is not None and not job.has_written_stems(task.track, estimates)
     return None if stems_lack else scores
@@ -250,12 +250,12 @@ def run_tasks(
         return
     stop = Stop()
     outcomes = _in_processes(job, tasks, nb_processes, resolve_threads(threads), stop)
+
     # All that waits on conditions is done by another thread, in which no signal interrupts it.
-    with Ahead(
-        *(1, "umx-np-evaluation", lambda _: next(outcomes, None), itertools.repeat(None), 1),
-        on_close=outcomes.close,
-        stop=stop,
-    ) as done:
+    def following(_: object) -> Outcome | None:
+        return next(outcomes, None)
+
+    with Ahead(1, "umx-np-evaluation", following, repeat(None), 1, outcomes.close, stop) as done:
         for finished in done:
             if finished is None:
                 return
@@ -264,10 +264,8 @@ def run_tasks(
 
 def _tell_of_busy(tasks: Sequence[Task]) -> None:
     if tasks:
-        logger.info(
-            "another evaluation is at %d tracks, %s for one; waiting for it",
-            *(len(tasks), tasks[0].track.name),
-        )
+        text = "another evaluation is at %d tracks, %s for one; waiting for it"
+        logger.info(text, len(tasks), tasks[0].track.name)
 
 
 def _attempt(job: Job, estimates: Estimates, task: Task, *, wait: bool = False) -> Outcome:

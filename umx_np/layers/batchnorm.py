@@ -27,7 +27,7 @@ class BatchStatistics(NamedTuple):
 
 
 class BatchNormCache(NamedTuple):
-    """What `batchnorm_backward` needs."""
+    """Values that `batchnorm_backward` needs."""
 
     x_hat: np.ndarray
     inverse_std: np.ndarray

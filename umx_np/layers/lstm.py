@@ -23,7 +23,7 @@ PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 class LstmCache(NamedTuple):
-    """What `lstm_backward` needs: inputs, gates after the activation (T, B, 4H), h and c."""
+    """Values that `lstm_backward` needs: inputs, gates after the activation (T, B, 4H), h and c."""
 
     x: np.ndarray
     gates: np.ndarray

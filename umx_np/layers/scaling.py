@@ -1,4 +1,4 @@
-"""What stands at the two ends of the network: input and output scaling, and the mask.
+"""Both ends of the network: input and output scaling, and the mask.
 
 All of them act on the last axis (bins) of arrays [shape=(nb_frames, nb_samples, nb_channels,
 nb_bins)]; the parameters are shared by frames, samples and channels.

@@ -1,4 +1,4 @@
-"""What both passes are run on: threads, matrix products, and memory that is used again."""
+"""Means of both passes: threads, matrix products, and memory that is used again."""
 
 from __future__ import annotations
 

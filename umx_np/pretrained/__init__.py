@@ -2,32 +2,7 @@
 
 from __future__ import annotations
 
-from .loading import (
-    DownloadProgress,
-    ModelInfo,
-    PublishedFile,
-    bundled_folder,
-    cache_dir,
-    default_model,
-    default_notice,
-    download,
-    get_model_info,
-    load_model,
-    model_names,
-    registry,
-)
+import lazy_loader
 
-__all__ = [
-    "DownloadProgress",
-    "ModelInfo",
-    "PublishedFile",
-    "bundled_folder",
-    "cache_dir",
-    "default_model",
-    "default_notice",
-    "download",
-    "get_model_info",
-    "load_model",
-    "model_names",
-    "registry",
-]
+# The names are those of __init__.pyi, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -17,7 +17,7 @@ from pathlib import Path
 from .._support.atomic import atomic_write
 from .._support.inputs import open_input, parse_json
 from ..errors import DownloadError
-from .registry import PublishedFile
+from .models import PublishedFile
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _SAFE_BITS = 128
 
 
 def _identity(status: os.stat_result) -> dict[str, int]:
-    """What changes whenever the content of a file does, or another file takes its place."""
+    """Numbers that change with the content of a file, or when another one takes its place."""
     return {
         "device": status.st_dev,
         "inode": status.st_ino,

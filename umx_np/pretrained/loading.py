@@ -1,4 +1,4 @@
-"""The models that have names: which there are, where they are kept, and how they get there.
+"""The files of models that have names: where they are kept, and how they get there.
 
 ``umxm`` is part of this package. Files of the others are looked for in this package's cache and
 then in that of ``torch.hub``, and downloaded if they are in neither. None of them is used before
@@ -26,174 +26,43 @@ loaded. Of umxl 32 bits of the hashes are published, which the log says.
 
 from __future__ import annotations
 
-import importlib.resources
 import logging
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 
 from .._support.atomic import is_kept
-from .._support.folders import user_cache
 from .._support.inputs import why_unreadable
-from ..config import DEFAULT_MODEL
 from ..errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError, shortened
-from ..weights import ModelBundle, TargetWeights, check_state, is_model_folder, load_folder
-from ..weights import load_torch as _load_torch
+from ..weights import (
+    ModelBundle,
+    TargetWeights,
+    check_state,
+    is_model_folder,
+    load_folder,
+    load_torch,
+)
 from ..weights.folder import check_targets
+from .folders import bundled_folder, cache_dir
 from .hashes import check_hashes, is_stamped
-from .registry import BUNDLED, PUBLISHED, ModelInfo, PublishedFile
+from .models import (
+    BUNDLED,
+    ModelInfo,
+    PublishedFile,
+    get_model_info,
+    model_names,
+    registry,
+)
 from .transfer import Report, fetch, file_lock
-
-__all__ = [
-    "DownloadProgress",
-    "ModelInfo",
-    "PublishedFile",
-    "bundled_folder",
-    "cache_dir",
-    "default_model",
-    "default_notice",
-    "download",
-    "get_model_info",
-    "load_model",
-    "model_names",
-    "registry",
-]
 
 logger = logging.getLogger(__name__)
 
 # progress(file name, bytes there, size of the file or None)
 DownloadProgress = Callable[[str, int, "int | None"], None]
-
-
-def registry() -> Mapping[str, ModelInfo]:
-    """Return the models by name: the one that comes with this package, then the published ones.
-
-    Returns
-    -------
-    mapping of str to ModelInfo
-        Read-only.
-    """
-    return MappingProxyType({**BUNDLED, **PUBLISHED})
-
-
-def model_names() -> tuple[str, ...]:
-    """Return the names of the models.
-
-    Examples
-    --------
-    >>> model_names()
-    ('umxm', 'umx', 'umxhq', 'umxl', 'umxse')
-    """
-    return tuple(registry())
-
-
-def get_model_info(name: str) -> ModelInfo:
-    """Return what is known about a model.
-
-    Parameters
-    ----------
-    name : str
-        Name in the registry.
-
-    Returns
-    -------
-    ModelInfo
-        Files, hashes, licence, architecture and STFT parameters.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If there is no such model; the message lists those that there are.
-
-    Examples
-    --------
-    >>> get_model_info("umxl").license
-    'CC BY-NC-SA 4.0'
-    """
-    try:
-        return registry()[name]
-    except (KeyError, TypeError):
-        raise ModelNotFoundError(
-            f"model={name!r} is not known; choose one of {', '.join(model_names())}, "
-            "or give the path of a folder that holds a model"
-        ) from None
-
-
-def default_model() -> str:
-    """Return the name of the model to use where none is named, and log which one that is."""
-    notice = default_notice()
-    if notice is not None:
-        logger.info("%s", notice)
-    return DEFAULT_MODEL
-
-
-def default_notice() -> str | None:
-    """Say in a line what the default model is, and how to get better ones.
-
-    Returns
-    -------
-    str or None
-        None if the default is a published model.
-    """
-    if not get_model_info(DEFAULT_MODEL).is_bundled:
-        return None
-    return (
-        f"using {DEFAULT_MODEL}, the small model that comes with umx_np; larger ones separate "
-        "better: `umx-np download umxhq`, then --model umxhq (or umxl, for non-commercial use)"
-    )
-
-
-def bundled_folder(name: str) -> Path:
-    """Return the folder of a model that comes with this package.
-
-    Parameters
-    ----------
-    name : str
-        Name in the registry.
-
-    Returns
-    -------
-    Path
-        Treat it as read-only.
-
-    Raises
-    ------
-    ModelNotFoundError
-        If the folder or one of its files is not there.
-    """
-    if name not in BUNDLED:
-        raise ModelNotFoundError(
-            f"model={name!r} does not come with umx_np; {', '.join(BUNDLED)} does"
-        )
-    # The package has compiled modules, so it is never run from a zip file.
-    folder = Path(str(importlib.resources.files("umx_np") / "assets" / name))
-    files = [f"{target}.safetensors" for target in BUNDLED[name].targets]
-    missing = [file for file in files if not (folder / file).is_file()]
-    if missing:
-        others = ", ".join(PUBLISHED)
-        raise ModelNotFoundError(
-            f"model={name!r} comes with umx_np, but path={str(folder)!r} has no "
-            f"{', '.join(missing)}: the installation is incomplete; install umx_np again, or name "
-            f"another model ({others})"
-        )
-    return folder
-
-
-def cache_dir() -> Path:
-    """Return the folder that holds downloaded models, ``<cache>/<model>/<file>``.
-
-    Returns
-    -------
-    Path
-        ``$UMX_NP_HOME``, or the cache folder that the platform has for this package. It need not
-        exist.
-    """
-    return user_cache()
 
 
 def download(
@@ -339,7 +208,7 @@ def load_model(
     weights: dict[str, TargetWeights] = {}
     for target, path in paths.items():
         try:
-            state = check_state(_load_torch(path), info.config)
+            state = check_state(load_torch(path), info.config)
         except WeightsError as error:
             raise WeightsError(f"target={target!r} of model={name!r}: {error}") from error
         weights[target] = TargetWeights(info.config, state)

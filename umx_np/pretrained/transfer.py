@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from .._support.atomic import atomic_write, open_kept, try_lock, unlock
+from .._support.atomic import atomic_write, claimed, open_kept
 from .._support.inputs import read_json, shortened_error
 from ..errors import DownloadError, shortened
 
@@ -45,7 +45,6 @@ SLOWEST_RATE = 200.0
 _MAX_REDIRECTS = 10
 _REASON_LENGTH = 200
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-_LOCK_PAUSE = 0.05
 _LOCK_TIMEOUT = 3600.0
 
 
@@ -262,7 +261,7 @@ def _store(
 def _chunks(response: requests.Response) -> Iterator[bytes]:
     """Yield the body as it comes; give up on a server that keeps the connection but hardly sends.
 
-    The timeout of the connection begins anew with every byte.
+    The timeout of the connection begins again with every byte.
     """
     begin, nb_bytes = time.monotonic(), 0
     # `read1` returns what is there, of which older versions of urllib3 know nothing.
@@ -337,36 +336,16 @@ def file_lock(path: Path) -> Iterator[None]:
     Parameters
     ----------
     path : Path
-        File to lock; it is made if needed and stays.
+        File that stands for what is locked, as for `claimed`.
 
     Raises
     ------
     DownloadError
         If another process holds the lock for an hour.
-
-    Notes
-    -----
-    The operating system drops the lock when its holder ends in whatever way.
     """
-    deadline = time.monotonic() + _LOCK_TIMEOUT
-    with open_kept(path, append=True) as file:
-        while not _try_lock(file.fileno()):
-            if time.monotonic() > deadline:
-                raise DownloadError(
-                    f"path={str(path)!r} is locked by another download; end it and try again"
-                )
-            time.sleep(_LOCK_PAUSE)
-        try:
-            yield
-        finally:
-            unlock(file.fileno())
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        return try_lock(descriptor)
-    except OSError:
-        # A file system without locks. Two downloads at once then waste work, and the loser's hash
-        # check fails; the cache stays right either way.
-        logger.debug("no locks on this file system")
-        return True
+    with claimed(path, wait=True, timeout=_LOCK_TIMEOUT) as held:
+        if not held:
+            raise DownloadError(
+                f"path={str(path)!r} is locked by another download; end it and try again"
+            )
+        yield

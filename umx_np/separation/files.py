@@ -14,7 +14,7 @@ from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress, reporting
 from ..audio import AudioReader, StemWriter, commit_together, nb_resampled
 from ..audio.rest import RestSink
-from ..audio.writer import nearest_rate
+from ..audio.sink import nearest_rate
 from ..config import Computing, SeparationOptions
 from ..errors import AudioError, ConfigError, UmxError
 from .naming import check_text, existing_or_expanded

@@ -271,7 +271,7 @@ def _below(argument: str, template: str, place: str) -> str:
 
 
 def _values(path: Path, model: str) -> dict[str, str]:
-    """What the placeholders stand for that tell songs apart."""
+    """Values of the placeholders that tell songs apart."""
     return {
         # The stem of "..wav" is ".", which names a folder that is there already.
         "track": path.stem if path.stem.strip(".") else path.name,

@@ -32,14 +32,14 @@ _DECODERS = 4
 _LONGEST_FRAMES = 26_000
 # What CUDA, its libraries and the gaps of the allocator take besides.
 _OVERHEAD = 1 << 30
-# What to do where the memory of the card does not suffice.
+# What to do where the memory of the device does not suffice.
 REMEDY = "use a smaller batch_size=... or seq_dur=..., or resident='no'"
 # Batches that are made and copied ahead, the one in use not counted.
 _AHEAD = 2
 
 
 def memory_of_step(config: ModelConfig, nb_rows: int, *, training: bool) -> int:
-    """Estimate what a batch takes in the memory of the card.
+    """Estimate what a batch takes in the memory of the device.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def memory_of_step(config: ModelConfig, nb_rows: int, *, training: bool) -> int:
 
 
 def memory_of_training(config: TrainConfig, model: ModelConfig, sample_rate: float) -> int:
-    """Estimate what a run takes in the memory of the card, besides data that stays there."""
+    """Estimate what a run takes in the memory of the device, besides data that stays there."""
     geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
     nb_timesteps = round(config.seq_dur * sample_rate)
     rows = config.batch_size * geometry.nb_frames(max(nb_timesteps, config.n_fft))
@@ -75,7 +75,7 @@ def memory_of_training(config: TrainConfig, model: ModelConfig, sample_rate: flo
 
 
 class ResidentBatches:
-    """Batches that the card mixes from clips in its memory.
+    """Batches that the device mixes from clips in its memory.
 
     The plan of an item is drawn by the dataset, as for the processor: the batches are the same but
     for rounding.
@@ -142,7 +142,7 @@ class ResidentBatches:
         shapes = [(info.nb_channels, info.nb_timesteps) for info in infos]
         store = backend.clips(shapes, dtype, full_scale)
         with (
-            reporting(progress, label="data to the card") as report,
+            reporting(progress, label="data to the device") as report,
             Ahead(_DECODERS, "umx-np-files", files.read_all, clips, _DECODERS) as decoded,
         ):
             for done, (clip, samples) in enumerate(zip(clips, decoded, strict=True), start=1):
@@ -177,9 +177,7 @@ class ResidentBatches:
         assert nb_timesteps is not None
         with self._backend.computing("a batch", REMEDY):
             return self._store.mix(
-                *(clips, firsts, channels, in_target, levels),
-                nb_timesteps=nb_timesteps,
-                faint=FAINT,
+                clips, firsts, channels, in_target, levels, nb_timesteps=nb_timesteps, faint=FAINT
             )
 
 
@@ -199,7 +197,7 @@ def _converted(clip: Clip, samples: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 class UploadedBatches:
-    """Batches of a loader, copied to the card while it computes.
+    """Batches of a loader, copied to the device while it computes.
 
     Parameters
     ----------
@@ -272,7 +270,7 @@ def device_batches(
     Raises
     ------
     ConfigError
-        If the data shall stay on the card but its items cannot be planned.
+        If the data shall stay on the device but its items cannot be planned.
     DeviceError
         If it shall but does not fit.
     """
@@ -291,10 +289,10 @@ def device_batches(
         batches = ResidentBatches(loader, dataset, backend, reserved=reserved, progress=progress)
     except (backend.out_of_memory, _NoRoomError) as error:
         if config.resident == "yes":
-            raise DeviceError(f"the training data does not fit on the card: {error}") from error
+            raise DeviceError(f"the training data does not fit on the device: {error}") from error
         logger.info("the processor makes the batches: %s", error)
         return UploadedBatches(loader, backend)
-    logger.info("the training data stays on the card: %.2f GB", batches.nb_bytes / 1e9)
+    logger.info("the training data stays on the device: %.2f GB", batches.nb_bytes / 1e9)
     return batches
 
 
@@ -307,7 +305,7 @@ def _why_not_resident(
         return ConfigError(f"resident={config.resident!r}: {kind} does not plan its items")
     if dataset.why_no_plans:
         return ConfigError(
-            f"resident={config.resident!r}: the data cannot stay on the card, as "
+            f"resident={config.resident!r}: the data cannot stay on the device, as "
             f"{dataset.why_no_plans}"
         )
     try:
@@ -335,5 +333,5 @@ def _check_room(
     if needed + reserved > free:
         raise _NoRoomError(
             f"the training data takes {needed / 1e9:.2f} GB, of {free / 1e9:.2f} GB free on the "
-            f"card, of which a step takes {reserved / 1e9:.2f} GB"
+            f"device, of which a step takes {reserved / 1e9:.2f} GB"
         )

@@ -170,7 +170,7 @@ def _read_content(content: object, tensors: StateDict) -> dict[str, Any]:
 def read_torch_weights(path: Path) -> StateDict:
     """Read the weights in a checkpoint of Open-Unmix; the state of its optimiser is left."""
     logger.warning(
-        "%s was written by Open-Unmix: its weights are taken over, the optimiser starts anew", path
+        "%s was written by Open-Unmix: its weights are taken over, the optimiser starts again", path
     )
     return load_torch(path)
 

@@ -1,4 +1,4 @@
-"""What a run shows: bars on a terminal, and a line for each epoch in the log."""
+"""The console of a run: bars on a terminal, and a line for each epoch in the log."""
 
 from __future__ import annotations
 

@@ -5,28 +5,7 @@ Nothing here needs PyTorch, and no file can make it run code.
 
 from __future__ import annotations
 
-from .bundle import ModelBundle, StateDict, TargetWeights
-from .conversion import convert
-from .folder import is_model_folder, load_folder, save_folder
-from .safetensors_files import load_safetensors, load_safetensors_config, save_safetensors
-from .state import check_state, expected_state, infer_config
-from .torch_files import load_torch
-from .torch_writer import save_torch
+import lazy_loader
 
-__all__ = [
-    "ModelBundle",
-    "StateDict",
-    "TargetWeights",
-    "check_state",
-    "convert",
-    "expected_state",
-    "infer_config",
-    "is_model_folder",
-    "load_folder",
-    "load_safetensors",
-    "load_safetensors_config",
-    "load_torch",
-    "save_folder",
-    "save_safetensors",
-    "save_torch",
-]
+# The names are those of __init__.pyi, which type checkers read too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -34,7 +34,7 @@ _ENCRYPTED, _UTF_8 = 0x1, 0x800
 
 @dataclass(frozen=True)
 class _Entry:
-    """What the directory says about an entry."""
+    """An entry, as the directory describes it."""
 
     raw_name: bytes
     flags: int

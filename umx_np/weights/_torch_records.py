@@ -1,4 +1,4 @@
-"""What the pickle inside a torch file may hold: storages, tensors, and nothing that acts.
+"""Contents that the pickle inside a torch file may have: storages, tensors, and nothing that acts.
 
 Tensors are first read as descriptions (`TensorRecord`), each checked when it is made. Numbers are
 read from the file only for those that belong to the state dict, so that the optimiser state in a

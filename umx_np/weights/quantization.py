@@ -1,4 +1,4 @@
-"""What weights are stored in: floating dtypes, or matrices of eight bits with a scale a row."""
+"""Forms in which weights are stored: floating dtypes, or matrices of eight bits with row scales."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def package(run: Path, destination: Path = ASSETS) -> list[Path]:
     for target, weights in bundle.targets.items():
         if weights.config != info.config:
             raise ValueError(
-                f"{target} has {weights.config}, umx_np/pretrained/registry.py has {info.config}"
+                f"{target} has {weights.config}, umx_np/pretrained/models.json has {info.config}"
             )
     found = (bundle.sample_rate, bundle.n_fft, bundle.n_hop, bundle.nb_channels)
     expected = (info.sample_rate, info.n_fft, info.n_hop, info.nb_channels)

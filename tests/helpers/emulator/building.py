@@ -24,9 +24,16 @@ _COMMON = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wl,-Bsymbolic", "-U_FORTIF
 _RUNTIME = (*_COMMON, f"-I{HERE}")
 # Sums are as written; memory may be read as any type, as on the card, but only where it is aligned.
 _KERNELS = (
-    *(*_COMMON, f"-I{HERE}", "-include", "cuda.h", "-g1", "-Wno-unknown-pragmas"),
-    *("-fno-strict-aliasing", "-ffp-contract=off"),
-    *("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"),
+    *_COMMON,
+    f"-I{HERE}",
+    "-include",
+    "cuda.h",
+    "-g1",
+    "-Wno-unknown-pragmas",
+    "-fno-strict-aliasing",
+    "-ffp-contract=off",
+    "-fsanitize=alignment",
+    "-fsanitize-undefined-trap-on-error",
 )
 
 

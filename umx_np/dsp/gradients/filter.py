@@ -30,7 +30,7 @@ _ELEMENTS_PER_BLOCK = 2**16
 
 
 class EmStep(NamedTuple):
-    """What the backward pass of one EM iteration reads."""
+    """Values that the backward pass of one EM iteration reads."""
 
     y: np.ndarray
     """Estimates before the iteration [shape=(B, J, C, F)]."""
