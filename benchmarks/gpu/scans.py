@@ -58,11 +58,6 @@ def variants(context: Context, hidden: int, nb_sequences: int) -> list[Variant]:
     return sorted(found.values(), key=lambda variant: not variant.chosen)
 
 
-def reasons(context: Context, hidden: int, nb_sequences: int) -> tuple[str, ...]:
-    """Why the card uses what it uses, and what it cannot run."""
-    return choose(hidden, nb_sequences, Card.of(context.device)).reasons
-
-
 def inputs(
     rng: np.random.Generator, nb_sequences: int, nb_frames: int, hidden: int
 ) -> tuple[np.ndarray, np.ndarray]:

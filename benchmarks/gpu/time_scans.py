@@ -63,7 +63,6 @@ def _scan(context: Context, variant: Variant, recorder: Recorder) -> None:
             f"{hidden} units",
             {
                 "describe": scan.describe(),
-                "reasons": scans.reasons(context, hidden, _NB_SEQUENCES),
                 "status_after": working_status(context),
             },
         )

@@ -17,6 +17,7 @@ TILINGS = [
     Tiling(256, blocks=8, warps=8, units_per_warp=4),
     Tiling(256, blocks=8, warps=16, units_per_warp=2),
     Tiling(256, blocks=7, warps=10, units_per_warp=4, register_slots=16),
+    Tiling(256, blocks=6, warps=11, units_per_warp=4, register_slots=16),
     Tiling(128, blocks=8, warps=4, units_per_warp=4),
     Tiling(128, blocks=2, warps=8, units_per_warp=8),
     Tiling(512, blocks=16, warps=8, units_per_warp=4, register_slots=38),

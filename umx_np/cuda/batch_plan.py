@@ -2,8 +2,8 @@
 
 A persistent scan (``sources/batch_scan.cuh``) gives a group of `parts` blocks one direction and
 `tiles` tiles of samples; each block owns `units` hidden units, whose rows of W_hh it keeps in
-registers, and what does not fit there in shared memory. `choose` looks through the pieces that fit
-a card for those with the least estimated time.
+registers, and what does not fit there in shared memory. `choose` takes the pieces that fit a card
+in a fixed order of preference.
 """
 
 from __future__ import annotations
@@ -13,23 +13,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..errors import DeviceError
-from .card import Card
+from .card import WARP, Card, register_limit
 
 KINDS = ("cooperative", "step")
 
 GATES = 4
-WARP = 32
 FLOAT = 4  # bytes
 VECTOR = 4  # floats
 
 # Of the samples that a product takes at a time.
 LANE_SAMPLES = 4
 
-# The warps of a block are spread over the quarters of a multiprocessor, each with registers of its
-# own, given in eights. What a scan needs besides weights was found by compiling it.
-QUARTERS = 4
-QUARTER_REGISTERS = 16384
-MOST_REGISTERS = 255
+# What a scan needs besides weights was found by compiling it.
 OTHER_REGISTERS = 64
 ITEM_REGISTERS = 12  # more for each further unit and sample of a thread, backward
 CROWDED_REGISTERS = 20  # more in blocks of more than the usual threads
@@ -44,18 +39,6 @@ MOST_TILES = 8
 STEP_UNITS, STEP_SAMPLES, STEP_THREADS = 8, 16, 256
 STEP_FORWARD_FLOATS = 32 * 33 + 32 * 16
 STEP_BACKWARD_FLOATS = 64 * 8 + 16 * 65
-
-# Estimates, only for the order of the candidates. Multiply-adds of a multiprocessor in a clock...
-LANES = {(7, 0): 64, (7, 2): 64, (7, 5): 64, (8, 0): 64}
-MOST_LANES = 128
-# ... and clocks of a step beside the products: activations, and the trip to the other blocks.
-EXCHANGE_CLOCKS = 2200
-CLOCKS_PER_PART = 12  # to add up what one more part has sent
-SHARED_BYTES_PER_CLOCK = 128
-# Fewer warps leave some quarters idle.
-BUSY_THREADS = QUARTERS * WARP
-# Pieces that do not divide the layer check each weight for being there; not for a small gain.
-PADDING_PENALTY = 1.05
 
 
 @dataclass(frozen=True)
@@ -78,8 +61,6 @@ class Plan:
         Lanes that share the depth of a product.
     forward_shared, backward_shared : int
         Steps over the depth of a product whose weights are in shared memory.
-    reason : str
-        Why this plan.
     """
 
     kind: str
@@ -91,11 +72,17 @@ class Plan:
     backward_lanes: int = 8
     forward_shared: int = 0
     backward_shared: int = 0
-    reason: str = ""
 
     def __str__(self) -> str:
         """One line for people."""
-        return f"{self.kind} scan: {self.reason}"
+        if self.kind == "step":
+            return "step scan: one launch per frame"
+        in_shared = self.forward_shared or self.backward_shared
+        return (
+            f"cooperative scan: groups of {self.parts} blocks, {self.tiles * self.samples} samples "
+            f"each; {self.units} units ({self.weight_bytes // 1024} KiB of W_hh) of a block in "
+            f"registers{' and shared memory' if in_shared else ''}"
+        )
 
     @property
     def defines(self) -> dict[str, int]:
@@ -188,6 +175,10 @@ def choose(
 ) -> Plan:
     """Choose kernels and pieces.
 
+    Of the persistent scans that fit, the one with the fewest launches; then with all weights in
+    registers; then with the fewest tiles, which a group computes one after the other; then without
+    units that are only padding; then with the most parts, which share the work.
+
     Parameters
     ----------
     hidden : int
@@ -202,17 +193,37 @@ def choose(
     Returns
     -------
     Plan
-        The fastest cooperative launch by estimate. One launch per frame always fits, but is taken
-        only if no other does.
+        One launch per frame always fits, but is taken only if no persistent scan does.
 
     Raises
     ------
     DeviceError
         If none of `kinds` fits.
     """
-    best: tuple[float, Plan] | None = None
-    for plan in _candidates(hidden, card, kinds):
-        capacity = _capacity(plan, card)
+
+    def preference(plan: Plan) -> tuple[int, ...]:
+        launches = -(-plan.groups(batch, directions) // _capacity(plan, card))
+        in_shared = plan.forward_shared + plan.backward_shared > 0
+        return launches, in_shared, plan.tiles, plan.padded > hidden, -plan.parts
+
+    if "cooperative" in kinds and (fitting := list(_persistent(hidden, card))):
+        return min(fitting, key=preference)
+    if "step" in kinds:
+        return Plan("step", hidden)
+    raise DeviceError(f"hidden={hidden} fits none of the kernels {', '.join(kinds)}")
+
+
+def _persistent(hidden: int, card: Card) -> Iterator[Plan]:
+    """All persistent scans that fit the card."""
+    # More than 128 units never fit into registers and shared memory.
+    most = min(_round_up(hidden, VECTOR), 128)
+    for units in range(VECTOR, most + 1, VECTOR):
+        plan = Plan("cooperative", hidden, -(-hidden // units), units)
+        if _capacity(plan, card) == 0:
+            continue
+        forward_lanes = _lanes(units, plan.padded, (16, 32))
+        backward_lanes = _lanes(plan.padded // VECTOR, GATES * units, (4, 8, 16, 32))
+        plan = replace(plan, forward_lanes=forward_lanes, backward_lanes=backward_lanes)
         for tiles in range(1, MOST_TILES + 1):
             tiled = _split_weights(replace(plan, tiles=tiles))
             if (
@@ -220,32 +231,7 @@ def choose(
                 or max(tiled.forward_bytes, tiled.backward_bytes) > card.shared_memory_per_block
             ):
                 break
-            rounds = -(-tiled.groups(batch, directions) // capacity)
-            clocks = rounds * _clocks(tiled, card)
-            if best is None or clocks < best[0]:
-                best = clocks, tiled
-            if rounds == 1:
-                break
-    if best is not None:
-        return replace(best[1], reason=_reason(best[1], batch, directions))
-    if "step" in kinds:
-        return Plan("step", hidden, reason="no persistent scan fits; one launch per frame")
-    raise DeviceError(f"hidden={hidden} fits none of the kernels {', '.join(kinds)}")
-
-
-def _candidates(hidden: int, card: Card, kinds: Sequence[str]) -> Iterator[Plan]:
-    if "cooperative" not in kinds:
-        return
-    # More than 128 units never fit into registers and shared memory.
-    most = min(_round_up(hidden, VECTOR), 128)
-    for units in range(VECTOR, most + 1, VECTOR):
-        plan = Plan("cooperative", hidden, -(-hidden // units), units)
-        if _capacity(plan, card) > 0:
-            yield replace(
-                plan,
-                forward_lanes=_lanes(units, plan.padded, (16, 32)),
-                backward_lanes=_lanes(plan.padded // VECTOR, GATES * units, (4, 8, 16, 32)),
-            )
+            yield tiled
 
 
 def _lanes(rows: int, depth: int, possible: Sequence[int]) -> int:
@@ -258,13 +244,6 @@ def _lanes(rows: int, depth: int, possible: Sequence[int]) -> int:
         and depth % min(lanes, depth) == 0
     ]
     return max(fitting, default=possible[0])
-
-
-def registers_of(threads: int) -> int:
-    """Most registers of a thread in a block of so many."""
-    warps = -(-threads // WARP)
-    each = QUARTER_REGISTERS // (-(-warps // QUARTERS) * WARP)
-    return min(each // 8 * 8, MOST_REGISTERS)
 
 
 def _split_weights(plan: Plan) -> Plan | None:
@@ -283,7 +262,7 @@ def _split_weights(plan: Plan) -> Plan | None:
         if threads > MOST_THREADS:
             return None
         crowded = CROWDED_REGISTERS if threads > USUAL_THREADS else 0
-        registers = registers_of(threads) - others - crowded
+        registers = register_limit(-(-threads // WARP)) - others - crowded
         if registers < VECTOR:
             return None
         shared.append(max(0, depth - registers // VECTOR))
@@ -293,32 +272,6 @@ def _split_weights(plan: Plan) -> Plan | None:
 def _capacity(plan: Plan, card: Card) -> int:
     """Groups that are resident at a time, one block on each multiprocessor."""
     return card.multiprocessors // plan.parts
-
-
-def _clocks(plan: Plan, card: Card) -> float:
-    """Estimate for one step forward and one backward."""
-    rate = LANES.get(card.compute_capability, MOST_LANES)
-    products = sum(
-        GATES * plan.units * plan.padded * plan.samples / (rate * min(1.0, threads / BUSY_THREADS))
-        for threads in (plan.forward_threads, plan.backward_threads)
-    )
-    read = (FLOAT * VECTOR) * (
-        plan.forward_shared * plan.forward_threads + plan.backward_shared * plan.backward_threads
-    )
-    clocks = plan.tiles * (products + read / SHARED_BYTES_PER_CLOCK)
-    clocks += 2 * EXCHANGE_CLOCKS + CLOCKS_PER_PART * plan.parts
-    return clocks * (PADDING_PENALTY if plan.padded > plan.hidden else 1.0)
-
-
-def _reason(plan: Plan, batch: int, directions: int) -> str:
-    groups = plan.groups(batch, directions)
-    where = "registers"
-    if plan.forward_shared or plan.backward_shared:
-        where += " and shared memory"
-    return (
-        f"{groups} groups of {plan.parts} blocks, {plan.tiles * plan.samples} samples each; "
-        f"{plan.units} units ({plan.weight_bytes // 1024} KiB of W_hh) of a block in {where}"
-    )
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -8,6 +8,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .device import Device
 
+WARP = 32
+
+# Limits of a multiprocessor, the same since compute capability 7.0: its warps are spread over four
+# quarters with registers of their own, given in eights.
+QUARTERS = 4
+_QUARTER_REGISTERS = 16384
+_REGISTER_STEP = 8
+_MOST_REGISTERS = 255
+
+
+def register_limit(warps: int) -> int:
+    """Registers that a thread may have if a multiprocessor runs one block of so many warps."""
+    each = _QUARTER_REGISTERS // (-(-warps // QUARTERS) * WARP)
+    return min(each // _REGISTER_STEP * _REGISTER_STEP, _MOST_REGISTERS)
+
 
 @dataclass(frozen=True)
 class Card:
@@ -15,14 +30,11 @@ class Card:
 
     Attributes
     ----------
-    compute_capability : tuple of int
-        Such as ``(9, 0)``.
     multiprocessors : int
     shared_memory_per_block : int
         Most dynamic shared memory of a block, in bytes.
     """
 
-    compute_capability: tuple[int, int]
     multiprocessors: int
     shared_memory_per_block: int
 
@@ -30,7 +42,6 @@ class Card:
     def of(cls, device: Device) -> Card:
         """Properties of a device that is there."""
         return cls(
-            compute_capability=device.compute_capability,
             multiprocessors=device.multiprocessors,
             shared_memory_per_block=device.shared_memory_per_block,
         )

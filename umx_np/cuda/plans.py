@@ -1,19 +1,18 @@
-"""Which recurrent kernel for which size on which card; pure functions, reasons included.
+"""Which recurrent kernel for which size on which card; pure functions.
 
-A kernel is possible if its weights fit and its blocks can be resident. Among those the one with the
-fewest estimated clocks is chosen. The estimate orders alternatives, it does not predict times: its
-constants are counts of instructions and published latencies, to be replaced by measurements.
+A kernel is possible if its weights fit and its blocks can be resident. `choose` takes those that
+are possible in a fixed order of preference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from ..errors import ConfigError, DeviceError
-from .card import Card
-from .tiling import WARP, Tiling
+from .card import QUARTERS, WARP, Card, register_limit
+from .tiling import Tiling
 
 # Most sequences of a launch: their directions are the bits of one word.
 MAX_SEQUENCES = 64
@@ -22,28 +21,11 @@ _STEP_WARPS = 16  # of scan_step.cu, so that its loads ahead find registers
 
 METHODS = ("cooperative", "step")
 
-# -- limits of a multiprocessor, the same since compute capability 7.0 ----------------------------
-_REGISTERS_OF_QUARTER = 16384  # a multiprocessor has four quarters with registers of their own
-_REGISTER_STEP = 8
-_MAX_REGISTERS = 255
 # What a thread needs beside weights and sums, from the compiler's reports; more where weights pass
 # through registers from shared memory. With the last number it just manages: taken where shared
 # memory would be too small otherwise.
 _OTHER_REGISTERS = 48
 _OTHER_REGISTERS_WITH_SHARED = (92, 84)
-
-# -- estimate, in clocks of a frame ----------------------------------------------------------------
-# Instructions of a warp apart from products and sums, and the latency of what depends on each other
-# from the first read of h to the new h; counted in machine code.
-_TAIL_INSTRUCTIONS = 90
-_CHAIN = 330
-# A store to the L2 cache and reads of it until the value is there; on an H100 a read takes 263
-# clocks (arXiv:2402.13499).
-_EXCHANGE = 900
-_PER_BLOCK = 4  # more readers
-_SHARED_BYTES_PER_CLOCK = 128
-_L2_BYTES_PER_CLOCK = 64  # of one multiprocessor
-_COLUMN = 9  # of scan_step.cu: latency of the L1 cache, four loads at a time
 
 
 @dataclass(frozen=True)
@@ -60,18 +42,12 @@ class Plan:
         None for ``'step'``.
     sequences_per_launch : int
         More sequences take several launches.
-    clocks : int
-        Estimate for one frame of all sequences; orders plans, does not predict times.
-    reasons : tuple of str
-        Why this one: a line for each other method.
     """
 
     method: str
     hidden: int
     tiling: Tiling | None
     sequences_per_launch: int = MAX_SEQUENCES
-    clocks: int = 0
-    reasons: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -126,12 +102,6 @@ class Plan:
         )
 
 
-def register_limit(warps: int) -> int:
-    """Registers that a thread may have if a multiprocessor runs one block of so many warps."""
-    per_thread = _REGISTERS_OF_QUARTER // (-(-warps // 4) * WARP)
-    return min(_MAX_REGISTERS, per_thread // _REGISTER_STEP * _REGISTER_STEP)
-
-
 def fit(hidden: int, blocks: int, warps: int, units_per_warp: int, shared_bytes: int) -> Tiling:
     """Tiling with as many weights in registers as a thread can hold.
 
@@ -156,24 +126,6 @@ def fit(hidden: int, blocks: int, warps: int, units_per_warp: int, shared_bytes:
     return parted
 
 
-def clocks_per_frame(tiling: Tiling) -> int:
-    """Estimate for one frame, from reading h to everybody having the new one."""
-    halvings = tiling.rows.bit_length() - 1
-    shuffles = tiling.rows - 1 + (5 - halvings)
-    instructions = (
-        tiling.slots * tiling.vector  # products
-        + tiling.groups
-        + tiling.in_shared  # loads
-        + 4 * (tiling.rows - 1)  # two selections, a shuffle and a sum for each pair of rows
-        + 2 * (5 - halvings)
-        + _TAIL_INSTRUCTIONS
-    )
-    issued = -(-tiling.warps // 4) * instructions
-    bytes_read = tiling.warps * (tiling.groups + tiling.in_shared) * WARP * tiling.vector * 4
-    traffic = bytes_read // _SHARED_BYTES_PER_CLOCK + tiling.warps * (shuffles + 4)
-    return max(issued, traffic) + _CHAIN + _EXCHANGE + _PER_BLOCK * tiling.blocks
-
-
 def _tilings(hidden: int, blocks: int, card: Card) -> Iterator[Tiling]:
     """All tilings over so many blocks that fit a block of the card."""
     for units_per_warp in (1, 2, 4, 8):
@@ -189,7 +141,7 @@ def _tilings(hidden: int, blocks: int, card: Card) -> Iterator[Tiling]:
 
 
 def plans(hidden: int, sequences: int, card: Card) -> Iterator[Plan]:
-    """All plans that are possible, without reasons.
+    """All plans that are possible.
 
     Parameters
     ----------
@@ -203,15 +155,10 @@ def plans(hidden: int, sequences: int, card: Card) -> Iterator[Plan]:
     for blocks in range(2, min(card.multiprocessors, hidden) + 1):
         # Blocks that wait for each other must be resident together.
         at_once = min(per_launch, card.multiprocessors // blocks)
-        waves = -(-sequences // at_once)
         for tiling in _tilings(hidden, blocks, card):
-            clocks = clocks_per_frame(tiling) * waves
-            yield Plan("cooperative", hidden, tiling, at_once, clocks)
+            yield Plan("cooperative", hidden, tiling, at_once)
     if 8 * hidden <= card.shared_memory_per_block:
-        clocks = 16 * hidden * hidden // _L2_BYTES_PER_CLOCK
-        clocks += _COLUMN * hidden + _CHAIN
-        waves = -(-sequences // min(per_launch, card.multiprocessors))
-        yield Plan("step", hidden, None, per_launch, clocks * waves)
+        yield Plan("step", hidden, None, per_launch)
 
 
 @lru_cache(maxsize=256)
@@ -221,9 +168,12 @@ def choose(
     card: Card,
     *,
     method: str | None = None,
-    blocks: int | None = None,
 ) -> Plan:
     """Choose the kernel for some sequences.
+
+    Cooperative, if one fits: with the fewest launches; then with the fewest weights in shared
+    memory, best none; then with the fewest warps to share a quarter of a multiprocessor; then with
+    the fewest blocks, which wait for each other.
 
     Parameters
     ----------
@@ -233,9 +183,7 @@ def choose(
         Sequences that run side by side: targets times directions.
     card : Card
     method : str or None
-        Force one of `METHODS`; None takes the best.
-    blocks : int or None
-        Force the number of blocks per sequence.
+        Force one of `METHODS`.
 
     Returns
     -------
@@ -252,25 +200,18 @@ def choose(
         raise ConfigError(f"hidden={hidden} and sequences={sequences} must be at least 1")
     if method is not None and method not in METHODS:
         raise ConfigError(f"method={method!r} must be one of {', '.join(METHODS)}")
-    best: dict[str, Plan] = {}
-    for plan in plans(hidden, sequences, card):
-        if blocks not in (None, plan.blocks):
-            continue
-        if plan.method not in best or plan.clocks < best[plan.method].clocks:
-            best[plan.method] = plan
-    reasons = tuple(_reason(name, best.get(name)) for name in METHODS)
-    candidates = [plan for name, plan in best.items() if method in (None, name)]
-    if not candidates:
-        asked = f"method={method!r} blocks={blocks}"
+
+    def preference(plan: Plan) -> tuple[int, ...]:
+        launches = -(-sequences // plan.sequences_per_launch)
+        if plan.tiling is None:
+            return 1, launches
+        tiling = plan.tiling
+        in_shared = tiling.in_shared * tiling.threads * tiling.blocks
+        return 0, launches, in_shared, -(-tiling.warps // QUARTERS), tiling.blocks
+
+    possible = [plan for plan in plans(hidden, sequences, card) if method in (None, plan.method)]
+    if not possible:
         raise DeviceError(
-            f"no recurrent kernel for hidden={hidden} with {asked} on this card: "
-            + "; ".join(reasons)
+            f"hidden={hidden} fits none of the kernels {method or ', '.join(METHODS)}"
         )
-    chosen = min(candidates, key=lambda plan: plan.clocks)
-    return replace(chosen, reasons=reasons)
-
-
-def _reason(method: str, plan: Plan | None) -> str:
-    if plan is None:
-        return f"{method}: does not fit"
-    return f"{method}: possible, about {plan.clocks} clocks a frame with {plan.blocks} blocks"
+    return min(possible, key=preference)

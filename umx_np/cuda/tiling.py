@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError
+from .card import WARP
 
-WARP = 32
 NB_GATES = 4
 _FLOAT = 4  # bytes
 

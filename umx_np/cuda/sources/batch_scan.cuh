@@ -168,16 +168,15 @@ __device__ __forceinline__ void scan_forward(Exchange& exchange, const Sequence&
     float* state = scratch + threadIdx.x;
     Forward product(part, scratch + FORWARD_STATE);
     product.load(weight_hh, sequence.bias);
-    exchange.open();
 
-    typename Forward::Inputs next = product.fetch(sequence, 0, first_sample);
+    Forward::Inputs next = product.fetch(sequence, 0, first_sample);
     for (int step = 0; step < sequence.nb_frames; ++step) {
         const bool last = step == sequence.nb_frames - 1;
         const float* h = exchange.begin(step);
 #pragma unroll 1
         for (int tile = 0; tile < TILES; ++tile) {
             const int sample = first_sample + tile * SAMPLES;
-            const typename Forward::Inputs inputs = next;
+            const Forward::Inputs inputs = next;
             // Memory answers while the product runs.
             if (tile + 1 < TILES)
                 next = product.fetch(sequence, step, sample + SAMPLES);
@@ -185,7 +184,7 @@ __device__ __forceinline__ void scan_forward(Exchange& exchange, const Sequence&
                 next = product.fetch(sequence, step + 1, first_sample);
 
             float cell = 0.0f;
-            typename Forward::Sums sums = {};
+            Forward::Sums sums = {};
             if (step > 0) {  // h and c before the first frame are zero
                 cell = state[tile * Forward::THREADS];
                 product.multiply(h + tile * Forward::H_FLOATS, sums);  // F1
@@ -259,7 +258,6 @@ __device__ __forceinline__ void scan_backward(Exchange& exchange, const Sequence
     float* operand = scratch;
     Backward product(part, scratch + TILES * Backward::OPERAND_FLOATS);
     product.load(weight_hh);
-    exchange.open();
 
     Item items[ITEMS_PER_THREAD];
     BackwardInputs next[ITEMS_PER_THREAD];
@@ -314,7 +312,7 @@ __device__ __forceinline__ void scan_backward(Exchange& exchange, const Sequence
             next[k] = fetch_backward(sequence, step + 1, items[k]);
 #pragma unroll 1
         for (int tile = 0; tile < TILES; ++tile) {
-            typename Backward::Sums sums = {};
+            Backward::Sums sums = {};
             product.multiply(operand + tile * Backward::OPERAND_FLOATS, sums);  // B7
             product.send(exchange, part * ITEMS + tile * TILE_ITEMS, sums);
         }

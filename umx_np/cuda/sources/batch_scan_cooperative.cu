@@ -22,8 +22,6 @@ class GlobalExchange {
           counter_(counters + blockIdx.x / PARTS),
           part_(part) {}
 
-    __device__ void open() {}
-
     // Wait for what the parts stored in the step before, and turn to the buffer of this step.
     __device__ const float* begin(int step) {
         buffer_ = step % 2;
@@ -37,9 +35,7 @@ class GlobalExchange {
     }
 
     // One copy serves all parts.
-    __device__ void share(int offset, float4 value, int member, int) {
-        if (member == 0) store(offset, value);
-    }
+    __device__ void share(int offset, float4 value) { store(offset, value); }
 
   private:
     __device__ void store(int offset, float4 value) {

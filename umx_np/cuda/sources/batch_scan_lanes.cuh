@@ -139,7 +139,7 @@ class Forward {
 
     template <class Exchange>
     __device__ void share(Exchange& exchange, int offset, float4 h) const {
-        exchange.share(offset + unit_ * SAMPLES, h, lane_, LANES);
+        if (lane_ == 0) exchange.share(offset + unit_ * SAMPLES, h);
     }
 
   private:
