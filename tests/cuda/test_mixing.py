@@ -157,7 +157,7 @@ def test_too_little_memory_is_explained(
     monkeypatch.setattr(resident._store, "mix", full)
     monkeypatch.setattr(backend.device, "pinned", full)
     for batches in (resident, UploadedBatches(loader, backend)):
-        with pytest.raises(DeviceError, match=r"too little memory for a batch .*--resident no"):
+        with pytest.raises(DeviceError, match=r"too little memory for a batch .*resident='no'"):
             next(batches.epoch(0))
 
 

@@ -263,7 +263,7 @@ def test_without_the_property_nothing_changes():
     bundle = tiny_bundle()
     assert bundle.input_level is None
     separator = umx_np.Separator.from_bundle(bundle, device="cpu")
-    assert separator.level_follower() is None
+    assert separator.job.level_follower() is None
     assert separator.config.input_level is None
 
 

@@ -61,7 +61,7 @@ def test_the_log_is_that_of_all_stages(run, tmp_path):
 def test_another_model_is_refused(tmp_path):
     config = ModelConfig(nb_bins=2049, hidden_size=16, max_bin=1301)
     save_folder(random_bundle_of(config), tmp_path / "run")
-    with pytest.raises(ValueError, match=r"vocals has .*hidden_size=16.*registry\.py"):
+    with pytest.raises(ValueError, match=r"vocals has .*hidden_size=16.*models\.json"):
         package(tmp_path / "run", tmp_path / "umxm")
     assert not (tmp_path / "umxm").exists()
 

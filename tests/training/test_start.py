@@ -144,7 +144,7 @@ class TestOpenUnmixCheckpoint:
         trainer = make_trainer(checkpoint=checkpoint, **UNSET, epochs=4)
         trainer._validate = lambda: 0.75
         result = trainer.fit()
-        assert "the optimiser starts anew" in caplog.text
+        assert "the optimiser starts again" in caplog.text
         assert (result.epochs_trained, result.best_epoch, result.best_loss) == (4, 2, 0.5)
         assert result.valid_losses == (3.0, 0.5, 1.5, 0.75)
         assert trainer.early_stopping.num_bad_epochs == 2

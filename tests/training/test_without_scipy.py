@@ -11,7 +11,7 @@ from umx_np.weights import is_model_folder
 CODE = """
 import sys
 sys.modules["scipy"] = None  # as where it is not installed
-from umx_np.commands.train import main
+from umx_np.train import main
 sys.exit(main(sys.argv[1:]))
 """
 
