@@ -51,6 +51,7 @@ def new_report(threads=2):
 
 
 class TestInterleave:
+    @pytest.mark.slow
     def test_takes_turns_and_leaves_out_the_warm_up(self):
         clock = Clock()
         cases = [clock.case("a", [9, 1, 3, 2]), clock.case("b", [9, 10, 30, 50])]

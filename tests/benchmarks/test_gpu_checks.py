@@ -53,6 +53,7 @@ def statuses(recorder: Recorder) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("module", CHECKS)
+@pytest.mark.slow
 def test_all_checks_pass(module: str, context: Context) -> None:
     recorder = run(module, context)
     assert set(statuses(recorder).values()) == {"passed"}
@@ -63,6 +64,7 @@ def test_all_checks_pass(module: str, context: Context) -> None:
         assert check["value"] <= 0.5 * check["bound"], record.describe_check(check)
 
 
+@pytest.mark.slow
 def test_all_checks_of_training_pass(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     backend_on(context.device, monkeypatch)
     recorder = run("check_training", context)
@@ -76,6 +78,7 @@ def test_without_the_package_for_training_the_rest_is_checked(context: Context) 
     assert {row["status"] for row in recorder.cases} == {record.PASSED, record.SKIPPED}
 
 
+@pytest.mark.slow
 def test_every_kernel_is_compiled(context: Context) -> None:
     recorder = run("compiling", context)
     assert set(statuses(recorder).values()) == {"passed"}
@@ -94,6 +97,7 @@ def test_training_is_timed(module: str, context: Context, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("module", TIMES)
+@pytest.mark.slow
 def test_everything_is_timed(module: str, context: Context) -> None:
     recorder = run(module, context)
     found = list(statuses(recorder).values())
@@ -299,6 +303,7 @@ def torch_context(monkeypatch: pytest.MonkeyPatch) -> Context:
     ("module", "case"),
     [("time_scans", "layer"), ("time_separation", "umxhq"), ("time_training", "beside")],
 )
+@pytest.mark.slow
 def test_outputs_beside_torch_are_compared(
     module: str, case: str, torch_context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

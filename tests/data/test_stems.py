@@ -58,6 +58,7 @@ def test_stems_add_up_to_what_the_trainer_of_one_network_mixes(songs):
         assert stems.describe(index).endswith(f"{index:05d}")
 
 
+@pytest.mark.slow
 def test_many_excerpts_are_as_they_were_mixed(songs):
     share = 0.85
     stems = StemsDataset(songs, STEMS, 0.4, as_mixed_share=share, swap_sides=True, varied=VARIED)
@@ -101,6 +102,7 @@ def gains_of(one: StemsDataset, other: StemsDataset) -> np.ndarray:
     return np.array(found)
 
 
+@pytest.mark.slow
 def test_faders_move_each_stem(songs):
     levels = gains_of(StemsDataset(songs, STEMS, 0.4, faders=2.0), StemsDataset(songs, STEMS, 0.4))
     assert np.abs(levels).max() <= 2.001
@@ -110,6 +112,7 @@ def test_faders_move_each_stem(songs):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
+@pytest.mark.slow
 def test_the_level_is_that_of_the_whole_mixture(songs, share):
     options = {"as_mixed_share": share, "varied": VARIED}
     low, high = -18.0, 6.0

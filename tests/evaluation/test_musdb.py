@@ -70,6 +70,7 @@ def estimates(root: Path) -> Path:
     return folder.parents[1]
 
 
+@pytest.mark.slow
 def test_tracks_are_those_of_musdb(root: Path, wav_root: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -192,6 +193,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_scores_of_another_encoder_are_those_of_museval(
     museval: Any, encoded: Path, estimates: Path, tmp_path: Path
 ) -> None:

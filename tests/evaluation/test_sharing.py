@@ -104,6 +104,7 @@ assert not result.failed
 """
 
 
+@pytest.mark.slow
 def test_evaluations_at_the_same_time_share_the_tracks(
     songs: Path, stems_folder: Path, tmp_path: Path
 ) -> None:

@@ -126,6 +126,7 @@ KERNEL_MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", [None, *KERNEL_MISTAKES])
+@pytest.mark.slow
 def test_compiled_lstm(mistake, monkeypatch):
     """The same mistakes in the compiled kernel."""
     pytest.importorskip("numba", reason="needs the extra 'train'")

@@ -118,6 +118,7 @@ def test_a_mix(seed):
         np.testing.assert_array_equal(mix[name], again[name])
 
 
+@pytest.mark.slow
 def test_most_songs_make_room():
     """For the bass drum, for the voice, at the bottom, and in the middle of the drums."""
     halves = np.arange(4 * SAMPLE_RATE) // (SAMPLE_RATE // 2) % 2

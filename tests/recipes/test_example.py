@@ -45,6 +45,7 @@ def test_songs_that_are_too_short(song, tmp_path):
         write_example(song, tmp_path, start=3.0, seconds=2.0, quality=0.4)
 
 
+@pytest.mark.slow
 def test_scores(song, tmp_path):
     pytest.importorskip("matplotlib")
     write_example(song, tmp_path, start=0.0, seconds=3.0, quality=0.4)

@@ -171,6 +171,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_was_not(make, tmp_path, device, 
     assert_same_run(tmp_path / "out", tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_stopped_and_continued(make, tmp_path):
     make(output=tmp_path / "whole").fit()
     trainer = make({"on_epoch": lambda report: trainer.stop()})
@@ -196,6 +197,7 @@ def test_what_changes_is_said(make, tmp_path, caplog):
         make(checkpoint=tmp_path / "out", optimizer="sgd").fit()
 
 
+@pytest.mark.slow
 def test_frozen_norms_train_what_separates(make, songs, monkeypatch):
     monkeypatch.setattr(joint, "FRAME", 0.1)  # five frames in an excerpt
     trainer = make(frozen_norms=True, epochs=6, batch_size=3, lr=0.02)
@@ -238,6 +240,7 @@ def test_validation_is_what_separates(make, songs):
     assert trainer._validate() == result.valid_losses[0]
 
 
+@pytest.mark.slow
 def test_the_rate_rises_and_falls(make):
     trainer = make(epochs=10, warmup=9, lr=1e-3)
     rates, train_batch = [], trainer._train_batch
@@ -402,6 +405,7 @@ def test_silence_and_perfection_have_no_gradient():
     assert not gradient.any()
 
 
+@pytest.mark.slow
 def test_on_a_device(make, tmp_path, monkeypatch):
     """An emulated device computes the losses of the processor, and a run goes on elsewhere."""
     from helpers.cuda_training import backend_on

@@ -198,6 +198,7 @@ class TestOverwriting:
         assert state_of(old)[0] == (128, 32, 6)
         assert not (old / "tone.png").exists()
 
+    @pytest.mark.slow
     def test_ended_at_any_step(self, make_trainer, old, tmp_path, monkeypatch):
         safetensors = not (old / "tone.safetensors").exists()
         saved = tmp_path / "saved"
@@ -232,6 +233,7 @@ class TestOverwriting:
         assert found == sorted(found, key=lambda state: state == after)
         assert not [name for name in names(old) if "replacing" in name or name == "tone.png"]
 
+    @pytest.mark.slow
     def test_ended_at_any_step_and_continued(self, make_trainer, old, tmp_path, monkeypatch):
         settings = {**self.NEW, "epochs": 2}
         make_trainer(output=tmp_path / "alone", **settings).fit()
@@ -257,6 +259,7 @@ class TestOverwriting:
             continued += 1
         assert continued
 
+    @pytest.mark.slow
     def test_with_a_run_from_another_folder(self, make_trainer, old, tmp_path, monkeypatch):
         first = tmp_path / "first"
         make_trainer(output=first, epochs=1, **self.NEW).fit()
