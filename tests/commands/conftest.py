@@ -43,10 +43,12 @@ class Engine:
             raise ConfigError(f"residual={options['residual']!r} is a target")
         self.separators.append(options)
         residual = [options["residual"]] if options["residual"] else []
+        stems = [*bundle.targets, *residual]
         return SimpleNamespace(
+            engine=lambda: SimpleNamespace(stem_names=stems),
             name=bundle.name,
             sample_rate=self.sample_rate,
-            stem_names=[*bundle.targets, *residual],
+            stem_names=stems,
             target_names=list(bundle.targets),
             nb_channels=2,
             config=SeparatorConfig(
@@ -64,13 +66,13 @@ class Engine:
         )
 
     def separate_stream(
-        self, separator, reader, writers, *, aggregate=None, progress=None, max_memory=None
+        self, engine, reader, writers, *, aggregate=None, progress=None, max_memory=None
     ):
         self.before(reader.path)
         self.separated.append(reader.path.name)
         self.max_memory = max_memory
-        gains = {name: 0.5 ** (i + 1) for i, name in enumerate(separator.stem_names)}
-        aggregate = aggregate or {name: [name] for name in separator.stem_names}
+        gains = {name: 0.5 ** (i + 1) for i, name in enumerate(engine.stem_names)}
+        aggregate = aggregate or {name: [name] for name in engine.stem_names}
         assert list(writers) == list(aggregate)
         done = 0
         for block in reader.blocks(10000):

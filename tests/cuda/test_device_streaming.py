@@ -234,7 +234,8 @@ class TestStreams:
     def test_aggregate(self, on_card):
         model, audio = on_card(niter=1), music(900)[0]
         sink = ListSink()
-        separate_stream(model, ArraySource(audio), {"x": sink}, aggregate={"x": ["a", "c"]})
+        parts = {"x": ["a", "c"]}
+        separate_stream(model.engine(), ArraySource(audio), {"x": sink}, aggregate=parts)
         stems = model(audio[None])[0]
         np.testing.assert_allclose(sink.audio, stems[0] + stems[2], atol=1e-6)
 

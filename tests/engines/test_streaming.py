@@ -225,7 +225,7 @@ def test_aggregate_sums_stems():
     stems = engine.to_dict(engine(audio[None]))
     sinks = {"a": ListSink(), "others": ListSink()}
     parts = {"a": ["a"], "others": ["b", "c", "rest"]}
-    separate_stream(engine, ArraySource(audio), sinks, aggregate=parts)
+    separate_stream(engine.engine(), ArraySource(audio), sinks, aggregate=parts)
     np.testing.assert_array_equal(sinks["a"].audio, stems["a"][0])
     expected = stems["b"][0] + stems["c"][0] + stems["rest"][0]
     np.testing.assert_allclose(sinks["others"].audio, expected, atol=1e-6)
@@ -271,9 +271,9 @@ def test_writers_must_be_the_stems():
     engine, _ = pair(tiny_bundle())
     source = ArraySource(music(500)[0])
     with pytest.raises(ConfigError, match="writers"):
-        separate_stream(engine, source, {"a": ListSink()})
+        separate_stream(engine.engine(), source, {"a": ListSink()})
     with pytest.raises(ConfigError, match="'nobody'"):
-        separate_stream(engine, source, {"x": ListSink()}, aggregate={"x": ["nobody"]})
+        separate_stream(engine.engine(), source, {"x": ListSink()}, aggregate={"x": ["nobody"]})
 
 
 class TestBlocks:

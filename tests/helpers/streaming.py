@@ -71,7 +71,7 @@ class ListSink:
 def streamed(separator, source, **options):
     """All stems of a source [shape=(nb_stems, nb_channels, nb_timesteps)]."""
     sinks = {name: ListSink() for name in separator.stem_names}
-    separate_stream(separator, source, sinks, **options)
+    separate_stream(separator.engine(), source, sinks, **options)
     return np.stack([sink.audio for sink in sinks.values()])
 
 

@@ -11,8 +11,8 @@ from .augmentations import tilt as tilt
 from .augmentations import width as width
 from .base import UnmixDataset as UnmixDataset
 from .base import item_rng as item_rng
+from .batches import DataError as DataError
 from .factory import load_datasets as load_datasets
-from .loader import DataError as DataError
 from .loader import Loader as Loader
 from .musdb18 import MUSDBDataset as MUSDBDataset
 from .options import DATASETS as DATASETS

@@ -17,6 +17,7 @@ from .._kernels.calls import Guard, uninterrupted
 from .._support.threads import Stop
 from ..errors import ConfigError, DataError
 from .base import UnmixDataset
+from .batches import keep_freed_memory, make_batch
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +161,6 @@ def _end(servers: list[_Server]) -> None:
 
 def _serve(pipe: Connection, pickled: bytes) -> None:
     """Answer questions until the pipe is closed. Runs in the other process."""
-    from .loader import keep_freed_memory, make_batch
-
     # Ctrl-C reaches every process of a terminal; the one in charge closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What is passed over is logged in the main process.

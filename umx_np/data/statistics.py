@@ -11,7 +11,7 @@ from ..dsp.stft import stft
 from ..errors import DataError
 from ..framing.geometry import StftGeometry
 from .base import UnmixDataset, item_rng
-from .loader import checked_sample
+from .batches import checked_sample
 
 logger = logging.getLogger(__name__)
 

@@ -188,7 +188,7 @@ def _separate(
                 )
                 rests[name] = RestSink(writers[name], reader, opened.enter_context(original))
             separate_stream(
-                separator,
+                separator.engine(),
                 reader,
                 {**writers, **rests},
                 aggregate=plan.aggregate,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,9 +22,6 @@ from ..engines.sources import (
     check_channels,
 )
 from ..errors import ConfigError
-
-if TYPE_CHECKING:
-    from .separator import Separator
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +108,7 @@ def stem_blocks(
 
 
 def separate_stream(
-    separator: Separator,
+    engine: SeparationEngine,
     reader: Source,
     writers: Mapping[str, Sink],
     *,
@@ -124,10 +120,10 @@ def separate_stream(
 
     Parameters
     ----------
-    separator : Separator
-        Networks and options.
+    engine : SeparationEngine
+        As for `separate_blocks`.
     reader : Source
-        The mixture at the separator's rate.
+        The mixture at the rate of the model.
     writers : mapping of str to Sink
         A sink for each stem, or for each name of `aggregate`. They get as many channels as the
         source has, at most two.
@@ -146,12 +142,12 @@ def separate_stream(
         If the names of the writers are not those of the stems.
     """
     if aggregate is not None:
-        check_aggregate(aggregate, separator.stem_names)
-    parts = aggregate or {name: [name] for name in separator.stem_names}
+        check_aggregate(aggregate, engine.job.stem_names)
+    parts = aggregate or {name: [name] for name in engine.job.stem_names}
     if set(writers) != set(parts):
         raise ConfigError(f"writers={sorted(writers)} must be the stems {sorted(parts)}")
-    index = {name: k for k, name in enumerate(separator.stem_names)}
-    for _, stems in stem_blocks(separator.engine(), reader, progress, max_memory):
+    index = {name: k for k, name in enumerate(engine.job.stem_names)}
+    for _, stems in stem_blocks(engine, reader, progress, max_memory):
         for name, some in parts.items():
             first, *others = (stems[index[part]] for part in some)
             writers[name].write(sum(others, first))
