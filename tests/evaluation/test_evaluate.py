@@ -26,7 +26,7 @@ from umx_np.evaluation import (
     work,
 )
 from umx_np.evaluation.bss import METRICS, scores_and_doubts
-from umx_np.evaluation.settings import is_marked, marked
+from umx_np.evaluation.settings import _claim_path, is_marked, marked
 from umx_np.evaluation.tracks import TrackAudio, find_tracks
 
 from .conftest import RATE, STEMS, imperfect, sources, write_track
@@ -218,8 +218,12 @@ def test_resuming(
     options = {"dataset": "folder", "estimates": folder, "evaldir": tmp_path / "scores"}
     first = evaluate(songs, **options)
     assert attempts == SONGS
+    # As of one that was killed when its scores were written.
+    left = _claim_path(tmp_path / "scores", "test", SONGS[0])
+    left.touch()
     again = evaluate(songs, **options)
     assert attempts == SONGS
+    assert not left.exists()
     assert again.reused == SONGS
     assert [sdr(again, song) for song in SONGS] == [sdr(first, song) for song in SONGS]
 

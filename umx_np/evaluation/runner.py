@@ -23,7 +23,7 @@ from .scores import (
     check_method,
     scored_targets,
 )
-from .settings import claim_folder
+from .settings import claim_folder, clear_claim
 from .summary import Summary, write_summary
 from .tracks import Track, find_tracks
 from .work import Job, Task, finished_scores, run_tasks
@@ -344,6 +344,7 @@ def _left_to_do(
         else:
             result.scores[task.track.name] = scores
             result.reused.append(task.track.name)
+            clear_claim(job.evaldir, task.track.subset, task.track.name)
     if result.reused:
         logger.info("%d tracks have scores already", len(result.reused))
     return left

@@ -126,12 +126,23 @@ def claimed(evaldir: Path, subset: str, track: str, *, wait: bool) -> AbstractCo
     context manager
         As of `umx_np._support.atomic.claimed`.
     """
-    # Any name of a track makes a name of a file of a usual length.
-    digest = hashlib.blake2b(os.fsencode(track), digest_size=12).hexdigest()
-    path = evaldir / f".{subset}_{digest}.claim"
     # Of two that have a claim in spite of it, both find the scores there; at worst, both try again
     # what has failed.
-    return _atomic.claimed(path, wait=wait)
+    return _atomic.claimed(_claim_path(evaldir, subset, track), wait=wait)
+
+
+def clear_claim(evaldir: Path, subset: str, track: str) -> None:
+    """Remove the claim on a track with scores that an evaluation, killed then, left behind."""
+    path = _claim_path(evaldir, subset, track)
+    if path.exists():
+        with _atomic.claimed(path, wait=False):
+            pass
+
+
+def _claim_path(evaldir: Path, subset: str, track: str) -> Path:
+    # Any name of a track makes a name of a file of a usual length.
+    digest = hashlib.blake2b(os.fsencode(track), digest_size=12).hexdigest()
+    return evaldir / f".{subset}_{digest}.claim"
 
 
 @contextmanager
