@@ -344,6 +344,7 @@ def _left_to_do(
         else:
             result.scores[task.track.name] = scores
             result.reused.append(task.track.name)
+            assert job.evaldir is not None  # where the scores are
             clear_claim(job.evaldir, task.track.subset, task.track.name)
     if result.reused:
         logger.info("%d tracks have scores already", len(result.reused))
