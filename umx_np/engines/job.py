@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -41,7 +42,7 @@ class Job:
     # The matrices of the filterbank asteroid take longer to make than a short track.
     _transforms: dict[np.dtype, Transform] = field(default_factory=dict, repr=False)
 
-    @property
+    @cached_property
     def geometry(self) -> StftGeometry:
         """Where the frames lie."""
         return StftGeometry(self.config.n_fft, self.config.n_hop, center=True)
