@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import os
 import subprocess
@@ -325,24 +326,37 @@ def test_names_that_are_not_unicode(tmp_path, caplog, suffix, clip_mode):
     assert audio.shape == (2, 5000)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
-@pytest.mark.parametrize("suffix", written_suffixes())
-@pytest.mark.parametrize(("nb_timesteps", "limit"), [(100000, 10000), (5000, 600)])
-def test_full_disk(tmp_path, suffix, nb_timesteps, limit):
-    """Of the shorter one, the lossy encoders write most when the file is closed."""
-    program = f"""
-import resource, signal, numpy
+FULL_DISK = """
+import json, os, resource, signal, sys, numpy
 from umx_np.audio import write
 from umx_np.errors import AudioError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-noise = numpy.random.default_rng(0).uniform(-1, 1, (2, {nb_timesteps}))
-try:
-    write({str(tmp_path / ("a" + suffix))!r}, noise, 44100)
-except AudioError as error:
-    assert "disk" in str(error), error
-else:
-    raise SystemExit("no error")
+unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+found = []
+for suffix, nb_timesteps, limit in json.loads(sys.argv[1]):
+    noise = numpy.random.default_rng(0).uniform(-1, 1, (2, nb_timesteps))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, unlimited[1]))
+    try:
+        write("a" + suffix, noise, 44100)
+    except AudioError as error:
+        message = str(error)
+    else:
+        message = "no error"
+    resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    found.append([message, os.listdir()])
+    for left in os.listdir():
+        os.remove(left)
+print(json.dumps(found))
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
-    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_full_disk(tmp_path):
+    """Of the shorter one, the lossy encoders write most when the file is closed."""
+    lengths = [(100000, 10000), (5000, 600)]
+    cases = [(suffix, *length) for suffix in written_suffixes() for length in lengths]
+    command = [sys.executable, "-c", FULL_DISK, json.dumps(cases)]
+    done = subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.PIPE)
+    for case, (message, left) in zip(cases, json.loads(done.stdout), strict=True):
+        assert "disk" in message, case
+        assert left == [], case

@@ -113,7 +113,8 @@ def check_parameters(bundle, *, training=False, level=0.005, **options):
     for network in separator.networks.values():
         for key, shift in SHIFTS.items():
             network.parameters[key] += shift
-    audio = audio_for(level=level)
+    # Two windows of the filter, the second one shorter.
+    audio = audio_for(nb_timesteps=150, level=level)
     for name, network in separator.networks.items():
         start = {key: value.copy() for key, value in network.parameters.items()}
         ends = np.cumsum([value.size for value in start.values()])[:-1]

@@ -309,7 +309,9 @@ class TestDevices:
             get_backend("cpu")
 
 
-@pytest.mark.parametrize("name", ["umxm", "umx", "umxhq", "umxl", "umxse"])
+@pytest.mark.parametrize(
+    "name", ["umxm", "umx", "umxhq", pytest.param("umxl", marks=pytest.mark.slow), "umxse"]
+)
 def test_named_models_without_weights(name):
     """The functions with Open-Unmix's names make separators of the published architecture."""
     separator = getattr(umx_np, name)(pretrained=False, targets=None)

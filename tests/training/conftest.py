@@ -14,7 +14,7 @@ from umx_np.data import UnmixDataset
 from umx_np.training import TrainConfig, Trainer
 
 RATE = 8000
-NB_TIMESTEPS = 2000
+NB_TIMESTEPS = 1024
 TINY: dict[str, Any] = {
     "n_fft": 256,
     "n_hop": 64,
@@ -78,7 +78,7 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the splits ``train`` and ``valid`` of tracks of two sources each."""
     root = tmp_path_factory.mktemp("tracks")
     rng = np.random.default_rng(7)
-    time = np.arange(2 * RATE) / RATE
+    time = np.arange(RATE) / RATE
     for split, count in (("train", 5), ("valid", 2)):
         for track in range(count):
             folder = root / split / f"track{track}"
@@ -94,8 +94,13 @@ def tracks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tiny_command(tracks: Path, tmp_path: Path) -> list[str]:
     """Arguments of a run of two batches an epoch."""
+    return tiny_arguments(tracks, tmp_path / "out")
+
+
+def tiny_arguments(tracks: Path, output: Path) -> list[str]:
+    """Arguments of a run on the fixture `tracks`."""
     text = (
-        "--dataset trackfolder_var --target-file vocals.wav --seq-dur 0.5 --nfft 256 --nhop 64 "
+        "--dataset trackfolder_var --target-file vocals.wav --seq-dur 0.2 --nfft 256 --nhop 64 "
         "--hidden-size 8 --bandwidth 3000 --batch-size 3 --epochs 2 --device reference --no-plot"
     )
-    return [*text.split(), "--root", str(tracks), "--output", str(tmp_path / "out")]
+    return [*text.split(), "--root", str(tracks), "--output", str(output)]

@@ -27,10 +27,12 @@ from umx_np.weights import save_folder
 from .conftest import RATE
 
 STEMS = ("vocals", "drums", "bass")
+# Of an excerpt.
+SECONDS = 0.25
 TINY: dict[str, Any] = {
     "epochs": 2,
     "batch_size": 2,
-    "seq_dur": 0.5,
+    "seq_dur": SECONDS,
     "lr": 1e-3,
     "device": "reference",
     "checkpoint_every": "0",
@@ -70,8 +72,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def datasets(songs: Path, **options: Any) -> tuple[StemsDataset, StemsDataset]:
     return (
-        StemsDataset(songs, STEMS, 0.5, faders=2.0, swap_sides=True, **options),
-        StemsDataset(songs, STEMS, 0.5, split="valid", samples_per_track=2),
+        StemsDataset(songs, STEMS, SECONDS, faders=2.0, swap_sides=True, **options),
+        StemsDataset(songs, STEMS, SECONDS, split="valid", samples_per_track=2),
     )
 
 
@@ -199,7 +201,7 @@ def test_what_changes_is_said(make, tmp_path, caplog):
 
 @pytest.mark.slow
 def test_frozen_norms_train_what_separates(make, songs, monkeypatch):
-    monkeypatch.setattr(joint, "FRAME", 0.1)  # five frames in an excerpt
+    monkeypatch.setattr(joint, "FRAME", SECONDS / 5)  # five frames in an excerpt
     trainer = make(frozen_norms=True, epochs=6, batch_size=3, lr=0.02)
     first: list[Any] = []
     train_batch = trainer._train_batch
@@ -218,7 +220,7 @@ def test_frozen_norms_train_what_separates(make, songs, monkeypatch):
     truth = x.reshape(3, len(STEMS), 2, -1)
     separator = umx_np.Separator.from_bundle(before, niter=1, wiener_win_len=300)
     separated = separator(truth.sum(axis=1))
-    assert loss == pytest.approx(waveform_loss(separated, truth, RATE // 10)[0], abs=1e-3)
+    assert loss == pytest.approx(waveform_loss(separated, truth, RATE // 20)[0], abs=1e-3)
     assert result.train_losses[-1] < result.train_losses[0] - 0.5
     for name, weights in trainer.bundle().targets.items():
         for key, array in weights.state.items():
@@ -286,12 +288,12 @@ def test_model_and_data_must_fit(make, songs, model, tmp_path):
     with pytest.raises(ConfigError, match="works at 8000 Hz, the data is at 16000 Hz"):
         trainer.fit()
     train, _ = datasets(songs)
-    other = StemsDataset(songs, STEMS[::-1], 0.5, split="valid")
+    other = StemsDataset(songs, STEMS[::-1], SECONDS, split="valid")
     config = JointConfig(**TINY, model=str(model), output=str(tmp_path / "out"))
     with pytest.raises(ConfigError, match="training set has the targets vocals, drums, bass"):
         JointTrainer(config, train, other)
     make(epochs=1).fit()
-    two = [StemsDataset(songs, STEMS[:2], 0.5, split=split) for split in ("train", "valid")]
+    two = [StemsDataset(songs, STEMS[:2], SECONDS, split=split) for split in ("train", "valid")]
     with pytest.raises(ConfigError, match="has the targets vocals, drums, bass, the data vocals"):
         JointTrainer(config.with_(model=None, checkpoint=config.output, lr=2e-3), *two).fit()
 
@@ -330,7 +332,8 @@ def test_mono_songs_for_stereo_networks(make, songs, tmp_path):
             soundfile.write(folder / f"{name}.wav", 0.1 * np.ones(RATE), RATE)
     trainer = make(batch_size=1)
     data = [
-        StemsDataset(tmp_path / "mono", STEMS, 0.5, split=split) for split in ("train", "valid")
+        StemsDataset(tmp_path / "mono", STEMS, SECONDS, split=split)
+        for split in ("train", "valid")
     ]
     with pytest.raises(DataError, match=r"validation, .*a: .*need 2 channels"):
         JointTrainer(trainer.config, *data).fit()

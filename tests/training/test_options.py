@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -15,6 +16,8 @@ from umx_np.data import add_dataset_options
 from umx_np.errors import DeviceError
 from umx_np.train import main
 from umx_np.training import TrainConfig, TrainingError
+
+from .conftest import tiny_arguments
 
 # Every option of Open-Unmix's scripts/train.py with its default.
 UPSTREAM = {
@@ -208,7 +211,7 @@ def test_what_reaches_the_trainer(tiny_command, monkeypatch, loader, quiet):
     ((config, train, valid, options),) = made
     assert config == TrainConfig.from_arguments(vars(parse_options(argv)))
     assert (config.seed, config.nb_workers, config.target) == (9, 2, "vocals")
-    assert (len(train), len(valid), train.seq_duration) == (5, 2, 0.5)
+    assert (len(train), len(valid), train.seq_duration) == (5, 2, 0.2)
     assert options.pop("arguments")["target_file"] == "vocals.wav"
     assert options == {
         "progress": not quiet,
@@ -294,10 +297,16 @@ def test_what_is_given():
 class TestContinuing:
     """What is not given comes from the run that is continued."""
 
+    @pytest.fixture(scope="class")
+    def first(self, tracks, tmp_path_factory):
+        """The run that all of them go on with."""
+        out = tmp_path_factory.mktemp("first") / "out"
+        assert main([*tiny_arguments(tracks, out), "--quiet", "--lr", "0.01"]) == 0
+        return out
+
     @pytest.fixture
-    def out(self, tiny_command, tmp_path):
-        assert main([*tiny_command, "--quiet", "--lr", "0.01"]) == 0
-        return tmp_path / "out"
+    def out(self, first, tmp_path):
+        return shutil.copytree(first, tmp_path / "out")
 
     def test_settings_are_restored(self, out, tiny_command):
         args = vars(parse_options(["--checkpoint", str(out)]))
@@ -315,7 +324,7 @@ class TestContinuing:
         files += ["--output-file", "voc*.wav"]
         other = ["--output", str(tmp_path / "other"), "--target", "singer", "--no-plot"]
         sizes = ["--nfft", "256", "--nhop", "64", "--hidden-size", "8", "--bandwidth", "3000"]
-        common = [*files, *sizes, "--seq-dur", "0.5", "--batch-size", "3", "--quiet"]
+        common = [*files, *sizes, "--seq-dur", "0.2", "--batch-size", "3", "--quiet"]
         assert main([*common, *other, "--epochs", "1", "--device", "reference"]) == 0
         assert (tmp_path / "other" / "singer.pth").exists()
         continued = ["--checkpoint", str(tmp_path / "other"), *files]

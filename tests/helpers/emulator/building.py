@@ -20,14 +20,11 @@ from umx_np.cuda.compiling import kernels
 HERE = Path(__file__).parent
 
 # Leaving a stack by longjmp is meant.
-_COMMON = ("-std=c++17", "-O1", "-fPIC", "-shared", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE")
+_COMMON = ("-std=c++17", "-O1", "-fPIC", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE")
 _RUNTIME = (*_COMMON, f"-I{HERE}")
 # Sums are as written; memory may be read as any type, as on the card, but only where it is aligned.
-_KERNELS = (
+_HEADER = (
     *_COMMON,
-    f"-I{HERE}",
-    "-include",
-    "cuda.h",
     "-g1",
     "-Wno-unknown-pragmas",
     "-fno-strict-aliasing",
@@ -35,6 +32,7 @@ _KERNELS = (
     "-fsanitize=alignment",
     "-fsanitize-undefined-trap-on-error",
 )
+_KERNELS = (*_HEADER, "-include", "cuda.h")
 
 
 class BuildError(Exception):
@@ -66,12 +64,28 @@ def _environment() -> bytes:
 
 
 def _build(source: str, flags: tuple[str, ...], mode: int) -> ctypes.CDLL:
-    key = hashlib.sha256(_environment() + repr(flags).encode() + source.encode()).hexdigest()[:32]
-    library = cache_folder() / f"{key}.so"
+    library = cache_folder() / f"{_key(source, flags)}.so"
     with _locked(library.with_suffix(".lock")):
         if not library.exists():
             _compile(source, flags, library)
     return ctypes.CDLL(str(library), mode=mode)
+
+
+def _key(source: str, flags: tuple[str, ...]) -> str:
+    return hashlib.sha256(_environment() + repr(flags).encode() + source.encode()).hexdigest()[:32]
+
+
+@cache
+def _header() -> Path:
+    """Folder with cuda.h, compiled: to read it takes longer than most kernels."""
+    folder = cache_folder() / _key("cuda.h", _HEADER)
+    with _locked(folder.with_suffix(".lock")):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=cache_folder()) as made:
+                shutil.copy(HERE / "cuda.h", made)
+                _run(*_HEADER, "-x", "c++-header", str(HERE / "cuda.h"), "-o", f"{made}/cuda.h.gch")
+                shutil.copytree(made, folder)
+    return folder
 
 
 @contextmanager
@@ -87,15 +101,16 @@ def _locked(path: Path) -> Iterator[None]:
 def _compile(source: str, flags: tuple[str, ...], library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         made = Path(folder) / "made.so"
-        done = subprocess.run(
-            [str(compiler()), *flags, "-x", "c++", "-", "-o", str(made)],
-            input=source.encode(),
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode:
-            raise BuildError(done.stderr.decode(errors="replace"))
+        _run(*flags, "-shared", "-x", "c++", "-", "-o", str(made), source=source)
         os.replace(made, library)
+
+
+def _run(*arguments: str, source: str = "") -> None:
+    done = subprocess.run(
+        [str(compiler()), *arguments], input=source.encode(), capture_output=True, check=False
+    )
+    if done.returncode:
+        raise BuildError(done.stderr.decode(errors="replace"))
 
 
 @cache
@@ -126,7 +141,8 @@ def build_kernels(source: str, defines: tuple[str, ...]) -> ctypes.CDLL:
     """
     runtime()
     exports = (f"UMX_EXPORT({name}, ({threads}))\n" for name, threads in kernels(source).items())
-    return _build(f"{source}\n{''.join(exports)}", (*_KERNELS, *defines), ctypes.RTLD_LOCAL)
+    flags = (f"-I{_header()}", *_KERNELS, *defines)
+    return _build(f"{source}\n{''.join(exports)}", flags, ctypes.RTLD_LOCAL)
 
 
 def line_of(library: str, offset: str) -> str:
