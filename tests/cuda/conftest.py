@@ -8,19 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers.emulated import ORDERS, Make, emulated
+from helpers.emulated import CARDS, EMULATED, Make, card
 
 from umx_np.cuda import compiling
 from umx_np.cuda.device import Device, Kernel, get_device
-
-# In their order, the threads show fewer mistakes than shuffled.
-EMULATED = [pytest.param("emulated", marks=pytest.mark.slow), "emulated-shuffled"]
 
 
 @pytest.fixture(params=EMULATED)
 def emulated_device(request: pytest.FixtureRequest) -> Device:
     """An emulated card, once for each order of threads."""
-    return emulated(*ORDERS[request.param])
+    return card(request.param)
 
 
 @pytest.fixture
@@ -29,10 +26,10 @@ def device() -> Device:
     return get_device(0)
 
 
-@pytest.fixture(params=[*EMULATED, pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(params=CARDS)
 def any_device(request: pytest.FixtureRequest) -> Device:
     """The emulated card in both orders, and the real one."""
-    return get_device(0) if request.param == "cuda" else emulated(*ORDERS[request.param])
+    return card(request.param)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 
 import numpy as np
@@ -13,17 +12,13 @@ from tolerances import TOL
 
 import umx_np
 from umx_np import devices as doors
-from umx_np.backends import contracts as base
-from umx_np.backends.contracts import WienerOptions
-from umx_np.backends.cpu import CpuBackend, CpuFilter, CpuNetwork
-from umx_np.backends.reference import ReferenceBackend, ReferenceFilter, ReferenceNetwork
 from umx_np.config import ModelConfig
 from umx_np.cuda import backend as cuda
 from umx_np.cuda import host_network as cuda_network
-from umx_np.cuda.backend import CudaBackend, CudaFilter
+from umx_np.cuda.backend import CudaBackend
 from umx_np.cuda.proof import LIMITS, Proof
 from umx_np.devices import devices, get_backend, on_cuda
-from umx_np.errors import ConfigError, DeviceError, ShapeError
+from umx_np.errors import ConfigError, DeviceError
 from umx_np.testing import random_state
 
 CONFIGS = [
@@ -36,36 +31,6 @@ CONFIGS = [
 @pytest.fixture
 def ops(any_device) -> CudaBackend:
     return CudaBackend(any_device)
-
-
-def public_methods(protocol: type) -> list[str]:
-    return [
-        name
-        for name, value in vars(protocol).items()
-        if inspect.isfunction(value) and not name.startswith("_")
-    ]
-
-
-@pytest.mark.parametrize(
-    ("protocol", "name", "kind"),
-    [
-        (protocol, name, kind)
-        for protocol, kinds in (
-            (base.Backend, (ReferenceBackend, CpuBackend, CudaBackend)),
-            (base.Network, (ReferenceNetwork, CpuNetwork, cuda_network.CudaNetwork)),
-            (base.WienerFilter, (ReferenceFilter, CpuFilter, CudaFilter)),
-        )
-        for name in public_methods(protocol)
-        for kind in kinds
-    ],
-    ids=lambda value: getattr(value, "__name__", value),
-)
-def test_every_backend_has_the_signatures_of_the_contract(protocol, name, kind):
-    wanted = inspect.signature(getattr(protocol, name)).parameters.values()
-    there = inspect.signature(getattr(kind, name)).parameters.values()
-    assert [(p.name, p.kind, p.default) for p in wanted] == [
-        (p.name, p.kind, p.default) for p in there
-    ]
 
 
 class TestDevices:
@@ -184,115 +149,6 @@ class TestDevices:
         text = repr(CudaBackend(emulated_device, "fast"))
         assert text.startswith("cuda:0 (emulator, fast precision, ")
         assert "kernel for the recurrence" in text
-
-
-@pytest.mark.parametrize("filterbank", ["torch", "asteroid"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("n_fft", "n_hop", "center"), [(64, 16, True), (15, 4, False)])
-def test_stft_and_back(ops, filterbank, dtype, n_fft, n_hop, center):
-    x = signals.music(1001)[0].astype(dtype)
-    x.flags.writeable = False
-    options = {"center": center, "filterbank": filterbank}
-    spectrum = umx_np.stft(x, n_fft, n_hop, device=ops, **options)
-    expected = umx_np.stft(x.astype(np.float64), n_fft, n_hop, device="reference", **options)
-    name = np.dtype(dtype).name
-    tolerance = TOL["stft" if filterbank == "torch" else "istft"][name]
-    assert_close(spectrum, expected, tolerance, dtype=np.result_type(dtype, np.complex64))
-    options["n_fft"] = n_fft
-    back = umx_np.istft(spectrum, n_hop, length=1001, device=ops, **options)
-    expected = umx_np.istft(
-        spectrum.astype(np.complex128), n_hop, length=1001, device="reference", **options
-    )
-    assert_close(back, expected, TOL["istft"][name], dtype=dtype)
-
-
-@pytest.mark.parametrize("nb_channels", [1, 2])
-@pytest.mark.parametrize("iterations", [0, 2])
-def test_public_wiener(ops, nb_channels, iterations):
-    mix = signals.spectra(20, 33, nb_channels, level=40.0)
-    mags = signals.estimates_for(mix, 3)
-    y = umx_np.wiener(
-        mags.astype(np.float32), mix.astype(np.complex64), iterations, residual=True, device=ops
-    )
-    expected = umx_np.wiener(mags, mix, iterations, residual=True, device="reference")
-    assert_close(y, expected, TOL["wiener"]["float32"], dtype=np.complex64)
-    assert umx_np.wiener(mags[:0], mix[:0], iterations, device=ops).shape == (0, *y.shape[1:3], 3)
-    with pytest.raises(ShapeError, match="nb_channels=3"):
-        umx_np.wiener(np.ones((4, 5, 3, 2)), np.ones((4, 5, 3), complex), device=ops)
-
-
-def test_statistics_of_a_track(ops):
-    """As a separator without windows calls it, with arrays of the host."""
-    options = WienerOptions(residual=True)
-    mix = signals.spectra(30, 17, 2).transpose(2, 0, 1).astype(np.complex64)
-    mags = np.abs(mix)[None].transpose(0, 2, 1, 3) * np.float32([[[[0.3]]], [[[0.5]]]])
-    mix, mags = np.ascontiguousarray(mix), np.ascontiguousarray(mags.astype(np.float32))
-    both = [np.zeros((2, 3, 4, 17)) for _ in range(2)]
-    results = []
-    filters = ops.wiener(options), ReferenceFilter(options)
-    for wiener, statistics in zip(filters, both, strict=True):
-        for level in range(2):
-            for part in (slice(0, 13), slice(13, 30)):
-                wiener.accumulate(
-                    np.ascontiguousarray(mix[:, part]),
-                    np.ascontiguousarray(mags[:, part]),
-                    statistics,
-                    level=level,
-                    max_abs=1.5,
-                )
-        results.append(wiener.apply(mix, mags, statistics, max_abs=1.5))
-    np.testing.assert_allclose(both[0], both[1], rtol=1e-12, atol=1e-12)
-    assert_close(*results, TOL["wiener"]["float32"], dtype=np.complex64)
-    out = np.empty_like(results[0])
-    assert filters[0].apply(mix, mags, both[0], max_abs=1.5, out=out) is out
-    np.testing.assert_array_equal(out, results[0])
-
-
-def test_magnitude_into_an_array(ops):
-    spectrum = signals.spectra(5, 9, 2).transpose(2, 0, 1).astype(np.complex64)
-    out = np.empty((5, 2, 7), np.float32)
-    assert ops.magnitude(spectrum, nb_bins=7, mono=False, out=out) is out
-    np.testing.assert_allclose(out, np.abs(spectrum[..., :7]).transpose(1, 0, 2), rtol=3e-7)
-
-
-def test_map_is_in_order(ops):
-    assert ops.map(lambda x: x * x, range(4)) == [0, 1, 4, 9]
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-@pytest.mark.parametrize("level", [1e-6, 1.0, 1e3])
-def test_network_stage_by_stage(ops, config, level):
-    state = random_state(config, seed=3)
-    fast, slow = ops.network(config, state), ReferenceNetwork(config, state)
-    nb_frames, tolerance = 13, TOL["network"]["float32"]
-    mags = signals.magnitudes(config, nb_frames=nb_frames)[0].transpose(2, 0, 1) * level
-    mags = np.ascontiguousarray(mags.astype(np.float32))
-    mags.flags.writeable = False
-    read = mags[:, :, : config.nb_input_bins]
-    encoded = slow.encode(read.astype(np.float64))
-    assert_close(fast.encode(read), encoded, tolerance, dtype=np.float32)
-    parts = [encoded]
-    spans = [slice(0, 5), slice(5, 6), slice(6, nb_frames)]
-    for layer in range(config.nb_layers):
-        outputs = []
-        for direction in range(config.nb_directions):
-            expected = slow.scan(layer, direction, parts, slow.initial_state())
-            blocks, memory = {}, fast.initial_state()
-            for span in spans[::-1] if direction else spans:
-                arrivals = [part[span].astype(np.float32) for part in parts]
-                blocks[span.start] = fast.scan(layer, direction, arrivals, memory)
-            joined = np.concatenate([blocks[span.start] for span in spans])
-            assert_close(joined, expected, TOL["lstm_scan"]["float32"], dtype=np.float32)
-            outputs.append(expected)
-        parts = outputs
-    parts = [encoded, *parts]
-    z = slow.combine(parts)
-    single = [part.astype(np.float32) for part in parts]
-    assert_close(fast.combine(single), z, tolerance, dtype=np.float32)
-    expected = slow.decode(z, mags.astype(np.float64))
-    out = np.empty(mags.shape, np.float32)
-    assert fast.decode(z.astype(np.float32), mags, out=out) is out
-    assert_close(out, expected, tolerance, dtype=np.float32)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)

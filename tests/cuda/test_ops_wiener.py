@@ -44,59 +44,6 @@ def filter_for(device, mix, mags, options=PLAIN) -> WienerFilter:
     )
 
 
-@pytest.mark.parametrize("softmask", [False, True])
-@pytest.mark.parametrize("residual", [False, True])
-@pytest.mark.parametrize(("nb_channels", "mag_channels"), [(1, 1), (2, 2), (2, 1)])
-@pytest.mark.parametrize("nb_targets", [1, 3])
-@pytest.mark.parametrize("iterations", [0, 1, 3])
-def test_one_window(
-    emulated_device, softmask, residual, nb_channels, mag_channels, nb_targets, iterations
-):
-    mix, mags = spectra(nb_channels, 11, 35, nb_targets, mag_channels=mag_channels)
-    options = WienerOptions(softmask, residual)
-    wiener = filter_for(emulated_device, mix, mags, options)
-    scale = 1.7 if iterations else 1.0
-    y = wiener.windows(
-        *on_card(emulated_device, mix, mags, [scale]), window=11, iterations=iterations
-    )
-    expected = ReferenceFilter(options).window(mix, mags, iterations=iterations, max_abs=scale)
-    assert_close(y.get(), expected, TOL["wiener"]["float32"], dtype=np.complex64)
-
-
-@pytest.mark.parametrize("level", [1e-12, 1e-3, 1e4, 1e12])
-@pytest.mark.parametrize("iterations", [0, 2])
-def test_faint_and_loud(any_device, level, iterations):
-    mix, mags = spectra(2, 9, 33, 2, level=level)
-    scale = max(1.0, float(np.abs(mix).max()) / 10) if iterations else 1.0
-    y = filter_for(any_device, mix, mags, WITH_RESIDUAL).windows(
-        *on_card(any_device, mix, mags, [scale]), window=9, iterations=iterations
-    )
-    expected = ReferenceFilter(WITH_RESIDUAL).window(
-        mix, mags, iterations=iterations, max_abs=scale
-    )
-    assert_close(y.get(), expected, TOL["wiener"]["float32"], dtype=np.complex64)
-
-
-def test_silence(any_device):
-    mix, mags = np.zeros((2, 5, 9), np.complex64), np.zeros((2, 5, 2, 9), np.float32)
-    y = filter_for(any_device, mix, mags, WITH_RESIDUAL).windows(
-        *on_card(any_device, mix, mags, [1.0]), window=5, iterations=2
-    )
-    np.testing.assert_array_equal(y.get(), np.zeros((3, 2, 5, 9)))
-
-
-def test_near_mono(any_device):
-    """Where float32 would lose everything."""
-    mix, mags = spectra(2, 20, 12, 3)
-    mix[1] = mix[0] * (1 + 1e-6)
-    mags[:, :, 1] = mags[:, :, 0]
-    y = filter_for(any_device, mix, mags).windows(
-        *on_card(any_device, mix, mags, [1.0]), window=20, iterations=2
-    )
-    expected = ReferenceFilter(PLAIN).window(mix, mags, iterations=2, max_abs=1.0)
-    assert_close(y.get(), expected, TOL["wiener_near_mono"]["float32"], dtype=np.complex64)
-
-
 @pytest.mark.parametrize("window", [1, 7, 40, 100])
 def test_windows_side_by_side(any_device, window):
     """Each window is filtered by itself; the last is shorter. Only the sources asked for."""
@@ -149,16 +96,6 @@ def test_a_track_in_blocks(any_device, group):
     expected = ReferenceFilter(PLAIN).window(mix, mags, iterations=iterations, max_abs=1.5)
     result = np.concatenate([part.get() for part in y], axis=2)
     assert_close(result, expected, TOL["wiener"]["float32"], dtype=np.complex64)
-
-
-def test_results_repeat_bit_for_bit(any_device):
-    mix, mags = spectra(2, 90, 40, 3)
-    wiener = filter_for(any_device, mix, mags)
-    first, second = (
-        wiener.windows(*on_card(any_device, mix, mags, [1.0]), window=90, iterations=2).get()
-        for _ in range(2)
-    )
-    np.testing.assert_array_equal(first, second)
 
 
 def test_more_channels_are_refused(emulated_device):

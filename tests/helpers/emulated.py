@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from umx_np.cuda.device import Device, Kernel
+from umx_np.cuda.device import Device, Kernel, get_device
 
 from .emulator import building
 
 ORDERS = {"emulated": ("ascending", 0), "emulated-shuffled": ("shuffled", 1)}
+# In their order, the threads show fewer mistakes than shuffled.
+EMULATED = [pytest.param("emulated", marks=pytest.mark.slow), "emulated-shuffled"]
+CARDS = [*EMULATED, pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def emulated(order: str = "ascending", seed: int = 0) -> Device:
@@ -24,6 +27,11 @@ def emulated(order: str = "ascending", seed: int = 0) -> Device:
     streams.forget()
     launching.Settings.order, launching.Settings.seed = order, seed
     return Device(cupy_standin, 0)
+
+
+def card(name: str) -> Device:
+    """Return the device of this name among `CARDS`."""
+    return get_device(0) if name == "cuda" else emulated(*ORDERS[name])
 
 
 Make = Callable[..., Kernel]

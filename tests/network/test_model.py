@@ -13,7 +13,6 @@ from umx_np.config import ModelConfig
 from umx_np.devices import cuda_index, devices, get_backend
 from umx_np.errors import ConfigError, DeviceError, ShapeError, WeightsError
 from umx_np.testing import random_state
-from umx_np.weights import expected_state
 
 CONFIGS = [
     ModelConfig(nb_bins=33, hidden_size=8, max_bin=20),
@@ -32,33 +31,6 @@ def model_of(config: ModelConfig, **options) -> umx_np.OpenUnmix:
         max_bin=config.max_bin,
         **options,
     )
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_weights_come_back_bit_for_bit(config, device):
-    model = model_of(config, device=device)
-    state = random_state(config, seed=3)
-    model.load_state_dict(state)
-    back = model.state_dict()
-    assert list(back) == list(expected_state(config))
-    for name, value in state.items():
-        np.testing.assert_array_equal(back[name], value)
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-@pytest.mark.parametrize("nb_frames", [1, 5, 260])
-def test_compiled_network_against_reference(config, nb_frames):
-    state = random_state(config, seed=0)
-    x = signals.magnitudes(config, nb_frames=nb_frames, nb_samples=2)
-    x.flags.writeable = False
-    models = [model_of(config, device=device) for device in ("cpu", "reference")]
-    for model in models:
-        model.load_state_dict(state)
-    fast, slow = (model(x) for model in models)
-    assert slow.dtype == np.float64
-    assert_close(fast, slow, TOL["network"]["float32"], dtype=np.float32)
-    frames_first = models[0](x.transpose(3, 0, 1, 2), layout="frames")
-    np.testing.assert_array_equal(frames_first.transpose(1, 2, 3, 0), fast)
 
 
 def test_scalers_are_stored_as_upstream_stores_them():

@@ -332,8 +332,7 @@ def test_mono_songs_for_stereo_networks(make, songs, tmp_path):
             soundfile.write(folder / f"{name}.wav", 0.1 * np.ones(RATE), RATE)
     trainer = make(batch_size=1)
     data = [
-        StemsDataset(tmp_path / "mono", STEMS, SECONDS, split=split)
-        for split in ("train", "valid")
+        StemsDataset(tmp_path / "mono", STEMS, SECONDS, split=split) for split in ("train", "valid")
     ]
     with pytest.raises(DataError, match=r"validation, .*a: .*need 2 channels"):
         JointTrainer(trainer.config, *data).fit()

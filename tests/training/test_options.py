@@ -294,15 +294,16 @@ def test_what_is_given():
     assert given_settings([]) == frozenset()
 
 
+@pytest.fixture(scope="module")
+def first(tracks, tmp_path_factory):
+    """The run that others go on with."""
+    out = tmp_path_factory.mktemp("first") / "out"
+    assert main([*tiny_arguments(tracks, out), "--quiet", "--lr", "0.01"]) == 0
+    return out
+
+
 class TestContinuing:
     """What is not given comes from the run that is continued."""
-
-    @pytest.fixture(scope="class")
-    def first(self, tracks, tmp_path_factory):
-        """The run that all of them go on with."""
-        out = tmp_path_factory.mktemp("first") / "out"
-        assert main([*tiny_arguments(tracks, out), "--quiet", "--lr", "0.01"]) == 0
-        return out
 
     @pytest.fixture
     def out(self, first, tmp_path):

@@ -24,7 +24,7 @@ from umx_np.weights import load_safetensors, load_torch
 
 from .conftest import Tones
 
-SETTINGS = {"epochs": 3, "clip_grad_norm": 20.0, "lr": 0.01}
+SETTINGS = {"epochs": 3, "nb_layers": 2, "clip_grad_norm": 20.0, "lr": 0.01}
 
 
 class PowerCutError(Exception):
@@ -44,13 +44,23 @@ def cut_after(trainer: Trainer, nb_steps: int) -> None:
     trainer._train_batch = counted  # type: ignore[method-assign]
 
 
+@pytest.fixture(scope="module")
+def finished():
+    """Folders of the runs of `whole`, by their settings."""
+    return {}
+
+
 @pytest.fixture
-def whole(make_trainer, tmp_path):
+def whole(make_trainer, finished, tmp_path_factory):
     """Folder of a run that was never interrupted."""
 
     def run(**settings):
-        make_trainer(output=tmp_path / "whole", **{**SETTINGS, **settings}).fit()
-        return tmp_path / "whole"
+        key = repr(settings)
+        if key not in finished:
+            folder = tmp_path_factory.mktemp("whole")
+            make_trainer(output=folder, **{**SETTINGS, **settings}).fit()
+            finished[key] = folder
+        return finished[key]
 
     return run
 

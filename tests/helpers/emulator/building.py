@@ -20,7 +20,7 @@ from umx_np.cuda.compiling import kernels
 HERE = Path(__file__).parent
 
 # Leaving a stack by longjmp is meant.
-_COMMON = ("-std=c++17", "-O1", "-fPIC", "-Wl,-Bsymbolic", "-U_FORTIFY_SOURCE")
+_COMMON = ("-std=c++17", "-O1", "-fPIC", "-U_FORTIFY_SOURCE")
 _RUNTIME = (*_COMMON, f"-I{HERE}")
 # Sums are as written; memory may be read as any type, as on the card, but only where it is aligned.
 _HEADER = (
@@ -101,7 +101,7 @@ def _locked(path: Path) -> Iterator[None]:
 def _compile(source: str, flags: tuple[str, ...], library: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         made = Path(folder) / "made.so"
-        _run(*flags, "-shared", "-x", "c++", "-", "-o", str(made), source=source)
+        _run(*flags, "-shared", "-Wl,-Bsymbolic", "-x", "c++", "-", "-o", str(made), source=source)
         os.replace(made, library)
 
 

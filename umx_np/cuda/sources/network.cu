@@ -55,7 +55,7 @@ extern "C" __global__ void finish(const float* x, const float* __restrict__ scal
         const long long n = row / nb_rows, t = row % nb_rows;
         float value = fmaf(x[row * width + k], scale[n * width + k], bias[n * width + k]);
         if (ENDING == 1) value = tanhf(value);
-        if (ENDING >= 2) value = fmaxf(value, 0.0f);
+        if (ENDING >= 2 && value < 0.0f) value = 0.0f;  // fmaxf would make 0 of NaN
         if (ENDING == 3) value *= mixture[t * width + k];
         out[n * out_batch + t * out_row + k] = value;
     }
