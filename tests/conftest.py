@@ -101,16 +101,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _mark_combinations(items: list[pytest.Item]) -> None:
-    """Mark as slow what no pair of values of a test's parameters needs.
+    """Mark what no pair of values of a test's parameters needs, as slow as well.
 
     Of a test with three parameters or more, those combinations stay in which every pair of values
-    meets; what a device runs stays whole.
+    meets; of what is slow for itself, too. What a device runs stays whole.
     """
     tests = defaultdict(list)
     for item in items:
         several = hasattr(item, "callspec") and len(item.callspec.params) > 2
-        if several and not any(map(item.get_closest_marker, ("slow", "gpu"))):
-            tests[item.nodeid.partition("[")[0]].append(item)
+        if several and not item.get_closest_marker("gpu"):
+            is_slow = item.get_closest_marker("slow") is not None
+            tests[item.nodeid.partition("[")[0], is_slow].append(item)
     for of_a_test in tests.values():
         # Values are the same objects in all of them; pytest's indices count the calls instead.
         values = [item.callspec.params.items() for item in of_a_test]
@@ -118,6 +119,7 @@ def _mark_combinations(items: list[pytest.Item]) -> None:
         for index, item in enumerate(of_a_test):
             if index not in chosen:
                 item.add_marker(pytest.mark.slow)
+                item.add_marker(pytest.mark.combination)
 
 
 @pytest.fixture(params=["reference", "numba"])

@@ -23,7 +23,16 @@ _FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit
 _COPIED = ("umx_np", "src_ext", "tests", "recipes", "benchmarks", "examples", "docs")
 _FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 _BUILT = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", "cpu.c", "stft.c")
-_TESTS = ("tests/kernels", "tests/dsp/test_stft.py")
+_CONTRACT = ("", "_network", "_wiener", "_wiener_gradient")
+_TESTS = (
+    "tests/kernels",
+    *(f"tests/backends/test_contract{part}.py" for part in _CONTRACT),
+    "tests/dsp/test_magnitudes_backward.py",
+    "tests/dsp/test_stft.py",
+    # The emulator has fibers and guarded memory of its own.
+    "-k",
+    "not emulated",
+)
 _TESTS_OF_A_LEVEL = ("tests/backends/test_golden.py", "tests/engines/test_streaming.py")
 
 

@@ -1,14 +1,11 @@
-"""The compiled engine against the reference, for shapes that fit no vector."""
+"""The compiled engine: threads, memory, precision."""
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
-from helpers.asserts import assert_close, relative_l2
+from helpers.asserts import relative_l2
 from helpers.signals import magnitudes
-from tolerances import TOL
 
 from umx_np.config import ModelConfig
 from umx_np.errors import ConfigError
@@ -25,8 +22,6 @@ CONFIGS = {
     "mono, wide": ModelConfig(nb_bins=613, nb_channels=1, hidden_size=34, nb_layers=1),
     "one unit": ModelConfig(nb_bins=33, hidden_size=2, nb_layers=2),
 }
-# nb_frames, nb_samples
-SHAPES = [(7, 3), (5, 16), (1, 5), (9, 1), (3, 33)]
 
 
 def both(config, shape, dtype, training, threads=2):
@@ -43,23 +38,6 @@ def both(config, shape, dtype, training, threads=2):
         gradients = network.backward(d_y, cache, input_gradient=True)
         results.append({"y": y, **gradients, **network.buffers})
     return results
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(("name", "shape"), list(itertools.product(CONFIGS, SHAPES)))
-def test_against_reference(name, shape, training, dtype):
-    expected, actual = both(CONFIGS[name], shape, dtype, training)
-    scale = np.linalg.norm(expected["fc1.weight"])
-    for key, value in expected.items():
-        if value.dtype.kind == "i":
-            assert actual[key] == value
-        elif key == "input_mean" and training:
-            # Exactly 0, as the batch norm takes any mean away: only rounding is left.
-            assert np.linalg.norm(actual[key]) <= TOL["gradients"][dtype].rtol * 100 * scale
-        else:
-            operation = "network" if key == "y" else "gradients"
-            assert_close(actual[key], value, TOL[operation][dtype], dtype=dtype)
 
 
 @pytest.mark.parametrize("threads", [1, 3, 8])

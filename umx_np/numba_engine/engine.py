@@ -64,6 +64,8 @@ class NumbaEngine:
         keep: bool,
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
         assert not isinstance(masks, CounterMasks)
+        # Kernels are compiled for arrays that may be written to, though they do not do so.
+        x = np.require(x, requirements="W")
         self._runner.begin(*x.shape)
         with self._runner.own_threads():
             return self._forward(x, parameters, buffers, masks, training, keep)
@@ -190,6 +192,7 @@ class NumbaEngine:
         *,
         input_gradient: bool,
     ) -> dict[str, np.ndarray]:
+        d_y = np.require(d_y, requirements="W")
         self._runner.begin(*d_y.shape)
         with self._runner.own_threads():
             return self._backward(d_y, cache, parameters, input_gradient)
