@@ -104,14 +104,13 @@ def _mark_combinations(items: list[pytest.Item]) -> None:
     """Mark what no pair of values of a test's parameters needs, as slow as well.
 
     Of a test with three parameters or more, those combinations stay in which every pair of values
-    meets; of what is slow for itself, too. What a device runs stays whole.
+    meets; of what is slow for itself and of what needs a device, too. ``-m gpu`` runs all.
     """
     tests = defaultdict(list)
     for item in items:
-        several = hasattr(item, "callspec") and len(item.callspec.params) > 2
-        if several and not item.get_closest_marker("gpu"):
-            is_slow = item.get_closest_marker("slow") is not None
-            tests[item.nodeid.partition("[")[0], is_slow].append(item)
+        if hasattr(item, "callspec") and len(item.callspec.params) > 2:
+            kind = [item.get_closest_marker(name) is not None for name in ("slow", "gpu")]
+            tests[item.nodeid.partition("[")[0], *kind].append(item)
     for of_a_test in tests.values():
         # Values are the same objects in all of them; pytest's indices count the calls instead.
         values = [item.callspec.params.items() for item in of_a_test]
