@@ -73,6 +73,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     retry.add_argument(
         "--class", dest="names", nargs="+", default=[], metavar="NAME", help="only these errors"
     )
+    for step in (plan, run, status, retry):
+        # As of the command, whose own defaults stay.
+        step.add_argument("-v", "--verbose", action="store_true", default=argparse.SUPPRESS)
+        step.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
