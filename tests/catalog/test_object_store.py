@@ -1,4 +1,4 @@
-"""Stores: the same contract for folders and a server that speaks S3 and knows conditional writes."""
+"""Stores: one contract for folders and a server that speaks S3 and knows conditional writes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_files_and_folders(store: Store, tmp_path: Path) -> None:
     with store.reading("made/here", tmp_path) as path:
         assert {each.name for each in path.iterdir()} == {"x.bin", "deeper"}
         assert (path / "x.bin").read_bytes() == b"x"
-    with pytest.raises(OSError), store.reading("missing.bin", tmp_path) as path:  # noqa: PT011
+    with pytest.raises(OSError), store.reading("missing.bin", tmp_path) as path:
         path.read_bytes()
 
 

@@ -13,6 +13,7 @@ import soundfile as sf
 import umx_np
 from umx_np.catalog import Item, Ledger, Plan, make_plan, read_plan, run_shard
 from umx_np.catalog.ledger import MAX_ERRORS, MAX_KILLS, MAX_LOSSES, Failure
+from umx_np.commands import main
 from umx_np.errors import CatalogError
 
 Songs = Callable[[int], Path]
@@ -45,9 +46,7 @@ def test_two_parts_make_the_whole(make_songs: Songs, model: Path, tmp_path: Path
     (songs / "broken.wav").write_bytes(b"RIFF no sound")
     place = str(tmp_path / "plan")
     settings = {"niter": 0, "bits": "float"}
-    made = make_plan(
-        str(songs), str(tmp_path / "out"), place, settings=settings, model=str(model)
-    )
+    made = make_plan(str(songs), str(tmp_path / "out"), place, settings=settings, model=str(model))
     assert made.nb_items == 6
     plan = read_plan(place)
     assert plan == made
@@ -167,3 +166,56 @@ def test_song_that_is_lost_again_and_again_is_given_up(ledger: Ledger) -> None:
         begun(ledger)
     assert ledger.begin(ITEM) is None
     assert ledger.status().classes == {"WorkerLost": 1}
+
+
+def test_scores_of_tracks(model: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    for track in ("one", "two"):
+        folder = tmp_path / "tracks" / "test" / track
+        folder.mkdir(parents=True)
+        for stem in ("vocals", "rest"):
+            sf.write(folder / f"{stem}.wav", 0.1 * rng.standard_normal((16000, 2)), 8000)
+    (tmp_path / "tracks" / "test" / "three").mkdir()
+    (tmp_path / "tracks" / "test" / "three" / "vocals.wav").write_bytes(b"no sound")
+    plan = make_plan(
+        str(tmp_path / "tracks"),
+        str(tmp_path / "scores"),
+        str(tmp_path / "plan"),
+        work="evaluation",
+        settings={"niter": 0},
+        model=str(model),
+    )
+    status = run_shard(plan, threads=1)
+    assert (status.done, status.failed) == (2, 1)
+    assert list(status.errors) == ["test/three"]
+    expected = umx_np.evaluation.evaluate(
+        tmp_path / "tracks", dataset="folder", model=model, niter=0, evaldir=tmp_path / "expected"
+    )
+    assert set(expected.scores) == {"one", "two"}
+    for track in expected.scores:
+        result = Ledger(plan).result(Item(f"test/{track}"))
+        assert result is not None
+        file = json.loads((tmp_path / "expected" / "test" / f"{track}.json").read_text())
+        assert result["scores"] == file
+
+
+def test_command(
+    make_songs: Songs, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    songs = make_songs(2)
+    (songs / "broken.wav").write_bytes(b"RIFF no sound")
+    places = [str(tmp_path / name) for name in ("out", "plan")]
+    options = ["--model", str(model), "--niter", "0", "--ext", ".flac"]
+    assert main(["catalog", "plan", str(songs), *places, *options]) == 0
+    assert "3 songs" in capsys.readouterr().err
+    assert main(["catalog", "run", places[1], "--worker", "1/1", "--worker-threads", "1"]) == 3
+    assert "2 of 3 done, 1 given up" in capsys.readouterr().err
+    assert main(["catalog", "status", "--json", places[1]]) == 0
+    status = json.loads(capsys.readouterr().out)
+    assert (status["total"], status["done"], status["failed"]) == (3, 2, 1)
+    files = [path for stems in published(read_plan(places[1])).values() for path in stems.values()]
+    assert {path.suffix for path in files} == {".flac"}
+    (songs / "broken.wav").write_bytes(next(songs.rglob("*0.wav")).read_bytes())
+    assert main(["catalog", "retry", "-q", places[1], "--class", "AudioError"]) == 0
+    assert main(["catalog", "run", "-q", places[1], "--worker", "1/1"]) == 0
+    assert capsys.readouterr() == ("", "")

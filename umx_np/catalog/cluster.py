@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Items of a task: so many at the most, and so many bytes, so that small songs do not wait for the
-# scheduler and large ones are shared out.
+# scheduler and large ones are shared out; and of tasks so many a worker at the least.
 _MOST_ITEMS = 50
+_LEAST_TASKS = 8
 _MOST_BYTES = 64_000_000
 # Tasks of a worker that the scheduler knows of at a time: its memory does not grow with the plan.
 _TASKS_AHEAD = 3
@@ -141,7 +142,8 @@ def _submit_all(
     """Let the workers work on items, a few tasks ahead of what is done."""
     from distributed import KilledWorker, as_completed
 
-    waiting = deque(_batches(items))
+    share = len(items) // (_LEAST_TASKS * max(1, len(client.nthreads())))
+    waiting = deque(_batches(items, max(1, min(share, _MOST_ITEMS))))
     going: dict[Any, list[Item]] = {}
     results = as_completed()
 
@@ -171,11 +173,11 @@ def _submit_all(
         submit()
 
 
-def _batches(items: Sequence[Item]) -> Iterator[list[Item]]:
+def _batches(items: Sequence[Item], most: int) -> Iterator[list[Item]]:
     batch: list[Item] = []
     nb_bytes = 0
     for item in items:
-        if batch and (len(batch) >= _MOST_ITEMS or nb_bytes + item.size > _MOST_BYTES):
+        if batch and (len(batch) >= most or nb_bytes + item.size > _MOST_BYTES):
             yield batch
             batch, nb_bytes = [], 0
         batch.append(item)

@@ -147,8 +147,9 @@ def make_plan(
     if not found:
         raise CatalogError(f"{source}: there is nothing to be done; name a folder of songs")
     found.sort(key=lambda item: (-item.size, item.path))
+    store = open_store(place)
     plan = Plan(
-        place,
+        store.url,
         open_store(source).url,
         open_store(destination).url,
         work,
@@ -157,7 +158,6 @@ def make_plan(
         len(found),
     )
     lines = "".join(json.dumps(asdict(item)) + "\n" for item in found)
-    store = plan.store
     if store.get(PLAN) is not None:
         raise CatalogError(f"{place}: there is a plan already; choose another place for this one")
     store.put(ITEMS, gzip.compress(lines.encode("ascii"), mtime=0))
@@ -185,14 +185,15 @@ def read_plan(place: str) -> Plan:
     CatalogError
         If there is none, or it is one of another version.
     """
-    text = open_store(place).get(PLAN)
+    store = open_store(place)
+    text = store.get(PLAN)
     if text is None:
         raise CatalogError(f"{place}: there is no plan; `umx-np catalog plan` makes one")
     try:
         document = json.loads(text)
         kind = document.pop("format"), document.pop("format_version")
         names = {each.name for each in fields(Plan)}
-        plan = Plan(place=place, **{name: document[name] for name in names - {"place"}})
+        plan = Plan(place=store.url, **{name: document[name] for name in names - {"place"}})
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise CatalogError(f"{place}: {PLAN} is no plan: {error}") from error
     if kind != (FORMAT, FORMAT_VERSION) or plan.umx_np != __version__:

@@ -129,8 +129,8 @@ class FolderStore:
             if error.errno not in _NO_LINKS:
                 raise
             raise CatalogError(
-                f"{path.parent}: this file system has no hard links, by which results are published "
-                "once; put the plan on another disk or an object store"
+                f"{path.parent}: this file system has no hard links, by which results are "
+                "published once; put the plan on another disk or an object store"
             ) from error
         finally:
             temporary.discard()
@@ -247,8 +247,9 @@ class ObjectStore:
             folder = Path(name)
             yield folder
             for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                key = f"{prefix}/{path.relative_to(folder).as_posix()}"
                 with _as_os_errors():
-                    obstore.put(self._store, f"{prefix}/{path.relative_to(folder).as_posix()}", path)
+                    obstore.put(self._store, key, path)
 
     def _put(self, key: str, value: bytes, mode: Any) -> None:
         import obstore
