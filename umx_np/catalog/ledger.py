@@ -229,7 +229,11 @@ class Ledger:
 
     def _read(self, key: str) -> dict[str, Any] | None:
         text = self._store.get(key)
-        return None if text is None else json.loads(text)
+        try:
+            return None if text is None else json.loads(text)
+        except ValueError:
+            # Of attempts alone: they are not worth the time to make them survive a power failure.
+            return {}
 
 
 def _id(entry: Entry) -> str:

@@ -160,7 +160,8 @@ def make_plan(
     lines = "".join(json.dumps(asdict(item)) + "\n" for item in found)
     if store.get(PLAN) is not None:
         raise CatalogError(f"{place}: there is a plan already; choose another place for this one")
-    store.put(ITEMS, gzip.compress(lines.encode("ascii"), mtime=0))
+    store.delete(ITEMS)  # of a plan that was interrupted here
+    store.create(ITEMS, gzip.compress(lines.encode("ascii"), mtime=0))
     document = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(plan)}
     del document["place"]
     if not store.create(PLAN, json.dumps(document, indent=1).encode("ascii") + b"\n"):

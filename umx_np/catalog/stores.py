@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .._support.atomic import TemporaryFile, atomic_write
+from .._support.atomic import TemporaryFile
 from ..errors import CatalogError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Of file systems without hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# Folder of values that are being written.
+_UNNAMED = ".unfinished"
 
 
 @dataclass(frozen=True)
@@ -112,28 +114,25 @@ class FolderStore:
             return None
 
     def put(self, key: str, value: bytes) -> None:
-        path = self._made(key)
-        with atomic_write(path, follow_links=False) as file:
-            file.write(value)
+        with self._written(value) as temporary:
+            temporary.rename(self._made(key))
 
     def create(self, key: str, value: bytes) -> bool:
         path = self._made(key)
-        temporary = TemporaryFile(path.parent)
-        try:
-            os.write(temporary.descriptor, value)
+        with self._written(value) as temporary:
+            # Nothing that depends on it may survive a failure of the power without it.
             os.fsync(temporary.descriptor)
-            os.link(temporary.path, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            raise CatalogError(
-                f"{path.parent}: this file system has no hard links, by which results are "
-                "published once; put the plan on another disk or an object store"
-            ) from error
-        finally:
-            temporary.discard()
+            try:
+                os.link(temporary.path, path)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                raise CatalogError(
+                    f"{path.parent}: this file system has no hard links, by which results are "
+                    "published once; put the plan on another disk or an object store"
+                ) from error
         return True
 
     def delete(self, key: str) -> None:
@@ -163,6 +162,17 @@ class FolderStore:
         folder = self.folder / prefix
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
+
+    @contextmanager
+    def _written(self, value: bytes) -> Iterator[TemporaryFile]:
+        """Write a value to a file that has no name yet, apart from folders with many files."""
+        temporary = TemporaryFile(self._made(f"{_UNNAMED}/x").parent)
+        try:
+            with os.fdopen(temporary.descriptor, "wb", closefd=False) as file:
+                file.write(value)
+            yield temporary
+        finally:
+            temporary.discard()
 
     def _made(self, key: str) -> Path:
         path = self.folder / key
