@@ -6,19 +6,13 @@ import numpy as np
 import pytest
 from helpers import signals
 from helpers.asserts import assert_close
+from helpers.models import CONFIGS, model_of
 from tolerances import TOL
 
-import umx_np
 from umx_np.backends.reference import ReferenceNetwork
-from umx_np.config import ModelConfig
 from umx_np.testing import random_state
 from umx_np.weights import expected_state
 
-CONFIGS = [
-    ModelConfig(nb_bins=33, hidden_size=8, max_bin=20),
-    ModelConfig(nb_bins=33, hidden_size=10, nb_layers=1, unidirectional=True),
-    ModelConfig(nb_bins=17, hidden_size=34, nb_channels=1, nb_layers=2),
-]
 BOUND = TOL["network"]["float32"]
 
 
@@ -74,7 +68,7 @@ def test_stage_by_stage(ops, config, level):
 @pytest.mark.parametrize("nb_frames", [1, 5, 260])
 def test_model(ops, config, nb_frames):
     state = random_state(config, seed=1)
-    models = [model_of(config, device) for device in (ops, "reference")]
+    models = [model_of(config, device=device) for device in (ops, "reference")]
     for model in models:
         model.load_state_dict(state)
     x = signals.magnitudes(config, nb_frames=nb_frames, nb_samples=2).astype(np.float32)
@@ -90,7 +84,7 @@ def test_model(ops, config, nb_frames):
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_weights_come_back_bit_for_bit(ops, config):
     state = random_state(config, seed=3)
-    model = model_of(config, ops)
+    model = model_of(config, device=ops)
     model.load_state_dict(state)
     back = model.state_dict()
     assert list(back) == list(expected_state(config))
@@ -98,21 +92,9 @@ def test_weights_come_back_bit_for_bit(ops, config):
         np.testing.assert_array_equal(back[name], value)
 
 
-def model_of(config, device):
-    return umx_np.OpenUnmix(
-        config.nb_bins,
-        config.nb_channels,
-        config.hidden_size,
-        config.nb_layers,
-        config.unidirectional,
-        max_bin=config.max_bin,
-        device=device,
-    )
-
-
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
 def test_silence_stays_silent(ops, config):
-    model = model_of(config, ops)
+    model = model_of(config, device=ops)
     model.load_state_dict(random_state(config, seed=1))
     x = np.zeros((1, config.nb_channels, config.nb_bins, 6), np.float32)
     np.testing.assert_array_equal(model(x), x)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import signals
 from helpers.asserts import assert_close
+from helpers.models import CONFIGS, model_of
 from tolerances import TOL
 
 import umx_np
@@ -20,12 +21,6 @@ from umx_np.cuda.proof import LIMITS, Proof
 from umx_np.devices import devices, get_backend, on_cuda
 from umx_np.errors import ConfigError, DeviceError
 from umx_np.testing import random_state
-
-CONFIGS = [
-    ModelConfig(nb_bins=33, hidden_size=8, max_bin=20),
-    ModelConfig(nb_bins=33, hidden_size=10, nb_layers=1, unidirectional=True),
-    ModelConfig(nb_bins=17, hidden_size=34, nb_channels=1, nb_layers=2),
-]
 
 
 @pytest.fixture
@@ -155,18 +150,7 @@ class TestDevices:
 @pytest.mark.parametrize("step", [7, 1000])
 def test_model(ops, config, step, monkeypatch):
     monkeypatch.setattr(cuda_network, "_STEP_FRAMES", step)
-    models = [
-        umx_np.OpenUnmix(
-            config.nb_bins,
-            config.nb_channels,
-            config.hidden_size,
-            config.nb_layers,
-            config.unidirectional,
-            max_bin=config.max_bin,
-            device=device,
-        )
-        for device in (ops, "reference")
-    ]
+    models = [model_of(config, device=device) for device in (ops, "reference")]
     state = random_state(config, seed=1)
     for model in models:
         model.load_state_dict(state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import soundfile as sf
 
 from umx_np.config import ModelConfig
+from umx_np.evaluation import scores, work
+from umx_np.evaluation.bss import scores_and_doubts
 from umx_np.testing import random_bundle_of
 from umx_np.weights import save_folder
 
@@ -87,3 +90,30 @@ def stems_folder(songs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         references = np.stack([sf.read(path / f"{name}.wav")[0][None] for name in STEMS])
         write_track(folder / path.name, dict(zip(STEMS, imperfect(references), strict=True)))
     return folder
+
+
+def read(folder: Path) -> dict[str, np.ndarray]:
+    """Read all files of a folder, by name."""
+    return {path.stem: sf.read(path, always_2d=True)[0].T for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def short_filters(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters of 32 taps take a hundredth of the time; other processes do not know of them."""
+    if "cores" not in request.fixturenames:
+        few = functools.partial(scores_and_doubts, nb_taps=32)
+        monkeypatch.setattr(scores, "scores_and_doubts", few)
+
+
+@pytest.fixture
+def attempts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the tracks that are evaluated, not taken over."""
+    done: list[str] = []
+    original = work.evaluate_track
+
+    def counted(job: Any, estimates: Any, task: Any) -> Any:
+        done.append(task.track.name)
+        return original(job, estimates, task)
+
+    monkeypatch.setattr(work, "evaluate_track", counted)
+    return done

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import signals
 from helpers.asserts import assert_close
+from helpers.models import CONFIGS, model_of
 from tolerances import TOL
 
 import umx_np
@@ -13,24 +14,6 @@ from umx_np.config import ModelConfig
 from umx_np.devices import cuda_index, devices, get_backend
 from umx_np.errors import ConfigError, DeviceError, ShapeError, WeightsError
 from umx_np.testing import random_state
-
-CONFIGS = [
-    ModelConfig(nb_bins=33, hidden_size=8, max_bin=20),
-    ModelConfig(nb_bins=33, hidden_size=10, nb_layers=1, unidirectional=True),
-    ModelConfig(nb_bins=17, hidden_size=34, nb_channels=1, nb_layers=2),
-]
-
-
-def model_of(config: ModelConfig, **options) -> umx_np.OpenUnmix:
-    return umx_np.OpenUnmix(
-        config.nb_bins,
-        config.nb_channels,
-        config.hidden_size,
-        config.nb_layers,
-        config.unidirectional,
-        max_bin=config.max_bin,
-        **options,
-    )
 
 
 def test_scalers_are_stored_as_upstream_stores_them():

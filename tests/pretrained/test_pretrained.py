@@ -6,9 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +21,20 @@ from umx_np.testing import random_state
 from umx_np.weights import ModelBundle, TargetWeights, save_folder, save_torch
 
 CONFIG = ModelConfig(nb_bins=5, nb_channels=2, hidden_size=4, nb_layers=1, max_bin=3)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are hashed."""
+    names: list[str] = []
+    original = pretrained.check_hashes
+
+    def counting(path: Path, *arguments: object) -> str | None:
+        names.append(path.name)
+        return original(path, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pretrained, "check_hashes", counting)
+    return names
 
 
 @pytest.fixture
@@ -77,74 +88,6 @@ def put_in_cache(content: dict[str, bytes], tmp_path: Path) -> Path:
     return folder
 
 
-# Registry
-
-
-def test_names_and_order_of_targets() -> None:
-    assert pretrained.model_names() == ("umxm", "umx", "umxhq", "umxl", "umxse")
-    for name in ("umxm", "umx", "umxhq", "umxl"):
-        assert pretrained.get_model_info(name).targets == ("vocals", "drums", "bass", "other")
-    assert pretrained.get_model_info("umxse").targets == ("speech", "noise")
-
-
-def test_unknown_model() -> None:
-    for name in ("UMX", "", None, ["umx"]):
-        with pytest.raises(ModelNotFoundError, match="umxm, umx, umxhq, umxl, umxse"):
-            pretrained.get_model_info(name)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("info", PUBLISHED.values(), ids=lambda info: info.name)
-def test_registry_is_consistent(info: ModelInfo) -> None:
-    lengths = {"sha256": (8, 64), "sha512": (128,), "md5": (32,)}
-    record = info.page.rsplit("/", 1)[1]
-    assert info.config.nb_bins == info.n_fft // 2 + 1
-    assert info.config.nb_channels == info.nb_channels
-    for target, file in info.files.items():
-        assert file.target == target
-        assert file.url == f"https://zenodo.org/records/{record}/files/{file.filename}"
-        # The name holds the beginning of the hash.
-        assert re.fullmatch(rf"{target}[-_]{file.sha256[:8]}\.pth", file.filename)
-        for algorithm, value in file.hashes.items():
-            assert len(value) in lengths[algorithm]
-            assert re.fullmatch("[0-9a-f]+", value)
-        assert file.size is None or file.size <= info.max_file_size
-    values = [value for file in info.files.values() for value in file.hashes.values()]
-    assert len(set(values)) == len(values)
-
-
-def test_what_is_known_of_each_model() -> None:
-    hq = pretrained.get_model_info("umxhq").files.values()
-    assert all(len(file.sha256) == 64 and file.size == 35_637_796 for file in hq)
-    assert all(file.md5 and file.sha512 for file in hq)
-    assert all(file.sha512 for name in ("umx", "umxse") for file in PUBLISHED[name].files.values())
-    large = pretrained.get_model_info("umxl")
-    assert large.non_commercial
-    assert large.license == "CC BY-NC-SA 4.0"
-    assert large.config.hidden_size == 1024
-    with pytest.raises(TypeError):
-        pretrained.registry()["x"] = large  # type: ignore[index]
-
-
-def test_import_is_light() -> None:
-    code = (
-        "import sys, umx_np.pretrained as p; p.get_model_info('umx');"
-        "sys.exit(any(m in sys.modules for m in ('requests', 'platformdirs', 'tqdm', 'torch')))"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("UMX_NP_HOME", str(tmp_path))
-    assert pretrained.cache_dir() == tmp_path
-    monkeypatch.setenv("UMX_NP_HOME", "~/models")
-    assert pretrained.cache_dir() == Path.home() / "models"
-    monkeypatch.delenv("UMX_NP_HOME")
-    assert "umx_np" in str(pretrained.cache_dir())
-
-
-# Files that are here already
-
-
 def test_cached_files(model: ModelInfo, content: dict[str, bytes], tmp_path: Path) -> None:
     folder = put_in_cache(content, tmp_path)
     paths = pretrained.download("tiny")
@@ -186,17 +129,9 @@ def test_cache_of_torch_hub_is_used(
 
 
 def test_files_are_hashed_once(
-    model: ModelInfo, content: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: ModelInfo, content: dict[str, bytes], tmp_path: Path, hashed: list[str]
 ) -> None:
     put_in_cache(content, tmp_path)
-    hashed: list[str] = []
-    original = pretrained.check_hashes
-
-    def counting(path: Path, *arguments: object) -> str | None:
-        hashed.append(path.name)
-        return original(path, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pretrained, "check_hashes", counting)
     path = pretrained.download("tiny", "vocals")["vocals"]
     pretrained.download("tiny", "vocals")
     assert len(hashed) == 1
@@ -303,9 +238,6 @@ def test_bad_targets(model: ModelInfo, targets: list[str], message: str) -> None
         pretrained.load_model("tiny", targets)
 
 
-# Loading
-
-
 def test_load_bundle_by_name(model: ModelInfo, content: dict[str, bytes], tmp_path: Path) -> None:
     put_in_cache(content, tmp_path)
     bundle = pretrained.load_model("tiny", ["drums", "vocals"])
@@ -392,9 +324,6 @@ def test_empty_name_is_not_the_current_folder(
     assert list(pretrained.load_model(".").targets) == ["vocals"]
 
 
-# Stamps that others could have made
-
-
 @pytest.fixture
 def stamped(model: ModelInfo, content: dict[str, bytes], tmp_path: Path) -> tuple[Path, Path]:
     """Weights that have been verified, and the stamp that says so."""
@@ -402,20 +331,6 @@ def stamped(model: ModelInfo, content: dict[str, bytes], tmp_path: Path) -> tupl
     path = pretrained.download("tiny", "vocals")["vocals"]
     (stamp,) = path.parent.glob(".*.verified.json")
     return path, stamp
-
-
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that are hashed."""
-    names: list[str] = []
-    original = pretrained.check_hashes
-
-    def counting(path: Path, *arguments: object) -> str | None:
-        names.append(path.name)
-        return original(path, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(pretrained, "check_hashes", counting)
-    return names
 
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="files are hashed every time")

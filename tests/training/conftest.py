@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,29 @@ def tiny_arguments(tracks: Path, output: Path) -> list[str]:
         "--hidden-size 8 --bandwidth 3000 --batch-size 3 --epochs 2 --device reference --no-plot"
     )
     return [*text.split(), "--root", str(tracks), "--output", str(output)]
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    """Read the results of a run."""
+    return json.loads((folder / "tone.json").read_text())
+
+
+def with_valid_losses(trainer: Trainer, losses: list[float]) -> Trainer:
+    """Let the validation find given losses."""
+    left = iter(losses)
+    trainer._validate = lambda: next(left)  # type: ignore[method-assign]
+    return trainer
+
+
+def rates_of(trainer: Any) -> list[float]:
+    """Learning rates of the steps of a run, filled while it goes on."""
+    rates: list[float] = []
+    train_batch = trainer._train_batch
+
+    def spied(x: Any, y: Any) -> float:
+        loss = train_batch(x, y)
+        rates.append(trainer.optimizer.lr)
+        return loss
+
+    trainer._train_batch = spied
+    return rates

@@ -11,20 +11,8 @@ from umx_np.errors import ConfigError
 from umx_np.train import main
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
 
+from .conftest import rates_of
 from .test_resume import PowerCutError, assert_same_run, cut_after
-
-
-def rates_of(trainer):
-    """Learning rates of the steps of a run, filled while it goes on."""
-    rates, train_batch = [], trainer._train_batch
-
-    def spied(x, y):
-        loss = train_batch(x, y)
-        rates.append(trainer.optimizer.lr)
-        return loss
-
-    trainer._train_batch = spied
-    return rates
 
 
 def run(make_trainer, *, given=(), valid_loss=1.0, **settings):

@@ -24,7 +24,7 @@ from umx_np.training.checkpoint import read_checkpoint
 from umx_np.training.joint import FLOOR
 from umx_np.weights import save_folder
 
-from .conftest import RATE
+from .conftest import RATE, rates_of
 
 STEMS = ("vocals", "drums", "bass")
 # Of an excerpt.
@@ -245,14 +245,7 @@ def test_validation_is_what_separates(make, songs):
 @pytest.mark.slow
 def test_the_rate_rises_and_falls(make):
     trainer = make(epochs=10, warmup=9, lr=1e-3)
-    rates, train_batch = [], trainer._train_batch
-
-    def spied(x, y):
-        loss = train_batch(x, y)
-        rates.append(trainer.optimizer.lr)
-        return loss
-
-    trainer._train_batch = spied
+    rates = rates_of(trainer)
     trainer.fit()
     assert len(rates) == 30
     assert rates[0] == pytest.approx(1e-4)

@@ -192,14 +192,7 @@ class TestPowerCuts:
 
     def test_with_compiled_kernels(self, make_trainer, whole, tmp_path):
         pytest.importorskip("numba")
-        desired, out = whole(device="cpu"), tmp_path / "out"
-        settings = {**SETTINGS, "device": "cpu", "checkpoint_every": "1"}
-        trainer = make_trainer(**settings)
-        cut_after(trainer, 5)
-        with pytest.raises(PowerCutError):
-            trainer.fit()
-        make_trainer(**settings, checkpoint=out).fit()
-        assert_same_run(out, desired)
+        self.test_with_other_settings(make_trainer, whole, tmp_path, {"device": "cpu"})
 
 
 def assert_same_weights(folder):

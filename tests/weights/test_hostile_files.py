@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import torch_bytes as tb
+from helpers.refusing import described, nested, refused, short_id, with_header
 
 from umx_np.config import ModelConfig, SeparatorConfig
 from umx_np.errors import (
@@ -24,7 +25,6 @@ from umx_np.errors import (
     TrainingError,
     UmxError,
     WeightsError,
-    shortened,
 )
 from umx_np.testing import random_state
 from umx_np.training.checkpoint import read_checkpoint, write_checkpoint
@@ -38,29 +38,6 @@ from umx_np.weights import (
     save_torch,
 )
 from umx_np.weights.state import strip_wrappers
-
-
-def _id(value: object) -> str:
-    return shortened(value, 30)
-
-
-def refused(
-    function: Callable[[Path], object],
-    path: Path,
-    error: type[UmxError] = WeightsError,
-    # Twice what is promised, for machines slower than those the promise is for.
-    seconds: float = 2.0,
-) -> str:
-    """Return the message with which a file is refused, which must be short and come soon."""
-    begin = time.process_time()
-    with pytest.raises(error) as caught:
-        function(path)
-    assert time.process_time() - begin < seconds
-    message = str(caught.value)
-    assert len(message.replace(str(path), "")) < 500
-    assert message.isprintable()
-    return message
-
 
 # Pickles
 
@@ -83,7 +60,7 @@ def test_protocol_that_is_a_tuple_shared_level_by_level(tmp_path: Path) -> None:
         {"shape": (6, 6), "strides": (0, 0)},
         {"offset": -1},
     ],
-    ids=_id,
+    ids=short_id,
 )
 def test_long_keys_of_storages(tmp_path: Path, layout: str, broken: dict) -> None:
     stored = tb.storage(key="\x1b" * 1_000_000, legacy=layout == "legacy")
@@ -249,86 +226,6 @@ def test_tensors_that_share_a_large_storage(tmp_path: Path) -> None:
 # Safetensors
 
 
-def with_header(header: object, numbers: bytes = b"") -> bytes:
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return len(text).to_bytes(8, "little") + text + numbers
-
-
-def described(shape: object, end: object, dtype: object = "F32", begin: object = 0) -> dict:
-    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
-
-@pytest.mark.parametrize(
-    "header",
-    [
-        {f"x{i}": described([0], 0) for i in range(30_000)},
-        {"x" * 10_000: described([1], 4)},
-        {"x": described([1 << 31, 1 << 31, 4], 0)},
-        {"x": described([1 << 62, 4], 0)},
-        {"x": described([0, 1 << 63, 1 << 63], 0)},
-        {"x": described([1] * 1000, 4)},
-        {"x": described([-1], -4)},
-        {"x": described([True], 4)},
-        {"x": described([1.0], 4)},
-        {"x": described([10**4000], 4 * 10**4000)},
-        {"x": described([1], 8, begin=4)},
-        {"x": described([1], 4), "y": described([1], 4)},
-        {"x": described([[1]], 4)},
-        {"x": described([1], 4, dtype=["F32"])},
-        {"x": described([1], 4, dtype="F32" * 10_000)},
-        {"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}},
-        {"x": []},
-        {"x": None},
-        b'{"x": ' + b"[" * 100_000,
-        b'{"x": [' + b"[]," * 1_000_000 + b"0]}",
-        b'{"x": 1, "x": 2}',
-        b'{"x": ' + b"1" * 100_000 + b"}",
-        b'{"x": "' + b" " * 9_000_000 + b'"}',
-    ],
-    ids=_id,
-)
-def test_headers_of_safetensors(tmp_path: Path, header: object) -> None:
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(with_header(header, b"abcd"))
-    refused(load_safetensors, path)
-
-
-def test_a_length_of_the_header_that_is_all_ones(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    for length in (b"\xff" * 8, (1 << 40).to_bytes(8, "little"), (95 << 20).to_bytes(8, "little")):
-        path.write_bytes(length + b"{}")
-        refused(load_safetensors, path)
-    # As long as the library allows, and there.
-    with open(path, "wb") as file:
-        file.write((95 << 20).to_bytes(8, "little"))
-        file.truncate(96 << 20)
-    for function in (load_safetensors, load_safetensors_config):
-        assert "header of 99614720 bytes" in refused(function, path)
-
-
-@pytest.mark.parametrize(
-    "config",
-    [
-        {"nb_layers": 10**9},
-        {"nb_layers": 10**400},
-        {"hidden_size": 1 << 40},
-        {"nb_bins": 1e400},
-        {"nb_channels": [[[[[[[[0]]]]]]]]},
-        {"x" * 10_000: 1},
-        {"unidirectional": 1, "hidden_size": float("nan")},
-        [1],
-        "text",
-        10**400,
-    ],
-    ids=_id,
-)
-def test_configurations_in_metadata(tmp_path: Path, config: object) -> None:
-    text = json.dumps({"version": 1, "config": config})
-    path = tmp_path / "x.safetensors"
-    path.write_bytes(with_header({"__metadata__": {"umx_np": text}}))
-    assert "damaged configuration" in refused(load_safetensors_config, path)
-
-
 # JSON of a model folder
 
 
@@ -342,9 +239,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-_DEEP: list = []
-for _ in range(500):
-    _DEEP = [_DEEP]
+_DEEP = nested()
 
 
 @pytest.mark.parametrize(
@@ -357,7 +252,7 @@ for _ in range(500):
         *[("nb_channels", v) for v in (0, 65, 1 << 40, float("nan"), "\x1b[31m" * 1000)],
         *[("license", v) for v in ("x" * 10_000, "MIT\x1b[31m", "MIT\nmore")],
     ],
-    ids=_id,
+    ids=short_id,
 )
 def test_settings_are_bounded_and_named(folder: Path, name: str, value: object) -> None:
     path = folder / "separator.json"
@@ -379,7 +274,7 @@ def test_settings_are_bounded_and_named(folder: Path, name: str, value: object) 
         "\x00",
         "\ud800",
     ],
-    ids=_id,
+    ids=short_id,
 )
 @pytest.mark.parametrize("name", ["separator.json", "vocals.json"])
 def test_json_that_is_none(folder: Path, name: str, text: str) -> None:
@@ -405,7 +300,7 @@ def test_descriptions_that_contradict_at_length(folder: Path) -> None:
         ("sample_rate", "44100"), ("n_fft", 1 << 20), ("n_hop", 5000), ("n_hop", 1),
         ("nb_channels", 65),
     ],
-    ids=_id,
+    ids=short_id,
 )  # fmt: skip
 def test_a_separator_is_bounded(name: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"{name}="):
@@ -445,7 +340,7 @@ def checkpoint(document: object) -> bytes:
         "[" * 100_000,
         "text",
     ],
-    ids=_id,
+    ids=short_id,
 )
 def test_documents_of_checkpoints(tmp_path: Path, document: object) -> None:
     path = tmp_path / "x.chkpnt"
@@ -515,49 +410,3 @@ def test_an_address_keeps_its_slashes(tmp_path: Path) -> None:
 
 
 # Values in messages
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [
-        ("plain", "'plain'"),
-        ("it's", '"it\'s"'),
-        (None, "None"),
-        (True, "True"),
-        (1.5, "1.5"),
-        (np.float32(1.5), "1.5"),
-        (np.int64(3), "3"),
-        (10**5000, "<integer of 16610 bits>"),
-        ([], "[]"),
-        ((1,), "(1,)"),
-        ({"a": [1, {"b": 2}]}, "{'a': [1, {...}]}"),
-        (set(), "set()"),
-        (Path("a"), "'a'"),
-        (int, "<class 'int'>"),
-        (object(), "<object>"),
-        ("\x1b[31m\u202e\ud800", "'\\x1b[31m\\u202e\\ud800'"),
-        (list(range(9)), "[0, 1, 2, 3, 4, 5, ...]"),
-    ],
-    ids=_id,
-)
-def test_values_are_shown_as_python_writes_them(value: object, shown: str) -> None:
-    assert shortened(value) == shown
-
-
-def test_any_value_is_shown_at_once() -> None:
-    shared: tuple = ()
-    for _ in range(1000):
-        shared = (shared, shared)
-    own: list = []
-    own.append(own)
-    values = [
-        shared, own, _DEEP, "x" * 10**7, b"\0" * 10**7, list(range(10**6)), {own_: own_ for own_ in
-        range(10**5)}, ["\x1b" * 1000] * 1000, "\U000e0001" * 1000, -(10**100_000),
-    ]  # fmt: skip
-    begin = time.process_time()
-    for value in values:
-        for limit in (10, 20, 100, 300):
-            text = shortened(value, limit)
-            assert len(text) <= max(limit, 30)
-            assert text.isprintable()
-    assert time.process_time() - begin < 0.5
