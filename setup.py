@@ -1,5 +1,6 @@
 """Build of the compiled extensions in src_ext/; all metadata is in pyproject.toml."""
 
+import os
 import re
 import shutil
 import sys
@@ -80,7 +81,11 @@ def readme() -> str:
 
 
 class BuildExt(build_ext):
-    """Compile with Clang on Windows: Visual C++ has no vectors, and would make scalar kernels."""
+    """Compile on all cores, and with Clang on Windows: Visual C++ would make scalar kernels."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self):
         if self.compiler.compiler_type == "msvc":
