@@ -37,6 +37,8 @@ from .torch_writer import save_torch
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
+# What is read, the first of them that is there.
+_READ = (".pth", ".safetensors", ".pt", ".ckpt")
 
 
 def is_model_folder(path: str | os.PathLike[str]) -> bool:
@@ -59,7 +61,7 @@ def is_model_folder(path: str | os.PathLike[str]) -> bool:
         names = [entry.name for entry in folder.iterdir()]
     except (OSError, ValueError):  # ValueError: a null character in the name
         return False
-    weights = [name for name in names if name.endswith((".pth", ".safetensors"))]
+    weights = [name for name in names if name.endswith(_READ)]
     if any(name.endswith(".safetensors") for name in weights):
         return True
     return any(
@@ -103,9 +105,10 @@ def load_folder(
 
     Notes
     -----
-    The weights of a target are ``<target>.pth``, else ``<target>.safetensors``, else the only file
-    named ``<target>-*.pth`` or ``<target>_*.pth``. Without ``separator.json`` the STFT parameters
-    are taken from ``<target>.json`` and the rate is taken to be 44100 Hz, with a note in the log.
+    The weights of a target are ``<target>.pth``, else ``<target>.safetensors``, ``<target>.pt`` or
+    ``<target>.ckpt``, else the only file named ``<target>-*.pth`` or ``<target>_*.pth``. Without
+    ``separator.json`` the STFT parameters are taken from ``<target>.json`` and the rate is taken to
+    be 44100 Hz, with a note in the log.
     """
     folder = Path(os.path.expanduser(path))
     finish_replacements(folder)
@@ -184,7 +187,7 @@ def check_targets(
 def _candidates(folder: Path, target: str, names: Iterable[str]) -> list[Path]:
     """Files that may hold the weights of a target, the best kind only."""
     names = list(names)
-    for suffix in _SUFFIXES.values():
+    for suffix in _READ:
         if target + suffix in names:
             return [folder / (target + suffix)]
     starts = (f"{target}-", f"{target}_")
