@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,26 @@ class Server:
     faults: list[Callable[[Handler], None]] = field(default_factory=list)
     honours_range: bool = True
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    # Other files than `NAME`, with their contents.
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Run a server on this machine while the block lasts."""
+    state = Server()
+    handler = type("BoundHandler", (Handler,), {"state": state})
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    http.daemon_threads = False  # so that closing waits for the answers under way
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_address[1]}"
+    try:
+        yield state
+    finally:
+        http.shutdown()
+        thread.join()
+        http.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,6 +64,11 @@ class Handler(BaseHTTPRequestHandler):
         state.requests.append((self.path, wanted, condition))
         if state.faults:
             state.faults.pop(0)(self)
+            return
+        other = state.files.get(self.path.rpartition("/")[2])
+        if other is not None:
+            self.send_response(200)
+            self.give(other)
             return
         if not self.path.endswith(NAME):
             self.send_error(404)
