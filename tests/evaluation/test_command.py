@@ -108,6 +108,7 @@ def test_arguments_are_those_of_the_function():
             assert arguments[name] == parameter.default, name
     flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
     others = {"--no-cuda", "--plot", "--pandas", "--quiet", "-q", "--verbose", "-v", "--help", "-h"}
+    others.add("--reproduce")
     assert flags - others == set(GIVEN)
 
 
