@@ -68,7 +68,7 @@ def test_hashes_and_stems(run, models, upstream, server, tmp_path):
     result = verify(run, "umxhq", "umxl", "--report", report)
     assert (result.status, result.err) == (0, "")
     document = json.loads(report.read_text())
-    assert document["format"] == 1
+    assert (document["format"], document["format_version"]) == ("umx_np verification", 1)
     assert list(document["models"]) == ["umxhq", "umxl"]
     hq, large = document["models"].values()
     for target, file in hq["files"].items():

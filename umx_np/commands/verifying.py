@@ -35,7 +35,7 @@ SECONDS = 10.0
 # How far the difference from PyTorch's Open-Unmix in double precision has to be below a stem. In
 # tests it is at 115 dB; of a stem that is quiet in the excerpt, less far.
 AGREEMENT_DB = 80.0
-_FORMAT = 1
+FORMAT_VERSION = 1
 _ALGORITHMS = ("sha256", "sha512", "md5")
 
 
@@ -256,7 +256,8 @@ def _document(results: Sequence[Verified], song: str) -> dict[str, Any]:
         agreement = model["agreement_db"]
         model["agreement_db"] = {k: v if abs(v) < 1e9 else None for k, v in agreement.items()}
     return {
-        "format": _FORMAT,
+        "format": "umx_np verification",
+        "format_version": FORMAT_VERSION,
         "umx_np": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "song": os.path.basename(song),

@@ -21,6 +21,7 @@ _OTHERS_SOURCE = f"{_SDR_SOURCE}; SIR, ISR and SAR from that of its first versio
 # Songs of the test set of MUSDB18. Of its free excerpts, none is longer than seven seconds.
 NB_TRACKS = 50
 _EXCERPT = 30
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,8 @@ class Reproduction:
             for stem, row in self.ours.items()
         }
         content: dict[str, Any] = {
+            "format": "umx_np reproduction",
+            "format_version": FORMAT_VERSION,
             "model": self.published.model,
             "source": self.published.source,
             "published": {stem: dict(row) for stem, row in self.published.scores.items()},
