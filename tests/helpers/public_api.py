@@ -138,7 +138,7 @@ def variables() -> list[str]:
 
 
 def keys(value: Any, depth: int = 1) -> Any:
-    """The keys of a document, to the depth below which names are the user's; {} is an object there."""
+    """The keys of a document; objects below the depth, whose keys are the user's, are {}."""
     if not isinstance(value, dict):
         return "value"
     if not depth:
@@ -295,7 +295,8 @@ def render(document: dict[str, Any]) -> str:
     parts.append(f"### Environment variables\n\n{textwrap.fill(names, 100)}")
     files = json.dumps(document["formats"], indent=1, sort_keys=True)
     parts.append(
-        "### What files and JSON hold\n\nKeys; where some of them are objects, the others are `value`.\n\n"
+        "### What files and JSON hold\n\n"
+        "Keys; where some of them are objects, the others are `value`.\n\n"
         f"```json\n{_folded(files)}\n```"
     )
     return "\n\n".join(parts)
