@@ -43,7 +43,7 @@ _AT_LEAST_DB = 50.0
 
 @dataclass
 class Beginning:
-    """What it took to get from an empty environment to stems.
+    """Cost of getting from an empty environment to stems.
 
     Attributes
     ----------

@@ -141,6 +141,26 @@ def test_folder(tmp_path: Path, suffix: str) -> None:
     assert_same(load_folder(folder).targets["vocals"].state)
 
 
+def test_several_files_of_a_target(tmp_path: Path) -> None:
+    """None is guessed where not both are of the kinds that count first."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "separator.json").write_text(
+        '{"nfft": 8, "nhop": 2, "sample_rate": 8000, "nb_channels": 2}'
+    )
+    (folder / "vocals.json").write_text('{"args": {}}')
+    write(folder, {"state_dict": tb.tiny_state(seed=1)}, name="vocals.ckpt")
+    for other in ("vocals.pt", "vocals-0123abcd.pth"):
+        path = write(folder, STATE, name=other)
+        with pytest.raises(
+            WeightsError, match=r"several weights of target='vocals': vocals\.pt|ckpt"
+        ):
+            load_folder(folder)
+        path.unlink()
+    write(folder, STATE, name="vocals.pth")
+    assert_same(load_folder(folder).targets["vocals"].state)
+
+
 # What is left out
 
 

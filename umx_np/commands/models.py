@@ -111,4 +111,4 @@ def _is_here(name: str, target: str) -> bool:
     return True
 
 
-COMMAND = Command("models", run, add_options, help="list the pretrained models")
+COMMAND = Command("models", run, add_options, help="list the pretrained models, or verify them")

@@ -41,7 +41,7 @@ _ALGORITHMS = ("sha256", "sha512", "md5")
 
 @dataclass
 class Verified:
-    """What is known about a model after looking.
+    """Findings about a model.
 
     Attributes
     ----------
@@ -238,7 +238,7 @@ def _place(path: Path, link: Path) -> None:
 
 
 def _decibels(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """How far the difference is below what it should be."""
+    """Return the level of a stem over that of the difference from it, in dB."""
     import numpy as np
 
     if ours.shape != theirs.shape:

@@ -1,4 +1,4 @@
-"""Where the state dict is in a torch file: alone, or in a checkpoint beside other things.
+"""Search for the state dict in a torch file: alone, or in a checkpoint beside other things.
 
 Only names and descriptions are looked at. Nothing recurses, and no object is visited twice, so that
 a checkpoint whose parts hold each other costs no more than its pickle.

@@ -1,4 +1,4 @@
-"""Where the tensors of a network lie among those of a file, judged by their names alone.
+"""Search for the tensors of a network among those of a file, by their names alone.
 
 Programs that train put their own words in front of them: wrappers of torch, the attribute of a
 Lightning module, the keys of a checkpoint.
