@@ -14,3 +14,40 @@ def user_cache() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("umx_np"))
+
+
+def user_config() -> tuple[Path | None, bool]:
+    """Say where the user's defaults are.
+
+    Returns
+    -------
+    path : Path or None
+        ``$UMX_NP_CONFIG``, or ``config.toml`` in the configuration folder that the platform has
+        for this package; None if the variable is set to nothing.
+    named : bool
+        Whether the variable names it, so that it has to be there.
+    """
+    named = os.environ.get("UMX_NP_CONFIG")
+    if named is not None:
+        return (Path(os.path.expanduser(named)), True) if named else (None, True)
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("umx_np")) / "config.toml", False
+
+
+def is_first_time(topic: str) -> bool:
+    """Whether this user has not been told about something, which is remembered from now on.
+
+    Where nothing can be written, every time is the first.
+    """
+    import platformdirs
+
+    told = Path(platformdirs.user_state_dir("umx_np")) / f"told-{topic}"
+    try:
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        return True
+    return True
