@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -43,11 +44,9 @@ def is_first_time(topic: str) -> bool:
     import platformdirs
 
     told = Path(platformdirs.user_state_dir("umx_np")) / f"told-{topic}"
-    try:
-        told.parent.mkdir(parents=True, exist_ok=True)
-        told.touch(exist_ok=False)
-    except FileExistsError:
+    if told.exists():
         return False
-    except OSError:
-        return True
+    with suppress(OSError):
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.touch()
     return True

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .._support.keywords import pick
 from ..errors import ConfigError
-from .inputs import Song
+from .inputs import STANDARD, Song
 
 if TYPE_CHECKING:
     from ..separation.plan import Plan
@@ -93,9 +93,16 @@ def plan_tasks(
     )
     references = _references(songs, list(plans[0].paths), args.reference, model)
     return [
-        Task(song, replace(plan, source=song.source), found)
+        Task(song, _read_from(song, plan), found)
         for (song, plan), found in zip(pairs, references, strict=True)
     ]
+
+
+def _read_from(song: Song, plan: Plan) -> Plan:
+    """Return a plan, and where the song is really read from."""
+    if song.name != STANDARD:
+        return plan
+    return replace(plan, source=song.source, name=song.name)
 
 
 def _references(

@@ -310,6 +310,7 @@ def _write_record(
     folder = plan.record.parent
     try:
         source = KnownFile.of(plan.source, folder)
+        source = replace(source, name=plan.name or source.name)
         after = os.stat(plan.source)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             logger.warning(

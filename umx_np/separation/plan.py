@@ -46,6 +46,8 @@ class Plan:
         Results and the stems that are summed in them.
     rest : tuple of str or None
         A stem, and the name of the result that is the song without it.
+    name : str or None
+        What the record calls a song that is in no file of the user's.
     """
 
     source: Path
@@ -56,6 +58,7 @@ class Plan:
     options: dict[str, Any]
     parts: Mapping[str, Sequence[str]]
     rest: tuple[str, str] | None = None
+    name: str | None = None
 
     @property
     def results(self) -> list[Path]:
