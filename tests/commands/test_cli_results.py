@@ -144,6 +144,14 @@ def test_songs_that_are_missing(engine, run):
     assert "argument --targets: ',' names nothing" in run("separate", "a", "--targets", ",").err
 
 
+def test_an_address_is_no_path(engine, run):
+    result = run("separate", "https://host/a.mp3")
+    assert result.status == 1
+    assert result.err == (
+        "umx-np: error: input='https://host/a.mp3' is an address; download the file first\n"
+    )
+
+
 def test_names_of_other_programs(engine, song, run, folder):
     """Those of demucs and spleeter."""
     song()
