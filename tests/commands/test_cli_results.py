@@ -260,6 +260,7 @@ class TestPlaces:
             ("{dir}{stem}{ext}", "{dir} can only be the first folder"),
             ("{dir}/{dir}/{stem}{ext}", "{dir} can only be the first folder"),
             ("{dir}/../{stem}{ext}", "out of the folder for the results"),
+            ("{dir}/{stem}", "--filename '{dir}/{stem}' gives 'vocals', whose type cannot be writ"),
         ],
     )
     def test_that_are_none(self, engine, song, run, options, message):

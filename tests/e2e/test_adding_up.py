@@ -122,6 +122,17 @@ def test_two_stems(rate, niter, tmp_path):
     np.testing.assert_array_equal(rest, read(alone / "song" / "no_b.wav")[0])
 
 
+def test_two_stems_at_the_rate_of_the_model(tmp_path):
+    write(tmp_path / "song.wav", noise(9000), 16000, bits="float")
+    separator = umx_np.Separator.from_bundle(tiny_bundle(), device="cpu")
+    options = {"separator": separator, "bits": "float", "clip_mode": "none", "rate": "model"}
+    paths = umx_np.separate_file(tmp_path / "song.wav", tmp_path, two_stems="a", **options)
+    stems = [read(path) for path in paths.values()]
+    assert [rate for _, rate in stems] == [8000, 8000]
+    mixture, _ = read(tmp_path / "song.wav", rate=8000)
+    np.testing.assert_allclose(stems[0][0] + stems[1][0], mixture, atol=1e-7)
+
+
 @pytest.mark.parametrize("nb_channels", [1, 3])
 def test_two_stems_of_other_channels(nb_channels, tmp_path):
     audio = noise(9000, nb_channels)

@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from .frame import PROGRAM, Command
 
 SHELLS = ("bash", "zsh", "tcsh")
-_PLACES = ("input", "SRC", "DST", "FILE", "FOLDER", "DIR", "PLAN")
+_PLACES = ("SONG", "SRC", "DST", "FILE", "FOLDER", "DIR", "PLAN")
 
 _EPILOG = f"""\
 examples:

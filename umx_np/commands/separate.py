@@ -56,6 +56,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input",
         nargs="*",
+        metavar="SONG",
         help="sound files, or folders, whose sound files are all separated; - is standard input",
     )
     add_switch(parser, "--recursive", "search the folders in a folder, too, and keep their tree")
@@ -355,4 +356,5 @@ COMMAND = Command(
     help="separate sound files into stems",
     description=_DESCRIPTION,
     epilog=_EPILOG,
+    usage="%(prog)s [options] SONG [SONG ...]",
 )
