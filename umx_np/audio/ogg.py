@@ -122,14 +122,19 @@ def order_of_channels(path: Path, subtype: str, nb_channels: int) -> tuple[int, 
 
     Channels of an Opus file may also have no meaning.
     """
-    order = WAV_ORDER.get(nb_channels, ()) if subtype in ("VORBIS", "OPUS") else ()
-    if order and subtype == "OPUS":
-        with path.open("rb") as file:
-            page = Scanner(file).at(0, 80)
-        head = page.find(b"OpusHead")
-        if head < 0 or page[head + 18 : head + 19] != b"\1":
-            return ()
-    return order
+    if subtype not in ("VORBIS", "OPUS") or not has_positions(path, subtype):
+        return ()
+    return WAV_ORDER.get(nb_channels, ())
+
+
+def has_positions(path: Path, subtype: str) -> bool:
+    """Whether the channels of an Ogg file, if they are more than two, are those of loudspeakers."""
+    if subtype != "OPUS":
+        return True
+    with path.open("rb") as file:
+        page = Scanner(file).at(0, 80)
+    head = page.find(b"OpusHead")
+    return head >= 0 and page[head + 18 : head + 19] == b"\1"
 
 
 def ogg_contents(path: Path) -> Contents:

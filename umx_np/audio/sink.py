@@ -7,10 +7,10 @@ same number of bits come back unchanged.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -157,10 +157,10 @@ class Sink:
         rate: int,
         nb_channels: int,
         nb_timesteps: int,
-        quality: float | None,
+        options: Mapping[str, Any],
     ) -> None:
         self._final = path
-        self._options = (rate, nb_channels, quality)
+        self._rate, self._nb_channels, self._options = rate, nb_channels, options
         self._format, self._subtype = pair
         self._order = OGG_ORDER.get(nb_channels, ()) if self._format == "OGG" else ()
         self._nb_frames = 0
@@ -178,24 +178,17 @@ class Sink:
         return self._temporary.path
 
     def _open(self) -> HeldFile:
-        rate, nb_channels, quality = self._options
-        options: dict[str, object] = {}
-        if quality is not None and self._format in ("OGG", "MP3"):
-            if "compression_level" not in inspect.signature(sf.SoundFile.__init__).parameters:
-                raise ConfigError(f"quality={quality} needs soundfile 0.13 or later")
-            # The MP3 encoder refuses the smallest quality, 1.0 on this scale.
-            options["compression_level"] = min(1.0 - quality, 0.99)
         try:
             # In the same folder, so that renaming it is atomic.
             self._temporary = TemporaryFile(self._final.parent)
             return HeldFile(
                 self.path,
                 "w",
-                samplerate=rate,
-                channels=nb_channels,
+                samplerate=self._rate,
+                channels=self._nb_channels,
                 format=self._format,
                 subtype=self._subtype,
-                **options,
+                **self._options,
             )
         except BaseException as error:
             # Without waiting for the garbage collector, which may never come to it.
@@ -205,8 +198,8 @@ class Sink:
                 raise
             raise AudioError(
                 f"path={str(self._final)!r} cannot be written as {self._format} with "
-                f"{self._subtype}, rate={rate} Hz and nb_channels={nb_channels}: {error}"
-                + _hint(self._final, rate)
+                f"{self._subtype}, rate={self._rate} Hz and nb_channels={self._nb_channels}: "
+                f"{error}" + _hint(self._final, self._rate)
             ) from error
 
     def _grow(self, *, begin: bool = False) -> None:
