@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, overload
 
 import numpy as np
 
@@ -67,6 +67,36 @@ def read(
             audio[:, done : done + block.shape[1]] = block
             done += block.shape[1]
         return audio, reader.rate
+
+
+@overload
+def write(
+    path: str | os.PathLike[str],
+    audio: np.ndarray,
+    rate: float,
+    *,
+    format: None = ...,
+    file_rate: float | None = ...,
+    bits: str = ...,
+    clip_mode: str = ...,
+    quality: float | None = ...,
+    bitrate: int | None = ...,
+) -> Path: ...
+
+
+@overload
+def write(
+    path: IO[bytes],
+    audio: np.ndarray,
+    rate: float,
+    *,
+    format: str,
+    file_rate: float | None = ...,
+    bits: str = ...,
+    clip_mode: str = ...,
+    quality: float | None = ...,
+    bitrate: int | None = ...,
+) -> None: ...
 
 
 def write(
