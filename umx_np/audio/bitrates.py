@@ -30,7 +30,7 @@ _OPUS = (6, 256)
 # The MP3 encoder refuses the smallest quality.
 _SMALLEST = 0.99
 # Bit/s by which a Vorbis file may miss its bit rate.
-_NEAR = 500
+_NEAR = 100
 
 
 def encoder_options(

@@ -192,7 +192,7 @@ class FfmpegSource:
         notes: Sequence[str] = (),
         track: int | None = None,
     ) -> None:
-        self._shown = sound.shown
+        self._shown, self._label, self._path = sound.shown, sound.label, sound.path.absolute()
         self._reason = reason
         self._pipes: list[Program] = []
         self.notes: list[str] = list(notes)
@@ -242,7 +242,8 @@ class FfmpegSource:
         return pipe, found
 
     def _error(self, pipe: Program, status: int) -> AudioError:
-        said = f"says {pipe.complaint!r}"
+        complaint = pipe.complaint.replace(f"file:{self._path}", self._label)
+        said = f"says {complaint!r}"
         if pipe.given_up:
             said = _silent()
         elif not pipe.complaint:

@@ -8,11 +8,12 @@ import os
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from ..config import MAX_RATE, MIN_RATE, check_int, check_rate
-from ..errors import AudioError
+from ..errors import AudioError, ConfigError
 from .decoding import LibrarySource
 from .downmix import check_downmix, layout_name, mixed, stereo_gains, usual_mask
 from .ffmpeg import FfmpegSource
@@ -343,6 +344,12 @@ class AudioReader:
     def _close_sound(self) -> None:
         if self._owns_sound:
             self._sound.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            f"{self._sound.shown}: a reader holds open files; make one where it is used instead of "
+            "copying or pickling it"
+        )
 
     def __enter__(self) -> AudioReader:
         return self

@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -268,6 +268,12 @@ class StemWriter:
             self._state = "discarded"
             self._resampler = None
             self._sink.discard()
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            f"path={str(self.path)!r}: a writer holds an open file; make one where it is used "
+            "instead of copying or pickling it"
+        )
 
     def __enter__(self) -> StemWriter:
         return self

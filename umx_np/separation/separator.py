@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -94,7 +95,9 @@ class Separator(SeparatorSettings):
     Notes
     -----
     The arguments and defaults are those of ``openunmix.model.Separator``. A separator keeps no
-    state between calls and may be called from several threads.
+    state between calls and may be called from several threads. It can be copied and pickled, for
+    instance for the processes of a pool, with its weights; where it arrives there must be the same
+    device, and on a processor the same instruction-set level.
     """
 
     def __init__(
@@ -186,6 +189,16 @@ class Separator(SeparatorSettings):
             )
         return separator
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is made again where it is needed; an engine may hold the memory of a device.
+        made = ("_lock", "_engine", "_job")
+        return {name: value for name, value in vars(self).items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock, self._engine = threading.Lock(), None
+        self._job = Job(self.ops, self.networks, self.config, tuple(self.stem_names))
+
     def __repr__(self) -> str:
         return f"Separator({', '.join(self.stem_names)}; {self.config}; {self.ops})"
 
@@ -248,7 +261,7 @@ class Separator(SeparatorSettings):
         ShapeError
             If the shape does not fit the model, or the audio is not finite.
         """
-        x = check_array("audio", audio)
+        x = check_samples("audio", audio)
         if x.ndim != 3 or 0 in x.shape:
             raise ShapeError(
                 f"audio has shape={x.shape}; it must be (nb_samples, nb_channels, nb_timesteps)"
@@ -344,7 +357,7 @@ class Separator(SeparatorSettings):
         100000
         """
         if not hasattr(source, "blocks"):
-            array = check_array("source", source)
+            array = check_samples("source", source)
             if array.ndim != 2:
                 raise ShapeError(
                     f"source has shape={array.shape}; it must be (nb_channels, nb_timesteps)"
@@ -400,6 +413,29 @@ class Separator(SeparatorSettings):
         from .live import Stream
 
         return Stream(self.job, nb_channels)
+
+
+def check_samples(name: str, audio: object) -> np.ndarray:
+    """Return an array of samples; of what is none, say what to do with it.
+
+    Raises
+    ------
+    ShapeError
+        If it is the name of a file, a file object, the pair that `umx_np.audio.read` returns, or
+        holds no numbers.
+    """
+    is_file = hasattr(audio, "read") and not hasattr(audio, "shape")
+    if is_file or isinstance(audio, (str, bytes, os.PathLike)):
+        raise ShapeError(
+            f"{name}={shortened(audio)} is a file and no array; separate it with "
+            "umx_np.separate_file, or read it first: audio, rate = umx_np.audio.read(file)"
+        )
+    if isinstance(audio, tuple) and len(audio) == 2 and np.ndim(audio[1]) == 0:
+        raise ShapeError(
+            f"{name} is a pair of samples and their rate, as umx_np.audio.read returns it; pass "
+            "them one by one: audio, rate = umx_np.audio.read(file), then separate(audio, rate)"
+        )
+    return check_array(name, audio)
 
 
 def _check_model(target: str, model: object) -> None:
