@@ -13,8 +13,9 @@ from .._support.progress import Progress
 from ..audio import Layout, preprocess, resample
 from ..config import Computing, SeparationOptions, check_aggregate
 from ..pretrained import default_model, load_model
+from .checks import check_samples
 from .options import SeparationKeywords
-from .separator import Separator, check_samples
+from .separator import Separator
 
 if TYPE_CHECKING:
     from typing import Unpack
