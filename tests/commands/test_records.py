@@ -294,6 +294,7 @@ def test_the_format(engine, song):
         "start",
         "stems",
         "targets",
+        "two_stems",
         "wiener_win_len",
     ]
     record = Record.read(record_path("a/So\x07ng.wav", "o"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress, reporting
 from ..audio import AudioReader, StemWriter, commit_together, nb_resampled
-from ..audio.rest import RestSink
+from ..audio.rest import RestSink, WithoutSink
 from ..audio.sink import nearest_rate
 from ..config import Computing, SeparationOptions
 from ..errors import AudioError, ConfigError, UmxError
 from .naming import check_text, existing_or_expanded
 from .options import Excerpt, FileKeywords, OutputPlan
-from .plan import Plan, plan_separation
+from .plan import Plan, plan_separation, targets_needed
 from .records import KnownFile, Record
 from .records import remove as remove_record
 
@@ -64,12 +64,17 @@ def separate_file(
         Name of a pretrained model or folder of a trained one; None is ``"umxm"``. With a
         `separator`, only the ``{model}`` of `filename`, and None the name that it has.
     targets : sequence of str or None
-        Stems to estimate; None takes all the model has. Only their networks are loaded and run.
+        Stems to estimate; None takes all the model has, or with `two_stems`, ``niter=0`` and no
+        `softmask` that one. Only their networks are loaded and run.
     niter, softmask, residual, wiener_win_len, filterbank, device, threads, precision
         As for `umx_np.Separator`. A string as `residual` is the name of that stem.
     aggregate : mapping of str to sequence of str, or None
         Names of files and the stems that are summed in them, as in
         ``{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}``.
+    two_stems : str or None
+        Write this stem, the same as ever, and as ``no_<stem>`` the song minus it.
+    only : sequence of str or None
+        Names of those results that are written; None writes all of them.
     separator : Separator or None
         A separator to use, for example for many files; the arguments that describe one are then not
         looked at.
@@ -85,7 +90,8 @@ def separate_file(
     filename : str or None
         Where to put a stem below `outdir`: text with the placeholders ``{track}`` (name of the file
         without extension), ``{name}`` (with it), ``{parent}`` (name of its folder), ``{model}``,
-        ``{stem}`` and ``{ext}``. None is ``"{track}/{stem}{ext}"`` with `outdir` and
+        ``{stem}`` and ``{ext}``. If it begins with ``{dir}/``, stems go beside the song, without an
+        `outdir`. None is ``"{track}/{stem}{ext}"`` with `outdir` and
         ``"{track}_{model}/{stem}{ext}"`` without.
     overwrite : bool
         Replace existing files; otherwise they are an error.
@@ -133,12 +139,12 @@ def separate_file(
         from ..pretrained import default_model, load_model
         from .separator import Separator
 
+        how, computing = pick(SeparationOptions, options), pick(Computing, options)
         bundle = load_model(
             default_model() if model is None else os.path.expanduser(check_text("model", model)),
-            targets,
+            targets_needed(targets, output, how),
             offline=offline,
         )
-        how, computing = pick(SeparationOptions, options), pick(Computing, options)
         separator = Separator.from_bundle(bundle, **vars(how), **vars(computing))
         model = bundle.name
     plan = plan_separation(path, separator, output, pick(Excerpt, options), model=model)
@@ -147,14 +153,33 @@ def separate_file(
         raise AudioError(
             f"{', '.join(existing)} exist already; pass overwrite=True to replace them"
         )
-    _separate(plan, separator, progress, max_memory)
+    separate_as_planned(plan, separator, progress=progress, max_memory=max_memory)
     return plan.paths
 
 
-def _separate(
-    plan: Plan, separator: Separator, progress: bool | Progress | None, max_memory: int | None
+def separate_as_planned(
+    plan: Plan,
+    separator: Separator,
+    *,
+    progress: bool | Progress | None = None,
+    max_memory: int | None = None,
 ) -> None:
-    """Write the stems, then the record, then the picture."""
+    """Write the stems, then the record, then the picture.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `umx_np.separation.plan.plan_separation`.
+    separator : Separator
+        That the plan was made with.
+    progress, max_memory
+        As for `separate_file`.
+
+    Raises
+    ------
+    UmxError
+        As `separate_file` does.
+    """
     from .tracks import separate_stream
 
     options = plan.options
@@ -176,27 +201,30 @@ def _separate(
         ) as report,
     ):
         before = os.stat(plan.source)
-        holders = _open_writers(plan, separator, reader, writers)
+        rates = _open_writers(plan, separator, reader, writers)
         with ExitStack() as opened:
-            rests: dict[str, RestSink] = {}
-            for name, rate in holders.items():
-                original = AudioReader(
-                    plan.source,
-                    start=plan.options["start"],
-                    duration=plan.options["duration"],
-                    rate=rate,
+            originals = {
+                name: opened.enter_context(
+                    AudioReader(
+                        plan.source,
+                        start=options["start"],
+                        duration=options["duration"],
+                        rate=rate,
+                    )
                 )
-                rests[name] = RestSink(writers[name], reader, opened.enter_context(original))
+                for name, rate in rates.items()
+            }
+            sinks = _sinks(plan, reader, writers, originals)
             separate_stream(
                 separator.engine(),
                 reader,
-                {**writers, **rests},
-                aggregate=plan.aggregate,
+                sinks,
+                aggregate={name: plan.parts.get(name, [name]) for name in sinks},
                 progress=report,
                 max_memory=max_memory,
             )
-            for rest in rests.values():
-                rest.finish()
+            for sink in sinks.values():
+                sink.finish()
         outputs = {}
         for name, writer in writers.items():
             writer.finish()
@@ -213,10 +241,29 @@ def _separate(
                 _try_to_write(replace(record, picture=picture), plan)
 
 
+def _sinks(
+    plan: Plan,
+    reader: AudioReader,
+    writers: Mapping[str, StemWriter],
+    originals: Mapping[str, AudioReader],
+) -> dict[str, StemWriter | RestSink | WithoutSink]:
+    """Say where each stem goes; some need the song again, at the rate of their file."""
+    sinks: dict[str, StemWriter | RestSink | WithoutSink] = {}
+    for name, writer in writers.items():
+        if plan.rest is not None and name == plan.rest[1]:
+            stem = plan.rest[0]
+            sinks[stem] = WithoutSink(writers.get(stem), writer, reader.rate, originals[name])
+        elif name in originals:
+            sinks[name] = RestSink(writer, reader, originals[name])
+        else:
+            sinks[name] = writer
+    return sinks
+
+
 def _open_writers(
     plan: Plan, separator: Separator, reader: AudioReader, writers: dict[str, StemWriter]
 ) -> dict[str, float]:
-    """Open a writer for each stem; return the rates of those that also get the rest of the song."""
+    """Open a writer for each stem; return the rates of those that also need the song itself."""
     # A model of one channel filters stereo too.
     nb_channels = min(reader.nb_channels, max(separator.nb_channels, 2))
     if nb_channels < reader.nb_channels:
@@ -239,7 +286,9 @@ def _open_writers(
     holders: list[str] = []
     if possible != reader.rate:
         # What the model's rate cannot hold belongs to the residual.
-        holders = separator.holding_residual(plan.aggregate)
+        holders = separator.holding_residual(plan.parts)
+    if plan.rest is not None:
+        holders.append(plan.rest[1])
     for name, target in plan.paths.items():
         writers[name] = StemWriter(
             target,
@@ -261,6 +310,7 @@ def _write_record(
     folder = plan.record.parent
     try:
         source = KnownFile.of(plan.source, folder)
+        source = replace(source, name=plan.name or source.name)
         after = os.stat(plan.source)
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             logger.warning(

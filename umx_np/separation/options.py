@@ -54,6 +54,10 @@ class OutputPlan:
         Folder for the results.
     aggregate : mapping of str to sequence of str, or None
         Names of files and the stems that are summed in them.
+    two_stems : str or None
+        Stem that is written beside the song without it, instead of all stems.
+    only : sequence of str or None
+        Of all these results, those that are written; None is all of them.
     ext, filename : str
         Format of the results, and the template of their places.
     bits, clip_mode, quality
@@ -66,6 +70,8 @@ class OutputPlan:
 
     outdir: str | os.PathLike[str] | None = None
     aggregate: Mapping[str, Sequence[str]] | None = None
+    two_stems: str | None = None
+    only: Sequence[str] | None = None
     ext: str = ".wav"
     bits: str = "16"
     clip_mode: str = "clamp"
@@ -81,6 +87,8 @@ class FileKeywords(SeparationKeywords, total=False):
     start: float
     duration: float | None
     aggregate: Mapping[str, Sequence[str]] | None
+    two_stems: str | None
+    only: Sequence[str] | None
     ext: str
     bits: str
     clip_mode: str
