@@ -41,7 +41,7 @@ _READ = 1 << 19
 _FLOATS = 3  # in the header of a WAV file
 _EXTENSIBLE = 0xFFFE
 # "Stream #0:1[0x2](ger): Audio: ac3, 48000 Hz, 5.1(side), fltp, 448 kb/s (default)"
-_STREAM = re.compile(r"^  Stream #0:\d+\S*: (Audio|Video): (.*)$")
+_STREAM = re.compile(r"^  Stream #0:(\d+)\S*: (Audio|Video): (.*)$")
 _TITLE = re.compile(r"^    +title +: (.*)$")
 _LANGUAGE = re.compile(r"\((\w+)\): Audio")
 
@@ -66,14 +66,14 @@ class Streams:
     ----------
     sounds : tuple of str
         Its streams of sound, described in words.
-    nb_covers : int
-        Pictures that belong to the sound.
+    covers : tuple of int
+        Numbers of the streams that are pictures which belong to the sound.
     tags : str
         Tags of the file and of one stream of sound, in the text format of ffmpeg.
     """
 
     sounds: tuple[str, ...]
-    nb_covers: int
+    covers: tuple[int, ...]
     tags: str
 
 
@@ -98,12 +98,14 @@ def look_into(path: Path, track: int = 1) -> Streams | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     sounds: list[str] = []
-    nb_covers, in_sound = 0, False
+    covers: list[int] = []
+    in_sound = False
     listing = done.stderr.decode(errors="replace").partition("\nOutput #0")[0]
     for line in listing.splitlines():
         if match := _STREAM.match(line):
-            kind, text = match[1], printable(match[2])
-            nb_covers += kind == "Video" and text.endswith("(attached pic)")
+            kind, text = match[2], printable(match[3])
+            if kind == "Video" and text.endswith("(attached pic)"):
+                covers.append(int(match[1]))
             language = _LANGUAGE.search(line)
             if kind == "Audio":
                 known = language is not None and language[1] != "und"
@@ -111,7 +113,7 @@ def look_into(path: Path, track: int = 1) -> Streams | None:
             in_sound = kind == "Audio"
         elif sounds and in_sound and (title := _TITLE.match(line)):
             sounds[-1] += f", {printable(title[1])!r}"
-    return Streams(tuple(sounds), nb_covers, done.stdout.decode(errors="surrogateescape"))
+    return Streams(tuple(sounds), tuple(covers), done.stdout.decode(errors="surrogateescape"))
 
 
 def tracks_in_words(sounds: Sequence[str]) -> str:

@@ -30,6 +30,8 @@ class GivenSound:
     file : str, path-like or binary file object
         The name of a file, or an object with a method ``read``, which is read from where it is to
         its end. It is not closed; one that can seek is put back to where it was.
+    label : str or None
+        What messages call a file; None is its name.
 
     Attributes
     ----------
@@ -50,12 +52,12 @@ class GivenSound:
         If it is neither a name nor an object.
     """
 
-    def __init__(self, file: SoundInput) -> None:
+    def __init__(self, file: SoundInput, label: str | None = None) -> None:
         self._temporary: TemporaryFile | None = None
         self.is_object = not isinstance(file, (str, os.PathLike))
         if isinstance(file, (str, os.PathLike)):
             self.path = Path(os.path.expanduser(file))
-            self.label = str(self.path)
+            self.label = label or str(self.path)
             self.shown = f"path={self.label!r}"
             return
         if not callable(getattr(file, "read", None)):

@@ -186,20 +186,24 @@ class AudioReader:
         if downmix is None or self.nb_source_channels <= 2:
             return
         self.nb_channels = 2
-        self.downmixed = f"the first two of {self.nb_source_channels} channels"
+        count = self.nb_source_channels
+        self.downmixed = f"the first two of {count} channels are taken"
         if downmix == "first":
             return
         mask = self._source.mask
         if mask is None:
-            mask = usual_mask(self.nb_source_channels)
-        self._gains = stereo_gains(mask, self.nb_source_channels)
+            mask = usual_mask(count)
+        self._gains = stereo_gains(mask, count)
         if self._gains is None:
             self.downmixed += ", as it is not known where each belongs"
-        else:
-            said = "" if self._source.mask is not None else ", the usual positions of so many"
-            self.downmixed = (
-                f"stereo of {self.nb_source_channels} channels ({layout_name(mask)}{said})"
-            )
+            return
+        said = "" if self._source.mask is not None else ", the usual order of so many"
+        self.downmixed = f"{count} channels ({layout_name(mask)}{said}) are mixed to stereo"
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the blocks are a mixture of the channels of the file."""
+        return self._gains is not None
 
     def _measure(self, start: float, duration: float | None) -> None:
         """Set the first sample and the exact length of the excerpt."""

@@ -164,6 +164,7 @@ class Sink:
         self._format, self._subtype = pair
         self._order = OGG_ORDER.get(nb_channels, ()) if self._format == "OGG" else ()
         self._nb_frames = 0
+        self._temporary: TemporaryFile
         self._max_frames = 2**62
         if self._format in _SIZE_LIMITED:
             nb_bytes = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}[self._subtype]
@@ -176,6 +177,16 @@ class Sink:
     def path(self) -> Path:
         """Temporary name."""
         return self._temporary.path
+
+    @property
+    def format(self) -> str:
+        """Name of the container as libsndfile calls it."""
+        return self._format
+
+    def replace(self, copy: TemporaryFile) -> None:
+        """Take another file in place of the closed one."""
+        self._temporary.discard()
+        self._temporary = copy
 
     def _open(self) -> HeldFile:
         try:

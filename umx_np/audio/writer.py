@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -15,9 +16,12 @@ import numpy as np
 from ..config import check_array, check_int, check_rate
 from ..errors import AudioError, ConfigError, ShapeError
 from .bitrates import encoder_options
+from .ffmpeg import find_ffmpeg
+from .given import GivenSound
 from .library import HeldFile
 from .resampling import StreamResampler
 from .sink import FILE_BLOCK, Sink, check_format
+from .tags import SongTags, has_tags, put_tags
 
 logger = logging.getLogger(__name__)
 
@@ -237,6 +241,20 @@ class StemWriter:
         finally:
             staged.discard()
 
+    def tag(self, song: SongTags, name: str) -> str:
+        """Put the tags of a song into the finished file, as those of a stem.
+
+        Returns
+        -------
+        str
+            Why that was not possible; the file is as it was then. Empty otherwise.
+        """
+        made = put_tags(song, name, self._sink.path, self._sink.format)
+        if isinstance(made, str):
+            return made
+        self._sink.replace(made)
+        return ""
+
     @property
     def temporary_path(self) -> Path:
         """Where the file is until it is committed."""
@@ -311,6 +329,37 @@ def finish_together(writers: Collection[StemWriter]) -> float:
         paths = ", ".join(str(writer.path) for writer in writers)
         logger.warning("%s: %s%s", paths, "all " if len(writers) > 1 else "", _scaled(gain))
     return gain
+
+
+def copy_tags(sound: GivenSound, writers: Mapping[str, StemWriter], track: int | None) -> None:
+    """Put tags and cover of a song into its finished stems, and say in one line what is not there.
+
+    Parameters
+    ----------
+    sound : GivenSound
+        The song.
+    writers : mapping of str to StemWriter
+        By the names of the stems.
+    track : int or None
+        Stream of sound of the song, from 1.
+    """
+    label = sound.label
+    song = SongTags.of(sound.path, track)
+    if song is None:
+        if find_ffmpeg() is None and has_tags(sound.path):
+            logger.warning("%s: its tags are not in its stems, as this needs ffmpeg", label)
+        return
+    if not song.tags and not song.covers:
+        return
+    reasons = [reason for name, stem in writers.items() if (reason := stem.tag(song, name))]
+    if reasons:
+        logger.warning("%s: tags are not in %d of its stems: %s", label, len(reasons), reasons[0])
+        return
+    name, stem = next(iter(writers.items()))
+    kept = SongTags.of(stem.temporary_path)
+    if kept is not None and (lost := kept.missing(replace(song, tags=song.for_stem(name)))):
+        suffix = stem.path.suffix
+        logger.warning("%s: %s files do not hold its %s", label, suffix, ", ".join(lost))
 
 
 @contextmanager
