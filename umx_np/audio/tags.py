@@ -101,14 +101,16 @@ class SongTags:
             for key, value in self.tags.items()
         }
 
-    def missing(self, other: SongTags) -> list[str]:
-        """Say what of the tags of another file is not here."""
+    def missing(self, other: SongTags) -> str:
+        """Say what of the tags of another file is not here; nothing if all is."""
         here = {key.lower(): value for key, value in self.tags.items()}
-        lost = [f"tag {key}" for key, value in other.tags.items() if here.get(key.lower()) != value]
-        nb_lost = len(other.covers) - len(self.covers)
-        if nb_lost > 0:
-            lost.insert(0, "cover" if nb_lost == 1 else f"{nb_lost} of the pictures")
-        return lost
+        lost = [key for key, value in other.tags.items() if here.get(key.lower()) != value]
+        parts = []
+        if len(self.covers) < len(other.covers):
+            parts.append("cover" if not self.covers else "other pictures")
+        if lost:
+            parts.append(f"tags {', '.join(lost)}")
+        return " and ".join(parts)
 
 
 def _parsed(text: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -358,8 +358,7 @@ def copy_tags(sound: GivenSound, writers: Mapping[str, StemWriter], track: int |
     name, stem = next(iter(writers.items()))
     kept = SongTags.of(stem.temporary_path)
     if kept is not None and (lost := kept.missing(replace(song, tags=song.for_stem(name)))):
-        suffix = stem.path.suffix
-        logger.warning("%s: %s files do not hold its %s", label, suffix, ", ".join(lost))
+        logger.warning("%s: %s files cannot hold its %s", label, stem.path.suffix, lost)
 
 
 @contextmanager
