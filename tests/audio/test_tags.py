@@ -101,11 +101,17 @@ def written(folder, suffix, song, *, options=None, track=None):
     return folder / f"bass{suffix}", before
 
 
+def slow(*values):
+    return [pytest.param(*value, marks=pytest.mark.slow) for value in values]
+
+
+USUAL = [("mp3", ".wav"), ("m4a", ".mp3"), ("flac", ".ogg"), ("mp3", ".flac"), ("opus", ".aiff")]
+ALL = [(kind, s) for kind in ("mp3", "m4a", "flac", "opus") for s in written_suffixes()]
+
+
 @needs_ffmpeg
-@pytest.mark.parametrize("suffix", written_suffixes())
 @pytest.mark.parametrize(
-    "kind",
-    ["mp3", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("m4a", "flac", "opus"))],
+    ("kind", "suffix"), [*USUAL, *slow(*(pair for pair in ALL if pair not in USUAL))]
 )
 def test_stems_have_the_tags_and_the_cover(songs, tmp_path, suffix, kind, caplog):
     song = songs / f"song.{kind}"
@@ -122,6 +128,8 @@ def test_stems_have_the_tags_and_the_cover(songs, tmp_path, suffix, kind, caplog
     np.testing.assert_array_equal(sf.read(stem, dtype="float32")[0], before)
     assert sorted(os.listdir(tmp_path)) == [f"bass{suffix}", f"vocals{suffix}"]
     assert "lavf" not in " ".join(known.values()).lower()
+    if suffix == ".mp3":
+        assert b"LAME3" in stem.read_bytes()
     # What is not kept is said, in one line.
     is_whole = not lost and bool(pictures) == bool(had_cover)
     assert len(caplog.records) == (not is_whole)
@@ -131,25 +139,32 @@ def test_stems_have_the_tags_and_the_cover(songs, tmp_path, suffix, kind, caplog
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize(("kind", "suffix"), [("ogg", ".mp3"), ("wav", ".ogg"), ("flac", ".flac")])
+@pytest.mark.parametrize(("kind", "suffix"), [("ogg", ".mp3"), ("wav", ".ogg")])
 def test_songs_of_other_types(songs, tmp_path, kind, suffix, caplog):
     known, pictures = probed(written(tmp_path, suffix, songs / f"song.{kind}")[0])
     lost = LOST[".wav"] if kind == "wav" else set()
     assert set(TAGS) & known.keys() == set(TAGS) - lost
     assert all(known[key] == TAGS[key] for key in TAGS if key not in lost | {"title"})
-    assert len(pictures) == (kind == "flac")
+    assert not pictures
     assert not caplog.records
 
 
 @needs_ffmpeg
-@pytest.mark.parametrize("bits", ["24", "float"])
-@pytest.mark.parametrize("suffix", [".wav", ".aiff", ".caf", ".au", ".rf64"])
+@pytest.mark.parametrize(
+    ("suffix", "bits"),
+    [
+        (".wav", "24"),
+        (".aiff", "float"),
+        *slow(*((s, b) for s in (".wav", ".caf", ".au", ".rf64") for b in ("24", "float"))),
+    ],
+)
 def test_samples_of_more_bits_stay_what_they_are(songs, tmp_path, suffix, bits):
     options = {"bits": bits, "clip_mode": "rescale"}
     stem, before = written(tmp_path, suffix, songs / "song.mp3", options=options)
     assert probed(stem)[0]["artist"] == "Me"
     assert sf.info(stem).subtype == {"24": "PCM_24", "float": "FLOAT"}[bits]
-    assert sf.info(stem).format == suffix[1:].upper()
+    # WAV with a longer description of the samples is WAVEX to libsndfile.
+    assert sf.info(stem).format.removesuffix("EX") == suffix[1:].upper().removesuffix("EX")
     np.testing.assert_array_equal(sf.read(stem, dtype="float32")[0], before)
 
 

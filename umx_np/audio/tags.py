@@ -1,7 +1,8 @@
 """Tags and cover of a song, put into the files of its stems by ffmpeg.
 
 ffmpeg copies the encoded samples (``-c copy``) into a new file, which takes the place of the old
-one only if libsndfile finds as many samples in it, and the same at its beginning. What is not
+one only if libsndfile finds as many samples in it, and the same at its beginning. Of MP3 files the
+frames stay where they are, and only the tags before them are taken from ffmpeg. What is not
 possible is said in one line of the log, and is no error: the stems are complete.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 import struct
 import subprocess
 from collections.abc import Mapping
@@ -22,6 +24,7 @@ from .._support.programs import run_program
 from ..errors import printable
 from .ffmpeg import SILENCE, find_ffmpeg, input_options, look_into
 from .library import READ_ERRORS, HeldFile
+from .mp3 import end_of_tags
 
 # What ffmpeg calls the formats of stems that hold tags, by libsndfile's names, and what it needs to
 # write all it can.
@@ -188,6 +191,8 @@ def put_tags(song: SongTags, name: str, stem: Path, form: str) -> TemporaryFile 
         complaint = printable(done.stderr.decode(errors="replace").strip())[-300:]
         if done.returncode:
             return f"ffmpeg says {complaint!r}"
+        if form == "MP3":
+            _keep_head(copy.path, stem)
         if not _is_same_sound(stem, copy.path):
             return "ffmpeg would have changed the samples"
         made, copy = copy, None
@@ -198,6 +203,18 @@ def put_tags(song: SongTags, name: str, stem: Path, form: str) -> TemporaryFile 
         for temporary in (text, copy):
             if temporary is not None:
                 temporary.discard()
+
+
+def _keep_head(copy: Path, stem: Path) -> None:
+    """Replace what follows the tags of an MP3 file by the stem as it was.
+
+    ffmpeg writes a frame of its own in place of that in which LAME says how it has encoded.
+    """
+    size = end_of_tags(copy)
+    with copy.open("r+b") as file, stem.open("rb") as frames:
+        file.truncate(size)
+        file.seek(size)
+        shutil.copyfileobj(frames, file)
 
 
 def _picture_block(song: SongTags, ffmpeg: str) -> str:
