@@ -29,8 +29,8 @@ _MP3 = (
 _OPUS = (6, 256)
 # The MP3 encoder refuses the smallest quality.
 _SMALLEST = 0.99
-# Bit/s by which a Vorbis file may miss its bit rate.
-_NEAR = 100
+# Bit/s by which a Vorbis file may miss its bit rate; and by which at the ends of what it can.
+_NEAR, _NEAR_END = 100, 500
 
 
 def encoder_options(
@@ -112,7 +112,7 @@ def _vorbis_level(rate: int, nb_channels: int, bitrate: int) -> float:
             f"bitrate={bitrate}: ogg files of {rate} Hz have no known bit rate; take quality"
         )
     wanted = 1000 * bitrate
-    if not smallest - _NEAR <= wanted <= best + _NEAR:
+    if not smallest - _NEAR_END <= wanted <= best + _NEAR_END:
         raise ConfigError(
             f"bitrate={bitrate}: ogg files of {rate} Hz and {nb_channels} channels can have "
             f"{round(smallest / 1000)} to {round(best / 1000)} kbit/s"

@@ -212,7 +212,7 @@ class StemWriter:
         AudioError
             If the disk is full.
         """
-        if self._state not in ("open", "ended"):
+        if self.is_finished:
             return
         own = self.end()
         self._state = "finished"
@@ -254,6 +254,11 @@ class StemWriter:
             return made
         self._sink.replace(made)
         return ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the file is closed, under whatever name."""
+        return self._state not in ("open", "ended")
 
     @property
     def temporary_path(self) -> Path:
@@ -308,7 +313,7 @@ def _scaled(gain: float) -> str:
     return f"scaled by {20 * math.log10(gain):.2f} dB to stay within full scale"
 
 
-def finish_together(writers: Collection[StemWriter]) -> float:
+def finish_together(writers: Collection[StemWriter], label: str | None = None) -> float:
     """Finish files that belong together, still under their temporary names.
 
     Parameters
@@ -316,6 +321,8 @@ def finish_together(writers: Collection[StemWriter]) -> float:
     writers : collection of StemWriter
         Those with ``clip_mode='rescale'`` get one gain, with which the loudest of them is at full
         scale: the balance of the stems stays, and their sum is the scaled mixture.
+    label : str or None
+        What the log calls them; None is their names.
 
     Returns
     -------
@@ -323,11 +330,12 @@ def finish_together(writers: Collection[StemWriter]) -> float:
         The gain, at most 1. If it is less, the log says so.
     """
     gain = min((writer.end() for writer in writers), default=1.0)
+    if gain < 1 and not all(writer.is_finished for writer in writers):
+        names = label or ", ".join(str(writer.path) for writer in writers)
+        what = "all stems are " if len(writers) > 1 else ""
+        logger.warning("%s: %s%s", names, what, _scaled(gain))
     for writer in writers:
         writer.finish(gain)
-    if gain < 1:
-        paths = ", ".join(str(writer.path) for writer in writers)
-        logger.warning("%s: %s%s", paths, "all " if len(writers) > 1 else "", _scaled(gain))
     return gain
 
 

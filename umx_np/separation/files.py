@@ -238,7 +238,7 @@ def separate_as_planned(
             )
             for sink in sinks.values():
                 sink.finish()
-        gain = finish_together(writers.values())
+        gain = finish_together(writers.values(), plan.label)
         if plan.options["tags"]:
             copy_tags(sound, writers, plan.options["track"])
         # Before they have their names: another program may replace them from then on.
