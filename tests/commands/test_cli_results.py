@@ -144,6 +144,14 @@ def test_songs_that_are_missing(engine, run):
     assert "argument --targets: ',' names nothing" in run("separate", "a", "--targets", ",").err
 
 
+def test_an_address_is_no_path(engine, run):
+    result = run("separate", "https://host/a.mp3")
+    assert result.status == 1
+    assert result.err == (
+        "umx-np: error: input='https://host/a.mp3' is an address; download the file first\n"
+    )
+
+
 def test_names_of_other_programs(engine, song, run, folder):
     """Those of demucs and spleeter."""
     song()
@@ -252,6 +260,7 @@ class TestPlaces:
             ("{dir}{stem}{ext}", "{dir} can only be the first folder"),
             ("{dir}/{dir}/{stem}{ext}", "{dir} can only be the first folder"),
             ("{dir}/../{stem}{ext}", "out of the folder for the results"),
+            ("{dir}/{stem}", "--filename '{dir}/{stem}' gives 'vocals', whose type cannot be writ"),
         ],
     )
     def test_that_are_none(self, engine, song, run, options, message):

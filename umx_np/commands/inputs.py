@@ -84,6 +84,8 @@ def find_songs(
     ------
     AudioError
         If a folder holds no sound files.
+    ConfigError
+        If one is an address.
     """
     from ..separation.naming import existing_or_expanded
 
@@ -93,6 +95,8 @@ def find_songs(
             found[STANDARD] = Song(Path("stdin"), None, Path(STANDARD))
             continue
         path = existing_or_expanded(argument)
+        if "://" in argument and not os.path.lexists(path):
+            raise ConfigError(f"input={argument!r} is an address; download the file first")
         base = path if os.path.isdir(path) else None
         if base is not None:
             paths = _Search(argument, base, recursive, outdir).result()

@@ -19,7 +19,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "is included; umxhq and umxl separate better and are downloaded, see `umx-np models`)",
     )
     add_targets(group, "stems to estimate; only their networks run (default: all)")
-    add_switch(group, "--offline", "never download a model")
+    add_switch(group, "--offline", help="never download a model")
 
 
 def add_targets(group: argparse._ActionsContainer, help: str) -> None:
@@ -56,7 +56,7 @@ def add_filter_options(
         help="sums of stems instead of the stems, for instance "
         '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
     )
-    add_switch(group, "--softmask", "start the filter from ratio masks")
+    add_switch(group, "--softmask", help="start the filter from ratio masks")
     return group
 
 
