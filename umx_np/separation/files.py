@@ -237,7 +237,8 @@ def separate_as_planned(
                 max_memory=max_memory,
             )
             for sink in sinks.values():
-                sink.finish()
+                if not isinstance(sink, StemWriter):  # these finish together
+                    sink.finish()
         gain = finish_together(writers.values(), plan.label)
         if plan.options["tags"]:
             copy_tags(sound, writers, plan.options["track"])
