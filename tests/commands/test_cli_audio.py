@@ -95,9 +95,8 @@ class TestTagsAndTracks:
         tagged_bytes = os.path.getsize(f"tagged_umxm/bass{ext}")
         record = Record.read(record_path("tagged.flac", ext=ext))
         assert record.outputs["bass"].size == tagged_bytes
-        result = run(
-            "separate", "tagged.flac", "--ext", ext, "--targets", "bass", "--skip-existing"
-        )
+        again = ["--ext", ext, "--targets", "bass", "--skip-existing"]
+        result = run("separate", "tagged.flac", *again)
         assert "separated again" not in result.err
         # And not, if they are not wanted.
         result = run("separate", "tagged.flac", *again, "--no-tags")
