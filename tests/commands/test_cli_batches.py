@@ -11,7 +11,7 @@ import soundfile as sf
 
 from umx_np.commands import main
 
-from .conftest import files
+from .conftest import STEMS, files
 
 
 def test_batch_with_a_bad_file(engine, song, run, folder):
