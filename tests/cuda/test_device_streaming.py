@@ -347,8 +347,8 @@ class TestMemory:
     def test_little_memory_is_made_do_with(self, on_card, monkeypatch):
         """Found out by the plan itself, not by a plan of the test."""
         monkeypatch.setattr(memory, "_RESERVE", 0)
-        monkeypatch.setattr(memory, "_BUDGETS", (60_000, 30_000))
-        model, audio = on_card(niter=1, wiener_win_len=5), music(16 * 300)
+        monkeypatch.setattr(memory, "_BUDGETS", (30_000, 15_000))
+        model, audio = on_card(niter=1, wiener_win_len=5), music(16 * 150)
         engine = model.engine()
         work = engine.work(2, audio.shape[2])
         expected = model(audio)
@@ -366,8 +366,8 @@ class TestMemory:
     def test_what_is_planned_is_enough(self, on_emulator, monkeypatch, options, place):
         """The arrays of a track on the card never take more than the plan says."""
         monkeypatch.setattr(memory, "_RESERVE", 0)
-        monkeypatch.setattr(memory, "_BUDGETS", (200_000,))
-        model, audio = on_emulator(**options), music(16 * 600)
+        monkeypatch.setattr(memory, "_BUDGETS", (100_000,))
+        model, audio = on_emulator(**options), music(16 * 300)
         engine = model.engine()
         model(audio[..., :100])  # packs the recurrent weights
         plans = list(memory.candidates(engine.work(2, audio.shape[2])))
