@@ -38,6 +38,7 @@ def desk(tmp_path_factory, bundle):
     for name in ("music/rock/01 One.mp3", "music/rock/live/01 One.wav", "music/02.ogg"):
         write(folder / name, audio, RATE)
     write(folder / "song.wav", np.tile(audio, 9), RATE)  # of which an excerpt is taken at 2 s
+    write(folder / "concert.wav", np.repeat(audio, 3, axis=0), RATE)  # of six channels
     for name in STEMS:
         for song in "ab":
             write(folder / "true-stems" / song / f"{name}.wav", audio, RATE)
@@ -46,6 +47,8 @@ def desk(tmp_path_factory, bundle):
     if shutil.which("ffmpeg"):
         words = ["ffmpeg", "-loglevel", "error", "-i", folder / "song.mp3", "-c:a", "aac"]
         subprocess.run([*words, folder / "video.mp4"], check=True, stdin=subprocess.DEVNULL)
+        tracks = [*words, "-map", "0:a", "-map", "0:a", folder / "film.mkv"]
+        subprocess.run(tracks, check=True, stdin=subprocess.DEVNULL)
     return folder
 
 
@@ -69,6 +72,7 @@ def here(desk, tmp_path, monkeypatch, bundle):
 def test_there_are_commands_for_everything():
     shown = "\n".join(LINES)
     options = ("--recursive", "{dir}", "{relpath}", "--two-stems", "--only", "--json", "--dry-run")
+    options += ("--bitrate", "--no-tags", "--clip-mode rescale", "--track", "--downmix")
     for word in (*options, " -o ", "--skip-existing", "--targets vocals,drums", "UMX_NP_MODEL"):
         assert word in shown
     assert len(PIPES) == 3
@@ -84,6 +88,8 @@ def test_a_command(here, line, capsys, monkeypatch):
         words = ["umx-np", "separate", "song.mp3"]
     if "--plot" in words:
         pytest.importorskip("matplotlib")
+    if "--track" in words and shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
     if "completion" in words:
         pytest.importorskip("shtab")
     assert words[0] == "umx-np"

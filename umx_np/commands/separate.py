@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from .._support.console import collecting_warnings, say
 from .._support.keywords import pick
-from .._support.option_types import Names, add_switch, natural
+from .._support.option_types import Names, add_switch, natural, positive_int
 from ..errors import ConfigError, UmxError
 from .frame import PROGRAM, Command, status_of
 from .inputs import STANDARD, check_songs, find_songs, is_song, with_standard_input
@@ -113,6 +113,19 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="length of the excerpt (default: to the end, as for negative values)",
     )
+    reading.add_argument(
+        "--track",
+        type=positive_int,
+        metavar="N",
+        help="stream of sound of a video or of another file with several (default: 1, the first)",
+    )
+    reading.add_argument(
+        "--downmix",
+        choices=("standard", "first"),
+        default="standard",
+        help="what to separate of more than two channels: their stereo by ITU-R BS.775 (standard, "
+        "the default), or the first two",
+    )
     reading.add_argument("--audio-backend", help="accepted for compatibility, has no effect")
 
 
@@ -133,11 +146,24 @@ def _add_writing_options(parser: argparse.ArgumentParser) -> None:
         "--clip-mode",
         choices=("clamp", "rescale", "none"),
         default="clamp",
-        help="samples beyond full scale: limit them, scale the stem, or (with --bits float) leave "
-        "them (default: %(default)s)",
+        help="samples beyond full scale: limit them, scale all stems by one gain, or (with --bits "
+        "float) leave them (default: %(default)s)",
     )
     writing.add_argument(
         "--quality", type=float, metavar="0..1", help="of mp3, ogg and opus (1 is the best)"
+    )
+    writing.add_argument(
+        "--bitrate",
+        "--mp3-bitrate",
+        type=positive_int,
+        metavar="KBIT/S",
+        help="of mp3, ogg and opus, instead of --quality, for instance 320",
+    )
+    writing.add_argument(
+        "--tags",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="give the stems the tags and the cover of the song, as the default (needs ffmpeg)",
     )
     writing.add_argument(
         "--rate",
@@ -328,9 +354,7 @@ def _scores(task: Task, args: argparse.Namespace) -> dict[str, StemScore] | None
     paths = task.plan.paths
     if missing := [name for name in paths if name not in task.references]:
         logger.warning("%s: there is no reference of %s", task.song.name, ", ".join(missing))
-    return score_files(
-        task.references, paths, task.plan.source, start=args.start, duration=args.duration
-    )
+    return score_files(task.references, paths, task.plan.source, **task.plan.excerpt)
 
 
 def _is_separated(task: Task) -> bool:

@@ -8,14 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress, reporting
-from ..audio import AudioReader, StemWriter, commit_together, nb_resampled
+from ..audio import AudioReader, StemWriter, commit_together, finish_together, nb_resampled
+from ..audio.given import GivenSound, SoundInput
 from ..audio.rest import RestSink, WithoutSink
 from ..audio.sink import nearest_rate
-from ..config import Computing, SeparationOptions
+from ..audio.writer import copy_tags
+from ..config import Computing, SeparationOptions, is_file_name
 from ..errors import AudioError, ConfigError, UmxError
 from .naming import check_text, existing_or_expanded
 from .options import Excerpt, FileKeywords, OutputPlan
@@ -35,7 +37,7 @@ _KINDS = (SeparationOptions, Computing, Excerpt, OutputPlan)
 
 @shows(*_KINDS)
 def separate_file(
-    path: str | os.PathLike[str],
+    path: SoundInput,
     outdir: str | os.PathLike[str] | None = None,
     *,
     model: str | os.PathLike[str] | None = None,
@@ -56,8 +58,9 @@ def separate_file(
 
     Parameters
     ----------
-    path : str or path-like
-        Sound file, see `umx_np.audio.AudioReader` for the formats.
+    path : str, path-like or binary file object
+        Sound file, see `umx_np.audio.AudioReader` for the formats. An object is called after its
+        attribute ``name``, and ``song`` if it has none.
     outdir : str or path-like or None
         Folder for the results, made if needed; None is the working directory.
     model : str or path-like or None
@@ -80,10 +83,18 @@ def separate_file(
         looked at.
     start, duration : float
         Excerpt in seconds; None or a negative `duration` is up to the end.
+    track : int or None
+        Which stream of sound of a video, say, counted from 1; None is the first.
+    downmix : {'standard', 'first'}
+        Of more channels than two, a model of two gets their stereo by Recommendation ITU-R BS.775,
+        or the first two as from Open-Unmix. The log says so.
     ext : str
         Extension of the results, which sets their format, for instance ``".flac"``.
-    bits, clip_mode, quality
-        As for `umx_np.audio.StemWriter`.
+    bits, clip_mode, quality, bitrate
+        As for `umx_np.audio.StemWriter`. ``clip_mode='rescale'`` scales all stems by one gain.
+    tags : bool
+        Give the stems the tags and the cover of the song; the name of the stem is added to the
+        title. It needs ffmpeg; the log says what is not kept.
     rate : {'input', 'model'}
         Rate of the results: that of the file, with exactly its length, or that of the model. Where
         the format does not know it, the next rate that it has: Opus has 48000 Hz for 44100.
@@ -124,37 +135,51 @@ def separate_file(
 
     Notes
     -----
-    Of files with more channels than the model has, the first ones are separated: at least two.
+    A model of more than two channels separates that many, the first ones of a file. The samples of
+    a downmix are not scaled to stay within full scale, see `umx_np.audio.downmix`.
     """
     check_keywords("separate_file", options, *_KINDS, hiding=("outdir",))
     output = replace(pick(OutputPlan, options), outdir=outdir)
-    existing_or_expanded(path)  # which says what is no path, before a model is loaded
-    if output.rate not in ("input", "model"):
-        raise ConfigError(f"rate={output.rate!r} must be 'input' or 'model'")
-    if output.plot is not None:
-        from ..plots import check_available
+    # Which says what is no file, before a model is loaded.
+    is_object = callable(getattr(path, "read", None)) and not isinstance(path, os.PathLike)
+    given = GivenSound(path if is_object else existing_or_expanded(cast("str", path)))
+    with given:
+        if output.rate not in ("input", "model"):
+            raise ConfigError(f"rate={output.rate!r} must be 'input' or 'model'")
+        if output.plot is not None:
+            from ..plots import check_available
 
-        check_available(f"plot={check_text('plot', output.plot)!r}")
-    if separator is None:
-        from ..pretrained import default_model, load_model
-        from .separator import Separator
+            check_available(f"plot={check_text('plot', output.plot)!r}")
+        if separator is None:
+            from ..pretrained import default_model, load_model
+            from .separator import Separator
 
-        how, computing = pick(SeparationOptions, options), pick(Computing, options)
-        bundle = load_model(
-            default_model() if model is None else os.path.expanduser(check_text("model", model)),
-            targets_needed(targets, output, how),
-            offline=offline,
-        )
-        separator = Separator.from_bundle(bundle, **vars(how), **vars(computing))
-        model = bundle.name
-    plan = plan_separation(path, separator, output, pick(Excerpt, options), model=model)
-    existing = [str(result) for result in plan.results if os.path.exists(result)]
-    if existing and not overwrite:
-        raise AudioError(
-            f"{', '.join(existing)} exist already; pass overwrite=True to replace them"
-        )
-    separate_as_planned(plan, separator, progress=progress, max_memory=max_memory)
+            how, computing = pick(SeparationOptions, options), pick(Computing, options)
+            named = default_model() if model is None else check_text("model", model)
+            bundle = load_model(
+                os.path.expanduser(named), targets_needed(targets, output, how), offline=offline
+            )
+            separator = Separator.from_bundle(bundle, **vars(how), **vars(computing))
+            model = bundle.name
+        excerpt = pick(Excerpt, options)
+        plan = plan_separation(_song_of(given), separator, output, excerpt, model=model)
+        if given.is_object:
+            plan = replace(plan, source=given.path, name=given.label)
+        existing = [str(result) for result in plan.results if os.path.exists(result)]
+        if existing and not overwrite:
+            raise AudioError(
+                f"{', '.join(existing)} exist already; pass overwrite=True to replace them"
+            )
+        separate_as_planned(plan, separator, progress=progress, max_memory=max_memory)
     return plan.paths
+
+
+def _song_of(given: GivenSound) -> Path:
+    """What the results of a song are named after."""
+    if not given.is_object:
+        return given.path
+    name = os.path.basename(given.label)
+    return Path(name if is_file_name(name) and not name.startswith("<") else "song")
 
 
 def separate_as_planned(
@@ -182,21 +207,16 @@ def separate_as_planned(
     """
     from .tracks import separate_stream
 
-    options = plan.options
     writers: dict[str, StemWriter] = {}
+    sound = GivenSound(plan.source, plan.name)
     with (
-        _naming_the_song(plan.source),
-        AudioReader(
-            plan.source,
-            start=options["start"],
-            duration=options["duration"],
-            rate=separator.sample_rate,
-        ) as reader,
+        _naming_the_song(plan),
+        AudioReader(sound, rate=separator.sample_rate, **plan.excerpt) as reader,
         _removing_new_folders([*plan.paths.values(), plan.record]),
         commit_together(writers.values()),
         reporting(
             progress,
-            label=plan.source.name,
+            label=os.path.basename(plan.label),
             seconds=reader.nb_source_timesteps / reader.source_rate,
         ) as report,
     ):
@@ -204,14 +224,7 @@ def separate_as_planned(
         rates = _open_writers(plan, separator, reader, writers)
         with ExitStack() as opened:
             originals = {
-                name: opened.enter_context(
-                    AudioReader(
-                        plan.source,
-                        start=options["start"],
-                        duration=options["duration"],
-                        rate=rate,
-                    )
-                )
+                name: opened.enter_context(AudioReader(sound, rate=rate, **plan.excerpt))
                 for name, rate in rates.items()
             }
             sinks = _sinks(plan, reader, writers, originals)
@@ -224,15 +237,19 @@ def separate_as_planned(
                 max_memory=max_memory,
             )
             for sink in sinks.values():
-                sink.finish()
-        outputs = {}
-        for name, writer in writers.items():
-            writer.finish()
-            # Before they have their names: another program may replace them from then on.
-            outputs[name] = KnownFile.of(writer.temporary_path, plan.record.parent)
+                if not isinstance(sink, StemWriter):  # these finish together
+                    sink.finish()
+        gain = finish_together(writers.values(), plan.label)
+        if plan.options["tags"]:
+            copy_tags(sound, writers, plan.options["track"])
+        # Before they have their names: another program may replace them from then on.
+        outputs = {
+            name: KnownFile.of(writer.temporary_path, plan.record.parent)
+            for name, writer in writers.items()
+        }
         # From the first stem that is replaced, the old record would describe a mixture of both.
         remove_record(plan.record)
-    record = _write_record(plan, before, outputs)
+    record = _write_record(plan, before, outputs, gain)
     if plan.picture is not None:
         _draw(plan, separator, plan.picture)
         if record is not None:
@@ -266,10 +283,13 @@ def _open_writers(
     """Open a writer for each stem; return the rates of those that also need the song itself."""
     # A model of one channel filters stereo too.
     nb_channels = min(reader.nb_channels, max(separator.nb_channels, 2))
-    if nb_channels < reader.nb_channels:
+    if reader.downmixed:
+        other = "'first' takes the first two" if reader.is_mixed else "'standard' mixes all it can"
+        logger.warning("%s: %s; downmix=%s", plan.label, reader.downmixed, other)
+    elif nb_channels < reader.nb_channels:
         logger.warning(
             "%s: only the first %d of %d channels are separated",
-            plan.source,
+            plan.label,
             nb_channels,
             reader.nb_channels,
         )
@@ -280,7 +300,7 @@ def _open_writers(
     possible = nearest_rate(next(iter(plan.paths.values())).suffix, file_rate)
     if possible != file_rate:
         logger.info(
-            "%s: stems have %g Hz, as their format has no %g", plan.source, possible, file_rate
+            "%s: stems have %g Hz, as their format has no %g", plan.label, possible, file_rate
         )
         length = nb_resampled(length, file_rate, possible)
     holders: list[str] = []
@@ -299,12 +319,13 @@ def _open_writers(
             bits=options["bits"],
             clip_mode=options["clip_mode"],
             quality=options["quality"],
+            bitrate=options["bitrate"],
         )
     return dict.fromkeys(holders, possible)
 
 
 def _write_record(
-    plan: Plan, before: os.stat_result, outputs: dict[str, KnownFile]
+    plan: Plan, before: os.stat_result, outputs: dict[str, KnownFile], gain: float
 ) -> Record | None:
     """Describe the stems that are in place; None where that is not possible."""
     folder = plan.record.parent
@@ -315,14 +336,14 @@ def _write_record(
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             logger.warning(
                 "%s was changed while it was separated: its stems may be of parts of both versions",
-                plan.source,
+                plan.label,
             )
             return None
         outputs = {name: outputs[name].renamed(path, folder) for name, path in plan.paths.items()}
     except OSError as error:
-        logger.warning("%s: no record is written: %s", plan.source, error)
+        logger.warning("%s: no record is written: %s", plan.label, error)
         return None
-    return _try_to_write(Record(source, plan.model, plan.options, outputs), plan)
+    return _try_to_write(Record(source, plan.model, plan.options, outputs, gain=gain), plan)
 
 
 def _try_to_write(record: Record, plan: Plan) -> Record | None:
@@ -339,17 +360,11 @@ def _try_to_write(record: Record, plan: Plan) -> Record | None:
 def _draw(plan: Plan, separator: Separator, picture: Path) -> None:
     from ..plots import plot_separation
 
-    options = plan.options
-    title = f"{plan.source.name}   ({plan.model['name']}, niter={separator.config.niter})"
+    title = (
+        f"{os.path.basename(plan.label)}   ({plan.model['name']}, niter={separator.config.niter})"
+    )
     try:
-        plot_separation(
-            plan.source,
-            plan.paths,
-            picture,
-            title=title,
-            start=options["start"],
-            duration=options["duration"],
-        )
+        plot_separation(plan.source, plan.paths, picture, title=title, **plan.excerpt)
     except OSError as error:
         raise AudioError(
             f"plot={str(picture)!r} cannot be written: {error.strerror or error}; the stems are "
@@ -358,14 +373,14 @@ def _draw(plan: Plan, separator: Separator, picture: Path) -> None:
 
 
 @contextmanager
-def _naming_the_song(path: Path) -> Iterator[None]:
+def _naming_the_song(plan: Plan) -> Iterator[None]:
     """Let errors say which song they are about, and not only which stem, network or device."""
     try:
         yield
     except UmxError as error:
-        if repr(str(path)) in str(error):
+        if repr(plan.label) in str(error):
             raise
-        raise type(error)(f"path={str(path)!r} cannot be separated: {error}") from error
+        raise type(error)(f"path={plan.label!r} cannot be separated: {error}") from error
 
 
 @contextmanager

@@ -30,7 +30,7 @@ class SeparationKeywords(ComputingKeywords, total=False):
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A part of a song.
+    """What of a song is read.
 
     Attributes
     ----------
@@ -38,10 +38,17 @@ class Excerpt:
         Where it begins, in seconds.
     duration : float or None
         How long it is, in seconds; None or a negative number is up to the end.
+    track : int or None
+        Which of several streams of sound, from 1; None is the first.
+    downmix : {'standard', 'first'}
+        What is made of more channels than two for a model of two; as for
+        `umx_np.audio.AudioReader`.
     """
 
     start: float = 0.0
     duration: float | None = None
+    track: int | None = None
+    downmix: str = "standard"
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,10 @@ class OutputPlan:
         Of all these results, those that are written; None is all of them.
     ext, filename : str
         Format of the results, and the template of their places.
-    bits, clip_mode, quality
+    bits, clip_mode, quality, bitrate
         As for `umx_np.audio.StemWriter`.
+    tags : bool
+        Whether stems get the tags and the cover of the song.
     rate : {'input', 'model'}
         Rate of the results.
     plot : str or path-like or None
@@ -76,6 +85,8 @@ class OutputPlan:
     bits: str = "16"
     clip_mode: str = "clamp"
     quality: float | None = None
+    bitrate: int | None = None
+    tags: bool = True
     rate: str = "input"
     filename: str | None = None
     plot: str | os.PathLike[str] | None = None
@@ -86,6 +97,8 @@ class FileKeywords(SeparationKeywords, total=False):
 
     start: float
     duration: float | None
+    track: int | None
+    downmix: str
     aggregate: Mapping[str, Sequence[str]] | None
     two_stems: str | None
     only: Sequence[str] | None
@@ -93,6 +106,8 @@ class FileKeywords(SeparationKeywords, total=False):
     bits: str
     clip_mode: str
     quality: float | None
+    bitrate: int | None
+    tags: bool
     rate: str
     filename: str | None
     plot: str | os.PathLike[str] | None

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import SeparationOptions
+from ..audio.downmix import check_downmix
+from ..config import SeparationOptions, check_int
 from ..errors import ConfigError
 from .naming import (
     check_text,
@@ -59,6 +60,16 @@ class Plan:
     parts: Mapping[str, Sequence[str]]
     rest: tuple[str, str] | None = None
     name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What messages call the song."""
+        return self.name or str(self.source)
+
+    @property
+    def excerpt(self) -> dict[str, Any]:
+        """Arguments of a reader that say what of the song is read."""
+        return {name: self.options[name] for name in ("start", "duration", "track", "downmix")}
 
     @property
     def results(self) -> list[Path]:
@@ -134,6 +145,7 @@ def plan_separation(
     if model is not None:
         name = Path(check_text("model", model)).name
     aggregate, duration = output.aggregate, excerpt.duration
+    check_downmix(excerpt.downmix)
     parts, rest = _results(separator, output)
     names = [*parts, *(rest[1:] if rest is not None else ())]
     if output.only is not None:
@@ -152,10 +164,15 @@ def plan_separation(
         "two_stems": output.two_stems,
         "start": float(excerpt.start),
         "duration": None if duration is None or not 0 <= duration < math.inf else float(duration),
+        "track": None if excerpt.track is None else check_int("track", excerpt.track, 1),
+        # A model of more channels gets all of them.
+        "downmix": excerpt.downmix if separator.nb_channels <= 2 else None,
         "ext": check_text("ext", output.ext).lower().removeprefix("."),
         "bits": output.bits,
         "clip_mode": output.clip_mode,
         "quality": None if output.quality is None else float(output.quality),
+        "bitrate": output.bitrate,
+        "tags": bool(output.tags),
         "rate": output.rate,
     }
     places: dict[str, Any] = {
