@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 import sys
 
-import numpy as np
-
 # Of a process that could not import what it needs.
 NOT_INSTALLED = 3
 
@@ -30,6 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     int
         0, or `NOT_INSTALLED` after a line on stderr.
     """
+    import numpy as np  # here, since the parsers of all commands need nothing heavy
+
     model, song, stems = sys.argv[1:] if argv is None else argv
     try:
         torch = importlib.import_module("torch")
