@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return NOT_INSTALLED
+    import numpy as np
+
     # Several of its constants are made in this dtype.
     torch.set_default_dtype(torch.float64)
     with torch.no_grad():
