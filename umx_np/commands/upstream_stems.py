@@ -28,8 +28,6 @@ def main(argv: list[str] | None = None) -> int:
     int
         0, or `NOT_INSTALLED` after a line on stderr.
     """
-    import numpy as np  # here, since the parsers of all commands need nothing heavy
-
     model, song, stems = sys.argv[1:] if argv is None else argv
     try:
         torch = importlib.import_module("torch")
