@@ -125,6 +125,7 @@ def test_only_some_of_the_results(engine, song, run, folder):
         (["a.wav", "--targets", "vocals", "d/b.wav"], ["vocals"], ["a.wav", "b.wav"]),
         (["--targets=vocals", "a.wav"], ["vocals"], ["a.wav"]),
         (["--only", "vocals", "a.wav"], None, ["a.wav"]),
+        (["a.wav", "--targets", "lead.voice"], ["lead.voice"], ["a.wav"]),
     ],
 )
 def test_stems_are_named_in_every_way(engine, song, run, words, targets, songs):
@@ -343,6 +344,9 @@ class TestJson:
         assert "2 planned of 2 files" in result.err
         assert run("separate", "a.wav", "--dry-run").out.startswith("a_umxm/vocals.wav\n")
         assert files(folder) == ["a.wav", "b.wav"]
+        run("separate", "a.wav")
+        result = run("separate", "a.wav", "b.wav", "--dry-run", "--json", "--skip-existing")
+        assert [line["status"] for line in lines(result)] == ["skipped", "planned"]
 
 
 class TestStandardStreams:

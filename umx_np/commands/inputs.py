@@ -54,10 +54,15 @@ def is_song(word: str) -> bool:
 
     Examples
     --------
-    >>> [is_song(word) for word in ("vocals", "song.mp3", "album/", "-")]
-    [False, True, True, True]
+    >>> [is_song(word) for word in ("vocals", "lead.voice", "song.mp3", "album/", "-")]
+    [False, False, True, True, True]
     """
-    return word == STANDARD or word.startswith("~") or any(mark in word for mark in "./\\*?")
+    from ..audio.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
+
+    if word == STANDARD or word.startswith("~") or any(mark in word for mark in "/\\*?"):
+        return True
+    suffix = os.path.splitext(word)[1].lower()
+    return bool(suffix) and (suffix in SOUND_SUFFIXES | VIDEO_SUFFIXES or os.path.exists(word))
 
 
 def find_songs(

@@ -330,11 +330,11 @@ def _separate_one(task: Task, separator: Separator, args: argparse.Namespace) ->
     """Separate a song; what goes wrong is logged, and stays among the outcome."""
     from ..separation.files import separate_as_planned
 
-    if args.dry_run:
-        return Outcome("planned")
     try:
         if args.skip_existing and _is_separated(task):
             return Outcome("skipped")
+        if args.dry_run:
+            return Outcome("planned")
         separate_as_planned(
             task.plan, separator, progress=not args.quiet, max_memory=args.max_memory
         )
