@@ -108,7 +108,7 @@ def test_arguments_are_those_of_the_function():
             assert arguments[name] == parameter.default, name
     flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
     others = {"--no-cuda", "--plot", "--pandas", "--quiet", "--verbose", "--help"}
-    others |= {"-n", "-o", "-j", "-q", "-v", "-h", "--no-offline", "--no-softmask"}
+    others |= {"-n", "-o", "-j", "-q", "-v", "-h", "--no-offline", "--no-softmask", "--reproduce"}
     assert flags - others == set(GIVEN)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .._support.option_types import Names, add_switch, json_object, natural, positive_int
+from ..devices import cuda_index
 from ..errors import ConfigError
 
 
@@ -95,7 +96,7 @@ def settle_separation(args: argparse.Namespace) -> None:
     ConfigError
         If ``--no-cuda`` and ``--device`` contradict each other.
     """
-    if args.no_cuda and args.device.startswith("cuda"):
+    if args.no_cuda and cuda_index(args.device) is not None:
         raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
     if args.no_cuda and args.device == "auto":
         args.device = "cpu"
