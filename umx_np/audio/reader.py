@@ -200,8 +200,8 @@ class AudioReader:
             return
         said = "" if self._source.mask is not None else ", the usual order of so many"
         self.downmixed = (
-            f"{count} channels ({layout_name(mask)}{said}) are mixed to stereo; downmix='first' takes "
-            "the first two"
+            f"{count} channels ({layout_name(mask)}{said}) are mixed to stereo; downmix='first' "
+            "takes the first two"
         )
 
     def _measure(self, start: float, duration: float | None) -> None:
