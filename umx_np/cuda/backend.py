@@ -21,7 +21,7 @@ from .card import Card
 from .device import Device, get_device
 from .host_network import CudaNetwork
 from .ops import Array, Spectra, Statistics, WienerFilter, computing
-from .plans import choose
+from .scan_plan import Plan, choose
 from .transform import upload
 
 # Units of one direction of a layer of published models, and sequences that run side by side: both
@@ -64,11 +64,12 @@ def describe(card: Device) -> dict[str, Any]:
         "compute_capability": "{}.{}".format(*card.compute_capability),
         "multiprocessors": card.multiprocessors,
         "cuda": f"{card.cuda_version // 1000}.{card.cuda_version % 1000 // 10}",
-        "recurrence": {
-            model: choose(units, _SEQUENCES, Card.of(card)).describe()
-            for model, units in _UNITS.items()
-        },
+        "recurrence": {model: str(_plan(card, units)) for model, units in _UNITS.items()},
     }
+
+
+def _plan(card: Device, units: int) -> Plan:
+    return choose(units, 1, _SEQUENCES, Card.of(card), backward=False)
 
 
 class CudaBackend:
@@ -111,10 +112,9 @@ class CudaBackend:
         self._math = "tf32" if precision == "fast" and has_tf32 else "float32"
 
     def __repr__(self) -> str:
-        plan = choose(_UNITS["umxhq"], _SEQUENCES, Card.of(self.device))
         return (
             f"{self.name} ({self.device.name}, {self.precision} precision, "
-            f"{plan.method} kernel for the recurrence)"
+            f"{_plan(self.device, _UNITS['umxhq']).kind} kernel for the recurrence)"
         )
 
     @property

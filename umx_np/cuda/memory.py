@@ -37,8 +37,8 @@ class StackSize:
         Networks.
     hidden_size, lstm_hidden_size : int
         Units of the bottleneck, and of one direction of a layer.
-    nb_directions, nb_layers : int
-        1 or 2, and the recurrent layers.
+    nb_directions : int
+        1 or 2.
     nb_read : int
         Bins that the networks read.
     """
@@ -47,7 +47,6 @@ class StackSize:
     hidden_size: int
     lstm_hidden_size: int
     nb_directions: int
-    nb_layers: int
     nb_read: int
 
 
@@ -96,14 +95,6 @@ class Work:
     def nb_targets(self) -> int:
         """Networks of all stacks."""
         return sum(stack.nb_targets for stack in self.stacks)
-
-    @property
-    def recurrent_weights(self) -> int:
-        """Bytes of the recurrent weights, which are packed when they are first used."""
-        return FLOAT * sum(
-            4 * s.nb_targets * s.nb_directions * s.nb_layers * s.lstm_hidden_size**2
-            for s in self.stacks
-        )
 
     @property
     def encoded_frame(self) -> int:
@@ -180,7 +171,7 @@ class MemoryPlan:
     encode_frames, scan_frames, decode_frames : int
         Frames of one step of each pass. Decoded frames are whole filter windows.
     nb_bytes : int
-        Memory that this takes besides the weights, the recurrent ones excepted.
+        Memory that this takes besides the weights.
     """
 
     audio_on_card: bool
@@ -248,7 +239,7 @@ def _plan(
         scan * work.scan_frame(together) + layers,
         decoded * work.decode_frame() + work.filter_bytes(decoded),
     )
-    nb_bytes = _RESERVE + work.recurrent_weights + max(passes)
+    nb_bytes = _RESERVE + max(passes)
     if audio_on_card:
         nb_bytes += work.nb_channels * work.nb_timesteps * FLOAT
     if activations_on_card:

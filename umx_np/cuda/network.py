@@ -7,7 +7,6 @@ the bottleneck, U units of one direction of a layer.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from ..layers.lstm import suffix_of
 from ..weights.bundle import StateDict
 from .memory import StackSize
 from .ops import Array, grid_of
-from .recurrent import Scan
+from .scan import Scan
 from .transform import upload
 
 if TYPE_CHECKING:
@@ -54,9 +53,8 @@ class NetworkStack:
         self.nb_read = max(c.nb_input_bins for c, _ in networks)
         # Rows of features begin at multiples of 16 bytes, which the fast products need.
         self._width = -(-self.nb_read // 4) * 4
-        self._states = [state for _, state in networks]
-        self._lock = threading.Lock()
-        self._scans: dict[tuple[int, int, int], Scan] = {}
+        self._scans: dict[tuple[bool, ...], Scan] = {}
+        states = [state for _, state in networks]
         folded = [fold(c, state) for c, state in networks]
         configs = [c for c, _ in networks]
         norms = ("bn1", "bn2", "bn3")
@@ -72,18 +70,20 @@ class NetworkStack:
             self._bias = {name: self._stack(f.bias[name] for f in folded) for name in norms}
             # (J, H, C * W), (J, H, H + D * U), (J, C * B, H)
             self._fc1 = self._stack(
-                map(self._widened, configs, (state["fc1.weight"] for state in self._states))
+                map(self._widened, configs, (state["fc1.weight"] for state in states))
             )
-            self._fc2 = self._stack(state["fc2.weight"] for state in self._states)
-            self._fc3 = self._stack(state["fc3.weight"] for state in self._states)
-            # Of each layer (J, D, 4 * U, inputs) and (J, D, 4 * U).
-            self._w_ih = [
-                self._stack([s["lstm.weight_ih" + key] for key in keys[i]] for s in self._states)
-                for i in layers
-            ]
+            self._fc2 = self._stack(state["fc2.weight"] for state in states)
+            self._fc3 = self._stack(state["fc3.weight"] for state in states)
+            # Of each layer (J, D, 4 * U, inputs), (J, D, 4 * U, U) and (J, D, 4 * U).
+            self._w_ih, self._w_hh = (
+                [
+                    self._stack([s[f"lstm.{name}{key}"] for key in keys[i]] for s in states)
+                    for i in layers
+                ]
+                for name in ("weight_ih", "weight_hh")
+            )
             self._gate_bias = [
-                self._stack([gate_bias(s, key) for key in keys[i]] for s in self._states)
-                for i in layers
+                self._stack([gate_bias(s, key) for key in keys[i]] for s in states) for i in layers
             ]
 
     def _stack(self, arrays: Any) -> Array:
@@ -105,7 +105,6 @@ class NetworkStack:
             hidden_size=c.hidden_size,
             lstm_hidden_size=c.lstm_hidden_size,
             nb_directions=c.nb_directions,
-            nb_layers=c.nb_layers,
             nb_read=self.nb_read,
         )
 
@@ -197,18 +196,44 @@ class NetworkStack:
             self._product(x, weights[:, d], by_direction[:, d], accumulate=True)
         return out
 
-    def scan(self, layer: int, targets: slice) -> Scan:
-        """Recurrence of one layer of a group, all directions: sequences target by target."""
-        start, stop, _ = targets.indices(self.nb_targets)
-        with self._lock:
-            if (layer, start, stop) not in self._scans:
-                weights = [
-                    state["lstm.weight_hh" + suffix_of(layer, direction)]
-                    for state in self._states[start:stop]
-                    for direction in range(self.config.nb_directions)
-                ]
-                self._scans[layer, start, stop] = Scan(self.device, np.stack(weights))
-            return self._scans[layer, start, stop]
+    def initial_state(self, nb_targets: int, nb_directions: int) -> Array:
+        """State of zeros of the recurrence of one layer of so many targets."""
+        shape = (2, nb_targets * nb_directions, 1, self.config.lstm_hidden_size)
+        return self.device.xp.zeros(shape, np.float32)
+
+    def scan(
+        self, layer: int, targets: slice, directions: slice, gates: Array, state: Array
+    ) -> Array:
+        """Walk through the next frames of a layer, all sequences side by side.
+
+        Parameters
+        ----------
+        layer, targets, directions
+            As for `gates`.
+        gates : Array [shape=(G * directions, F, 4 * U)]
+            From there.
+        state : Array
+            From `initial_state`, updated in place. Chunks of direction 1 come last first.
+
+        Returns
+        -------
+        Array [shape=(G, directions, F, U)]
+        """
+        weights = self._w_hh[layer][targets, directions]
+        nb_targets, nb_directions, _, hidden = weights.shape
+        nb_sequences, nb_frames, _ = gates.shape
+        reverse = (False, True)[directions] * nb_targets
+        if reverse not in self._scans:
+            self._scans[reverse] = Scan(self.device, hidden, reverse)
+        out = self.device.xp.empty((nb_frames, 1, nb_sequences * hidden), np.float32)
+        self._scans[reverse].forward(
+            gates[:, :, None],
+            weights.reshape(nb_sequences, 4 * hidden, hidden),
+            out,
+            keep=False,
+            state=state,
+        )
+        return out.reshape(nb_frames, nb_targets, nb_directions, hidden).transpose(1, 2, 0, 3)
 
     def combine(self, targets: slice, encoded: Array, layers: Array, out: Array) -> None:
         """Compute fc2, bn2 and ReLU of the skip connection and the outputs of the last layer.
