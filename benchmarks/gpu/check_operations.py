@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from umx_np.backends.contracts import WienerOptions, scale_of
+from umx_np.backends.contracts import FilterInput, WienerOptions, scale_of
 from umx_np.backends.reference import ReferenceBackend, ReferenceNetwork
 from umx_np.dsp.stft import istft, stft
 from umx_np.errors import DeviceError
@@ -157,12 +157,12 @@ def _wiener(context: Context, recorder: Recorder) -> None:
         max_abs = scale_of(float(np.abs(mix).max())) if iterations else 1.0
         shape = (targets + residual, *mix.shape)
         out = np.full(shape, np.nan, np.complex64)
-        ops.wiener(options).window(mix, mags, iterations=iterations, max_abs=max_abs, out=out)
+        ops.wiener(options).window(FilterInput(mix, mags, max_abs), iterations, out)
         recorder.check(
             f"{targets} targets, {channels} channels, {mag_channels} of the magnitudes, "
             f"{iterations} iterations, softmask={softmask}, residual={residual}, side {side:g}",
             _REFERENCE.wiener(options).window(
-                wide(mix), wide(mags), iterations=iterations, max_abs=max_abs
+                FilterInput(wide(mix), wide(mags), max_abs), iterations
             ),
             out,
             bound=_WIENER,
@@ -181,8 +181,8 @@ def _wiener_whole(context: Context, recorder: Recorder) -> None:
         for level in range(len(statistics)):
             for part in (slice(0, half), slice(half, None)):
                 some = np.ascontiguousarray(x[:, part]), np.ascontiguousarray(m[:, part])
-                wiener.accumulate(*some, statistics, level=level, max_abs=max_abs)
-        return statistics, wiener.apply(x, m, statistics, max_abs=max_abs)
+                wiener.accumulate(FilterInput(*some, max_abs), statistics, level)
+        return statistics, wiener.apply(FilterInput(x, m, max_abs), statistics)
 
     expected = filtered(_REFERENCE, wide(mix), wide(mags))
     actual = filtered(ops, mix, mags)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -127,69 +127,49 @@ class Network(Protocol):
         ...
 
 
+class FilterInput(NamedTuple):
+    """What a Wiener filter is given.
+
+    Attributes
+    ----------
+    mix : complex ndarray [shape=(nb_channels, nb_frames, nb_bins)]
+        STFT of the mixture.
+    mags : ndarray [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)]
+        Magnitudes of the targets.
+    max_abs : float
+        The mixture and the estimates are divided by it during the iterations.
+    """
+
+    mix: np.ndarray
+    mags: np.ndarray
+    max_abs: float = 1.0
+
+
 class WienerFilter(Protocol):
     """The Wiener filter of one device.
 
-    Mixtures are complex ndarrays [shape=(nb_channels, nb_frames, nb_bins)], magnitudes of the
-    targets ndarrays [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)] and estimates
-    complex ndarrays [shape=(nb_sources, nb_channels, nb_frames, nb_bins)].
+    Estimates are complex ndarrays [shape=(nb_sources, nb_channels, nb_frames, nb_bins)], put into
+    `out` where one is given. Statistics are float64 [shape=(iterations, nb_sources, 4, nb_bins)]:
+    ``|y_0|^2``, ``|y_1|^2``, real and imaginary part of ``y_0 y_1*``; for 1 or 2 channels.
     """
 
     options: WienerOptions
 
     def window(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        *,
-        iterations: int,
-        max_abs: float,
-        out: np.ndarray | None = None,
+        self, given: FilterInput, iterations: int, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Filter the frames given as one window.
+        """Return the estimates of the frames given, as one window.
 
-        Parameters
-        ----------
-        mix, mags : ndarray
-            STFT of the mixture, and magnitudes of the targets.
-        iterations : int
-            As in `umx_np.wiener`.
-        max_abs : float
-            The mixture and the estimates are divided by it during the iterations.
-        out : complex ndarray or None
-            Where to put the result.
-
-        Returns
-        -------
-        complex ndarray
-            The estimates.
+        `iterations` is as in `umx_np.wiener`; with 0, `max_abs` is not used.
         """
         ...
 
-    def accumulate(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        *,
-        level: int,
-        max_abs: float,
-    ) -> None:
-        """Add the sums of y y^H after `level` iterations to ``statistics[level]``.
-
-        `statistics` is float64 [shape=(iterations, nb_sources, 4, nb_bins)]: ``|y_0|^2``,
-        ``|y_1|^2``, real and imaginary part of ``y_0 y_1*``; for 1 or 2 channels.
-        """
+    def accumulate(self, given: FilterInput, statistics: np.ndarray, level: int) -> None:
+        """Add the sums of y y^H after `level` iterations to ``statistics[level]``."""
         ...
 
     def apply(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        *,
-        max_abs: float,
-        out: np.ndarray | None = None,
+        self, given: FilterInput, statistics: np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
         """Return the estimates after all iterations, from statistics of a whole track."""
         ...
@@ -264,19 +244,17 @@ class Backend(Protocol):
 class WienerGradientBackend(Protocol):
     """A backend with a kernel for the gradient of the Wiener filter."""
 
-    def wiener_gradient(
-        self, mix: np.ndarray, mags: np.ndarray, d_y: np.ndarray, *, max_abs: float, eps: float
-    ) -> np.ndarray:
+    def wiener_gradient(self, given: FilterInput, d_y: np.ndarray, eps: float) -> np.ndarray:
         """Gradient of the magnitudes through one iteration without softmask and residual.
 
         Parameters
         ----------
-        mix, mags
+        given : FilterInput
             As for `WienerFilter.window`; complex64 and float32, one or two channels.
         d_y : ndarray [shape=(nb_targets, nb_channels, nb_frames, nb_bins)], complex64
             Gradient of its result.
-        max_abs, eps
-            As they were for it.
+        eps : float
+            As it was for it.
 
         Returns
         -------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .training_kernels import TrainingKernels, flat
+from .launching import Kernels, flat
 
 if TYPE_CHECKING:
     from .device import Device
@@ -29,8 +29,8 @@ class ClipStore:
         full_scale: float,
     ) -> None:
         self._device = device
-        self._kernels = TrainingKernels(device, "training_steps.cu")
-        self._mixing = TrainingKernels(device, "mixing.cu")
+        self._kernels = Kernels(device, "training_steps.cu")
+        self._mixing = Kernels(device, "mixing.cu")
         self._shapes = np.array(shapes, np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum(self._shapes.prod(axis=1))])
         self._scale = np.float32(1.0 / full_scale)

@@ -18,9 +18,9 @@ import numpy as np
 from ..backends.training import CounterMasks
 from ..config import ModelConfig
 from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
+from .launching import Kernels, spread, tiled
 from .lstm_stack import LstmStack
 from .tensors import FlatTensors
-from .training_kernels import TrainingKernels, spread, tiled
 
 if TYPE_CHECKING:
     from .device import Device
@@ -62,8 +62,8 @@ class CudaEngine:
         self.device = device
         self.config = config
         self.math = self._math = math
-        self._kernels = TrainingKernels(device, "training.cu")
-        self._steps = TrainingKernels(device, "training_steps.cu")
+        self._kernels = Kernels(device, "training.cu")
+        self._steps = Kernels(device, "training_steps.cu")
         self._lstm = LstmStack(device, config, math)
 
     # -- forward -----------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import numpy as np
 
 from ..backends.training import CounterMasks
 from ..config import ModelConfig
+from .launching import Kernels, spread, tiled
 from .scan import Saved, Scan
 from .tensors import FlatTensors
-from .training_kernels import TrainingKernels, spread, tiled
 
 if TYPE_CHECKING:
     from .device import Device
@@ -54,7 +54,7 @@ class LstmStack:
 
     def __init__(self, device: Device, config: ModelConfig, math: str) -> None:
         self.device, self.config, self.math = device, config, math
-        self._steps = TrainingKernels(device, "training_steps.cu")
+        self._steps = Kernels(device, "training_steps.cu")
         self._scan = Scan(device, config.lstm_hidden_size, [False, True][: config.nb_directions])
         self._names = [
             [f"l{layer}{suffix}" for suffix in ("", "_reverse")[: config.nb_directions]]

@@ -16,17 +16,17 @@ from ..backends._folding import fold, gate_bias
 from ..config import ModelConfig
 from ..layers.lstm import suffix_of
 from ..weights.bundle import StateDict
+from .launching import Kernels, spread
 from .memory import StackSize
-from .ops import Array, grid_of
+from .ops import Array
 from .scan import Scan
 from .transform import upload
 
 if TYPE_CHECKING:
     from .device import Device
 
-_THREADS = 256
-# ENDING of network.cu.
-_ENDINGS = {"tanh": 1, "relu": 2, "mask": 3}
+# As `finish` of network.cu numbers them.
+_ENDINGS = ("tanh", "relu", "mask")
 
 
 class NetworkStack:
@@ -53,6 +53,7 @@ class NetworkStack:
         self.nb_read = max(c.nb_input_bins for c, _ in networks)
         # Rows of features begin at multiples of 16 bytes, which the fast products need.
         self._width = -(-self.nb_read // 4) * 4
+        self._launch = Kernels(device, "network.cu").launch
         self._scans: dict[tuple[bool, ...], Scan] = {}
         states = [state for _, state in networks]
         folded = [fold(c, state) for c, state in networks]
@@ -115,20 +116,18 @@ class NetworkStack:
         self, x: Array, ending: str, norm: str, targets: slice, out: Array, mixture: Array = None
     ) -> None:
         nb_batches, nb_rows, width = x.shape
-        kernel = self.device.kernel("network.cu", "finish", defines={"ENDING": _ENDINGS[ending]})
-        kernel(
-            grid_of(width, nb_batches * nb_rows),
-            (_THREADS,),
-            (
-                x,
-                self._scale[norm][targets],
-                self._bias[norm][targets],
-                mixture,
-                out,
-                *map(np.int32, (nb_batches, nb_rows, width)),
-                np.int64(out.strides[0] // 4),
-                np.int64(out.strides[1] // 4),
-            ),
+        grid, factors = spread(width, nb_batches * nb_rows), (self._scale, self._bias)
+        distances = (np.int64(stride // 4) for stride in out.strides[:2])
+        self._launch(
+            "finish",
+            grid,
+            x,
+            *(factor[norm][targets] for factor in factors),
+            mixture,
+            out,
+            *x.shape,
+            *distances,
+            _ENDINGS.index(ending),
         )
 
     def encode(self, mags: Array, out: Array) -> None:
@@ -141,20 +140,12 @@ class NetworkStack:
         out : Array [shape=(J, F, H)]
             Batches and rows may lie apart.
         """
-        xp, (nb_frames, nb_channels, nb_bins) = self.device.xp, mags.shape
+        xp, (nb_frames, nb_channels, _) = self.device.xp, mags.shape
         width = nb_channels * self._width
         features = xp.empty((self.nb_targets, nb_frames, width), np.float32)
-        self.device.kernel("network.cu", "normalise")(
-            grid_of(width, self.nb_targets * nb_frames),
-            (_THREADS,),
-            (
-                mags,
-                self._shift,
-                self._gain,
-                features,
-                *map(np.int32, (self.nb_targets, nb_frames, nb_channels, nb_bins, self._width)),
-            ),
-        )
+        grid = spread(width, self.nb_targets * nb_frames)
+        sizes = self.nb_targets, *mags.shape, self._width
+        self._launch("normalise", grid, mags, self._shift, self._gain, features, *sizes)
         x = xp.empty((self.nb_targets, nb_frames, self.config.hidden_size), np.float32)
         self._product(features, self._fc1, x)
         self._finish(x, "tanh", "bn1", slice(None), out)
@@ -162,7 +153,7 @@ class NetworkStack:
     def gates(
         self, layer: int, targets: slice, directions: slice, inputs: Sequence[Array]
     ) -> Array:
-        """Gates before the recurrent part, with both biases.
+        """Products of the inputs with the weights: the gates without biases and recurrent part.
 
         Parameters
         ----------
@@ -177,24 +168,13 @@ class NetworkStack:
         -------
         Array [shape=(G * directions, F, 4 * U)]
         """
-        bias = self._gate_bias[layer][targets, directions]
-        nb_targets, nb_directions, width = bias.shape
-        nb_frames, nb_sequences = inputs[0].shape[1], nb_targets * nb_directions
-        out = self.device.xp.empty((nb_sequences, nb_frames, width), np.float32)
-        self.device.kernel("network.cu", "spread")(
-            grid_of(width, nb_sequences * nb_frames),
-            (_THREADS,),
-            (
-                self.device.xp.ascontiguousarray(bias),
-                out,
-                *map(np.int32, (nb_sequences, nb_frames, width)),
-            ),
-        )
-        by_direction = out.reshape(nb_targets, nb_directions, nb_frames, width)
         weights = self._w_ih[layer][targets, directions]
+        nb_targets, nb_directions, width, _ = weights.shape
+        nb_frames = inputs[0].shape[1]
+        out = self.device.xp.empty((nb_targets, nb_directions, nb_frames, width), np.float32)
         for d, x in enumerate(inputs):
-            self._product(x, weights[:, d], by_direction[:, d], accumulate=True)
-        return out
+            self._product(x, weights[:, d], out[:, d])
+        return out.reshape(-1, nb_frames, width)
 
     def initial_state(self, nb_targets: int, nb_directions: int) -> Array:
         """State of zeros of the recurrence of one layer of so many targets."""
@@ -231,6 +211,7 @@ class NetworkStack:
             weights.reshape(nb_sequences, 4 * hidden, hidden),
             out,
             keep=False,
+            bias=self._gate_bias[layer][targets, directions].reshape(nb_sequences, -1),
             state=state,
         )
         return out.reshape(nb_frames, nb_targets, nb_directions, hidden).transpose(1, 2, 0, 3)

@@ -17,9 +17,9 @@ from .chain import DeviceChain
 from .clips import ClipStore
 from .device import get_device
 from .engine import CudaEngine
+from .launching import Kernels, excerpts, flat, spread
 from .ops import Spectra
 from .tensors import FlatTensors
-from .training_kernels import TrainingKernels, excerpts, flat, spread
 from .transform import RealFft
 from .uploads import UploadSlot
 
@@ -74,8 +74,8 @@ class CudaTrainingBackend:
         self.device = device
         self.name = self.separates_on = f"cuda:{device.index}"
         self.xp = device.xp
-        self._kernels = TrainingKernels(device, "training_steps.cu")
-        self._updates = TrainingKernels(device, "updates.cu")
+        self._kernels = Kernels(device, "training_steps.cu")
+        self._updates = Kernels(device, "updates.cu")
         self._spectra = Spectra(device)
         self._ffts: dict[int, RealFft] = {}
 
