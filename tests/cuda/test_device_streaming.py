@@ -369,7 +369,6 @@ class TestMemory:
         monkeypatch.setattr(memory, "_BUDGETS", (200_000,))
         model, audio = on_emulator(**options), music(16 * 600)
         engine = model.engine()
-        model(audio[..., :100])  # packs the recurrent weights
         plans = list(memory.candidates(engine.work(2, audio.shape[2])))
         plan = plans[place * (len(plans) - 1) // 4]
         monkeypatch.setattr(Engine, "plan", lambda self, work: plan)

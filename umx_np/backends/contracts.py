@@ -54,7 +54,6 @@ class Network(Protocol):
 
     def in_dtype(self, dtype: np.dtype) -> Network:
         """Return the network that computes in a dtype, which is one of `Backend.dtype_for`."""
-        ...
 
     def encode(self, mags: np.ndarray) -> np.ndarray:
         """Normalise, fc1, bn1, tanh.
@@ -68,11 +67,9 @@ class Network(Protocol):
         -------
         ndarray [shape=(nb_frames, hidden_size)]
         """
-        ...
 
     def initial_state(self) -> Any:
         """Zero hidden and cell state of one direction of one layer."""
-        ...
 
     def scan(
         self, layer: int, direction: int, parts: Sequence[np.ndarray], state: Any
@@ -94,14 +91,12 @@ class Network(Protocol):
         -------
         ndarray [shape=(nb_frames, lstm_hidden_size)]
         """
-        ...
 
     def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Compute fc2, bn2 and ReLU of the skip connection and the LSTM outputs.
 
         Returns an ndarray [shape=(nb_frames, hidden_size)].
         """
-        ...
 
     def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Compute fc3, bn3, output scaling and ReLU, and multiply with the mixture.
@@ -120,11 +115,9 @@ class Network(Protocol):
         ndarray [shape=(nb_frames, nb_channels, nb_bins)]
             Magnitudes of the target.
         """
-        ...
 
     def state_dict(self) -> StateDict:
         """Return copies of all parameters under PyTorch's names."""
-        ...
 
 
 class FilterInput(NamedTuple):
@@ -162,17 +155,14 @@ class WienerFilter(Protocol):
 
         `iterations` is as in `umx_np.wiener`; with 0, `max_abs` is not used.
         """
-        ...
 
     def accumulate(self, given: FilterInput, statistics: np.ndarray, level: int) -> None:
         """Add the sums of y y^H after `level` iterations to ``statistics[level]``."""
-        ...
 
     def apply(
         self, given: FilterInput, statistics: np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
         """Return the estimates after all iterations, from statistics of a whole track."""
-        ...
 
 
 @runtime_checkable
@@ -186,37 +176,30 @@ class Backend(Protocol):
     @property
     def max_channels(self) -> int | None:
         """Channels that its Wiener filter takes at most; None for any number."""
-        ...
 
     @property
     def copy_threads(self) -> int:
         """Threads of the processor for what is done beside."""
-        ...
 
     def dtype_for(self, dtype: np.dtype) -> np.dtype:
         """Return the dtype in which it computes with samples or magnitudes of a real dtype."""
-        ...
 
     def network(self, config: ModelConfig, state: StateDict) -> Network:
         """Prepare a network for inference; `state` is complete and checked."""
-        ...
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Call `function` on every item, on the threads of this backend; results in order."""
-        ...
 
     def frame(self, x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
         """Cut ``x`` [shape=(nb_channels, n)] to windowed frames.
 
         Returns an ndarray [shape=(nb_channels, nb_frames, n_fft)].
         """
-        ...
 
     def overlap_add(
         self, frames: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
     ) -> None:
         """Add windowed frames into ``out`` [shape=(nb_channels, n)]."""
-        ...
 
     def magnitude(
         self, spectrum: np.ndarray, *, nb_bins: int, mono: bool, out: np.ndarray | None = None
@@ -225,19 +208,15 @@ class Backend(Protocol):
 
         Returns an ndarray [shape=(nb_frames, nb_channels or 1, nb_bins)].
         """
-        ...
 
     def linear(self, x: np.ndarray, weight: Any) -> np.ndarray:
         """Matrix product ``x weight^T`` with a weight from `pack_linear`."""
-        ...
 
     def pack_linear(self, weight: np.ndarray) -> Any:
         """Prepare a weight [shape=(n, k)] for `linear`."""
-        ...
 
     def wiener(self, options: WienerOptions) -> WienerFilter:
         """Return the Wiener filter with some options."""
-        ...
 
 
 @runtime_checkable
@@ -260,7 +239,6 @@ class WienerGradientBackend(Protocol):
         -------
         ndarray [shape as `mags`], float32
         """
-        ...
 
 
 def scale_of(peak: float, scale_factor: float = SCALE_FACTOR) -> float:

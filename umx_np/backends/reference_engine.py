@@ -77,12 +77,7 @@ class ReferenceEngine:
         return mask_forward(mask, x), cache if keep else {}, statistics
 
     def backward(
-        self,
-        d_y: np.ndarray,
-        cache: dict[str, Any],
-        parameters: Arrays,
-        *,
-        input_gradient: bool,
+        self, d_y: np.ndarray, cache: dict[str, Any], parameters: Arrays, *, input_gradient: bool
     ) -> dict[str, np.ndarray]:
         p, config, g = parameters, self.config, {}
         x = cache["x"]

@@ -31,7 +31,6 @@ class Reading(Protocol):
 
     def value(self) -> float:
         """Wait for it."""
-        ...
 
 
 class Known(NamedTuple):
@@ -50,15 +49,12 @@ class TensorMemory(Protocol):
     @property
     def name(self) -> str:
         """Where it is, for comparisons and messages."""
-        ...
 
     def place(self, arrays: Mapping[str, np.ndarray]) -> Tensors:
         """Copy arrays to this memory."""
-        ...
 
     def asarray(self, array: Any, dtype: np.dtype) -> Any:
         """Return an array as a contiguous one of this memory, which may be `array` itself."""
-        ...
 
 
 class Tensors(Mapping[str, Any]):

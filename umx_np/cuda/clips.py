@@ -22,15 +22,12 @@ class ClipStore:
     """
 
     def __init__(
-        self,
-        device: Device,
-        shapes: Sequence[tuple[int, int]],
-        dtype: Any,
-        full_scale: float,
+        self, device: Device, shapes: Sequence[tuple[int, int]], dtype: Any, full_scale: float
     ) -> None:
         self._device = device
         self._kernels = Kernels(device, "training_steps.cu")
-        self._mixing = Kernels(device, "mixing.cu")
+        sample = "short" if np.dtype(dtype) == np.int16 else "float"
+        self._mixing = Kernels(device, "mixing.cu", SAMPLE=sample)
         self._shapes = np.array(shapes, np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum(self._shapes.prod(axis=1))])
         self._scale = np.float32(1.0 / full_scale)
@@ -68,7 +65,7 @@ class ClipStore:
         with self._device.active():
             x, y = (xp.empty((nb_samples, nb_channels, nb_timesteps), np.float32) for _ in "xy")
             self._mixing.launch(
-                "mix_short" if self._samples.dtype == np.int16 else "mix_float",
+                "mix",
                 flat(nb_timesteps, nb_samples),
                 self._samples,
                 self._scale,
@@ -98,4 +95,5 @@ class ClipStore:
             nb_sums=nb_samples,
             sizes=(np.int64(count), np.float64(faint)),
         )
-        self._kernels.launch("scale_items", grid, x, y, factors, np.int64(count))
+        for batch in (x, y):
+            batch *= factors[:, None, None]

@@ -65,8 +65,5 @@ def run_layers(
     for start, stop in spans:
         with encoded.writing(group, start, stop) as out:
             stack.combine(
-                group,
-                encoded.read(group, start, stop),
-                inputs.read(everything, start, stop),
-                out,
+                group, encoded.read(group, start, stop), inputs.read(everything, start, stop), out
             )

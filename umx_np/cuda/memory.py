@@ -136,6 +136,14 @@ class Work:
             for stack in self.stacks
         )
 
+    def recurrent_state(self, together: int) -> int:
+        """Bytes of the states of sequences side by side, and of what their blocks exchange."""
+        units = max(
+            min(together, stack.nb_targets) * stack.nb_directions * (stack.lstm_hidden_size + 32)
+            for stack in self.stacks
+        )
+        return FLOAT * 5 * units
+
     def decode_frame(self) -> int:
         """Bytes of one frame in the third pass."""
         masks = (self.nb_targets + 1) * self.mag_channels * self.nb_bins
@@ -236,7 +244,7 @@ def _plan(
     layers = work.layers_frame(together) * work.nb_frames if activations_on_card else 0
     passes = (
         encode * work.encode_frame(),
-        scan * work.scan_frame(together) + layers,
+        scan * work.scan_frame(together) + layers + work.recurrent_state(together),
         decoded * work.decode_frame() + work.filter_bytes(decoded),
     )
     nb_bytes = _RESERVE + max(passes)

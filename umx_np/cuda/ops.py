@@ -62,14 +62,7 @@ class Spectra:
         self.launch = Kernels(device, "spectra.cu").launch
 
     def frame(
-        self,
-        x: Array,
-        window: Array,
-        *,
-        n_hop: int,
-        nb_frames: int,
-        first: int = 0,
-        pad: int = 0,
+        self, x: Array, window: Array, *, n_hop: int, nb_frames: int, first: int = 0, pad: int = 0
     ) -> Array:
         """Windowed frames of a signal that is reflected at both ends.
 

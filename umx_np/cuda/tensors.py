@@ -22,19 +22,15 @@ class FlatMemory(TensorMemory, Protocol):
 
     def zeros(self, count: int) -> Any:
         """Make an array of float32 zeros."""
-        ...
 
     def to_host(self, array: Any) -> np.ndarray:
         """Copy an array of this memory."""
-        ...
 
     def replace(self, array: Any, values: np.ndarray) -> None:
         """Put other values of the same shape into an array of this memory."""
-        ...
 
     def clip(self, grads: FlatTensors, max_norm: float) -> Reading:
         """Set the factor of gradients such that their norm is at most `max_norm`; read the norm."""
-        ...
 
 
 class FlatTensors(Tensors):

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .launching import THREADS, Grid, Kernels
-from .ops import (
-    FILTER_ROWS,
-    PIECE_FRAMES,
-    Statistics,
-    bins_and_frames,
-    bins_of,
-    frame_sizes,
-)
+from .ops import FILTER_ROWS, PIECE_FRAMES, Statistics, bins_and_frames, bins_of, frame_sizes
 
 if TYPE_CHECKING:
     from .device import Device

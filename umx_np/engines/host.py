@@ -21,18 +21,9 @@ import numpy as np
 from .._support.progress import Progress
 from ..backends.contracts import FilterInput, scale_of
 from ..framing.blocks import SLICE_FRAMES, OverlapAdder, Segment
-from .bottleneck import (
-    FrameStore,
-    StoreFactory,
-    run_bottleneck,
-    shared_blocks,
-)
+from .bottleneck import FrameStore, StoreFactory, run_bottleneck, shared_blocks
 from .job import Job, Tick
-from .sources import (
-    SOURCE_BLOCK,
-    Source,
-    segments,
-)
+from .sources import SOURCE_BLOCK, Source, segments
 
 logger = logging.getLogger(__name__)
 
@@ -217,19 +208,14 @@ class _Track:
         yield from self._synthesise(filtered(), lambda part: tick(share * part))
 
     def _synthesise(
-        self,
-        windows: Iterable[tuple[int, np.ndarray]],
-        tick: Tick,
+        self, windows: Iterable[tuple[int, np.ndarray]], tick: Tick
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Inverse STFT of consecutive windows of spectra."""
         adder = OverlapAdder(self.transform)
         for first, estimates in windows:
             spectra, count = estimates[: len(self.job.stem_names)], estimates.shape[2]
             start, stems = adder.add(
-                first,
-                spectra,
-                self.source.nb_timesteps,
-                last=first + count == self.nb_frames,
+                first, spectra, self.source.nb_timesteps, last=first + count == self.nb_frames
             )
             tick(count / self.nb_frames)
             if stems.shape[2]:

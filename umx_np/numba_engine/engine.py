@@ -116,8 +116,7 @@ class NumbaEngine:
         y = runner.lend(*x.shape)
         flat = [a.reshape(-1) for a in (z3, x, gain, offset, y)]
         self._columns(
-            z3.shape[1],
-            lambda start, stop: self._bins.decode(*flat, *z3.shape, start, stop),
+            z3.shape[1], lambda start, stop: self._bins.decode(*flat, *z3.shape, start, stop)
         )
         cache = {
             "x": x,
@@ -138,8 +137,7 @@ class NumbaEngine:
     def _measure_rows(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, variance = np.empty((2, len(z)), self.dtype)
         self._runner.rows(
-            len(z),
-            lambda start, stop: self._features.statistics(z, mean, variance, start, stop),
+            len(z), lambda start, stop: self._features.statistics(z, mean, variance, start, stop)
         )
         return mean, variance
 
@@ -183,12 +181,7 @@ class NumbaEngine:
     # -- backward ----------------------------------------------------------------------------------
 
     def backward(
-        self,
-        d_y: np.ndarray,
-        cache: dict[str, Any],
-        parameters: Arrays,
-        *,
-        input_gradient: bool,
+        self, d_y: np.ndarray, cache: dict[str, Any], parameters: Arrays, *, input_gradient: bool
     ) -> dict[str, np.ndarray]:
         self._runner.begin(*d_y.shape)
         with self._runner.own_threads():

@@ -130,12 +130,7 @@ class ResidentBatches:
         return self._store.nb_bytes
 
     def _filled(
-        self,
-        clips: Sequence[Clip],
-        dtype: Any,
-        full_scale: float,
-        backend: Offload,
-        progress: bool,
+        self, clips: Sequence[Clip], dtype: Any, full_scale: float, backend: Offload, progress: bool
     ) -> Clips:
         files = self._dataset.files
         infos = [files.info(clip) for clip in clips]
@@ -234,10 +229,7 @@ class UploadedBatches:
                 return slot.fill(*batch)
 
         # The one thread also asks the loader, which may make batches when it is asked.
-        with (
-            closing(batches),
-            Ahead(1, "umx-np-upload", load, free_slots(), _AHEAD) as uploads,
-        ):
+        with closing(batches), Ahead(1, "umx-np-upload", load, free_slots(), _AHEAD) as uploads:
             for batch in uploads:
                 if batch is None:
                     return

@@ -69,7 +69,6 @@ class Steps(Protocol):
 
     def check(self, x: Any, y: Any) -> None:
         """Raise `ShapeError` for a mixture and a target that cannot be computed with."""
-        ...
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         """Make one step of the optimiser.
@@ -91,11 +90,9 @@ class Steps(Protocol):
         NotFiniteError
             If the loss or the norm of the gradients is no number; the parameters are as they were.
         """
-        ...
 
     def evaluator(self) -> Evaluate:
         """Return what computes the validation loss of items with the parameters of now."""
-        ...
 
 
 def make_steps(
