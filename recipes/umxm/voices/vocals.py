@@ -9,7 +9,7 @@ import numpy as np
 from ..studio import effects
 from ..studio.plan import SAMPLE_RATE, Plan, Section
 from ..studio.sources import Library
-from . import singers, singing, takes, vocal_studio
+from . import singers, singing, takes, vocal_studio, vocoder
 from .melody import Composer, Phrase, harmony
 from .singers import Singer
 from .vocal_studio import LEVEL
@@ -141,7 +141,7 @@ def _shares(verse: float, chorus: float) -> dict[str, float]:
 
 def _harmonise(
     line: Phrase,
-    words: list[singing.Syllable],
+    words: list[vocoder.Syllable],
     singer: Singer,
     tracks: _Tracks,
     rng: np.random.Generator,
@@ -161,7 +161,7 @@ def _answer(
     plan: Plan,
     section: Section,
     phrase: Phrase,
-    words: list[singing.Syllable],
+    words: list[vocoder.Syllable],
     singer: Singer,
     tracks: _Tracks,
     rng: np.random.Generator,
@@ -250,7 +250,7 @@ def _any_singer(plan: Plan, library: Library, rng: np.random.Generator) -> Singe
     return singers.from_speech(plan, library, rng, rap=False)
 
 
-def _clear_vowels(singer: Singer, count: int) -> list[singing.Syllable]:
+def _clear_vowels(singer: Singer, count: int) -> list[vocoder.Syllable]:
     """The longest steady vowels among the words."""
     return sorted(singer.words, key=lambda word: word.vowel - word.close)[:count]
 
