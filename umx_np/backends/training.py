@@ -38,6 +38,24 @@ class CounterMasks(NamedTuple):
     rate: float
 
 
+class ForwardPass(NamedTuple):
+    """How a forward pass is computed.
+
+    Attributes
+    ----------
+    masks : sequence of ndarray [shape=(hidden_size, nb_frames, nb_samples)] or CounterMasks
+        Dropout masks after every LSTM layer but the last, or none.
+    training : bool
+        Whether to normalise with the statistics of the batch.
+    keep : bool
+        Whether a backward pass follows.
+    """
+
+    masks: Sequence[np.ndarray] | CounterMasks = ()
+    training: bool = True
+    keep: bool = True
+
+
 class TrainingEngine(Protocol):
     """Both passes of one network. It holds no parameters.
 
@@ -50,14 +68,7 @@ class TrainingEngine(Protocol):
     draws_masks: bool
 
     def forward(
-        self,
-        x: Any,
-        parameters: Arrays,
-        buffers: Arrays,
-        masks: Sequence[Any] | CounterMasks,
-        *,
-        training: bool,
-        keep: bool,
+        self, x: Any, parameters: Arrays, buffers: Arrays, how: ForwardPass
     ) -> tuple[Any, dict[str, Any], dict[str, BatchStatistics]]:
         """Compute the result and what the backward pass needs.
 
@@ -67,18 +78,14 @@ class TrainingEngine(Protocol):
             Magnitudes, contiguous.
         parameters, buffers : mapping of str to ndarray
             Under PyTorch's names.
-        masks : sequence of ndarray [shape=(hidden_size, nb_frames, nb_samples)] or CounterMasks
-            Dropout masks after every LSTM layer but the last, or none.
-        training : bool
-            Whether to normalise with the statistics of the batch.
-        keep : bool
-            Whether a backward pass follows.
+        how : ForwardPass
+            Masks, and what for.
 
         Returns
         -------
         y : ndarray [shape as `x`]
         cache : dict
-            Empty unless `keep`.
+            Empty unless it is to be kept.
         statistics : dict of str to BatchStatistics
             By name of the batch norm, in training mode, for the caller to move the running
             statistics; empty if the engine has done so itself.

@@ -10,12 +10,12 @@ Nothing is waited for. The specification is `umx_np.backends.reference_engine`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends.training import CounterMasks
+from ..backends.training import CounterMasks, ForwardPass
 from ..config import ModelConfig
 from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
 from .launching import Kernels, spread, tiled
@@ -68,32 +68,20 @@ class CudaEngine:
     # -- forward -----------------------------------------------------------------------------------
 
     def forward(
-        self,
-        x: Array,
-        parameters: Mapping[str, Any],
-        buffers: Mapping[str, Any],
-        masks: Sequence[Any] | CounterMasks,
-        *,
-        training: bool,
-        keep: bool,
+        self, x: Array, parameters: Mapping[str, Any], buffers: Mapping[str, Any], how: ForwardPass
     ) -> tuple[Array, dict[str, Any], dict[str, BatchStatistics]]:
         assert isinstance(parameters, FlatTensors)
-        drawn = masks if isinstance(masks, CounterMasks) else None
-        assert drawn is not None or not masks, "see `draws_masks`"
-        self._math = self.math if keep else "float32"
+        self._math = self.math if how.keep else "float32"
         with self.device.active():
-            y, cache = self._forward(x, parameters, buffers, drawn, training, keep)
-        return y, cache if keep else {}, {}
+            y, cache = self._forward(x, parameters, buffers, how)
+        return y, cache if how.keep else {}, {}
 
     def _forward(
-        self,
-        x: Array,
-        p: FlatTensors,
-        buffers: Mapping[str, Any],
-        masks: CounterMasks | None,
-        training: bool,
-        keep: bool,
+        self, x: Array, p: FlatTensors, buffers: Mapping[str, Any], how: ForwardPass
     ) -> tuple[Array, dict[str, Any]]:
+        masks = how.masks if isinstance(how.masks, CounterMasks) else None
+        assert masks is not None or not how.masks, "see `draws_masks`"
+        training, keep = how.training, how.keep
         config, launch = self.config, self._kernels.launch
         nb_frames, nb_samples, nb_channels, nb_bins = x.shape
         rows, hidden, read = nb_frames * nb_samples, config.hidden_size, config.nb_input_bins

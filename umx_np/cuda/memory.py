@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 FLOAT, COMPLEX, DOUBLE = 4, 8, 8
 
-# Workspace of the matrix product, modules of kernels, and what the allocator rounds up.
+# Workspace of the matrix product, modules of kernels, what the allocator rounds up, and arrays that
+# do not grow with a track, such as states and scales.
 _RESERVE = 160 << 20
 # Share of the free memory that is planned with; the allocator cannot fill every gap.
 _USABLE = 0.92
@@ -136,14 +137,6 @@ class Work:
             for stack in self.stacks
         )
 
-    def recurrent_state(self, together: int) -> int:
-        """Bytes of the states of sequences side by side, and of what their blocks exchange."""
-        units = max(
-            min(together, stack.nb_targets) * stack.nb_directions * (stack.lstm_hidden_size + 32)
-            for stack in self.stacks
-        )
-        return FLOAT * 5 * units
-
     def decode_frame(self) -> int:
         """Bytes of one frame in the third pass."""
         masks = (self.nb_targets + 1) * self.mag_channels * self.nb_bins
@@ -244,7 +237,7 @@ def _plan(
     layers = work.layers_frame(together) * work.nb_frames if activations_on_card else 0
     passes = (
         encode * work.encode_frame(),
-        scan * work.scan_frame(together) + layers + work.recurrent_state(together),
+        scan * work.scan_frame(together) + layers,
         decoded * work.decode_frame() + work.filter_bytes(decoded),
     )
     nb_bytes = _RESERVE + max(passes)
