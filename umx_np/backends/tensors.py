@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from .._support.threads import parallel_map
 from ..errors import ShapeError
+
+# A step of an optimiser on a tensor, its gradient, and what it keeps of them.
+Update: TypeAlias = Callable[..., None]
 
 # Elements that are updated at a time: the temporaries of a part stay in the cache.
 _PART = 2**15
@@ -86,11 +89,7 @@ class Tensors(Mapping[str, Any]):
 
     @abstractmethod
     def apply_update(
-        self,
-        update: Callable[..., None],
-        gradients: Tensors,
-        slots: Sequence[Tensors],
-        threads: int,
+        self, update: Update, gradients: Tensors, slots: Sequence[Tensors], threads: int
     ) -> None:
         """Change all tensors by ``update(tensor, gradient, *slots)``; see `checked`."""
 
@@ -155,11 +154,7 @@ class HostTensors(dict[str, np.ndarray], Tensors):
         return Known(norm)
 
     def apply_update(
-        self,
-        update: Callable[..., None],
-        gradients: Tensors,
-        slots: Sequence[Tensors],
-        threads: int,
+        self, update: Update, gradients: Tensors, slots: Sequence[Tensors], threads: int
     ) -> None:
         """See `Tensors`."""
         # Each tensor belongs to one thread; the large ones are dealt out first.

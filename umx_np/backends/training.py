@@ -122,6 +122,28 @@ class Slot(Protocol):
         """Take note that what reads the batch has been started."""
 
 
+class PlannedBatch(NamedTuple):
+    """What a batch is made of.
+
+    Attributes
+    ----------
+    clips, firsts : ndarray [shape=(nb_samples, nb_sources)], int
+        Where the excerpts lie: number of the clip, and first sample.
+    channels : ndarray [shape=(nb_samples, nb_sources, nb_channels, channels of a clip)]
+        What the channels of an excerpt are multiplied with.
+    in_target : ndarray [shape=(nb_sources,)], bool
+        Which sources make up the target.
+    levels : ndarray [shape=(nb_samples,)] or None
+        Root mean squares to bring the mixtures to, and the targets with them.
+    """
+
+    clips: np.ndarray
+    firsts: np.ndarray
+    channels: np.ndarray
+    in_target: np.ndarray
+    levels: np.ndarray | None
+
+
 class Clips(Protocol):
     """Clips in the memory of a device, from which it mixes batches."""
 
@@ -132,29 +154,13 @@ class Clips(Protocol):
     def put(self, clip: int, samples: np.ndarray) -> None:
         """Copy the samples of a clip [shape=(nb_channels, nb_timesteps)], in the dtype of all."""
 
-    def mix(
-        self,
-        clips: np.ndarray,
-        firsts: np.ndarray,
-        channels: np.ndarray,
-        in_target: np.ndarray,
-        levels: np.ndarray | None,
-        *,
-        nb_timesteps: int,
-        faint: float,
-    ) -> tuple[Any, Any]:
+    def mix(self, batch: PlannedBatch, nb_timesteps: int, faint: float) -> tuple[Any, Any]:
         """Make a batch.
 
         Parameters
         ----------
-        clips, firsts : ndarray [shape=(nb_samples, nb_sources)], int
-            Where the excerpts lie: number of the clip, and first sample.
-        channels : ndarray [shape=(nb_samples, nb_sources, nb_channels, channels of a clip)]
-            What the channels of an excerpt are multiplied with.
-        in_target : ndarray [shape=(nb_sources,)], bool
-            Which sources make up the target.
-        levels : ndarray [shape=(nb_samples,)] or None
-            Root mean squares to bring the mixtures to, and the targets with them.
+        batch : PlannedBatch
+            What it is made of.
         nb_timesteps : int
             Length of the excerpts.
         faint : float

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..backends.training import PlannedBatch
 from .launching import Kernels, flat
 
 if TYPE_CHECKING:
@@ -45,18 +46,9 @@ class ClipStore:
         with self._device.active():
             self._samples[start:stop].set(np.ascontiguousarray(samples).reshape(-1))
 
-    def mix(
-        self,
-        clips: np.ndarray,
-        firsts: np.ndarray,
-        channels: np.ndarray,
-        in_target: np.ndarray,
-        levels: np.ndarray | None,
-        *,
-        nb_timesteps: int,
-        faint: float,
-    ) -> tuple[Array, Array]:
+    def mix(self, batch: PlannedBatch, nb_timesteps: int, faint: float) -> tuple[Array, Array]:
         """See `umx_np.backends.training.Clips`."""
+        clips, firsts, channels, in_target, levels = batch
         xp, (nb_samples, nb_sources, nb_channels, nb_rows) = self._device.xp, channels.shape
         places = np.empty((*clips.shape, 3), np.int64)
         rows, lengths = self._shapes[clips].transpose(2, 0, 1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends.tensors import Reading, TensorMemory, Tensors
+from ..backends.tensors import Reading, TensorMemory, Tensors, Update
 from ..errors import ShapeError
 
 # Every tensor begins at a multiple of so many elements: 256 bytes, as if it were on its own.
@@ -140,11 +140,7 @@ class FlatTensors(Tensors):
         return gradients
 
     def apply_update(
-        self,
-        update: Callable[..., None],
-        gradients: Tensors,
-        slots: Sequence[Tensors],
-        threads: int,
+        self, update: Update, gradients: Tensors, slots: Sequence[Tensors], threads: int
     ) -> None:
         """See `Tensors`; all are changed at once, as if they were one tensor."""
         assert isinstance(gradients, FlatTensors)

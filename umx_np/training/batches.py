@@ -12,7 +12,7 @@ import numpy as np
 
 from .._support.progress import reporting
 from .._support.threads import Ahead
-from ..backends.training import Clips, Offload, Slot
+from ..backends.training import Clips, Offload, PlannedBatch, Slot
 from ..config import ModelConfig
 from ..data import Loader, item_rng
 from ..data.files import FULL_SCALE, Clip
@@ -171,9 +171,8 @@ class ResidentBatches:
         nb_timesteps = self._dataset.nb_timesteps
         assert nb_timesteps is not None
         with self._backend.computing("a batch", REMEDY):
-            return self._store.mix(
-                clips, firsts, channels, in_target, levels, nb_timesteps=nb_timesteps, faint=FAINT
-            )
+            batch = PlannedBatch(clips, firsts, channels, in_target, levels)
+            return self._store.mix(batch, nb_timesteps, FAINT)
 
 
 class _NotIntegersError(Exception):

@@ -137,11 +137,7 @@ def from_performance(
     return _singer(parts, timbre, bodies.draw_height(rng, register) - 4.0)
 
 
-def _singer(
-    parts: Sequence[vocoder.Frames],
-    timbre: bodies.Timbre,
-    height: float,
-) -> Singer:
+def _singer(parts: Sequence[vocoder.Frames], timbre: bodies.Timbre, height: float) -> Singer:
     words: list[vocoder.Syllable] = []
     offset = 0
     for part in parts:
@@ -171,10 +167,7 @@ def recorded(
 
 
 def played(
-    plan: Plan,
-    library: Library,
-    rng: np.random.Generator,
-    found: Sequence[takes.Take],
+    plan: Plan, library: Library, rng: np.random.Generator, found: Sequence[takes.Take]
 ) -> list[tuple[float, np.ndarray]]:
     """Phrases at another speed, mostly one that fits the key: seconds to the stress, and sound."""
     f0 = np.concatenate([takes.pitches(library, take) for take in found[:12]] or [np.zeros(1)])

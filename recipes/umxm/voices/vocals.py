@@ -91,11 +91,7 @@ def _melodic(plan: Plan, library: Library, rng: np.random.Generator, kind: str) 
 
 
 def _sing(
-    plan: Plan,
-    sections: list[Section],
-    singer: Singer,
-    tracks: _Tracks,
-    rng: np.random.Generator,
+    plan: Plan, sections: list[Section], singer: Singer, tracks: _Tracks, rng: np.random.Generator
 ) -> None:
     """Sing written melodies, in choruses often with doubles and harmonies."""
     composer = Composer(plan, rng, singer.middle - 7.0, singer.middle + 7.0)
@@ -220,11 +216,7 @@ def _perform(
 
 
 def _add_backing(
-    plan: Plan,
-    library: Library,
-    sections: list[Section],
-    tracks: _Tracks,
-    rng: np.random.Generator,
+    plan: Plan, library: Library, sections: list[Section], tracks: _Tracks, rng: np.random.Generator
 ) -> None:
     """Choirs of produced songs behind some sections."""
     name = str(rng.choice(_BACKING, p=(0.4, 0.25, 0.2, 0.15)))
@@ -256,11 +248,7 @@ def _clear_vowels(singer: Singer, count: int) -> list[vocoder.Syllable]:
 
 
 def _add_pads(
-    plan: Plan,
-    library: Library,
-    sections: list[Section],
-    tracks: _Tracks,
-    rng: np.random.Generator,
+    plan: Plan, library: Library, sections: list[Section], tracks: _Tracks, rng: np.random.Generator
 ) -> None:
     """Choirs that hold the chords on one vowel."""
     singer = _any_singer(plan, library, rng)
@@ -287,11 +275,7 @@ def _add_pads(
 
 
 def _add_chops(
-    plan: Plan,
-    library: Library,
-    sections: list[Section],
-    tracks: _Tracks,
-    rng: np.random.Generator,
+    plan: Plan, library: Library, sections: list[Section], tracks: _Tracks, rng: np.random.Generator
 ) -> None:
     """Short cuts of a voice played as an instrument, the same pattern in each bar."""
     singer = _any_singer(plan, library, rng)

@@ -203,10 +203,7 @@ def synthesise(voice: Frames, f0: np.ndarray, gain: np.ndarray, timbre: Timbre) 
     np.clip(aperiodicity, 1e-3, 0.9999, out=aperiodicity)
     aperiodicity[~voiced] = 1.0
     audio = pyworld.synthesize(
-        np.ascontiguousarray(f0, np.float64),
-        envelope,
-        aperiodicity,
-        SAMPLE_RATE,
+        np.ascontiguousarray(f0, np.float64), envelope, aperiodicity, SAMPLE_RATE
     )
     if timbre.rasp > 0:
         audio = audio * _rasp(f0, len(audio), timbre.rasp)
