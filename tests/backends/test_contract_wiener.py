@@ -10,7 +10,7 @@ from helpers.material import material
 from tolerances import TOL
 
 import umx_np
-from umx_np.backends.contracts import WienerOptions, scale_of
+from umx_np.backends.contracts import FilterInput, WienerOptions, scale_of
 from umx_np.backends.reference import ReferenceFilter
 from umx_np.errors import ShapeError
 
@@ -19,12 +19,14 @@ NEAR_MONO = TOL["wiener_near_mono"]["float32"]
 PLAIN, WITH_RESIDUAL = WienerOptions(), WienerOptions(residual=True)
 
 
-def expected_of(mix, mags, options=PLAIN, **window):
-    return ReferenceFilter(options).window(mix.astype(np.complex128), mags, **window)
+def expected_of(mix, mags, options=PLAIN, *, iterations, max_abs):
+    given = FilterInput(mix.astype(np.complex128), mags, max_abs)
+    return ReferenceFilter(options).window(given, iterations)
 
 
 def compare(ops, mix, mags, options=PLAIN, *, tolerance=BOUND, **window):
-    actual = ops.wiener(options).window(mix, mags, **window)
+    given = FilterInput(mix, mags, window["max_abs"])
+    actual = ops.wiener(options).window(given, window["iterations"])
     expected = expected_of(mix, mags, options, **window)
     assert_close(actual, expected, tolerance, dtype=np.complex64)
 
@@ -77,7 +79,7 @@ def test_faint_and_loud(ops, level, iterations, channels):
 def test_amplitudes_stay_finite(ops, level, channels):
     mix, mags = material(channels, level=level)
     max_abs = scale_of(np.abs(mix).max())
-    y = ops.wiener(WITH_RESIDUAL).window(mix, mags, iterations=2, max_abs=max_abs)
+    y = ops.wiener(WITH_RESIDUAL).window(FilterInput(mix, mags, max_abs), 2)
     assert_finite(y, shape=(4, *mix.shape), dtype=np.complex64)
     if level == 0.0:
         assert not y.any()
@@ -87,7 +89,7 @@ def test_silent_bins_have_phase_zero(ops):
     mix, mags = material()
     mix[:, 3, 7] = 0
     mags[:] = 1.0
-    y = ops.wiener(PLAIN).window(mix, mags, iterations=0, max_abs=1.0)
+    y = ops.wiener(PLAIN).window(FilterInput(mix, mags), 0)
     np.testing.assert_array_equal(y[:, :, 3, 7], np.ones((3, 2), np.complex64))
 
 
@@ -95,7 +97,7 @@ def test_nan_reaches_the_output_of_its_bin(ops):
     mix, mags = material()
     mags[1, 4, 0, 10] = np.nan
     with np.errstate(invalid="ignore"):  # of the specification
-        y = ops.wiener(PLAIN).window(mix, mags, iterations=1, max_abs=1.0)
+        y = ops.wiener(PLAIN).window(FilterInput(mix, mags), 1)
     assert np.isnan(y[..., 10]).all()
     assert np.isfinite(np.delete(y, 10, axis=-1)).all()
 
@@ -107,11 +109,12 @@ def test_arguments_are_not_changed_and_results_repeat(ops):
     for array in (mix, mags):
         array.flags.writeable = False
     wiener = ops.wiener(WITH_RESIDUAL)
-    first = wiener.window(mix, mags, iterations=2, max_abs=3.0)
+    given = FilterInput(mix, mags, 3.0)
+    first = wiener.window(given, 2)
     np.testing.assert_array_equal(mix, kept[0])
     np.testing.assert_array_equal(mags, kept[1])
     out = np.full_like(first, np.nan)
-    assert wiener.window(mix, mags, iterations=2, max_abs=3.0, out=out) is out
+    assert wiener.window(given, 2, out) is out
     np.testing.assert_array_equal(out, first)
 
 
@@ -124,7 +127,9 @@ def test_blocks_of_a_track(ops, channels, residual, softmask):
     niter, max_abs = 3, scale_of(np.abs(mix).max())
     options = WienerOptions(softmask, residual)
     blocks = [
-        (np.ascontiguousarray(mix[:, span]), np.ascontiguousarray(mags[:, span]))
+        FilterInput(
+            np.ascontiguousarray(mix[:, span]), np.ascontiguousarray(mags[:, span]), max_abs
+        )
         for span in (slice(0, 1), slice(1, 14), slice(14, 20))
     ]
     statistics = np.zeros((niter, len(mags) + residual, 4, mix.shape[-1]))
@@ -132,16 +137,16 @@ def test_blocks_of_a_track(ops, channels, residual, softmask):
     wiener, reference = ops.wiener(options), ReferenceFilter(options)
     for level in range(niter):
         for block in blocks:
-            wiener.accumulate(*block, statistics, level=level, max_abs=max_abs)
-            reference.accumulate(*block, oracle, level=level, max_abs=max_abs)
+            wiener.accumulate(block, statistics, level)
+            reference.accumulate(block, oracle, level)
     assert_close(statistics, oracle, TOL["wiener"]["float64"], dtype=np.float64)
     parts = []
     for block in blocks:
-        y = wiener.apply(*block, statistics, max_abs=max_abs)
-        expected = reference.apply(*block, oracle, max_abs=max_abs)
+        y = wiener.apply(block, statistics)
+        expected = reference.apply(block, oracle)
         assert_close(y, expected, BOUND, dtype=np.complex64)
         out = np.full_like(y, np.nan)
-        assert wiener.apply(*block, statistics, max_abs=max_abs, out=out) is out
+        assert wiener.apply(block, statistics, out) is out
         np.testing.assert_array_equal(out, y)
         parts.append(y)
     whole = expected_of(mix, mags, options, iterations=niter, max_abs=max_abs)
@@ -164,10 +169,10 @@ def test_public_function(ops, nb_channels, iterations):
 def test_more_channels(ops):
     mix, mags = material(3, 4, 5, 2)
     if ops.max_channels is None:
-        y = ops.wiener(PLAIN).window(mix, mags, iterations=1, max_abs=1.0)
+        y = ops.wiener(PLAIN).window(FilterInput(mix, mags), 1)
         assert_finite(y, shape=(2, *mix.shape), dtype=np.complex64)
         return
     with pytest.raises(ShapeError, match="nb_channels=3"):
-        ops.wiener(PLAIN).window(mix, mags, iterations=1, max_abs=1.0)
+        ops.wiener(PLAIN).window(FilterInput(mix, mags), 1)
     with pytest.raises(ShapeError, match="nb_channels=3"):
         umx_np.wiener(np.ones((4, 5, 3, 2)), np.ones((4, 5, 3), complex), device=ops)

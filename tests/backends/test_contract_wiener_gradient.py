@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from helpers.emulated import card
 from helpers.material import gradient_of, material
 from tolerances import TOL
 
-from umx_np.backends.contracts import DEFAULT_EPS, WienerOptions, scale_of
+from umx_np.backends.contracts import DEFAULT_EPS, FilterInput, WienerOptions, scale_of
 from umx_np.backends.cpu import CpuBackend
 from umx_np.cuda.device import Device
 from umx_np.cuda.ops import WienerFilter
@@ -26,26 +27,17 @@ CANCELLING = TOL["wiener_gradient_one_frame"]["float32"]
 
 @pytest.fixture(params=COMPILED)
 def gradient(request: pytest.FixtureRequest) -> Callable[..., np.ndarray]:
-    """``gradient(mix, mags, d_y, max_abs=..., eps=...)``, as `WienerGradientBackend` has it."""
+    """``gradient(given, d_y, eps)``, as `WienerGradientBackend` has it."""
     if request.param.startswith("cpu-"):
         return CpuBackend(2, level=request.param.removeprefix("cpu-")).wiener_gradient
     device = card(request.param)
 
-    def on_device(mix, mags, d_y, *, max_abs, eps):
-        return _on_device(device, mix, mags, d_y, max_abs, eps)
-
-    return on_device
+    return partial(_on_device, device)
 
 
-def _on_device(
-    device: Device,
-    mix: np.ndarray,
-    mags: np.ndarray,
-    d_y: np.ndarray,
-    max_abs: float,
-    eps: float,
-) -> np.ndarray:
+def _on_device(device: Device, given: FilterInput, d_y: np.ndarray, eps: float) -> np.ndarray:
     """As the trainer of all networks calls the kernels, for one window."""
+    mix, mags, max_abs = given
     sizes = {"nb_targets": len(mags), "nb_channels": len(mix), "mag_channels": mags.shape[2]}
     filters = WienerFilter(device, WienerOptions(eps=eps), **sizes)
     x, m, d, scales = map(device.xp.asarray, (mix, mags, d_y, np.array([max_abs], np.float64)))
@@ -71,7 +63,7 @@ def compare(gradient, mix, mags, *, tolerance=BOUND, eps=DEFAULT_EPS):
     for array in (mix, mags, d_y):
         array.flags.writeable = False
     max_abs = scale_of(np.abs(mix).max())
-    actual = gradient(mix, mags, d_y, max_abs=max_abs, eps=eps)
+    actual = gradient(FilterInput(mix, mags, max_abs), d_y, eps)
     assert_close(actual, oracle(mix, mags, d_y, eps), tolerance, dtype=np.float32)
 
 
@@ -112,7 +104,7 @@ def test_amplitudes(gradient, level, channels, size):
     mix, mags = material(channels, level=level)
     d_y = gradient_of(mix, len(mags)) * np.float32(size)
     scale = scale_of(np.abs(mix).max())
-    d_mags = gradient(mix, mags, d_y, max_abs=scale, eps=DEFAULT_EPS)
+    d_mags = gradient(FilterInput(mix, mags, scale), d_y, DEFAULT_EPS)
     assert_finite(d_mags, shape=mags.shape, dtype=np.float32)
     expected = oracle(mix, mags, d_y).astype(np.float32)
     peak = np.abs(expected).max()
@@ -141,7 +133,7 @@ def test_nan_stays_in_its_bin(gradient):
     mix, mags = material()
     d_y = gradient_of(mix, len(mags))
     d_y[1, 0, 4, 10] = np.nan
-    d_mags = gradient(mix, mags, d_y, max_abs=1.0, eps=DEFAULT_EPS)
+    d_mags = gradient(FilterInput(mix, mags), d_y, DEFAULT_EPS)
     assert np.isnan(d_mags[..., 10]).any()
     assert np.isfinite(np.delete(d_mags, 10, axis=-1)).all()
 
@@ -149,5 +141,5 @@ def test_nan_stays_in_its_bin(gradient):
 def test_results_repeat_bit_for_bit(gradient):
     mix, mags = material(frames=90)
     d_y = gradient_of(mix, len(mags))
-    first, second = (gradient(mix, mags, d_y, max_abs=1.0, eps=DEFAULT_EPS) for _ in range(2))
+    first, second = (gradient(FilterInput(mix, mags), d_y, DEFAULT_EPS) for _ in range(2))
     np.testing.assert_array_equal(first, second)

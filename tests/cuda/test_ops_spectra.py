@@ -14,19 +14,17 @@ from umx_np.cuda.ops import Envelope, OverlapAdder, Spectra
 from umx_np.framing.geometry import StftGeometry
 
 EXACT = Tolerance(0.0, 0.0, "the same products")
-DTYPES = [np.float32, np.float64]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("n_fft", "n_hop"), [(16, 4), (15, 7), (300, 70)])
 @pytest.mark.parametrize("length", [1, 9, 150, 1001])
-def test_frames_of_a_padded_signal(any_device, dtype, n_fft, n_hop, length):
+def test_frames_of_a_padded_signal(any_device, n_fft, n_hop, length):
     xp, geometry = any_device.xp, StftGeometry(n_fft, n_hop)
-    x = noise(2, length, dtype=dtype)
-    window = noise(n_fft, dtype=dtype, seed=1)
+    x = noise(2, length, dtype=np.float32)
+    window = noise(n_fft, dtype=np.float32, seed=1)
     nb_frames = geometry.nb_frames(length)
     expected = reference.frame(geometry.pad_signal(x), window, n_hop=n_hop, nb_frames=nb_frames)
-    spectra = Spectra(any_device, dtype)
+    spectra = Spectra(any_device)
     for first, count in [(0, nb_frames), (nb_frames // 2, nb_frames - nb_frames // 2)]:
         frames = spectra.frame(
             xp.asarray(x),
@@ -36,7 +34,7 @@ def test_frames_of_a_padded_signal(any_device, dtype, n_fft, n_hop, length):
             first=first,
             pad=geometry.pad,
         )
-        assert_close(frames.get(), expected[:, first : first + count], EXACT, dtype=dtype)
+        assert_close(frames.get(), expected[:, first : first + count], EXACT, dtype=np.float32)
 
 
 def test_frames_of_a_part_of_a_signal(any_device):
