@@ -7,11 +7,13 @@ import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from ..config import check_array, check_int, check_rate
 from ..errors import AudioError, ConfigError, ShapeError
+from .encoded import EncodedSink, check_encoding
 from .library import HeldFile
 from .resampling import StreamResampler
 from .sink import FILE_BLOCK, Sink, check_format
@@ -30,7 +32,8 @@ class StemWriter:
     ----------
     path : str or path-like
         The file; its extension sets the format: .wav .flac .aiff .w64 .rf64 .au .caf .ogg (Vorbis)
-        .opus .mp3. Missing folders are made. WAV files beyond 4 GB become RF64.
+        .opus .mp3, and with ffmpeg .m4a. Missing folders are made. WAV files beyond 4 GB become
+        RF64.
     nb_channels : int
         Channels of the blocks and of the file; more than two are in the order of WAV files.
     rate : float
@@ -47,7 +50,8 @@ class StemWriter:
         that its peak is at full scale, or leave them alone, which only floats and the lossy formats
         can.
     quality : float or None
-        Of the lossy formats, from 0 (small) to 1 (best); None is libsndfile's default.
+        Of the lossy formats, from 0 (small) to 1 (best); None is libsndfile's default. Of m4a files
+        1 is ALAC, which loses nothing but what `bits` round.
 
     Raises
     ------
@@ -80,6 +84,11 @@ class StemWriter:
             raise ConfigError(f"quality={quality} must be from 0 to 1")
         self._left = None if nb_timesteps is None else check_int("nb_timesteps", nb_timesteps, 0)
         self._bits, self._clip_mode, self._quality = bits, clip_mode, quality
+        self._encoding = None
+        if self.path.suffix.lower() == ".m4a":
+            self._encoding = check_encoding(
+                self.path, self.file_rate, self.nb_channels, bits, clip_mode, quality
+            )
         self._pair = check_format(self.path, bits, clip_mode)
         if os.path.isdir(self.path):
             raise AudioError(f"path={str(path)!r} is a folder; give the name of a file")
@@ -98,8 +107,12 @@ class StemWriter:
         staged = clip_mode == "rescale"
         self._sink = self._new_sink(("W64", "FLOAT") if staged else self._pair)
 
-    def _new_sink(self, pair: tuple[str, str]) -> Sink:
+    def _new_sink(self, pair: tuple[str, str]) -> Sink | EncodedSink:
         expected = max(self._left or 0, self._nb_frames)
+        if self._encoding is not None and pair == self._pair:
+            return EncodedSink(
+                self.path, self._encoding, self.file_rate, self.nb_channels, expected
+            )
         return Sink(self.path, pair, self.file_rate, self.nb_channels, expected, self._quality)
 
     def write(self, block: np.ndarray) -> None:
@@ -242,8 +255,16 @@ class StemWriter:
                 pass
 
 
+class Completed(Protocol):
+    """What `commit_together` asks of a writer, which may be asked several times."""
+
+    def finish(self) -> None: ...
+    def commit(self) -> None: ...
+    def discard(self) -> None: ...
+
+
 @contextmanager
-def commit_together(writers: Collection[StemWriter]) -> Iterator[None]:
+def commit_together(writers: Collection[Completed]) -> Iterator[None]:
     """Give files that belong together their names once all of them are complete.
 
     Parameters

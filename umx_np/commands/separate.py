@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from .._support.console import say, show
 from .._support.keywords import pick
 from .._support.option_types import natural
-from ..errors import UmxError
+from ..errors import ConfigError, UmxError
 from .frame import PROGRAM, Command, status_of, table
 from .planning import check_inputs, find_inputs, plan_outputs, plan_pictures, plan_references
 from .separating import (
@@ -84,7 +84,10 @@ def _add_writing_options(parser: argparse.ArgumentParser) -> None:
     writing = parser.add_argument_group("writing")
     writing.add_argument("--outdir", metavar="FOLDER", help="folder for the results")
     writing.add_argument(
-        "--ext", default=".wav", help="format, for instance .flac .mp3 .ogg (default: .wav)"
+        "--ext",
+        default=".wav",
+        help="format, for instance .flac .mp3 .ogg .m4a (default: .wav); .stem.mp4: the song and "
+        "its four stems in one file, for DJ programs",
     )
     add_bits(writing)
     writing.add_argument(
@@ -95,7 +98,10 @@ def _add_writing_options(parser: argparse.ArgumentParser) -> None:
         "them (default: %(default)s)",
     )
     writing.add_argument(
-        "--quality", type=float, metavar="0..1", help="of mp3, ogg and opus (1 is the best)"
+        "--quality",
+        type=float,
+        metavar="0..1",
+        help="of mp3, ogg, opus, m4a and stem.mp4 (1 is the best, of the last two without loss)",
     )
     writing.add_argument(
         "--rate",
@@ -131,6 +137,7 @@ def _add_writing_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Separate all files with one separator; return 1 if some could not be."""
+    from ..audio.stem_files import is_stem_file
     from ..separation.naming import output_names
 
     settle_separation(args)
@@ -140,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
         from ..plots import check_available
 
         check_available("--plot")
+    if args.reference is not None and is_stem_file(args.ext):
+        raise ConfigError(f"reference={args.reference!r}: stems in a {args.ext} are not scored")
     inputs = find_inputs(args.input)
     check_inputs(inputs)  # before a model is loaded or even downloaded
     separator, model = _load(args)

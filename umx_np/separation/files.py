@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress, reporting
 from ..audio import AudioReader, StemWriter, commit_together, nb_resampled
 from ..audio.rest import RestSink
 from ..audio.sink import nearest_rate
+from ..audio.stem_files import Part, StemFileWriter, is_stem_file
 from ..config import Computing, SeparationOptions
 from ..errors import AudioError, ConfigError, UmxError
 from .naming import check_text, existing_or_expanded
@@ -76,7 +77,9 @@ def separate_file(
     start, duration : float
         Excerpt in seconds; None or a negative `duration` is up to the end.
     ext : str
-        Extension of the results, which sets their format, for instance ``".flac"``.
+        Extension of the results, which sets their format, for instance ``".flac"``. With
+        ``".stem.mp4"`` one file holds the song and its stems, which must be vocals, drums, bass and
+        other; it has no folder of its own.
     bits, clip_mode, quality
         As for `umx_np.audio.StemWriter`.
     rate : {'input', 'model'}
@@ -142,7 +145,7 @@ def separate_file(
         separator = Separator.from_bundle(bundle, **vars(how), **vars(computing))
         model = bundle.name
     plan = plan_separation(path, separator, output, pick(Excerpt, options), model=model)
-    existing = [str(result) for result in plan.results if os.path.exists(result)]
+    existing = [str(result) for result in dict.fromkeys(plan.results) if os.path.exists(result)]
     if existing and not overwrite:
         raise AudioError(
             f"{', '.join(existing)} exist already; pass overwrite=True to replace them"
@@ -158,7 +161,7 @@ def _separate(
     from .tracks import separate_stream
 
     options = plan.options
-    writers: dict[str, StemWriter] = {}
+    writers: dict[str, StemWriter | StemFileWriter] = {}
     with (
         _naming_the_song(plan.source),
         AudioReader(
@@ -177,6 +180,7 @@ def _separate(
     ):
         before = os.stat(plan.source)
         holders = _open_writers(plan, separator, reader, writers)
+        sinks = _sinks(plan, writers)
         with ExitStack() as opened:
             rests: dict[str, RestSink] = {}
             for name, rate in holders.items():
@@ -186,11 +190,11 @@ def _separate(
                     duration=plan.options["duration"],
                     rate=rate,
                 )
-                rests[name] = RestSink(writers[name], reader, opened.enter_context(original))
+                rests[name] = RestSink(sinks[name], reader, opened.enter_context(original))
             separate_stream(
                 separator.engine(),
                 reader,
-                {**writers, **rests},
+                {**sinks, **rests},
                 aggregate=plan.aggregate,
                 progress=report,
                 max_memory=max_memory,
@@ -213,8 +217,34 @@ def _separate(
                 _try_to_write(replace(record, picture=picture), plan)
 
 
+def _sinks(
+    plan: Plan, writers: Mapping[str, StemWriter | StemFileWriter]
+) -> dict[str, StemWriter | Part]:
+    """Say what takes the blocks of each stem; a stem file takes the mixture first."""
+    sinks: dict[str, StemWriter | Part] = {}
+    for name, writer in writers.items():
+        if isinstance(writer, StemFileWriter):
+            if not sinks:
+                mixture = writer.sinks["mixture"]
+                with AudioReader(
+                    plan.source,
+                    start=plan.options["start"],
+                    duration=plan.options["duration"],
+                    rate=mixture.rate,
+                ) as original:
+                    for block in original.blocks(1 << 16):
+                        mixture.write(block[: mixture.nb_channels])
+            sinks[name] = writer.sinks[name]
+        else:
+            sinks[name] = writer
+    return sinks
+
+
 def _open_writers(
-    plan: Plan, separator: Separator, reader: AudioReader, writers: dict[str, StemWriter]
+    plan: Plan,
+    separator: Separator,
+    reader: AudioReader,
+    writers: dict[str, StemWriter | StemFileWriter],
 ) -> dict[str, float]:
     """Open a writer for each stem; return the rates of those that also get the rest of the song."""
     # A model of one channel filters stereo too.
@@ -240,17 +270,20 @@ def _open_writers(
     if possible != reader.rate:
         # What the model's rate cannot hold belongs to the residual.
         holders = separator.holding_residual(plan.aggregate)
-    for name, target in plan.paths.items():
-        writers[name] = StemWriter(
-            target,
-            nb_channels=nb_channels,
-            rate=possible if name in holders else reader.rate,
-            file_rate=possible,
-            nb_timesteps=length,
-            bits=options["bits"],
-            clip_mode=options["clip_mode"],
-            quality=options["quality"],
-        )
+    rates = {name: possible if name in holders else reader.rate for name in plan.paths}
+    form: dict[str, Any] = {
+        "nb_channels": nb_channels,
+        "file_rate": possible,
+        "nb_timesteps": length,
+        **{key: options[key] for key in ("bits", "clip_mode", "quality")},
+    }
+    if is_stem_file(options["ext"]):
+        (target,) = set(plan.paths.values())
+        whole = StemFileWriter(target, rates={"mixture": possible, **rates}, **form)
+        writers.update(dict.fromkeys(plan.paths, whole))
+    else:
+        for name, target in plan.paths.items():
+            writers[name] = StemWriter(target, rate=rates[name], **form)
     return dict.fromkeys(holders, possible)
 
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..audio.stem_files import is_stem_file
+from ..errors import ConfigError
 from .naming import (
     check_text,
     existing_or_expanded,
@@ -113,6 +115,8 @@ def plan_separation(
         "quality": None if output.quality is None else float(output.quality),
         "rate": output.rate,
     }
+    if output.plot is not None and is_stem_file(output.ext):
+        raise ConfigError(f"plot={os.fspath(output.plot)!r}: stems in a {output.ext} are not drawn")
     places: dict[str, Any] = {"model": name, "ext": output.ext, "filename": output.filename}
     return Plan(
         source,
