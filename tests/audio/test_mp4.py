@@ -231,8 +231,11 @@ def test_chunks_are_found_after_a_box_was_added(tmp_path, moov_first):
     before, after = read_boxes(old), read_boxes(new)
     assert ([kind for kind, _ in before].index("moov") == 1) is moov_first
     assert inside(after, "moov", "udta", "test") == b"content"
-    offsets = [sum(map(chunk_offsets, tracks(boxes)), []) for boxes in (before, after)]
-    places = list(zip(*offsets, strict=True))
+    places = [
+        pair
+        for track, moved in zip(tracks(before), tracks(after), strict=True)
+        for pair in zip(chunk_offsets(track), chunk_offsets(moved), strict=True)
+    ]
     assert len(places) > 4
     for place, other in places:
         assert place != other

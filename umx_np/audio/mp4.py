@@ -2,8 +2,8 @@
 
 A box is a size of four bytes, a type of four, and its content, which may be boxes (ISO/IEC
 14496-12). What players need to know is in ``moov``, the sound in ``mdat``; ``stco`` and ``co64``,
-deep in ``moov``, say where in the file its chunks begin. GPAC's MP4Box can add boxes too, but is not
-in Debian; mutagen writes tags only.
+deep in ``moov``, say where in the file its chunks begin. GPAC's MP4Box can add boxes too, but is
+not in Debian; mutagen writes tags only.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ _DSP = {
 
 
 def is_stem_file(name: str | os.PathLike[str]) -> bool:
-    """Whether a file of this name is a stem file; or with this extension, with its dot or without."""
+    """Whether a file of this name or extension, with its dot or without, is a stem file."""
     return f".{os.fspath(name)}".lower().endswith(STEM_FILE_SUFFIX)
 
 

@@ -21,8 +21,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "dst",
         metavar="DST",
-        help="file to write, or folder if SRC is one; *.onnx: a graph of the network, or of all "
-        "targets",
+        help="file to write, or folder if SRC is one; with the suffix .onnx a graph of the "
+        "network, or of all targets",
     )
     parser.add_argument(
         "--dtype",
