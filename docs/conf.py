@@ -30,6 +30,8 @@ exclude_patterns = ["_extensions"]
 html_theme = "furo"
 html_title = f"umx_np {release}"
 html_show_sourcelink = False
+# Options would become dashes.
+smartquotes = False
 # Where what is linked to lies outside of the site; the only place of the address is pyproject.toml.
 source_address = _project["urls"]["Source"] + "/blob/main/"
 rst_epilog = f".. _README: {source_address}README.md"

@@ -51,7 +51,7 @@ def test_every_command_has_its_page_with_its_options(site):
         page = (site / "generated" / f"command-{name}.html").read_text(encoding="utf-8")
         text = re.sub(r"<[^>]+>", "", page)
         for action in command.parser()._actions:
-            for option in action.option_strings:
+            for option in action.option_strings if action.dest != "help" else ():
                 assert option in text, (name, option)
 
 
