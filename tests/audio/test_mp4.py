@@ -82,6 +82,16 @@ def test_sizes_follow_the_quality(tmp_path):
     assert sizes == sorted(set(sizes))
 
 
+def test_sizes_follow_the_bit_rate(tmp_path):
+    sizes = [
+        write(tmp_path / "a.m4a", music(9), 44100, bitrate=bitrate).stat().st_size
+        for bitrate in (64, 128, 256)
+    ]
+    for size, bitrate in zip(sizes, (64, 128, 256), strict=True):
+        assert size == pytest.approx(1000 * bitrate / 8 * NB_TIMESTEPS / 44100, rel=0.4)
+    assert sizes == sorted(set(sizes))
+
+
 def test_rescaled(tmp_path, caplog):
     path = write(tmp_path / "a.m4a", 10 * music(9), 44100, clip_mode="rescale", quality=1)
     assert 0.99 < np.abs(read(path)[0]).max() <= 1
@@ -94,6 +104,8 @@ def test_rescaled(tmp_path, caplog):
         ({"rate": 44101}, AudioError, "cannot have rate=44101 Hz; take file_rate=48000"),
         ({"nb_channels": 3}, AudioError, "nb_channels=3 is more than the 1 or 2"),
         ({"quality": 1.5}, ConfigError, r"quality=1\.5 must be from 0 to 1"),
+        ({"bitrate": 321}, ConfigError, "bitrate=321: AAC of 2 channels has 64 to 320 kbit/s"),
+        ({"bitrate": 128, "quality": 1}, ConfigError, "exclude each other"),
         ({"quality": 1, "bits": "float"}, ConfigError, "is ALAC, which holds integers"),
         ({"bits": "8"}, ConfigError, "bits='8' must be"),
         ({"clip_mode": "cut"}, ConfigError, "clip_mode='cut' must be"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers.documents import ROOT
 
 import umx_np.pretrained
 from umx_np import __version__, weights
@@ -61,8 +63,14 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("empty_cache")
 def test_models(run):
     lines = run("models").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", "umxm", "umx", "umxhq", "umxl", "umxse"]
+    assert [line.split()[0] for line in lines] == [
+        "name", "umxm", "umx", "umxhq", "umxl", "umxse", "1)", "2)",
+    ]  # fmt: skip
     assert "CC BY-NC-SA 4.0" in lines[4]
+    assert "vocals 7.21, drums 7.15, bass 6.02, other 4.89 2)" in lines[4]
+    assert "speech noise: no figures" in lines[5]
+    assert "ATTRIBUTION.md" in lines[6]
+    assert "MUSDB18" in lines[7]
     models = {model["name"]: model for model in json.loads(run("models", "--json").out)}
     assert models["umxl"]["non_commercial"] is True
     assert models["umxl"]["hidden_size"] == 1024
@@ -70,6 +78,24 @@ def test_models(run):
     assert models["umxhq"]["cached_targets"] == []
     assert [name for name, model in models.items() if model["bundled"]] == ["umxm"]
     assert models["umxm"]["bytes"] < 25e6
+    assert all(model["advice"] for model in models.values())
+    for model in models.values():
+        assert bool(model["sdr"]) == bool(model["sdr_source"])
+
+
+def test_scores_are_those_of_the_documents():
+    """The guide has the published figures, and the model that is included its own."""
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    attribution = (ROOT / "umx_np/assets/umxm/ATTRIBUTION.md").read_text(encoding="utf-8")
+    for name, info in umx_np.pretrained.registry().items():
+        numbers = [info.sdr.get(target) for target in info.targets]
+        if name == "umxm":
+            row = next(line for line in attribution.splitlines() if "six seconds" in line)
+            stems = ("drums", "bass", "other", "vocals")
+            assert re.findall(r"([\d.]+) \(", row)[-4:] == [f"{info.sdr[s]:.2f}" for s in stems]
+        elif info.sdr:
+            row = next(line for line in guide.splitlines() if line.startswith(f"| `{name}` |"))
+            assert ", ".join(f"{number:.2f}" for number in numbers) in row
 
 
 def test_models_that_are_here(run, monkeypatch, tmp_path):
@@ -83,7 +109,7 @@ def test_models_that_are_here(run, monkeypatch, tmp_path):
 
     monkeypatch.setattr(umx_np.pretrained, "download", download)
     lines = run("models").out.splitlines()
-    assert [line.split()[-1] for line in lines[1:]] == ["bass", "bass", "yes", "bass", "no"]
+    assert [line.split()[-1] for line in lines[1:6]] == ["bass", "bass", "yes", "bass", "no"]
 
 
 @pytest.mark.usefixtures("empty_cache")

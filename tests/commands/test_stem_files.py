@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from umx_np.audio.tags import SongTags
 from umx_np.data import streams
 from umx_np.errors import AudioError, ConfigError
 from umx_np.separation.files import separate_file
@@ -23,7 +25,7 @@ GAINS = {1: 1 / 4, 2: 1 / 8, 3: 1 / 16, 4: 1 / 2}  # by stream: drums, bass, oth
 @pytest.mark.parametrize("nb_channels", [1, 2, 3])
 def test_the_streams_are_song_and_stems(engine, song, folder, nb_channels):
     audio = song(nb_channels=nb_channels, rate=44100)
-    paths = separate_file("song.wav", "out", ext=".stem.mp4", quality=1)
+    paths = separate_file("song.wav", "out", ext=".stem.mp4", quality=1, downmix="first")
     path = Path("out/song.stem.mp4")
     assert paths == dict.fromkeys(STEMS, path)
     assert files(folder / "out") == ["song.stem.mp4"]
@@ -40,6 +42,27 @@ def test_the_next_rate_and_an_excerpt(engine, song, folder):
     assert files(folder) == ["song.wav", "song_umxm.stem.mp4"]
     assert {streams.probe(path, stream) for stream in range(5)} == {(44100, 2)}
     assert {streams.decode(path, stream).shape for stream in range(5)} == {(2, 22050)}
+
+
+def test_tags_of_the_song(engine, song, folder):
+    song(rate=44100)
+    command = ["ffmpeg", "-v", "error", "-i", "song.wav", "-metadata", "title=Söng = 1"]
+    command += ["-metadata", "artist=Some", "-c", "copy", "tagged.wav"]
+    subprocess.run(command, check=True)
+    for tags in (True, False):
+        separate_file("tagged.wav", "out", ext=".stem.mp4", tags=tags)
+        found = SongTags.of(Path("out/tagged.stem.mp4"))
+        assert found.tags == ({"title": "Söng = 1", "artist": "Some"} if tags else {})
+
+
+def test_one_gain_for_all_streams(engine, song, folder):
+    audio = song(rate=44100, level=4.0)
+    options = {"ext": ".stem.mp4", "quality": 1, "bits": "24", "clip_mode": "rescale"}
+    (path,) = set(separate_file("song.wav", **options).values())
+    gain = (1 - 2.0**-23) / np.abs(audio).max()
+    for stream, share in {0: 1.0, **GAINS}.items():
+        found = streams.decode(path, stream) / 2.0**15
+        assert np.abs(found - gain * share * audio).max() <= 2.0**-15
 
 
 def test_the_command(engine, song, run, folder):

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from .._support.atomic import TemporaryFile
+from ..config import check_int
 from ..errors import AudioError, ConfigError
 from .mp4 import Encoding, encode, ffmpeg_path
 from .sink import BITS, CLIP_MODES, Sink, nearest_rate
 
-# Of one stream of stereo in kbit/s, at the qualities 0 and 1.
-_BITRATES = (64, 320)
-_USUAL = 256
+# Of one channel in kbit/s, at the qualities 0 and 1.
+_BITRATES = (32, 160)
+_USUAL = 128
 
 
 def check_encoding(
@@ -23,6 +24,7 @@ def check_encoding(
     bits: str,
     clip_mode: str,
     quality: float | None,
+    bitrate: int | None,
 ) -> Encoding:
     """Choose the encoding of an MP4 file.
 
@@ -32,7 +34,7 @@ def check_encoding(
         The file, for messages.
     rate, nb_channels : int
         Of each stream.
-    bits, clip_mode, quality
+    bits, clip_mode, quality, bitrate
         As for `umx_np.audio.StemWriter`.
 
     Raises
@@ -59,6 +61,15 @@ def check_encoding(
         )
     if quality is not None and not 0 <= quality <= 1:
         raise ConfigError(f"quality={quality} must be from 0 to 1")
+    low, high = (nb_channels * bound for bound in _BITRATES)
+    if bitrate is not None:
+        if quality is not None:
+            raise ConfigError(f"quality={quality} and bitrate={bitrate} exclude each other")
+        if not low <= check_int("bitrate", bitrate, 1) <= high:
+            raise ConfigError(
+                f"bitrate={bitrate}: AAC of {nb_channels} channels has {low} to {high} kbit/s here"
+            )
+        return Encoding("aac", bitrate=bitrate)
     if quality == 1:
         if bits == "float" or clip_mode == "none":
             raise ConfigError(
@@ -66,9 +77,10 @@ def check_encoding(
                 f"must be '16' or '24', and clip_mode={clip_mode!r} 'clamp' or 'rescale'"
             )
         return Encoding("alac", bits=bits)
-    low, high = _BITRATES
-    bitrate = _USUAL if quality is None else round(low + quality * (high - low))
-    return Encoding("aac", bitrate=bitrate // 2 * nb_channels)
+    usual = _USUAL * nb_channels
+    return Encoding(
+        "aac", bitrate=usual if quality is None else round(low + quality * (high - low))
+    )
 
 
 class EncodedSink:
@@ -78,8 +90,13 @@ class EncodedSink:
         self, path: Path, encoding: Encoding, rate: int, nb_channels: int, nb_timesteps: int
     ) -> None:
         self._final, self._encoding = path, encoding
-        self._plain = Sink(path, encoding.staged, rate, nb_channels, nb_timesteps, None)
+        self._plain = Sink(path, encoding.staged, rate, nb_channels, nb_timesteps, {})
         self._encoded: TemporaryFile | None = None
+
+    @property
+    def format(self) -> str:
+        """Name of the container."""
+        return "M4A"
 
     @property
     def path(self) -> Path:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -79,7 +79,12 @@ def ffmpeg_path(path: Path) -> str:
 
 
 def encode(
-    parts: Sequence[Path], names: Sequence[str], target: Path, encoding: Encoding, final: Path
+    parts: Sequence[Path],
+    names: Sequence[str],
+    target: Path,
+    encoding: Encoding,
+    final: Path,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Encode W64 files as the streams of one MP4 file.
 
@@ -95,6 +100,8 @@ def encode(
         Of all streams.
     final : Path
         For messages.
+    tags : mapping of str to str or None
+        Of the file; those that MP4 knows are written.
 
     Raises
     ------
@@ -120,6 +127,8 @@ def encode(
         command += ["-sample_fmt", "s16p" if encoding.bits == "16" else "s32p"]
     # In this unit the edit list is exact; the usual one are thousandths of a second.
     command += ["-movie_timescale", str(_rate_of(parts[0]))]
+    for key, value in (tags or {}).items():
+        command += ["-metadata", f"{key}={value}"]
     command += ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:a", "+bitexact"]
     command += ["-f", "ipod", f"file:{target.absolute()}"]
     limit = _PATIENCE + sum(part.stat().st_size for part in parts) / _SLOWEST

@@ -94,7 +94,8 @@ class StemFileWriter:
     file_rate : float
         44100 or 48000 Hz.
     **options
-        `nb_timesteps`, `bits`, `clip_mode` and `quality` of `umx_np.audio.StemWriter`.
+        `nb_timesteps`, `bits`, `clip_mode`, `quality` and `bitrate` of `umx_np.audio.StemWriter`;
+        and `tags`, those of the file in the names of ffmpeg.
 
     Attributes
     ----------
@@ -120,9 +121,10 @@ class StemFileWriter:
     ) -> None:
         self.path = path
         bits, clip_mode = options.get("bits", "16"), options.get("clip_mode", "clamp")
-        quality = options.pop("quality", None)
+        size = options.pop("quality", None), options.pop("bitrate", None)
+        self._tags: Mapping[str, str] = options.pop("tags", {})
         self._encoding = check_encoding(
-            path, int(file_rate), max(nb_channels, 2), bits, clip_mode, quality
+            path, int(file_rate), max(nb_channels, 2), bits, clip_mode, *size
         )
         if path.is_dir():
             raise AudioError(f"path={str(path)!r} is a folder; give the name of a file")
@@ -149,8 +151,22 @@ class StemFileWriter:
         assert self._file is not None
         return self._file.path
 
-    def finish(self) -> None:
+    @property
+    def is_finished(self) -> bool:
+        """Whether the file is whole, under whatever name."""
+        return self._file is not None
+
+    def end(self) -> float:
+        """Store what is held back; returns the gain that all streams together need."""
+        return min(writer.end() for writer in self._writers.values())
+
+    def finish(self, gain: float | None = None) -> None:
         """Encode all streams, still under a temporary name.
+
+        Parameters
+        ----------
+        gain : float or None
+            As for `StemWriter.finish`; None is the same as what `end` says.
 
         Raises
         ------
@@ -159,8 +175,9 @@ class StemFileWriter:
         """
         if self._file is not None:
             return
+        gain = self.end() if gain is None else gain
         for writer in self._writers.values():
-            writer.finish()
+            writer.finish(gain)
         content = {
             "mastering_dsp": _DSP,
             "version": 1,
@@ -171,7 +188,9 @@ class StemFileWriter:
                 plain = TemporaryFile(self.path.parent)
                 discarded.callback(plain.discard)
                 paths = [writer.temporary_path for writer in self._writers.values()]
-                encode(paths, list(self._writers), plain.path, self._encoding, self.path)
+                encode(
+                    paths, list(self._writers), plain.path, self._encoding, self.path, self._tags
+                )
                 whole = TemporaryFile(self.path.parent)
                 on_error = discarded.enter_context(ExitStack())
                 on_error.callback(whole.discard)
@@ -226,6 +245,7 @@ def write_stem_file(
     bits: str = "16",
     clip_mode: str = "clamp",
     quality: float | None = None,
+    bitrate: int | None = None,
 ) -> Path:
     """Write a song and its stems to a ``.stem.mp4`` file, for DJ programs.
 
@@ -246,6 +266,8 @@ def write_stem_file(
     quality : float or None
         From 0 to 1: AAC of 64 to 320 kbit/s a stream (None: 256), and 1 is ALAC, which loses
         nothing.
+    bitrate : int or None
+        Of AAC and a stream, in kbit/s, instead of `quality`.
 
     Returns
     -------
@@ -282,6 +304,7 @@ def write_stem_file(
         bits=bits,
         clip_mode=clip_mode,
         quality=quality,
+        bitrate=bitrate,
     )
     try:
         for name, array in arrays.items():

@@ -73,7 +73,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--is-wav", action="store_true", help="MUSDB18 as wav files, not as .stem.mp4"
     )
-    group.add_argument("--outdir", metavar="FOLDER", help="where to write the stems")
+    group.add_argument("-o", "--outdir", metavar="FOLDER", help="where to write the stems")
     group.add_argument(
         "--evaldir", metavar="FOLDER", help="where to write the scores, in museval's format"
     )

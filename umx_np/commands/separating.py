@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .._support.option_types import json_object, natural, positive_int
+from .._support.option_types import Names, add_switch, json_object, natural, positive_int
 from ..errors import ConfigError
 
 
@@ -12,15 +12,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is separated by."""
     group = parser.add_argument_group("model")
     group.add_argument(
+        "-n",
         "--model",
         metavar="NAME|FOLDER",
-        help="pretrained model or folder of a trained one (default: umxm, which is included; "
-        "umxhq and umxl separate better and are downloaded, see `umx-np models`)",
+        help="pretrained model or folder of a trained one (default: UMX_NP_MODEL, or umxm, which "
+        "is included; umxhq and umxl separate better and are downloaded, see `umx-np models`)",
     )
+    add_targets(group, "stems to estimate; only their networks run (default: all)")
+    add_switch(group, "--offline", "never download a model")
+
+
+def add_targets(group: argparse._ActionsContainer, help: str) -> None:
+    """Add the option that names stems."""
     group.add_argument(
-        "--targets", nargs="+", metavar="STEM", help="stems to estimate (default: all)"
+        "--targets", nargs="+", action=Names, metavar="STEM", help=f"{help}: vocals,drums"
     )
-    group.add_argument("--offline", action="store_true", help="never download a model")
 
 
 def add_filter_options(
@@ -50,7 +56,7 @@ def add_filter_options(
         help="sums of stems instead of the stems, for instance "
         '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
     )
-    group.add_argument("--softmask", action="store_true", help="start the filter from ratio masks")
+    add_switch(group, "--softmask", "start the filter from ratio masks")
     return group
 
 
@@ -61,7 +67,7 @@ def add_computing_options(
     group = parser.add_argument_group("computing")
     group.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
     group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
-    group.add_argument("--threads", type=positive_int, help=f"{threads} (default: all cores)")
+    group.add_argument("-j", "--threads", type=positive_int, help=f"{threads} (default: all cores)")
     group.add_argument(
         "--precision",
         choices=("full", "fast"),
