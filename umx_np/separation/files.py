@@ -247,7 +247,7 @@ def separate_as_planned(
         gain = finish_together(writers.values(), plan.label)
         if plan.options["tags"]:
             # A stem file has got them already.
-            files = {n: w for n, w in writers.items() if isinstance(w, StemWriter)}
+            files = {n: w for n, w in writers.items() if not isinstance(w, StemFileWriter)}
             if files:
                 copy_tags(sound, files, plan.options["track"])
         # Before they have their names: another program may replace them from then on.
