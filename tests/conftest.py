@@ -21,8 +21,8 @@ from umx_np.errors import DeviceError
 # that is tested.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-# Scripts that write the files beside them, and a stand-in; they need PyTorch and hold no tests.
-collect_ignore = ["golden", "peers/standin"]
+# Scripts that write the files beside them, and stand-ins for other packages; they hold no tests.
+collect_ignore = ["golden", "peers/standin", "helpers/upstream_double"]
 
 # More would each spend most of their time on imports.
 MOST_PROCESSES = 8

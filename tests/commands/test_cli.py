@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from helpers.documents import ROOT
 import umx_np.pretrained
 from umx_np import __version__, weights
 from umx_np.commands import COMMANDS
+from umx_np.commands.completion import SHELLS
 from umx_np.commands.frame import format_size, table
 
 
@@ -233,3 +235,40 @@ def test_format_size(nb_bytes, text):
 
 def test_table():
     assert table([["a", "bb"], ["ccc", ""]]) == "a    bb\nccc"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion(run, shell):
+    pytest.importorskip("shtab", reason="needs the extra completion")
+    result = run("completion", shell)
+    assert result.status == 0, result.err
+    assert "umx-np" in result.out
+    assert "two-stems" in result.out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_in_a_shell(run, tmp_path, monkeypatch):
+    """Options, and names of songs."""
+    pytest.importorskip("shtab", reason="needs the extra completion")
+    (tmp_path / "song one.mp3").touch()
+    (tmp_path / "script").write_text(run("completion", "bash").out)
+    words = [("umx-np separate --two", "--two-stems"), ("umx-np separate so", "song one.mp3")]
+    for line, expected in words:
+        *before, last = line.split()
+        program = f"""
+. ./script
+COMP_WORDS=({line}); COMP_CWORD={len(before)}; COMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}}
+_shtab_umx_np umx-np {last} {before[-1]}
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+        done = subprocess.run(
+            ["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines() == [expected], done.stderr
+
+
+def test_completion_without_its_package(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    result = run("completion", "bash")
+    assert result.status == 1
+    assert "needs the package shtab; install the extra completion" in result.err

@@ -125,6 +125,7 @@ def test_only_some_of_the_results(engine, song, run, folder):
         (["a.wav", "--targets", "vocals", "d/b.wav"], ["vocals"], ["a.wav", "b.wav"]),
         (["--targets=vocals", "a.wav"], ["vocals"], ["a.wav"]),
         (["--only", "vocals", "a.wav"], None, ["a.wav"]),
+        (["a.wav", "--targets", "lead.voice"], ["lead.voice"], ["a.wav"]),
     ],
 )
 def test_stems_are_named_in_every_way(engine, song, run, words, targets, songs):
@@ -142,6 +143,14 @@ def test_songs_that_are_missing(engine, run):
     assert "which songs? name files or folders, or - for standard input; they go befo" in result.err
     assert "which songs?" in run("separate").err
     assert "argument --targets: ',' names nothing" in run("separate", "a", "--targets", ",").err
+
+
+def test_an_address_is_no_path(engine, run):
+    result = run("separate", "https://host/a.mp3")
+    assert result.status == 1
+    assert result.err == (
+        "umx-np: error: input='https://host/a.mp3' is an address; download the file first\n"
+    )
 
 
 def test_names_of_other_programs(engine, song, run, folder):
@@ -252,6 +261,7 @@ class TestPlaces:
             ("{dir}{stem}{ext}", "{dir} can only be the first folder"),
             ("{dir}/{dir}/{stem}{ext}", "{dir} can only be the first folder"),
             ("{dir}/../{stem}{ext}", "out of the folder for the results"),
+            ("{dir}/{stem}", "--filename '{dir}/{stem}' gives 'vocals', whose type cannot be writ"),
         ],
     )
     def test_that_are_none(self, engine, song, run, options, message):
@@ -334,6 +344,9 @@ class TestJson:
         assert "2 planned of 2 files" in result.err
         assert run("separate", "a.wav", "--dry-run").out.startswith("a_umxm/vocals.wav\n")
         assert files(folder) == ["a.wav", "b.wav"]
+        run("separate", "a.wav")
+        result = run("separate", "a.wav", "b.wav", "--dry-run", "--json", "--skip-existing")
+        assert [line["status"] for line in lines(result)] == ["skipped", "planned"]
 
 
 class TestStandardStreams:

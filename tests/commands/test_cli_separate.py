@@ -47,11 +47,12 @@ def test_defaults_are_those_of_the_reference(engine, song, run, folder):
 def test_every_option_arrives(engine, song, run, folder, monkeypatch):
     written = []
 
-    def noted(*args, **options):
-        written.append((options["bits"], options["clip_mode"], options["quality"]))
-        return StemWriter(*args, **options)
+    class NotedWriter(StemWriter):
+        def __init__(self, *args, **options):
+            written.append((options["bits"], options["clip_mode"], options["quality"]))
+            super().__init__(*args, **options)
 
-    monkeypatch.setattr("umx_np.separation.files.StemWriter", noted)
+    monkeypatch.setattr("umx_np.separation.files.StemWriter", NotedWriter)
     song()
     options = "--niter 3 --softmask --wiener-win-len 0 --filterbank asteroid --threads 2 "
     options += "--precision fast --offline"

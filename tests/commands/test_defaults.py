@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,6 +149,23 @@ def test_tables_of_other_commands_are_theirs(run, engine, song, defaults):
     assert engine.separators[0]["niter"] == 0
     assert "offline mode forbids" in run("download", "umxl").err
     assert run("download", "--no-offline", "umxm").status == 0
+
+
+def test_of_evaluations(run, folder, defaults, monkeypatch):
+    used = []
+
+    def evaluate(**arguments):
+        used.append((arguments["model"], arguments["niter"], arguments["offline"]))
+        return SimpleNamespace(scores={}, failed={})
+
+    monkeypatch.setattr("umx_np.evaluation.runner.evaluate", evaluate)
+    defaults(text='[evaluate]\nmodel = "file"\nniter = 2\noffline = true\n[separate]\nniter = 0')
+    run("evaluate")
+    monkeypatch.setenv("UMX_NP_MODEL", "environment")
+    run("evaluate", "--niter", "3", "--no-offline")
+    run("evaluate", "--estimates", "stems")  # which need no model
+    assert used == [("file", 2, True), ("environment", 3, False), (None, 2, True)]
+    assert run("train", "--help").status == 0
 
 
 def test_a_file_that_is_named_has_to_be_there(engine, song, run, folder, monkeypatch):

@@ -62,9 +62,9 @@ class Names(argparse.Action):
         setattr(namespace, self.dest, names)
 
 
-def add_switch(group: argparse._ActionsContainer, flag: str, help: str) -> None:
+def add_switch(group: argparse._ActionsContainer, *flags: str, help: str) -> None:
     """Add a switch that is off, and that ``--no-...`` puts off where a file of defaults has it."""
-    group.add_argument(flag, action=argparse.BooleanOptionalAction, default=False, help=help)
+    group.add_argument(*flags, action=argparse.BooleanOptionalAction, default=False, help=help)
 
 
 _VALUE = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\.\.\."""

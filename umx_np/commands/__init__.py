@@ -22,14 +22,26 @@ from .._support.console import (
 )
 from .._support.option_types import option_words
 from ..errors import UmxError
-from . import catalog, convert, data, download, evaluate, info, models, separate, train
+from . import (
+    catalog,
+    completion,
+    convert,
+    data,
+    download,
+    evaluate,
+    info,
+    models,
+    separate,
+    train,
+)
 from .defaults import apply_defaults
 from .frame import PROGRAM
 
-COMMANDS = {
-    module.COMMAND.name: module.COMMAND
-    for module in (separate, download, models, convert, info, train, evaluate, data, catalog)
-}
+_MODULES = (
+    *(separate, download, models, convert, info),
+    *(train, evaluate, data, catalog, completion),
+)
+COMMANDS = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 
 _EPILOG = f"""\
 `{PROGRAM} COMMAND --help` shows the options of a command.

@@ -16,7 +16,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "src",
         metavar="SRC",
-        help="a .pth, .pt or .safetensors file, or a folder; for ONNX also the name of a model",
+        help="a .pth, .pt, .ckpt or .safetensors file, or a folder; for ONNX also the name of a "
+        "model",
     )
     parser.add_argument(
         "dst",

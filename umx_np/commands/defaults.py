@@ -85,6 +85,8 @@ def apply_defaults(
     for name, dest in VARIABLES.items():
         if os.environ.get(name) and dest in dests and command.name != "train":
             values[dest], origins[dest] = os.environ[name], f"of {name}"
+    if not values:
+        return {}
     for dest in _overruled(values, _typed(parser, words)):
         del values[dest], origins[dest]
     parser.set_defaults(**values)

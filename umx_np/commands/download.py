@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command to a parser."""
     parser.add_argument("name", nargs="*", metavar="NAME", help="see `umx-np models`")
     add_targets(parser, "stems to fetch (default: all)")
-    add_switch(parser, "--offline", "only check that the models are there")
+    add_switch(parser, "--offline", help="only check that the models are there")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -54,10 +54,15 @@ def is_song(word: str) -> bool:
 
     Examples
     --------
-    >>> [is_song(word) for word in ("vocals", "song.mp3", "album/", "-")]
-    [False, True, True, True]
+    >>> [is_song(word) for word in ("vocals", "lead.voice", "song.mp3", "album/", "-")]
+    [False, False, True, True, True]
     """
-    return word == STANDARD or word.startswith("~") or any(mark in word for mark in "./\\*?")
+    from ..audio.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
+
+    if word == STANDARD or word.startswith("~") or any(mark in word for mark in "/\\*?"):
+        return True
+    suffix = os.path.splitext(word)[1].lower()
+    return bool(suffix) and (suffix in SOUND_SUFFIXES | VIDEO_SUFFIXES or os.path.exists(word))
 
 
 def find_songs(
@@ -84,6 +89,8 @@ def find_songs(
     ------
     AudioError
         If a folder holds no sound files.
+    ConfigError
+        If one is an address.
     """
     from ..separation.naming import existing_or_expanded
 
@@ -93,6 +100,8 @@ def find_songs(
             found[STANDARD] = Song(Path("stdin"), None, Path(STANDARD))
             continue
         path = existing_or_expanded(argument)
+        if "://" in argument and not os.path.lexists(path):
+            raise ConfigError(f"input={argument!r} is an address; download the file first")
         base = path if os.path.isdir(path) else None
         if base is not None:
             paths = _Search(argument, base, recursive, outdir).result()

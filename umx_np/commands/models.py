@@ -8,16 +8,20 @@ from typing import Any
 
 from .._support.console import show
 from ..errors import DownloadError, ModelNotFoundError
+from . import verifying
 from .frame import Command, format_size, table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command to a parser."""
     parser.add_argument("--json", action="store_true", help="write JSON")
+    verifying.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the registry."""
+    """Print the registry, or verify some of its models."""
+    if args.verify:
+        return verifying.run(args)
     models = collect()
     if args.json:
         print(json.dumps(models, indent=2))
@@ -107,4 +111,4 @@ def _is_here(name: str, target: str) -> bool:
     return True
 
 
-COMMAND = Command("models", run, add_options, help="list the pretrained models")
+COMMAND = Command("models", run, add_options, help="list the pretrained models, or verify them")

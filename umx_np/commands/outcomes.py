@@ -54,6 +54,7 @@ class Outcome:
         """
         plan = task.plan
         are_there = self.status != "failed"
+        has_record = are_there and os.path.exists(plan.record)
         document: dict[str, Any] = {
             "format": "umx_np separation",
             "format_version": FORMAT_VERSION,
@@ -61,7 +62,7 @@ class Outcome:
             "input": task.song.name,
             "status": self.status,
             "stems": {n: str(p) for n, p in plan.paths.items()} if are_there else {},
-            "record": str(plan.record) if are_there else None,
+            "record": str(plan.record) if has_record else None,
             "picture": str(plan.picture) if are_there and plan.picture else None,
             "seconds": round(self.seconds, 3),
             "model": plan.model,

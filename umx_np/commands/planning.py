@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from .inputs import STANDARD, Song
 
 if TYPE_CHECKING:
+    from ..separation.options import OutputPlan
     from ..separation.plan import Plan
     from ..separation.separator import Separator
 
@@ -63,25 +64,19 @@ def plan_tasks(
         If two songs would be written to the same files, a song would be replaced, a song has no
         references or all have the same, or an option makes no sense.
     """
-    from ..audio import written_suffixes
-    from ..audio.stem_files import STEM_FILE_SUFFIX, is_stem_file
+    from ..audio.stem_files import is_stem_file
     from ..separation.options import Excerpt, OutputPlan
     from ..separation.plan import plan_separation
 
     output, excerpt = pick(OutputPlan, vars(args)), pick(Excerpt, vars(args))
-    suffix = "." + output.ext.lower().removeprefix(".")
-    possible = written_suffixes()
-    possible += [STEM_FILE_SUFFIX] if ".m4a" in possible else []
-    if "/" not in suffix and suffix not in possible:
-        raise ConfigError(
-            f"ext={output.ext!r} cannot be written; possible are {' '.join(possible)}"
-        )
-    if args.reference is not None and is_stem_file(suffix):
-        raise ConfigError(f"reference={args.reference!r}: stems in a {suffix} are not scored")
+    if args.reference is not None and is_stem_file(output.ext):
+        raise ConfigError(f"reference={args.reference!r}: stems in a {output.ext} are not scored")
     plans = [
         plan_separation(song.path, separator, output, excerpt, model=model, base=song.base)
         for song in songs
     ]
+    for target in plans[0].paths.values():
+        _check_type(target, output)
     _check_sources(songs, plans)
     pairs = list(zip(songs, plans, strict=True))
     _check_one_owner(
@@ -101,6 +96,25 @@ def plan_tasks(
         Task(song, _read_from(song, plan), found)
         for (song, plan), found in zip(pairs, references, strict=True)
     ]
+
+
+def _check_type(target: Path, output: OutputPlan) -> None:
+    """Raise `ConfigError` if files of that type cannot be written."""
+    from ..audio import written_suffixes
+    from ..audio.stem_files import STEM_FILE_SUFFIX, is_stem_file
+
+    suffixes = written_suffixes()
+    if ".m4a" in suffixes:
+        suffixes.append(STEM_FILE_SUFFIX)
+    if target.suffix.lower() in suffixes or (is_stem_file(target) and ".m4a" in suffixes):
+        return
+    possible = " ".join(suffixes)
+    if target.suffix.lower() == "." + output.ext.lower().removeprefix("."):
+        raise ConfigError(f"ext={output.ext!r} cannot be written; possible are {possible}")
+    raise ConfigError(
+        f"filename={output.filename!r} gives {target.name!r}, whose type cannot be written; let it "
+        f"end in {{ext}}, or in one of {possible}"
+    )
 
 
 def _read_from(song: Song, plan: Plan) -> Plan:

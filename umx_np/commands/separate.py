@@ -56,25 +56,31 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input",
         nargs="*",
+        metavar="SONG",
         help="sound files, or folders, whose sound files are all separated; - is standard input",
     )
-    add_switch(parser, "--recursive", "search the folders in a folder, too, and keep their tree")
-    add_model_options(parser)
-    add_computing_options(parser).add_argument(
-        "--max-memory",
-        type=_megabytes,
-        metavar="MB",
-        help="limit for what grows with the length of a song; more goes to a temporary file",
+    add_switch(
+        parser,
+        "-r",
+        "--recursive",
+        help="search the folders in a folder, too, and keep their tree",
     )
+    add_model_options(parser)
+    _add_results_options(parser)
+    _add_writing_options(parser)
+    _add_reading_options(parser)
     add_filter_options(parser, 300, "300").add_argument(
         "--filterbank",
         choices=("torch", "asteroid"),
         default="torch",
         help="FFT (torch, the default), or the same as a matrix product (asteroid)",
     )
-    _add_results_options(parser)
-    _add_reading_options(parser)
-    _add_writing_options(parser)
+    add_computing_options(parser).add_argument(
+        "--max-memory",
+        type=_megabytes,
+        metavar="MB",
+        help="limit for what grows with the length of a song; more goes to a temporary file",
+    )
     _add_telling_options(parser)
 
 
@@ -192,7 +198,7 @@ def _add_writing_options(parser: argparse.ArgumentParser) -> None:
     add_switch(
         writing,
         "--skip-existing",
-        "leave out files whose results are all there, and were made from the same song with "
+        help="leave out files whose results are all there, and were made from the same song with "
         "the same model, options and version, as the records beside the stems say",
     )
 
@@ -202,12 +208,12 @@ def _add_telling_options(parser: argparse.ArgumentParser) -> None:
     add_switch(
         group,
         "--json",
-        "describe each song in a line of JSON on standard output, see docs/guide.md",
+        help="describe each song in a line of JSON on standard output, see docs/guide.md",
     )
     group.add_argument(
         "--dry-run", action="store_true", help="say what would be written, and write nothing"
     )
-    add_switch(group, "--fail-fast", "stop at the first failure")
+    add_switch(group, "--fail-fast", help="stop at the first failure")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -326,11 +332,11 @@ def _separate_one(task: Task, separator: Separator, args: argparse.Namespace) ->
     """Separate a song; what goes wrong is logged, and stays among the outcome."""
     from ..separation.files import separate_as_planned
 
-    if args.dry_run:
-        return Outcome("planned")
     try:
         if args.skip_existing and _is_separated(task):
             return Outcome("skipped")
+        if args.dry_run:
+            return Outcome("planned")
         separate_as_planned(
             task.plan, separator, progress=not args.quiet, max_memory=args.max_memory
         )
@@ -385,4 +391,5 @@ COMMAND = Command(
     help="separate sound files into stems",
     description=_DESCRIPTION,
     epilog=_EPILOG,
+    usage="%(prog)s [options] SONG [SONG ...]",
 )

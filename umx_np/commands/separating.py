@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .._support.option_types import Names, add_switch, json_object, natural, positive_int
+from ..devices import cuda_index
 from ..errors import ConfigError
 
 
@@ -19,7 +20,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "is included; umxhq and umxl separate better and are downloaded, see `umx-np models`)",
     )
     add_targets(group, "stems to estimate; only their networks run (default: all)")
-    add_switch(group, "--offline", "never download a model")
+    add_switch(group, "--offline", help="never download a model")
 
 
 def add_targets(group: argparse._ActionsContainer, help: str) -> None:
@@ -56,7 +57,7 @@ def add_filter_options(
         help="sums of stems instead of the stems, for instance "
         '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
     )
-    add_switch(group, "--softmask", "start the filter from ratio masks")
+    add_switch(group, "--softmask", help="start the filter from ratio masks")
     return group
 
 
@@ -95,7 +96,7 @@ def settle_separation(args: argparse.Namespace) -> None:
     ConfigError
         If ``--no-cuda`` and ``--device`` contradict each other.
     """
-    if args.no_cuda and args.device.startswith("cuda"):
+    if args.no_cuda and cuda_index(args.device) is not None:
         raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
     if args.no_cuda and args.device == "auto":
         args.device = "cpu"

@@ -32,8 +32,8 @@ def convert(
     Parameters
     ----------
     src : path-like
-        A ``.pth``, ``.pt`` or ``.safetensors`` file, a ``.chkpnt`` of Open-Unmix's trainer, or a
-        model folder.
+        A ``.pth``, ``.pt``, ``.ckpt`` or ``.safetensors`` file, a ``.chkpnt`` of Open-Unmix's
+        trainer, or a model folder. What else a checkpoint holds is left out, see `load_torch`.
     dst : path-like
         A file, whose suffix decides its format (``.pth``, ``.pt`` or ``.safetensors``), or a folder
         when `src` is one.
@@ -132,7 +132,9 @@ def load_network(path: str | os.PathLike[str]) -> TargetWeights:
     elif is_torch_suffix(source):
         raw = load_torch(source)
     else:
-        raise ConfigError(f"src={str(source)!r} must end in .pth, .pt, .chkpnt or .safetensors")
+        raise ConfigError(
+            f"src={str(source)!r} must end in .pth, .pt, .ckpt, .chkpnt or .safetensors"
+        )
     try:
         config = infer_config(raw)
         return TargetWeights(config, check_state(raw, config, dtype=None))
