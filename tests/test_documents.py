@@ -123,6 +123,13 @@ def test_links_lead_somewhere(document):
             assert anchor in anchors_of(path.relative_to(ROOT).as_posix()), link
 
 
+def test_every_document_is_a_page_of_the_site():
+    listed = text_of("docs/index.rst").split()
+    for document in DOCUMENTS:
+        folder, _, name = document.rpartition("/")
+        assert folder != "docs" or name.removesuffix(".md") in listed, document
+
+
 def test_all_documents_are_found():
     assert {"README.md", "CHANGELOG.md", "docs/guide.md", "recipes/umxm/README.md"} <= {*DOCUMENTS}
     assert sum(len(links_in(document)) for document in DOCUMENTS) > 50

@@ -70,6 +70,7 @@ def test_the_command(engine, song, run, folder):
     result = run("separate", "song.wav", "--ext", ".stem.mp4", "--outdir", "out")
     assert result.status == 0, result.err
     assert files(folder / "out") == ["song.stem.mp4"]
+    assert result.out.splitlines() == [str(Path("out/song.stem.mp4"))]
     again = run("separate", "song.wav", "--ext", ".stem.mp4", "--outdir", "out", "--skip-existing")
     assert again.status == 0, again.err
     assert engine.separated == ["song.wav"]
