@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import posixpath
 import re
 import shutil
 from pathlib import Path
@@ -113,13 +114,11 @@ def write_pages(app: Any) -> None:
 
 def turn_links(app: Any, name: str, source: list[str]) -> None:
     """Turn links out of the site to the repository, wherever the documents were copied from."""
-    here = (Path(app.srcdir) / app.env.doc2path(name, base=False)).parent
+    here = posixpath.join("docs", posixpath.dirname(name))
 
     def turned(match: re.Match[str]) -> str:
-        place = (here / match[1]).resolve()
-        if place.is_relative_to(Path(app.srcdir).resolve()):
-            return match[0]
-        return app.config.source_address + match[1].lstrip("./")
+        place = posixpath.normpath(posixpath.join(here, match[1]))
+        return match[0] if place.startswith("docs/") else app.config.source_address + place
 
     source[0] = _LINK.sub(turned, source[0])
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers.documents import ROOT
@@ -68,6 +69,17 @@ def test_links_lead_somewhere(site):
             elif not re.match(r"\w+:|#|data:", link):
                 target = re.split("[#?]", link)[0]
                 assert (page.parent / target).exists(), (page.name, link)
+
+
+def test_links_out_of_the_site_are_turned():
+    from pages import turn_links
+
+    app = SimpleNamespace(config=SimpleNamespace(source_address="S/"))
+    text = ["[a](../README.md#b) [b](guide.md) [c](../.github/x.yml) [d](https://e.org) [e](#f)"]
+    turn_links(app, "training", text)
+    assert text == [
+        "[a](S/README.md#b) [b](guide.md) [c](S/.github/x.yml) [d](https://e.org) [e](#f)"
+    ]
 
 
 def test_what_is_public_without_a_list():
