@@ -152,13 +152,13 @@ class StemFileWriter:
         return self._file.path
 
     @property
-    def is_finished(self) -> bool:
+    def _is_finished(self) -> bool:
         """Whether the file is whole, under whatever name."""
         return self._file is not None
 
-    def end(self) -> float:
+    def _end(self) -> float:
         """Store what is held back; returns the gain that all streams together need."""
-        return min(writer.end() for writer in self._writers.values())
+        return min(writer._end() for writer in self._writers.values())
 
     def finish(self, gain: float | None = None) -> None:
         """Encode all streams, still under a temporary name.
@@ -166,7 +166,7 @@ class StemFileWriter:
         Parameters
         ----------
         gain : float or None
-            As for `StemWriter.finish`; None is the same as what `end` says.
+            As for `StemWriter.finish`; None is the same as their own.
 
         Raises
         ------
@@ -175,7 +175,7 @@ class StemFileWriter:
         """
         if self._file is not None:
             return
-        gain = self.end() if gain is None else gain
+        gain = self._end() if gain is None else gain
         for writer in self._writers.values():
             writer.finish(gain)
         content = {
