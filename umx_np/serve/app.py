@@ -41,6 +41,8 @@ STATIC = HERE / "static"
 _PATIENCE = 60.0
 _WRITE_BYTES = 1 << 20
 _MOST_GAIN = 4.0
+_REMOVED = "the song was removed meanwhile"
+_MISTAKE = "a mistake of the server; its log says more"
 # As Open-Unmix's authors report it, in dB, for the test songs of MUSDB18; see docs/guide.md.
 _SDR = {
     "umx": {"vocals": 6.32, "drums": 5.73, "bass": 5.23, "other": 4.02},
@@ -99,7 +101,10 @@ def make_app(runner: Runner) -> Starlette:
         HTTPException: lambda request, error: error_response(
             error.status_code, "Refused", str(error.detail)
         ),
+        FileNotFoundError: lambda request, error: error_response(404, "Refused", _REMOVED),
         OSError: lambda request, error: error_response(507, "OSError", _of_system(error)),
+        # uvicorn writes it to the log.
+        Exception: lambda request, error: error_response(500, type(error).__name__, _MISTAKE),
     }
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers=errors)
 
@@ -113,7 +118,7 @@ class _Answers:
         self._turn = asyncio.Lock()
 
     async def page(self, request: Request) -> Response:
-        return FileResponse(STATIC / "index.html", headers={"cache-control": "no-store"})
+        return FileResponse(STATIC / "index.html")
 
     async def about(self, request: Request) -> Response:
         settings = self._runner.settings
@@ -190,7 +195,7 @@ class _Answers:
 
     async def peaks(self, request: Request) -> Response:
         job, _ = self._done(request)
-        return FileResponse(self._store.results(job) / sounds.PEAKS)
+        return _file(self._store.results(job) / sounds.PEAKS)
 
     async def lane(self, request: Request) -> Response:
         job, lane = self._done(request)
@@ -198,7 +203,7 @@ class _Answers:
         source = self._store.results(job) / f"{lane}.wav"
         name = f"{job.title} - {lane}{suffix}"
         if suffix == ".wav":
-            return FileResponse(source, media_type="audio/wav", filename=name)
+            return _file(source, media_type="audio/wav", filename=name)
         return await self._rendered({source: 1.0}, name, suffix)
 
     async def mix(self, request: Request) -> Response:
@@ -240,7 +245,7 @@ class _Answers:
         async with self._turn:
             if not kept.exists():
                 await asyncio.to_thread(_draw, folder, lane, kept)
-        return FileResponse(kept)
+        return _file(kept)
 
     def _done(self, request: Request) -> tuple[Job, str]:
         """Return the job that a request names, and the lane if it names one."""
@@ -253,6 +258,11 @@ class _Answers:
                 404, f"lane={shortened(lane)} is none of {', '.join(job.sound.lanes)}"
             )
         return job, lane
+
+
+def _file(path: Path, **options: Any) -> FileResponse:
+    """Answer with a file; `FileNotFoundError` if the song was removed meanwhile."""
+    return FileResponse(path, stat_result=path.stat(), **options)
 
 
 class _Passing(FileResponse):

@@ -67,7 +67,12 @@ export class Mixer {
   async toggle() {
     try {
       const player = this.#engine();
-      await (player.playing ? player.pause() : player.play());
+      if (player.playing) {
+        player.pause();
+      } else {
+        await player.context.resume();
+        await player.play();
+      }
     } catch (error) {
       notice(`This browser cannot play it: ${error.message}`);
     }

@@ -74,9 +74,6 @@ export class Player extends EventTarget {
     this.next = { when: null, frame: Math.round(this.frame) };
     this.timer = setInterval(() => this.pump(), PUMP_MS);
     this.dispatchEvent(new Event("change"));
-    if (this.context.state === "suspended" && this.context.resume) {
-      await this.context.resume();
-    }
     await this.pump();
   }
 
