@@ -10,6 +10,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 # One wheel for all versions from this one on. A Python without the GIL has no stable ABI yet.
 OLDEST = (3, 11)
@@ -95,6 +96,17 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+class BuildPy(build_py):
+    """Put the example song beside the page that offers it, with what is said of it."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            for source, name in (("song.ogg", "example.ogg"), ("README.md", "example.md")):
+                target = Path(self.build_lib, "umx_np", "serve", name)
+                self.copy_file(str(Path("examples", source)), str(target))
+
+
 if LIMITED:
     for extension in extensions:
         extension.py_limited_api = True
@@ -104,7 +116,7 @@ if LIMITED:
 setup(
     long_description=readme(),
     long_description_content_type="text/markdown",
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
     options={"bdist_wheel": {"py_limited_api": f"cp{OLDEST[0]}{OLDEST[1]}"}} if LIMITED else {},
     ext_modules=cythonize(
         extensions,

@@ -1,4 +1,4 @@
-"""Get axe-core, which looks for what keeps people out of a page: ``python tests/serve/axe.py FILE``.
+"""Get axe-core, which finds what keeps people out of a page: ``python tests/serve/axe.py FILE``.
 
 It is licensed under the MPL 2.0, used by the tests only, and no part of the package.
 """

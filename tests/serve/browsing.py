@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class Page:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", self._hear)
         self.page.goto(self.server.address)
-        self.page.wait_for_function("document.querySelector('input[name=model]') !== null")
+        self.page.wait_for_selector("input[name=model]", state="attached")
 
     def _hear(self, message: Any) -> None:
         if message.type in ("error", "warning"):
@@ -53,9 +54,16 @@ class Page:
 
     def wait_for(self, state: str, nb_songs: int = 1) -> None:
         """Wait until so many songs of the list are in a state."""
-        self.page.wait_for_function(
+        self.until(
             f"document.querySelectorAll('#songs li[data-state={state}]').length === {nb_songs}"
         )
+
+    def until(self, expression: str, seconds: float = 60.0) -> None:
+        """Wait until an expression holds; Playwright's own way needs `eval` on the page."""
+        deadline = time.monotonic() + seconds
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, expression
+            self.page.wait_for_timeout(50)
 
     def mixer(self, expression: str) -> Any:
         """Evaluate an expression of the page's own mixer, named `m`."""

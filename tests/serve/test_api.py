@@ -7,6 +7,7 @@ import re
 import socket
 import time
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -37,6 +38,14 @@ def server(tmp_path_factory):
 def decoded(answer) -> np.ndarray:
     assert answer.status_code == 200, answer.text
     return sf.read(io.BytesIO(answer.content), dtype="int16")[0]
+
+
+def check_nothing_is_left(server) -> None:
+    """What is made for a download goes when its last byte is sent, which may come before it."""
+    deadline = time.monotonic() + 5
+    while any(name.startswith("renders") for name in server.files()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_the_document_describes_every_route_and_no_other(tmp_path):
@@ -137,7 +146,7 @@ def test_everything_is_had_in_every_format_that_is_written(server, suffix):
         audio, rate = sf.read(io.BytesIO(answer.content))
         assert abs(len(audio) / rate - 3.0) < 0.06
         assert 0.05 < np.abs(audio).max() < 0.3
-    assert [name for name in server.files() if name.startswith("renders")] == []
+    check_nothing_is_left(server)
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac"])
@@ -149,7 +158,7 @@ def test_a_zip_holds_all_stems(server, kind):
     for name, samples in STEMS.items():
         found, _ = sf.read(io.BytesIO(archive.read(f"{name}.{kind}")), dtype="int16")
         np.testing.assert_array_equal(found, samples)
-    assert [name for name in server.files() if name.startswith("renders")] == []
+    check_nothing_is_left(server)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +166,7 @@ def test_a_zip_holds_all_stems(server, kind):
     [
         ("api/nothing", 404, "Not Found"),
         ("api/jobs/0123456789abcdef", 404, "no song"),
-        ("api/jobs/%2e%2e%2f", 404, "Not Found"),
+        ("api/jobs/%2e%2e", 404, "no song"),
         ("{job}/lanes/piano", 404, "piano"),
         ("{job}/lanes/..%2f..%2fjob", 404, ""),
         ("{job}/lanes/vocals?format=exe", 400, "exe"),
@@ -211,10 +220,8 @@ def test_empty_and_large_songs_are_refused_and_leave_nothing(server):
     assert answer.status_code == 413
     # Without a length that is announced, it is noticed on the way.
     parts = iter([b"x" * 500_000] * 3)
-    try:
+    with suppress(OSError):  # the server went away while the rest was sent
         assert server.post("api/jobs?name=a.wav", data=parts).status_code == 413
-    except OSError:
-        pass  # the server went away while the rest was sent
     assert server.files() == before
     assert len(server.jobs()) == 1
 
@@ -249,7 +256,7 @@ def test_events_say_what_is_there_and_what_changes(server):
         assert answer.headers["content-type"].startswith("text/event-stream")
         lines = answer.iter_lines()
         first = next(lines)
-        assert first.startswith(b'data: {"jobs":') or first.startswith(b'data: {"jobs": ')
+        assert first.startswith(b'data: {"jobs": [')
         assert server.job.rsplit("/", 1)[1].encode() in first
 
 

@@ -133,7 +133,9 @@ def test_the_page_needs_nothing_inline_and_nothing_from_elsewhere():
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".html":
             assert not re.search(r"\sstyle=|\son\w+=|<style|<script(?![^>]*\ssrc=)", text)
-        assert not re.search(r"""(?:src|href|from|url\(|@import)\s*=?\s*["'(]?https?:""", text), path
+        assert not re.search(r"""(?:src|href|from|url\(|@import)\s*=?\s*["'(]?https?:""", text), (
+            path
+        )
         assert "innerHTML" not in text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -27,9 +26,7 @@ EXAMPLE = HERE.parents[1] / "examples" / "song.ogg"
 def test_stems_are_those_of_the_library_and_the_record_is_that_of_the_command(serve, tmp_path):
     server = serve("--threads", "1")
     song = noise_file(tmp_path / "noise.wav", 1.5)
-    answer = server.post(
-        "api/jobs?name=noise.wav&niter=0&two_stems=vocals", data=song.read_bytes()
-    )
+    answer = server.post("api/jobs?name=noise.wav&niter=0&two_stems=vocals", data=song.read_bytes())
     assert answer.status_code == 201, answer.text
     job = server.wait(answer.json()["id"], "done", "failed")
     assert job["state"] == "done", job
@@ -134,9 +131,9 @@ def test_the_queue_goes_on_after_the_server_was_ended(serve, tmp_path, number):
     waiting = server.post("api/jobs/example?targets=vocals&niter=0").json()["id"]
     (worker,) = children(server)
     status = server.stop(number)
-    assert status in {
-        signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130,)
-    }[number]
+    assert (
+        status in {signal.SIGKILL: (-9,), signal.SIGTERM: (143, -15), signal.SIGINT: (130,)}[number]
+    )
     wait_until_gone(worker)
     again = serve()
     assert {job["id"] for job in again.jobs()} == {kept.id, job, waiting}
@@ -187,9 +184,7 @@ def test_a_full_queue_refuses_more(serve):
     server = serve("--max-queue", "2")
     statuses = [server.post("api/jobs?name=x.wav", data=b"x").status_code for _ in range(2)]
     assert statuses == [201, 201]
-    lines = [
-        server.post("api/jobs/example?targets=vocals&niter=0").status_code for _ in range(5)
-    ]
+    lines = [server.post("api/jobs/example?targets=vocals&niter=0").status_code for _ in range(5)]
     assert lines[-1] == 429
 
 
@@ -212,17 +207,22 @@ def test_the_examples_of_the_document_work(serve, tmp_path):
     assert len(blocks) >= 5
     server = serve()
     shutil.copy(EXAMPLE, tmp_path / "song.ogg")
-    wait = (
-        'until curl -fs -H "$AUTH" "$URL/api/jobs/$JOB" | grep -q \'"state":"done"\'; '
-        "do sleep 0.3; done\n"
-    )
+    listed = """curl -fs -H "$AUTH" "$URL/api/jobs" """
+    wait = f'until {listed} | grep -q \'"state":"done"\'; do sleep 0.3; done\n'
+    given = {
+        "URL": server.url.rstrip("/"),
+        "TOKEN": server.token,
+        "JOB": f"""$({listed} | sed 's/.*"id":"\\([0-9a-f]*\\)".*/\\1/')""",
+    }
     script = "set -euo pipefail\n"
     for block in blocks:
-        block = re.sub(r"^URL=.*$", f"URL={server.url.rstrip('/')}", block, flags=re.M)
-        block = re.sub(r"^TOKEN=.*$", f"TOKEN={server.token}", block, flags=re.M)
-        script += block + "\n"
-        if "JOB=" in block:
-            script += wait
+        lines = [
+            f"{name}={given[name.removeprefix('export ')]}"
+            if (name := line.partition("=")[0]).removeprefix("export ") in given
+            else line
+            for line in block.splitlines()
+        ]
+        script += "\n".join(lines) + "\n" + (wait if "-T " in block else "")
     ran = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from umx_np.errors import ConfigError, ModelNotFoundError
-from umx_np.serve.store import Choice, Job, Refused, Store
+from umx_np.serve.store import Choice, Job, RefusedError, Store
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_removed_song_leaves_nothing(store):
     job = added(store)
     store.remove(job)
     assert not list((store.folder / "songs").iterdir())
-    with pytest.raises(Refused, match="no song") as refused:
+    with pytest.raises(RefusedError, match="no song") as refused:
         store.get(job.id)
     assert refused.value.status == 404
 

@@ -32,7 +32,7 @@ from ..separation.records import Record
 from . import sounds
 from .guard import error_response
 from .runner import Runner
-from .store import MIXTURE, Choice, Job, Refused
+from .store import MIXTURE, Choice, Job, RefusedError
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -96,12 +96,14 @@ def make_app(runner: Runner) -> Starlette:
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
     errors: Mapping[Any, Callable[..., Any]] = {
-        Refused: lambda request, error: error_response(error.status, "Refused", str(error)),
+        RefusedError: lambda request, error: error_response(
+            error.status, "RefusedError", str(error)
+        ),
         UmxError: lambda request, error: error_response(400, type(error).__name__, str(error)),
         HTTPException: lambda request, error: error_response(
-            error.status_code, "Refused", str(error.detail)
+            error.status_code, "RefusedError", str(error.detail)
         ),
-        FileNotFoundError: lambda request, error: error_response(404, "Refused", _REMOVED),
+        FileNotFoundError: lambda request, error: error_response(404, "RefusedError", _REMOVED),
         OSError: lambda request, error: error_response(507, "OSError", _of_system(error)),
         # uvicorn writes it to the log.
         Exception: lambda request, error: error_response(500, type(error).__name__, _MISTAKE),
@@ -165,7 +167,7 @@ class _Answers:
         most = self._runner.settings.max_upload
         announced = request.headers.get("content-length", "0")
         if announced.isdecimal() and int(announced) > most:
-            raise Refused(413, _too_large(most))
+            raise RefusedError(413, _too_large(most))
         return await self._take(fields["name"], _choice(fields), functools.partial(_save, request))
 
     async def example(self, request: Request) -> Response:
@@ -251,10 +253,12 @@ class _Answers:
         """Return the job that a request names, and the lane if it names one."""
         job = self._store.get(request.path_params["id"])
         if job.sound is None:
-            raise Refused(409, f"{shortened(job.name)} is {job.state}; there are no results yet")
+            raise RefusedError(
+                409, f"{shortened(job.name)} is {job.state}; there are no results yet"
+            )
         lane = request.path_params.get("lane", MIXTURE)
         if lane not in job.sound.lanes:
-            raise Refused(
+            raise RefusedError(
                 404, f"lane={shortened(lane)} is none of {', '.join(job.sound.lanes)}"
             )
         return job, lane
@@ -347,15 +351,15 @@ async def _save(request: Request, path: Path, most: int) -> None:
                 async with asyncio.timeout(_PATIENCE):
                     chunk = await anext(chunks, None)
             except TimeoutError:
-                raise Refused(
+                raise RefusedError(
                     408, f"nothing came for {_PATIENCE:.0f} s; send the song again"
                 ) from None
             except ClientDisconnect:
-                raise Refused(400, "the song did not come to its end; send it again") from None
+                raise RefusedError(400, "the song did not come to its end; send it again") from None
             held += chunk or b""
             size += len(chunk or b"")
             if size > most:
-                raise Refused(413, _too_large(most))
+                raise RefusedError(413, _too_large(most))
             if chunk is None or len(held) >= _WRITE_BYTES:
                 await asyncio.to_thread(file.write, bytes(held))
                 held.clear()
@@ -423,10 +427,12 @@ def example_song() -> Path:
 
     Raises
     ------
-    Refused
+    RefusedError
         If it is at neither place.
     """
     for path in (HERE / "example.ogg", HERE.parents[1] / "examples" / "song.ogg"):
         if path.is_file():
             return path
-    raise Refused(404, "the example song is not part of this installation; drop a song of yours")
+    raise RefusedError(
+        404, "the example song is not part of this installation; drop a song of yours"
+    )

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .store import Refused
+from .store import RefusedError
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _HEADERS = {
@@ -86,7 +86,7 @@ class Guard:
             is_new = scope["path"] == "/" and self._opens(scope["query_string"])
             if not is_new:
                 self._check_token(headers)
-        except Refused as refused:
+        except RefusedError as refused:
             app = _answer(refused, scope["path"])
         await app(scope, receive, send_guarded)
 
@@ -94,13 +94,15 @@ class Guard:
         """Refuse other names for this machine (DNS rebinding) and other pages' requests."""
         host = headers.get("host", "")
         if not self._is_known(host):
-            raise Refused(403, "the request names another host; open the address of the server")
+            raise RefusedError(
+                403, "the request names another host; open the address of the server"
+            )
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            raise Refused(403, "the request comes from another page")
+            raise RefusedError(403, "the request comes from another page")
         site = headers.get("sec-fetch-site", "none")
         if method not in _SAFE and site not in ("none", "same-origin"):
-            raise Refused(403, "the request comes from another page")
+            raise RefusedError(403, "the request comes from another page")
 
     def _is_known(self, host: str) -> bool:
         try:
@@ -138,7 +140,7 @@ class Guard:
         except CookieError:
             held = None
         if held is None or not _same(held.value, self.token):
-            raise Refused(
+            raise RefusedError(
                 401,
                 "this needs the token of the server, which is new at every start: open the address "
                 "that `umx-np serve` printed",
@@ -149,9 +151,9 @@ def _same(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "replace"), wanted.encode())
 
 
-def _answer(refused: Refused, path: str) -> Response:
+def _answer(refused: RefusedError, path: str) -> Response:
     if path.startswith("/api/"):
-        return error_response(refused.status, "Refused", str(refused))
+        return error_response(refused.status, "RefusedError", str(refused))
     return PlainTextResponse(str(refused) + "\n", refused.status)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import printable
-from .store import Job, Refused, Sound, Store
+from .store import Job, RefusedError, Sound, Store
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +121,9 @@ class Runner:
         return [job for job in self.store.jobs.values() if job.state == "queued"]
 
     def check_room(self) -> None:
-        """Raise `Refused` if no further song may come."""
+        """Raise `RefusedError` if no further song may come."""
         if len(self._queued()) + self.uploads >= self.settings.max_queue:
-            raise Refused(
+            raise RefusedError(
                 429,
                 f"{self.settings.max_queue} songs are waiting already; wait until some are done, "
                 "or remove some",
@@ -235,7 +235,9 @@ class Runner:
             # An interrupt from the terminal is for the server, which ends the process.
             start_new_session=True,
         )
-        assert process.stdin and process.stdout and process.stderr
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         complaint = asyncio.create_task(_last_bytes(process.stderr))
         last: dict[str, Any] = {}
         try:

@@ -170,7 +170,7 @@ class _Pipe:
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes, /) -> int:
         self._parts.append(bytes(data))
         return len(data)
 
@@ -196,7 +196,7 @@ def archive(files: Mapping[str, Path], suffix: str, folder: Path) -> Iterator[by
         For what is converted; nothing is left there.
     """
     pipe = _Pipe()
-    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as target:  # type: ignore[arg-type]
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as target:  # type: ignore[call-overload]
         for number, (name, source) in enumerate(files.items()):
             made = source
             if suffix != ".wav":

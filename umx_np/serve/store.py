@@ -45,7 +45,7 @@ _ID = re.compile(r"[0-9a-f]{16}")
 _GONE = "gone-"
 
 
-class Refused(UmxError):
+class RefusedError(UmxError):
     """A request that is not granted.
 
     Parameters
@@ -231,13 +231,13 @@ class Store:
 
         Raises
         ------
-        Refused
+        RefusedError
             If there is none.
         """
         try:
             return self.jobs[name]
         except KeyError:
-            raise Refused(404, f"id={shortened(name)} is no song that is here") from None
+            raise RefusedError(404, f"id={shortened(name)} is no song that is here") from None
 
     def begin(self, name: str, choice: Choice) -> tuple[Job, Path]:
         """Make room for a song that is about to be uploaded, or copied.
