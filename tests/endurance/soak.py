@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,10 @@ class Soak:
         self.rng = np.random.default_rng(seed)
         self.interrupts = 0
         self.errors = 0
+        # Files that were closed by the collector only: none, but where an interrupt fell between
+        # the opening of a file and the `with` that closes it.
+        self.dropped: list[str] = []
+        self.dropped_by_interrupts: list[str] = []
         config = ModelConfig(nb_bins=129, hidden_size=16, max_bin=100)
         bundle = random_bundle_of(config, STEMS, seed=1, sample_rate=float(RATE))
         save_folder(bundle, folder / "model")
@@ -71,6 +76,10 @@ class Soak:
             random_bundle_of(mono, STEMS[:2], seed=3, sample_rate=float(RATE)), folder / "mono"
         )
         self.separator = umx_np.Separator.from_bundle(umx_np.load_model(folder / "model"))
+
+    def note_warning(self, message: Warning | str, *_: object, **__: object) -> None:
+        if isinstance(message, ResourceWarning):
+            self.dropped.append(str(message))
 
     def sound(self, length: int, nb_channels: int) -> np.ndarray:
         return 0.1 * self.rng.standard_normal((nb_channels, length)).astype(np.float32)
@@ -184,6 +193,8 @@ class Soak:
         def interrupt(*_: object) -> None:
             raise AlarmError
 
+        gc.collect()
+        assert not self.dropped, self.dropped
         before = signal.signal(signal.SIGALRM, interrupt)
         path = self.song()
         try:
@@ -197,6 +208,9 @@ class Soak:
             signal.signal(signal.SIGALRM, before)
         shutil.rmtree(self.folder / "stems", ignore_errors=True)
         path.unlink()
+        gc.collect()
+        self.dropped_by_interrupts += self.dropped
+        self.dropped.clear()
 
     def activities(self) -> list[Callable[[], None]]:
         often = [self.arrays, self.files, self.blocks, self.live, self.interrupted] * 3
@@ -221,6 +235,8 @@ class Soak:
 def main() -> None:
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     soak = Soak(folder, int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    warnings.simplefilter("always", ResourceWarning)
+    warnings.showwarning = soak.note_warning
     rows: list[dict[str, int]] = []
     activities = soak.activities()
     end = time.monotonic() + seconds
@@ -236,6 +252,8 @@ def main() -> None:
                 "calls": len(rows) * len(activities),
                 "interrupts": soak.interrupts,
                 "errors": soak.errors,
+                "dropped": soak.dropped,
+                "dropped by interrupts": soak.dropped_by_interrupts,
             }
         )
     )

@@ -39,7 +39,6 @@ def soak(folder: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
         "TMPDIR": str(folder / "tmp"),
         # Threads of BLAS keep memory of their own.
         "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONWARNINGS": "always::ResourceWarning",
     }
     done = subprocess.run(
         [sys.executable, str(SCRIPT), str(folder), str(seconds), str(seed)],
@@ -50,7 +49,6 @@ def soak(folder: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "ResourceWarning" not in done.stderr, done.stderr[-4000:]
     return json.loads(done.stdout)
 
 
@@ -68,11 +66,22 @@ def assert_flat(rows: list[dict[str, int]], memory: int = MEMORY) -> None:
         assert grown <= bound, f"{name} grew by {grown}: {[row[name] for row in rows]}"
 
 
+def assert_closed(found: dict[str, Any]) -> None:
+    """No file was left to the collector, but by an interrupt now and then.
+
+    Python itself has a moment between the opening of a file and the `with` that closes it.
+    """
+    assert found["dropped"] == []
+    dropped = found["dropped by interrupts"]
+    assert len(dropped) <= max(1, found["interrupts"] // 100), dropped
+
+
 @pytest.mark.slow
 def test_some_rounds(tmp_path: Path) -> None:
     found = soak(tmp_path, 8.0)
     # In a few rounds the memory of a process has not yet found its level.
     assert_flat(found["rows"], memory=4 * MEMORY)
+    assert_closed(found)
     assert found["interrupts"] > 0
     assert found["errors"] > 0
 
@@ -81,13 +90,15 @@ def test_some_rounds(tmp_path: Path) -> None:
 def test_an_hour(tmp_path: Path) -> None:
     begin = time.monotonic()
     found = soak(tmp_path, scaled(3600), seed=int(os.environ.get("UMX_NP_LONG_SEED", "1")))
-    assert_flat(found["rows"])
     rows = found["rows"]
+    assert_flat(rows)
+    assert_closed(found)
     grown = {name: growth(rows, name) for name in ("memory", "handles", "threads", "files")}
     record(
         "soak",
         f"{found['calls']:,} calls, {found['errors']:,} of them errors and "
-        f"{found['interrupts']:,} interrupted: from the first quarter to the last, memory "
+        f"{found['interrupts']:,} interrupted ({len(found['dropped by interrupts'])} of these left "
+        f"a file to the collector): from the first quarter to the last, memory "
         f"{grown['memory'] / 1e6:+.1f} MB of {rows[-1]['memory'] / 1e6:.0f}, open files "
         f"{grown['handles']:+.0f}, threads {grown['threads']:+.0f}, temporary files "
         f"{grown['files']:+.0f}",

@@ -22,12 +22,23 @@ from .._support.console import (
 )
 from .._support.option_types import option_words
 from ..errors import UmxError
-from . import convert, data, download, evaluate, info, models, separate, serve, train
+from . import catalog, convert, data, download, evaluate, info, models, separate, serve, train
 from .frame import PROGRAM
 
 COMMANDS = {
     module.COMMAND.name: module.COMMAND
-    for module in (separate, serve, download, models, convert, info, train, evaluate, data)
+    for module in (
+        separate,
+        serve,
+        download,
+        models,
+        convert,
+        info,
+        train,
+        evaluate,
+        data,
+        catalog,
+    )
 }
 
 _EPILOG = f"""\
