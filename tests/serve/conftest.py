@@ -71,13 +71,13 @@ class Server:
                 time.sleep(0.05)
 
     def get(self, path: str, **options: object) -> requests.Response:
-        return self.session.get(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
+        return self.session.get(self.url + path, timeout=300, **options)  # type: ignore[arg-type]
 
     def post(self, path: str, **options: object) -> requests.Response:
-        return self.session.post(self.url + path, timeout=60, **options)  # type: ignore[arg-type]
+        return self.session.post(self.url + path, timeout=300, **options)  # type: ignore[arg-type]
 
     def delete(self, path: str) -> requests.Response:
-        return self.session.delete(self.url + path, timeout=60)
+        return self.session.delete(self.url + path, timeout=300)
 
     def jobs(self) -> list[dict]:
         return self.get("api/jobs").json()["jobs"]

@@ -39,7 +39,7 @@ STATIC = HERE / "static"
 
 # Seconds without a byte of a song after which it is not waited for.
 _PATIENCE = 60.0
-_WRITE_BYTES = 1 << 20
+_WRITE_BYTES = 1 << 18  # held twice for each song that is on its way
 _MOST_GAIN = 4.0
 _REMOVED = "the song was removed meanwhile"
 _MISTAKE = "a mistake of the server; its log says more"

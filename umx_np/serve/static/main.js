@@ -11,6 +11,7 @@ export const state = { jobs: [], uploads: new Map(), about: null, models: [], mi
 let wanted = location.hash.slice(1); // the song that is to be opened when it is done
 let playWhenOpen = false;
 let lastSpoken = 0;
+const nothing = document.querySelector("#player .empty"); // what is there while no song is open
 
 // ---- what is chosen
 
@@ -42,7 +43,7 @@ function showChoice() {
 function showModels() {
   place("models").append(...state.models.map((model) => {
     const sdr = model.sdr
-      ? `SDR of vocals ${model.sdr.vocals.toFixed(1)} dB` : "no published SDR of songs";
+      ? `SDR of vocals ${model.sdr.vocals.toFixed(2)} dB` : "no published SDR of songs";
     const size = `${megabytes(model.bytes)}${model.here ? "" : ", is downloaded first"}`;
     const licence = model.license ?? "see its page for the licence";
     return h("label", { class: "model" },
@@ -213,6 +214,7 @@ function open(job) {
   history.replaceState(null, "", `#${job.id}`);
   document.title = `${job.title} · umx_np`;
   showSongs();
+  place("player").scrollIntoView({ block: "nearest" }); // on a phone it is below
 }
 
 function close() {
@@ -220,7 +222,7 @@ function close() {
   state.mixer = null;
   history.replaceState(null, "", location.pathname);
   document.title = "umx_np";
-  place("player").replaceChildren(h("p", { class: "empty quiet" }, "Choose a song that is done, and listen to its stems here."));
+  place("player").replaceChildren(nothing);
 }
 
 // Open the song that is waited for when it is done.
