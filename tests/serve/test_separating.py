@@ -55,13 +55,13 @@ def test_a_file_that_is_no_song_fails_in_words_and_the_next_goes_on(serve, tmp_p
     fine = server.post("api/jobs?name=fine.wav&niter=0&targets=vocals", data=song).json()
     assert server.post("api/jobs?name=b.wav&model=umxhq", data=song).status_code == 201
     job = server.wait(broken["id"], "failed")
-    assert job["error"]["kind"] == "AudioError"
+    assert job["error"]["type"] == "AudioError"
     assert "Broken.mp3" in job["error"]["message"]
     assert str(server.folder) not in job["error"]["message"]
     assert server.wait(fine["id"], "done")["sound"]["lanes"] == ["mixture", "vocals"]
     # Offline, a model that is not here is none.
     third = server.wait(server.jobs()[0]["id"], "failed")
-    assert third["error"]["kind"] == "DownloadError"
+    assert third["error"]["type"] == "DownloadError"
 
 
 def started(server, seconds=60):

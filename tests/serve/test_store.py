@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from umx_np.errors import ConfigError, ModelNotFoundError
+from umx_np.serve.app import _Answers
+from umx_np.serve.runner import Runner, Settings
 from umx_np.serve.store import Choice, Job, RefusedError, Store
 
 
@@ -69,6 +72,21 @@ def test_a_removed_song_leaves_nothing(store):
     with pytest.raises(RefusedError, match="no song") as refused:
         store.get(job.id)
     assert refused.value.status == 404
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_what_goes_wrong_on_the_way_leaves_nothing(store, error):
+    runner = Runner(store, Settings())
+
+    async def fill(path, most):
+        path.write_bytes(b"half of it")
+        raise error
+
+    with pytest.raises(type(error)):
+        asyncio.run(_Answers(runner)._take("song.mp3", Choice(), fill))
+    assert not list((store.folder / "songs").iterdir())
+    assert runner.uploads == 0
+    runner.check_room()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from .._support.option_types import natural, positive_int
 from ..errors import ConfigError
 from .frame import Command
+from .separating import settle_device
 
 _DESCRIPTION = """\
 Open a page on this machine: drop a song, watch it being separated, listen to the stems, mix them.
@@ -52,6 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     computing.add_argument(
         "--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX"
     )
+    computing.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
     computing.add_argument("--threads", type=positive_int, help="threads (default: all cores)")
 
 
@@ -61,6 +63,7 @@ def _megabytes(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Serve until it is told to end."""
+    settle_device(args)
     missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
     if missing:
         raise ConfigError(

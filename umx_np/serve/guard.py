@@ -160,4 +160,4 @@ def _answer(refused: RefusedError, path: str) -> Response:
 def error_response(status: int, kind: str, message: str) -> JSONResponse:
     """Answer with an error, in the form that all of them have here."""
     headers = {"www-authenticate": "Bearer"} if status == 401 else None
-    return JSONResponse({"error": {"kind": kind, "message": message}}, status, headers)
+    return JSONResponse({"error": {"type": kind, "message": message}}, status, headers)

@@ -207,7 +207,7 @@ class Runner:
             # meanwhile, nobody wants to know.
             if running.wanted:
                 logger.exception("%s could not be separated", job.name)
-                described = {"kind": type(error).__name__, "message": str(error)}
+                described = {"type": type(error).__name__, "message": str(error)}
                 failed = replace(job, state="failed", error=described)
                 self.store.jobs[job.id] = failed
                 with suppress(OSError):
@@ -266,7 +266,7 @@ class Runner:
         if status < 0:
             name = signal.Signals(-status).name
             message = f"its process was ended by {name}; perhaps there is not enough memory"
-        return {"error": {"kind": "OSError", "message": message}}
+        return {"error": {"type": "OSError", "message": message}}
 
     def _follow(self, running: _Running, line: dict[str, Any]) -> None:
         running.progress = line.get("progress", running.progress)

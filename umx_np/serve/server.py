@@ -100,11 +100,14 @@ async def _serve(
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    shown = f"[{host}]" if ":" in host else host
-    show(f"http://{shown}:{port}/?token={guard.token}")
+    # Where it listens to all, this machine has one address, and for others its name.
+    near = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    names = [near, socket.gethostname()] if host in ("0.0.0.0", "::") else [near]
+    for name in names:
+        show(f"http://{name}:{port}/?token={guard.token}")
     if browser:
         # The other address would be seen by all users of this machine.
-        address = f"http://{shown}:{port}/?once={guard.once}"
+        address = f"http://{near}:{port}/?once={guard.once}"
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     await _Server(config, runner).serve(sockets=[door])
 

@@ -143,7 +143,7 @@ class Job:
     state : {'queued', 'running', 'done', 'failed'}
         What became of it.
     error : dict or None
-        ``kind`` and ``message`` of what went wrong.
+        ``type`` and ``message`` of what went wrong.
     sound : Sound or None
         The results, once they are there.
     nb_bytes : int

@@ -56,13 +56,13 @@ def _work(tell: Tell) -> int:
         try:
             _separate(request, tell)
         except UmxError as error:
-            tell(error={"kind": type(error).__name__, "message": str(error)})
+            tell(error={"type": type(error).__name__, "message": str(error)})
         except MemoryError:
-            tell(error={"kind": "MemoryError", "message": "there is not enough memory"})
+            tell(error={"type": "MemoryError", "message": "there is not enough memory"})
         except Exception as error:
             traceback.print_exc()
             message = f"unexpected error: {type(error).__name__}: {error}"
-            tell(error={"kind": type(error).__name__, "message": message})
+            tell(error={"type": type(error).__name__, "message": message})
     return 0
 
 

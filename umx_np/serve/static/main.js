@@ -262,6 +262,14 @@ function take(jobs) {
   speak();
 }
 
+let events = null;
+
+// A browser has few connections to a server; a page that nobody sees needs none.
+function followWhileSeen() {
+  events?.close();
+  events = document.hidden ? null : follow();
+}
+
 function follow() {
   const source = new EventSource("api/events");
   source.onmessage = (event) => {
@@ -275,6 +283,7 @@ function follow() {
       ? "The server was started again. Open the address that it printed."
       : "The server is away. Trying again …");
   };
+  return source;
 }
 
 function listen() {
@@ -325,7 +334,8 @@ async function start() {
   showStems();
   showChoice();
   listen();
-  follow();
+  followWhileSeen();
+  document.addEventListener("visibilitychange", followWhileSeen);
 }
 
 start();
