@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import secrets
@@ -269,7 +270,7 @@ class Store:
         """Take in a song whose file is whole."""
         # Two that come at the same time keep the order in which they are here.
         last = max((other.created for other in self.jobs.values()), default=0.0)
-        return self.save(replace(job, created=max(job.created, last)))
+        return self.save(replace(job, created=max(job.created, math.nextafter(last, math.inf))))
 
     def save(self, job: Job) -> Job:
         """Write down what became of a song; return it with what it takes on disk now."""
