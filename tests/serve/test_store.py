@@ -65,10 +65,13 @@ def test_what_is_not_whole_is_removed(store, damage):
     assert not list(store.renders.iterdir())
 
 
-def test_a_removed_song_leaves_nothing(store):
+def test_a_song_that_is_taken_out_is_gone_and_deleted_by_the_next_at_the_latest(store):
     job = added(store)
-    store.remove(job)
-    assert not list((store.folder / "songs").iterdir())
+    gone = store.take_out(job)
+    assert not store.of(job).exists()
+    assert [path.name for path in gone.iterdir()]
+    assert not Store(store.folder).jobs
+    assert not gone.exists()
     with pytest.raises(RefusedError, match="no song") as refused:
         store.get(job.id)
     assert refused.value.status == 404
@@ -109,12 +112,14 @@ def test_names_are_shown_and_never_become_paths(store, given, shown, file):
 
 
 def test_the_oldest_goes_first_and_never_what_waits(store):
-    waiting, done, failed = added(store), added(store, state="done"), added(store, state="failed")
-    assert store.oldest_done() == done
-    store.remove(done)
-    assert store.oldest_done() == failed
-    store.remove(failed)
-    assert store.oldest_done() is None
+    waiting, done, failed, last = (
+        added(store, state=state) for state in ("queued", "done", "failed", "done")
+    )
+    for expected in (done, failed):
+        assert store.oldest_done() == expected
+        store.take_out(expected)
+    assert store.oldest_done() is None  # the newest results stay
+    assert last.id in store.jobs
     assert waiting.id in store.jobs
 
 

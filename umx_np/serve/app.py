@@ -189,7 +189,7 @@ class _Answers:
                 await fill(path, self._runner.settings.max_upload)
                 job = await self._runner.add(job)
             except BaseException:
-                self._store.remove(job)
+                shutil.rmtree(self._store.take_out(job), ignore_errors=True)
                 raise
         finally:
             self._runner.uploads -= 1

@@ -151,7 +151,7 @@ class Runner:
 
     async def add(self, job: Job) -> Job:
         """Queue a song whose file is whole."""
-        job = await asyncio.to_thread(self.store.add, job)
+        job = self.store.add(job)
         await self.make_room()
         self.notify()
         return job
@@ -163,7 +163,7 @@ class Runner:
             if oldest is None:
                 return
             logger.info("%s is removed to make room", oldest.name)
-            await asyncio.to_thread(self.store.remove, oldest)
+            await asyncio.to_thread(shutil.rmtree, self.store.take_out(oldest), True)
 
     async def remove(self, job: Job) -> None:
         """Remove a song; if it is being separated, this ends."""
@@ -172,8 +172,9 @@ class Runner:
             running.wanted = False
             if running.process is not None:
                 await _end(running.process)
-        await asyncio.to_thread(self.store.remove, job)
+        gone = self.store.take_out(job)
         self.notify()
+        await asyncio.to_thread(shutil.rmtree, gone, True)
 
     async def run(self) -> None:
         """Separate what is queued, until this is cancelled."""

@@ -168,7 +168,7 @@ class Job:
 
 @dataclass
 class Store:
-    """The folder of all songs; only one program may use it at a time.
+    """The folder of all songs; only one thread of one program may use it at a time.
 
     Parameters
     ----------
@@ -281,19 +281,25 @@ class Store:
         self.jobs[job.id] = job
         return job
 
-    def remove(self, job: Job) -> None:
-        """Remove a song and its results; from one moment to the next they are gone."""
+    def take_out(self, job: Job) -> Path:
+        """Let a song and its results be gone, from one moment to the next.
+
+        Returns
+        -------
+        Path
+            What is left to be deleted, which may take a while; the next server does it too.
+        """
         self.jobs.pop(job.id, None)
         gone = self._songs / f"{_GONE}{secrets.token_hex(4)}"
         with suppress(FileNotFoundError):
             # Of a folder whose name has changed, nobody finds half.
             self.of(job).rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        return gone
 
     def oldest_done(self) -> Job | None:
-        """Return the song that goes first when there is no room."""
+        """Return the song that goes first when there is no room; never the only one."""
         finished = [job for job in self.jobs.values() if job.state in ("done", "failed")]
-        return min(finished, key=lambda job: job.created, default=None)
+        return finished[0] if len(finished) > 1 else None
 
 
 def _read(folder: Path) -> Job | None:
