@@ -110,7 +110,7 @@ def _why_not_cuda() -> str:
 
 def on_cuda(ops: Backend) -> bool:
     """Whether a backend computes on a CUDA device."""
-    return ops.name.startswith("cuda:")
+    return cuda_index(ops.name) is not None
 
 
 def separation_engine(job: Job) -> SeparationEngine:

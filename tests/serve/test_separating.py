@@ -30,10 +30,8 @@ def test_stems_are_those_of_the_library_and_the_record_is_that_of_the_command(se
     assert answer.status_code == 201, answer.text
     job = server.wait(answer.json()["id"], "done", "failed")
     assert job["state"] == "done", job
-    assert job["sound"]["lanes"] == ["mixture", "vocals", "accompaniment"]
-    paths = umx_np.separate_file(
-        song, tmp_path / "out", targets=["vocals"], residual="accompaniment", niter=0, threads=1
-    )
+    assert job["sound"]["lanes"] == ["mixture", "vocals", "no_vocals"]
+    paths = umx_np.separate_file(song, tmp_path / "out", two_stems="vocals", niter=0, threads=1)
     one = f"api/jobs/{job['id']}"
     for lane, path in {"mixture": song, **paths}.items():
         found = sf.read(io.BytesIO(server.get(f"{one}/lanes/{lane}").content), dtype="int16")[0]
@@ -41,7 +39,7 @@ def test_stems_are_those_of_the_library_and_the_record_is_that_of_the_command(se
     record = job["record"]
     assert record["format"] == "umx_np record"
     assert record["model"]["name"] == "umxm"
-    assert set(record["outputs"]) == {"vocals", "accompaniment"}
+    assert set(record["outputs"]) == {"vocals", "no_vocals"}
     assert not [name for name in server.files() if "attempt" in name]
     assert server.delete(one).status_code == 204
     assert server.files() == []

@@ -119,6 +119,8 @@ class Record:
         The files of the stems, by the name of the stem.
     picture : KnownFile or None
         The picture of the song and its stems, if there is one.
+    gain : float
+        What all stems were scaled by, to stay within full scale.
     umx_np : str
         Version of the package.
     """
@@ -128,6 +130,7 @@ class Record:
     options: dict[str, Any]
     outputs: dict[str, KnownFile]
     picture: KnownFile | None = None
+    gain: float = 1.0
     umx_np: str = __version__
 
     def write(self, path: Path) -> None:

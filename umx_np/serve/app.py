@@ -43,12 +43,6 @@ _WRITE_BYTES = 1 << 18  # held twice for each song that is on its way
 _MOST_GAIN = 4.0
 _REMOVED = "the song was removed meanwhile"
 _MISTAKE = "a mistake of the server; its log says more"
-# As Open-Unmix's authors report it, in dB, for the test songs of MUSDB18; see docs/guide.md.
-_SDR = {
-    "umx": {"vocals": 6.32, "drums": 5.73, "bass": 5.23, "other": 4.02},
-    "umxhq": {"vocals": 6.25, "drums": 6.04, "bass": 5.07, "other": 4.28},
-    "umxl": {"vocals": 7.21, "drums": 7.15, "bass": 6.02, "other": 4.89},
-}
 
 
 def make_app(runner: Runner) -> Starlette:
@@ -385,6 +379,7 @@ def _models() -> list[dict[str, Any]]:
         {
             "name": info.name,
             "description": info.description,
+            "advice": info.advice,
             "targets": list(info.targets),
             "license": info.license,
             "non_commercial": info.non_commercial,
@@ -392,7 +387,8 @@ def _models() -> list[dict[str, Any]]:
             "bundled": info.is_bundled,
             "here": info.is_bundled or _is_here(info.name),
             "default": info.name == DEFAULT_MODEL,
-            "sdr": _SDR.get(info.name),
+            "sdr": dict(info.sdr),
+            "sdr_source": info.sdr_source,
         }
         for info in registry().values()
     ]

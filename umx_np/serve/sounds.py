@@ -48,7 +48,7 @@ def add_mixture(song: Path, stems: Mapping[str, Path], folder: Path) -> Sound:
     with AudioReader(next(iter(stems.values()))) as stem:
         rate, length, nb_channels = stem.source_rate, stem.nb_timesteps, stem.nb_channels
     with (
-        AudioReader(song) as reader,
+        AudioReader(song, downmix="standard") as reader,
         StemWriter(files[MIXTURE], nb_channels=nb_channels, rate=rate) as writer,
     ):
         for block in reader.blocks(_BLOCK):

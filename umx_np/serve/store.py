@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MIXTURE = "mixture"
-REST = "accompaniment"
 MOST_ITERATIONS = 10
 
 _LONGEST_NAME = 120

@@ -21,7 +21,7 @@ from typing import Any
 
 from .._support.console import cleaning_up_when_terminated
 from ..errors import UmxError
-from .store import REST, Choice
+from .store import Choice
 
 Tell = Callable[..., None]
 
@@ -74,15 +74,19 @@ def _end_with_the_server() -> None:
 
 def _separate(request: dict[str, Any], tell: Tell) -> None:
     """Write stems, mixture and peaks to a folder."""
+    from ..config import SeparationOptions
     from ..pretrained import load_model
     from ..separation.files import separate_file
+    from ..separation.options import OutputPlan
+    from ..separation.plan import targets_needed
     from ..separation.separator import Separator
     from .sounds import add_mixture
 
     song, folder = Path(request["song"]), Path(request["folder"])
     tempfile.tempdir = str(folder)  # which is removed, however this ends
     choice = Choice(**request["choice"])
-    only = choice.targets if choice.two_stems is None else [choice.two_stems]
+    output = OutputPlan(two_stems=choice.two_stems)
+    only = targets_needed(choice.targets, output, SeparationOptions(niter=choice.niter))
     tell(step="loading")
     bundle = load_model(
         choice.model,
@@ -94,7 +98,6 @@ def _separate(request: dict[str, Any], tell: Tell) -> None:
         bundle,
         niter=choice.niter,
         precision=choice.precision,
-        residual=False if choice.two_stems is None else REST,
         device=request["device"],
         threads=request["threads"],
     )
@@ -111,6 +114,8 @@ def _separate(request: dict[str, Any], tell: Tell) -> None:
         song,
         folder,
         separator=separator,
+        two_stems=choice.two_stems,
+        tags=False,  # after the samples, which are to be the end of these files
         filename="{stem}{ext}",
         progress=progress,
         max_memory=_MEMORY,

@@ -41,9 +41,12 @@ function showChoice() {
 }
 
 function showModels() {
+  const sources = [...new Set(state.models.map((model) => model.sdr_source).filter(Boolean))];
   place("models").append(...state.models.map((model) => {
-    const sdr = model.sdr
-      ? `SDR of vocals ${model.sdr.vocals.toFixed(2)} dB` : "no published SDR of songs";
+    const stem = Object.keys(model.sdr)[0];
+    const sdr = stem
+      ? `SDR of ${stem} ${model.sdr[stem].toFixed(2)} dB (${sources.indexOf(model.sdr_source) + 1})`
+      : "no figures of SDR";
     const size = `${megabytes(model.bytes)}${model.here ? "" : ", is downloaded first"}`;
     const licence = model.license ?? "see its page for the licence";
     return h("label", { class: "model" },
@@ -51,9 +54,10 @@ function showModels() {
         type: "radio", name: "model", value: model.name, checked: model.default,
         onchange: () => { showStems(); showChoice(); },
       }),
-      h("span", {}, h("strong", {}, model.name), ` ${model.description}`,
+      h("span", {}, h("strong", {}, model.name), ` ${model.advice}`,
         h("span", { class: "quiet" }, `${sdr} · ${size} · ${licence}`)));
-  }));
+  }), h("details", { class: "sources" }, h("summary", {}, "Whose figures these are"),
+    h("ol", {}, ...sources.map((source) => h("li", {}, source)))));
 }
 
 function showStems() {

@@ -22,6 +22,13 @@ export const KEYS = [
   ["?", "this help"],
 ];
 
+function titleOf(lane) {
+  if (lane === MIXTURE) {
+    return "Original";
+  }
+  return lane.startsWith("no_") ? `Without ${lane.slice(3)}` : capitalised(lane);
+}
+
 export class Mixer {
   constructor(place, job, formats) {
     this.place = place;
@@ -146,7 +153,7 @@ export class Mixer {
   }
 
   #row(lane, number) {
-    const title = lane.name === MIXTURE ? "Original" : capitalised(lane.name);
+    const title = titleOf(lane.name);
     const button = (text, label, what) => h("button", {
       type: "button", class: "small", "aria-pressed": "false", "aria-label": `${label} ${title}`,
       title: label, onclick: () => this.change(what),
