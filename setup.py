@@ -99,14 +99,13 @@ class BuildExt(build_ext):
 
 
 class BuildPy(build_py):
-    """Put the example song beside the page that offers it, with what is said of it."""
+    """Put the example song beside the page that offers it."""
 
     def run(self):
         super().run()
         if not self.editable_mode:
-            for source, name in (("song.ogg", "example.ogg"), ("README.md", "example.md")):
-                target = Path(self.build_lib, "umx_np", "serve", name)
-                self.copy_file(str(Path("examples", source)), str(target))
+            target = Path(self.build_lib, "umx_np", "serve", "example.ogg")
+            self.copy_file("examples/song.ogg", str(target))
 
 
 if LIMITED:
