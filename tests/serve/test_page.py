@@ -171,6 +171,15 @@ def test_the_keyboard_alone_is_enough(browser, data):
         keys.press("Shift+Digit3")
         assert heard(page) == {"drums"}
         keys.press("Shift+Digit3")
+        # A slider keeps the keys that it has, and no others.
+        slider = page.page.locator("[aria-label='Level of Bass']")
+        slider.focus()
+        keys.press("ArrowLeft")
+        assert float(slider.input_value()) == 0.99
+        keys.press("4")
+        assert heard(page) == {"drums"}
+        keys.press("4")
+        page.page.locator("#player").focus()
         keys.press("c")
         assert heard(page) == {"vocals", "drums", "bass"}
         keys.press("Space")

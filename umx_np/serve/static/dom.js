@@ -37,7 +37,10 @@ export function duration(seconds) {
 
 export function megabytes(bytes) {
   const size = bytes / 1e6;
-  return size < 1000 ? `${size < 10 ? size.toFixed(1) : Math.round(size)} MB` : `${(size / 1e3).toFixed(1)} GB`;
+  if (size >= 1000) {
+    return `${(size / 1e3).toFixed(1)} GB`;
+  }
+  return `${size < 10 ? size.toFixed(1) : Math.round(size)} MB`;
 }
 
 export const capitalised = (text) => text.charAt(0).toUpperCase() + text.slice(1);

@@ -79,7 +79,8 @@ function showStems() {
 function sendFiles(files) {
   for (const file of files) {
     if (file.size > state.about.max_upload) {
-      notice(`${file.name} has ${megabytes(file.size)}; the server takes up to ${megabytes(state.about.max_upload)}.`);
+      const most = megabytes(state.about.max_upload);
+      notice(`${file.name} has ${megabytes(file.size)}; the server takes up to ${most}.`);
       continue;
     }
     send(file);
@@ -144,9 +145,11 @@ function words(job) {
     const left = job.seconds_left;
     return left == null ? `${job.step} …` : `about ${duration(left)} left`;
   }
-  return job.state === "failed"
-    ? job.error.message
-    : `${clock(job.sound.nb_timesteps / job.sound.rate)} · ${job.choice.model} · ${megabytes(job.nb_bytes)}`;
+  if (job.state === "failed") {
+    return job.error.message;
+  }
+  const { nb_timesteps: length, rate } = job.sound;
+  return `${clock(length / rate)} · ${job.choice.model} · ${megabytes(job.nb_bytes)}`;
 }
 
 // What is in the list by key. An element stays as long as it means the same, so that a click or
@@ -159,40 +162,49 @@ function item(key, signature, make, text, progress) {
   }
   const { element } = shown.get(key);
   element.querySelector("p").textContent = text;
-  const bar = element.querySelector("progress");
-  if (bar) {
-    bar.value = progress;
+  for (const progressBar of element.querySelectorAll("progress")) {
+    progressBar.value = progress;
   }
   return element;
 }
 
+const removeButton = (text, name, onclick) => h("button", {
+  type: "button", class: "plain", "aria-label": `${text} ${name}`, onclick,
+}, text);
+
+const bar = (label) => h("progress", { max: 1, "aria-label": label });
+
 function songElement(job, current) {
   const title = job.state === "done"
-    ? h("button", { type: "button", class: "open", "aria-current": current ? "true" : null, onclick: () => open(job) }, job.title)
+    ? h("button", {
+      type: "button", class: "open", "aria-current": current ? "true" : null,
+      onclick: () => open(job),
+    }, job.title)
     : h("span", { class: "title" }, job.title);
   const text = { done: "Remove", failed: "Dismiss" }[job.state] ?? "Cancel";
   return h("li", { class: `song ${job.state}`, "data-id": job.id, "data-state": job.state },
-    h("div", { class: "line" }, title,
-      h("button", { type: "button", class: "plain", "aria-label": `${text} ${job.title}`, onclick: () => removeSong(job) }, text)),
+    h("div", { class: "line" }, title, removeButton(text, job.title, () => removeSong(job))),
     h("p", { class: job.state === "failed" ? "failure" : "quiet" }),
-    job.state === "running" ? h("progress", { max: 1, "aria-label": `Progress of ${job.title}` }) : null);
+    job.state === "running" ? bar(`Progress of ${job.title}`) : null);
 }
 
 const uploadElement = (entry) => h("li", { class: "song upload" },
   h("div", { class: "line" }, h("span", { class: "title" }, entry.name),
-    h("button", { type: "button", class: "plain", "aria-label": `Cancel ${entry.name}`, onclick: entry.cancel }, "Cancel")),
+    removeButton("Cancel", entry.name, entry.cancel)),
   h("p", { class: "quiet" }),
-  h("progress", { max: 1, "aria-label": `Upload of ${entry.name}` }));
+  bar(`Upload of ${entry.name}`));
 
 function showSongs() {
   const elements = [...state.uploads].map(([key, entry]) =>
     item(key, "upload", () => uploadElement(entry), "on its way", entry.progress));
   for (const job of state.jobs) {
     const current = state.mixer?.job.id === job.id;
-    elements.push(item(job.id, `${job.state} ${current}`, () => songElement(job, current), words(job), job.progress));
+    const make = () => songElement(job, current);
+    elements.push(item(job.id, `${job.state} ${current}`, make, words(job), job.progress));
   }
   const list = place("songs");
-  if (elements.length !== list.children.length || elements.some((element, i) => element !== list.children[i])) {
+  const there = list.children;
+  if (elements.length !== there.length || elements.some((element, i) => element !== there[i])) {
     const focused = document.activeElement?.closest("#songs li")?.dataset.id;
     list.replaceChildren(...elements);
     if (focused && !list.contains(document.activeElement)) {
@@ -303,7 +315,11 @@ function listen() {
       drop.classList.add("over");
     });
   }
-  document.addEventListener("dragleave", (event) => !event.relatedTarget && drop.classList.remove("over"));
+  document.addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) { // it left the window
+      drop.classList.remove("over");
+    }
+  });
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
@@ -328,7 +344,8 @@ async function start() {
     history.replaceState(null, "", location.pathname + location.hash);
   }
   try {
-    const [about, { models }] = await Promise.all([api.getJson("api/about"), api.getJson("api/models")]);
+    const asked = ["api/about", "api/models"].map(api.getJson);
+    const [about, { models }] = await Promise.all(asked);
     Object.assign(state, { about, models });
   } catch (error) {
     notice(error.message);

@@ -98,7 +98,8 @@ export class Mixer {
   // from, to in seconds; null is no loop.
   setLoop(from, to) {
     const ok = from !== null && to - from >= LEAST_LOOP_SECONDS;
-    const frame = (seconds) => Math.round(Math.min(Math.max(seconds, 0), this.seconds) * this.sound.rate);
+    const frame = (seconds) =>
+      Math.round(Math.min(Math.max(seconds, 0), this.seconds) * this.sound.rate);
     this.loop = ok ? { from: frame(from), to: frame(to) } : null;
     this.player?.setLoop(this.loop);
     announce(ok ? `Loop from ${clock(from)} to ${clock(to)}` : "No loop");
@@ -128,13 +129,17 @@ export class Mixer {
 
   #build(formats) {
     const { job } = this;
-    this.playButton = h("button", { type: "button", class: "play", onclick: () => this.toggle() });
+    this.playButton = h("button", {
+      type: "button", class: "play", onclick: () => this.toggle(),
+    });
     this.time = h("output", { class: "time", "aria-label": "Position" });
     this.compare = h("button", {
       type: "button", "aria-pressed": "false",
       onclick: () => this.change(() => { this.comparing = !this.comparing; }),
     }, "Compare with original");
-    this.clear = h("button", { type: "button", class: "plain", onclick: () => this.setLoop(null) }, "No loop");
+    this.clear = h("button", {
+      type: "button", class: "plain", onclick: () => this.setLoop(null),
+    }, "No loop");
     this.slider = h("input", {
       type: "range", class: "position", min: 0, max: this.seconds.toFixed(2), step: 0.1, value: 0,
       "aria-label": "Position in the song", oninput: () => this.seek(Number(this.slider.value)),
@@ -143,7 +148,8 @@ export class Mixer {
     const { model } = job.choice;
     this.place.replaceChildren(
       h("h2", {}, job.title),
-      h("p", { class: "quiet" }, `${clock(this.seconds)} · ${this.sound.rate / 1000} kHz · ${model}`),
+      h("p", { class: "quiet" },
+        `${clock(this.seconds)} · ${this.sound.rate / 1000} kHz · ${model}`),
       h("div", { class: "transport" }, this.playButton, this.time, this.compare, this.clear),
       h("div", { class: "lanes" }, h("div", { class: "rail" }, this.slider),
         ...this.rows.map((row) => row.element)),
@@ -168,16 +174,20 @@ export class Mixer {
       }),
       wave: h("canvas", { class: "wave", role: "img", "aria-label": `Waveform of ${title}` }),
       picture: h("canvas", {
-        class: "picture", role: "img", "aria-label": `Spectrogram of ${title}, 40 Hz to 20 kHz`, hidden: true,
+        class: "picture", role: "img", hidden: true,
+        "aria-label": `Spectrogram of ${title}, 40 Hz to 20 kHz`,
       }),
       region: h("div", { class: "region", hidden: true }),
       head: h("div", { class: "head" }),
     };
     row.spectrum = h("button", {
-      type: "button", class: "small", "aria-pressed": "false", "aria-label": `Spectrogram of ${title}`,
-      title: "Spectrogram", onclick: () => this.#spectrogram(row),
+      type: "button", class: "small", "aria-pressed": "false",
+      "aria-label": `Spectrogram of ${title}`, title: "Spectrogram",
+      onclick: () => this.#spectrogram(row),
     }, "≋");
-    row.element = h("section", { class: "lane", role: "group", "aria-label": title, "data-lane": lane.name },
+    row.element = h("section", {
+      class: "lane", role: "group", "aria-label": title, "data-lane": lane.name,
+    },
       h("div", { class: "controls" },
         h("h3", {}, h("span", { class: "key", "aria-hidden": "true" }, String(number)), title),
         h("div", { class: "buttons" }, row.mute, row.solo, row.spectrum,
@@ -226,7 +236,8 @@ export class Mixer {
       row.gain.setAttribute("aria-valuetext", `${Math.round(100 * row.lane.gain)} percent`);
       row.element.classList.toggle("silent", !this.heard(row.lane));
     }
-    this.#mark(this.loop && this.loop.from / this.sound.rate, this.loop && this.loop.to / this.sound.rate);
+    const { from, to } = this.loop ?? { from: null, to: null };
+    this.#mark(from === null ? null : from / this.sound.rate, to / this.sound.rate);
     this.#links();
     this.#move();
     if (playing && !this.moving) {
@@ -293,7 +304,8 @@ export class Mixer {
     }
     try {
       const lane = encodeURIComponent(row.lane.name);
-      drawSpectrogram(row.picture, await getJson(`api/jobs/${this.job.id}/lanes/${lane}/spectrogram`));
+      const address = `api/jobs/${this.job.id}/lanes/${lane}/spectrogram`;
+      drawSpectrogram(row.picture, await getJson(address));
       row.drawn = true;
     } catch (error) {
       notice(error.message);
@@ -307,7 +319,8 @@ export class Mixer {
     window.addEventListener("resize", redraw, { signal });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw, { signal });
     for (const row of this.rows) {
-      row.element.querySelector(".stack").addEventListener("pointerdown", (event) => this.#drag(event), { signal });
+      const stack = row.element.querySelector(".stack");
+      stack.addEventListener("pointerdown", (event) => this.#drag(event), { signal });
     }
   }
 
@@ -346,20 +359,24 @@ export class Mixer {
   }
 
   #key(event) {
-    const busy = event.target.closest("input, select, textarea, dialog");
-    if (event.ctrlKey || event.metaKey || event.altKey || busy) {
+    const { target } = event;
+    // Of the keys that are ours, sliders have some of their own, other fields all.
+    const slides = target.matches("input[type=range]") && /^(Arrow|Home)/.test(event.key);
+    const busy = target.closest("input:not([type=range]), select, dialog");
+    if (event.ctrlKey || event.metaKey || event.altKey || slides || busy) {
       return;
     }
     const digit = /^Digit([1-9])$/.exec(event.code);
     const lane = digit && this.lanes[Number(digit[1]) - 1];
+    const { rate } = this.sound;
     const actions = {
-      " ": () => !event.target.closest("button, a, summary") && (this.toggle(), true),
+      " ": () => !target.closest("button, a, summary") && (this.toggle(), true),
       ArrowLeft: () => (this.seek(this.position() - STEP_SECONDS), true),
       ArrowRight: () => (this.seek(this.position() + STEP_SECONDS), true),
       Home: () => (this.seek(0), true),
       c: () => (this.compare.click(), true),
-      "[": () => (this.setLoop(this.position(), (this.loop?.to ?? Infinity) / this.sound.rate), true),
-      "]": () => (this.setLoop((this.loop?.from ?? 0) / this.sound.rate, this.position()), true),
+      "[": () => (this.setLoop(this.position(), (this.loop?.to ?? Infinity) / rate), true),
+      "]": () => (this.setLoop((this.loop?.from ?? 0) / rate, this.position()), true),
       Escape: () => this.loop && (this.setLoop(null), true),
     };
     let handled = false;
