@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from .._support.option_types import Names, add_switch, json_object, natural, positive_int
-from ..devices import cuda_index
 from ..errors import ConfigError
 
 
@@ -109,6 +108,9 @@ def settle_device(args: argparse.Namespace) -> None:
     ConfigError
         If the two contradict each other.
     """
+    # Not above: the parsers need nothing heavy.
+    from ..devices import cuda_index
+
     if args.no_cuda and cuda_index(args.device) is not None:
         raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
     if args.no_cuda and args.device == "auto":
