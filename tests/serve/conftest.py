@@ -21,7 +21,7 @@ pytest.importorskip("starlette", reason="needs the extra 'web'")
 pytest.importorskip("uvicorn", reason="needs the extra 'web'")
 
 from umx_np.serve.sounds import add_mixture
-from umx_np.serve.store import Choice, Job, Store
+from umx_np.serve.store import _MARK, LOCK, Choice, Job, Store
 
 RATE = 44100
 
@@ -97,7 +97,7 @@ class Server:
         return sorted(
             path.relative_to(self.folder).as_posix()
             for path in self.folder.rglob("*")
-            if path.is_file() and path.name != ".lock"
+            if path.is_file() and path.name not in (LOCK, _MARK)
         )
 
     def stop(self, number: int = signal.SIGTERM) -> int:

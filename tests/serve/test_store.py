@@ -65,6 +65,17 @@ def test_what_is_not_whole_is_removed(store, damage):
     assert not list(store.renders.iterdir())
 
 
+@pytest.mark.parametrize("mark", [None, "", '{"format": "umx_np serve", "format_version": 2}'])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, mark):
+    """What is not whole is removed, so the folder must be ours."""
+    (tmp_path / "songs" / "0123456789abcdef").mkdir(parents=True)
+    if mark is not None:
+        (tmp_path / "umx-np-serve.json").write_text(mark)
+    with pytest.raises(ConfigError, match="give"):
+        Store(tmp_path)
+    assert (tmp_path / "songs" / "0123456789abcdef").is_dir()
+
+
 def test_a_song_that_is_taken_out_is_gone_and_deleted_by_the_next_at_the_latest(store):
     job = added(store)
     gone = store.take_out(job)

@@ -20,7 +20,7 @@ from ..errors import ConfigError
 from .app import make_app
 from .guard import Guard
 from .runner import Runner, Settings
-from .store import Store
+from .store import LOCK, Store
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def serve(
     Raises
     ------
     ConfigError
-        If the port is taken, or another server uses the folder.
+        If the port is taken, another server uses the folder, or it holds something else.
     OSError
         If the folder cannot be used.
     """
@@ -73,7 +73,7 @@ def serve(
     mimetypes.add_type("text/javascript", ".js")
     folder = data_folder() if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with claimed(folder / ".lock", wait=False) as is_ours:
+    with claimed(folder / LOCK, wait=False) as is_ours:
         if not is_ours:
             raise ConfigError(
                 f"folder={str(folder)!r} is used by another server; end that one, or give another "

@@ -2,6 +2,7 @@
 
 ::
 
+    <folder>/umx-np-serve.json         that this is such a folder, and its version
     <folder>/songs/<id>/job.json       what is wanted, and what became of it
     <folder>/songs/<id>/song.mp3       what was uploaded, under a name of ours
     <folder>/songs/<id>/results/       stems, mixture and peaks, when all of them are there
@@ -43,6 +44,8 @@ MOST_ITERATIONS = 10
 _LONGEST_NAME = 120
 _ID = re.compile(r"[0-9a-f]{16}")
 _GONE = "gone-"
+_MARK = "umx-np-serve.json"
+LOCK = ".lock"
 
 
 class RefusedError(UmxError):
@@ -176,6 +179,8 @@ class Store:
 
     Raises
     ------
+    ConfigError
+        If it holds something else, which would be in danger here, or is of another version.
     OSError
         If it cannot be made or read.
     """
@@ -184,6 +189,7 @@ class Store:
     jobs: dict[str, Job] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._claim()
         for folder in (self._songs, self.renders):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for path in self.renders.iterdir():
@@ -199,6 +205,28 @@ class Store:
                 shutil.rmtree(attempt, ignore_errors=True)
             found.append(replace(job, state="queued") if job.state == "running" else job)
         self.jobs = {job.id: job for job in sorted(found, key=lambda job: job.created)}
+
+    def _claim(self) -> None:
+        """Mark an empty folder as ours; what is not whole is removed in such folders only."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        mark = self.folder / _MARK
+        wanted = {"format": "umx_np serve", "format_version": FORMAT_VERSION}
+        if mark.is_file():
+            try:
+                is_ours = json.loads(mark.read_bytes()) == wanted
+            except ValueError:
+                is_ours = False
+            if not is_ours:
+                raise ConfigError(
+                    f"folder={str(self.folder)!r} is of another version of umx_np; give another one"
+                )
+        elif not all(path.name.startswith(".") for path in self.folder.iterdir()):
+            raise ConfigError(
+                f"folder={str(self.folder)!r} holds other files; give one that is empty or new"
+            )
+        else:
+            with atomic_write(mark, follow_links=False) as file:
+                file.write(json.dumps(wanted).encode("ascii"))
 
     @property
     def _songs(self) -> Path:
