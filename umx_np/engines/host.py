@@ -19,20 +19,11 @@ from typing import Any
 import numpy as np
 
 from .._support.progress import Progress
-from ..backends.contracts import scale_of
+from ..backends.contracts import FilterInput, scale_of
 from ..framing.blocks import SLICE_FRAMES, OverlapAdder, Segment
-from .bottleneck import (
-    FrameStore,
-    StoreFactory,
-    run_bottleneck,
-    shared_blocks,
-)
+from .bottleneck import FrameStore, StoreFactory, run_bottleneck, shared_blocks
 from .job import Job, Tick
-from .sources import (
-    SOURCE_BLOCK,
-    Source,
-    segments,
-)
+from .sources import SOURCE_BLOCK, Source, segments
 
 logger = logging.getLogger(__name__)
 
@@ -165,14 +156,8 @@ class _Track:
         first, _, _ = job
         mix, mix_mags, mags = self._estimate(job)
         peak = float(mix_mags.max()) if not self.mono else self._peak(mix)
-        estimates = self.wiener.window(
-            mix,
-            mags,
-            iterations=self.config.niter,
-            max_abs=scale_of(peak),
-            out=self._estimates(mix),
-        )
-        return first, estimates
+        given = FilterInput(mix, mags, scale_of(peak))
+        return first, self.wiener.window(given, self.config.niter, self._estimates(mix))
 
     def _estimates(self, mix: np.ndarray) -> np.ndarray:
         return self._scratch("estimates", (self.nb_sources, *mix.shape), np.complex64)
@@ -211,33 +196,26 @@ class _Track:
         for level in range(niter):
             for job in self._segments(_DECODE_FRAMES):
                 mix, _, mags = self._estimate(job)
-                self.wiener.accumulate(mix, mags, statistics, level=level, max_abs=max_abs)
+                self.wiener.accumulate(FilterInput(mix, mags, max_abs), statistics, level)
                 tick(share * job[1] / self.nb_frames)
 
         def filtered() -> Iterator[tuple[int, np.ndarray]]:
             for job in self._segments(_DECODE_FRAMES):
                 mix, _, mags = self._estimate(job)
-                estimates = self.wiener.apply(
-                    mix, mags, statistics, max_abs=max_abs, out=self._estimates(mix)
-                )
-                yield job[0], estimates
+                given = FilterInput(mix, mags, max_abs)
+                yield job[0], self.wiener.apply(given, statistics, self._estimates(mix))
 
         yield from self._synthesise(filtered(), lambda part: tick(share * part))
 
     def _synthesise(
-        self,
-        windows: Iterable[tuple[int, np.ndarray]],
-        tick: Tick,
+        self, windows: Iterable[tuple[int, np.ndarray]], tick: Tick
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Inverse STFT of consecutive windows of spectra."""
         adder = OverlapAdder(self.transform)
         for first, estimates in windows:
             spectra, count = estimates[: len(self.job.stem_names)], estimates.shape[2]
             start, stems = adder.add(
-                first,
-                spectra,
-                self.source.nb_timesteps,
-                last=first + count == self.nb_frames,
+                first, spectra, self.source.nb_timesteps, last=first + count == self.nb_frames
             )
             tick(count / self.nb_frames)
             if stems.shape[2]:
