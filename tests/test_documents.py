@@ -32,7 +32,7 @@ from benchmarks.gpu import run as gpu_run
 DOCUMENTS = documents()
 # Not ours to check.
 FOREIGN = {
-    *(".", "apt-get", "cat", "docker", "export", "ffmpeg"),
+    *(".", "apt-get", "cat", "curl", "docker", "export", "ffmpeg"),
     *("python -m pip", "python -m pytest", "python -m sphinx", "python -m venv"),
 }
 
