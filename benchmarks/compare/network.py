@@ -61,14 +61,14 @@ def main() -> None:
             "weights": bundle.name,
             "seed": args.seed,
             "audio": description,
-            "onnx": f"hand-built graph, onnx {onnx.__version__}",
+            "onnx": f"graph of umx_np.export, onnx {onnx.__version__}",
         },
     )
     ours = umx_np.OpenUnmix.from_weights(
         weights, device=get_backend("cpu", args.threads, args.precision)
     )
     theirs = upstream.network(up, weights)
-    session = onnx_network.session(onnx_network.build(weights), args.threads)
+    session = onnx_network.session(weights, args.threads)
     frames = mags[:, None]  # (nb_frames, nb_samples, nb_channels, nb_bins)
     tensor = up.torch.from_numpy(frames).permute(1, 2, 3, 0)
 
