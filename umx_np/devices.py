@@ -11,6 +11,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from .config import check_precision
 from .errors import ConfigError, DeviceError, shortened
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def get_backend(
     threads : int or None
         Threads to compute on; None means all cores that this process may use. A CUDA device needs
         none of them.
-    precision : {'full', 'fast'}
-        ``'fast'`` computes the networks in lower precision, see docs/guide.md.
+    precision : {'full', 'fast', 'int8'}
+        ``'fast'`` computes the networks in lower precision, ``'int8'``, which the processor has,
+        in eight bits; see docs/guide.md.
 
     Raises
     ------
@@ -59,8 +61,7 @@ def get_backend(
                 f"device={shortened(device)} must be text such as 'auto' or 'cpu', or a backend"
             )
         return device
-    if precision not in ("full", "fast"):
-        raise ConfigError(f"precision={shortened(precision)} must be 'full' or 'fast'")
+    check_precision(precision)
     if device == "reference":
         from .backends.reference import ReferenceBackend
 

@@ -133,12 +133,13 @@ def separate_file(
         from ..pretrained import default_model, load_model
         from .separator import Separator
 
+        how, computing = pick(SeparationOptions, options), pick(Computing, options)
         bundle = load_model(
             default_model() if model is None else os.path.expanduser(check_text("model", model)),
             targets,
             offline=offline,
+            dtype=computing.weights_dtype,
         )
-        how, computing = pick(SeparationOptions, options), pick(Computing, options)
         separator = Separator.from_bundle(bundle, **vars(how), **vars(computing))
         model = bundle.name
     plan = plan_separation(path, separator, output, pick(Excerpt, options), model=model)

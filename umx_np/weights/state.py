@@ -210,23 +210,12 @@ def check_state(
     if config is None:
         config = infer_config(state)
     shapes = expected_state(config)
-    _check_names(state, shapes)
-    checked: StateDict = {}
-    for name, shape in shapes.items():
-        if name not in state:
-            checked[name] = np.zeros((), np.int64)
-            continue
-        array = np.asarray(state[name])
-        if array.shape != shape:
-            raise WeightsError(
-                f"{name!r} has shape={array.shape} instead of {shape}; "
-                f"the weights do not fit {config}"
-            )
-        checked[name] = _check_values(name, array, dtype)
-    return checked
+    check_names(state, shapes)
+    return {name: check_tensor(state, name, config, shapes, dtype) for name in shapes}
 
 
-def _check_names(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_names(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise `WeightsError` if names are missing or belong to another network; log others."""
     missing = [name for name in shapes if name not in state and not name.endswith(_COUNTER)]
     if missing:
         raise WeightsError(
@@ -250,6 +239,29 @@ def _check_names(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int
 def _listed(names: list[str]) -> str:
     shown = ", ".join(shortened(name, 60) for name in names[:6])
     return shown + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...], config: ModelConfig) -> None:
+    """Raise `WeightsError` for a tensor of another network."""
+    if array.shape != shape:
+        raise WeightsError(
+            f"{name!r} has shape={array.shape} instead of {shape}; the weights do not fit {config}"
+        )
+
+
+def check_tensor(
+    state: Mapping[str, np.ndarray],
+    name: str,
+    config: ModelConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: object,
+) -> np.ndarray:
+    """Return one tensor as `check_state` does."""
+    if name not in state:
+        return np.zeros((), np.int64)
+    array = np.asarray(state[name])
+    check_shape(name, array, shapes[name], config)
+    return _check_values(name, array, dtype)
 
 
 def _check_values(name: str, array: np.ndarray, dtype: object) -> np.ndarray:
