@@ -257,9 +257,9 @@ class Computing:
     precision: str = "full"
 
     @property
-    def weights_dtype(self) -> np.dtype:
-        """In which weights are best loaded for it: int8 stays as small as it is stored."""
-        return np.dtype(np.int8 if self.precision == "int8" else np.float32)
+    def weights_dtype(self) -> str:
+        """Name of the dtype to load weights in: int8 stays as small as it is stored."""
+        return "int8" if self.precision == "int8" else "float32"
 
 
 @dataclass(frozen=True)

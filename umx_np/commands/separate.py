@@ -207,13 +207,14 @@ def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     notice = default_notice() if args.model is None else None
     if notice is not None and not args.quiet:
         say(f"{PROGRAM}: {notice}")
+    how, computing = pick(SeparationOptions, vars(args)), pick(Computing, vars(args))
     bundle = load_model(
         DEFAULT_MODEL if args.model is None else os.path.expanduser(args.model),
         args.targets,
         offline=args.offline,
         progress=not args.quiet,
+        dtype=computing.weights_dtype,
     )
-    how, computing = pick(SeparationOptions, vars(args)), pick(Computing, vars(args))
     return Separator.from_bundle(bundle, **vars(how), **vars(computing)), bundle.name
 
 

@@ -64,7 +64,7 @@ def add_computing_options(
     group.add_argument("--threads", type=positive_int, help=f"{threads} (default: all cores)")
     group.add_argument(
         "--precision",
-        choices=("full", "fast"),
+        choices=("full", "fast", "int8"),
         default="full",
         help="fast computes the networks with lower precision (default: full)",
     )

@@ -151,7 +151,7 @@ def load_model(
     *,
     offline: bool = False,
     progress: bool | DownloadProgress | None = None,
-    dtype: object = np.float32,
+    dtype: str | type | np.dtype = np.float32,
 ) -> ModelBundle:
     """Load a model by its name, or one from a folder.
 
@@ -214,7 +214,7 @@ def load_model(
         return replace(bundle, name=name, license=info.license)
     paths = download(name, targets, offline=offline, progress=progress)
     weights: dict[str, TargetWeights] = {}
-    check = check_quantized if dtype == np.int8 else check_state
+    check = check_quantized if np.dtype(dtype) == np.int8 else check_state
     for target, path in paths.items():
         try:
             state = check(load_torch(path), info.config)

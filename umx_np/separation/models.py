@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-import numpy as np
-
 from .._support.keywords import check_keywords, pick, shows
 from ..backends.contracts import Backend
 from ..config import Computing, SeparationOptions
@@ -37,7 +35,7 @@ def _bundle(
     targets: Sequence[str] | None,
     pretrained: bool,
     offline: bool,
-    dtype: object = np.float32,
+    dtype: str = "float32",
 ) -> ModelBundle:
     if pretrained:
         return load_model(name, targets, offline=offline, dtype=dtype)
