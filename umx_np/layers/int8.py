@@ -33,17 +33,26 @@ def quantise(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         What they are multiplied by; NaN where a row is not finite.
     """
     starts = range(0, a.shape[1], BLOCK)
-    q = np.zeros(a.shape, np.int8)
-    scale = np.zeros((len(a), len(starts)), np.float32)
+    q = np.empty(a.shape, np.int8)
+    scale = np.empty((len(a), len(starts)), np.float32)
     for b, start in enumerate(starts):
         x = a[:, start : start + BLOCK]
         peak = np.abs(x).max(axis=1)
-        is_finite, is_silent = np.isfinite(peak), peak < SMALLEST_PEAK
-        scale[:, b] = np.where(is_finite, np.where(is_silent, 0, peak / LARGEST), np.nan)
-        some = is_finite & ~is_silent
-        steps = x[some] * (LARGEST / peak[some])[:, None]
-        q[some, start : start + BLOCK] = np.rint(np.clip(steps, -LARGEST, LARGEST))
+        finite = np.isfinite(peak)
+        some = finite & (peak >= SMALLEST_PEAK)
+        inverse = np.divide(LARGEST, peak, out=np.zeros_like(peak), where=some)
+        steps = np.rint(np.where(finite[:, None], x, 0) * inverse[:, None])
+        q[:, start : start + BLOCK] = steps
+        scale[:, b] = np.where(finite, np.where(some, peak, 0) / LARGEST, np.nan)
     return q, scale
+
+
+def restore(q: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return what `quantise` rounded, float32 [shape=(m, k)]."""
+    a = q.astype(np.float32)
+    for b in range(scale.shape[1]):
+        a[:, b * BLOCK : (b + 1) * BLOCK] *= scale[:, b, None]
+    return a
 
 
 def linear_int8(a: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> np.ndarray:
