@@ -40,6 +40,7 @@ cdef class Kernels:
     cdef readonly str level
     cdef readonly int lanes
     cdef readonly bint has_bf16_gemm
+    cdef readonly str int8_products
 
     def __cinit__(self, str level="auto"):
         cdef int i
@@ -50,6 +51,7 @@ cdef class Kernels:
                 self.level = name
                 self.lanes = self.table.lanes
                 self.has_bf16_gemm = self.table.gemm_bf16 != NULL
+                self.int8_products = self.table.int8_products.decode()
                 return
         raise ValueError(f"level={level!r} cannot run here; levels: {levels()}")
 

@@ -44,7 +44,9 @@ cdef extern from "kernels.h" nogil:
         float *d_mags
     ctypedef struct umx_kernels:
         const char *name
-        int lanes, gemm_nr, int8_offset
+        int lanes, gemm_nr
+        const char *int8_products
+        int int8_offset
         int (*gemm)(const umx_gemm_args *) noexcept nogil
         int (*lstm_scan)(const umx_scan_args *) noexcept nogil
         int (*gemm_bf16)(const umx_gemm_args *) noexcept nogil

@@ -109,6 +109,28 @@ def _why_not_cuda() -> str:
     return "" if proof.passed else f"the check of the CUDA device {proof}"
 
 
+def gains_from(precision: str, device: str) -> bool:
+    """Whether networks are computed faster with a precision than with ``'full'``.
+
+    Parameters
+    ----------
+    precision : {'full', 'fast', 'int8'}
+        Of the networks.
+    device : str
+        As for `get_backend`.
+
+    Returns
+    -------
+    bool
+        False for ``'full'``, and where it was not measured: on a CUDA device.
+    """
+    if device not in ("cpu", "auto") or (device == "auto" and not _why_not_cuda()):
+        return False
+    from .backends.cpu import describe
+
+    return precision == "fast" or (precision == "int8" and describe()["int8_products"] != "none")
+
+
 def on_cuda(ops: Backend) -> bool:
     """Whether a backend computes on a CUDA device."""
     return ops.name.startswith("cuda:")

@@ -31,6 +31,7 @@ VEC_INLINE vi v_max_int(vi a, vi b) { return a < b ? b : a; }
 #define INT8_OFFSET 128
 #define INT8_WORDS 1
 #define INT8_START(sums, row) v_load_int(sums)
+#define INT8_PRODUCTS (VL == 16 ? "AVX512_VNNI" : "AVX_VNNI")
 
 static int32_t int8_words(const int8_t *q, ptrdiff_t quads, ptrdiff_t step, uint32_t *out) {
     for (ptrdiff_t k = 0; k < quads; k++, q += 4, out += step) {
@@ -53,6 +54,7 @@ VEC_INLINE vi v_dot(vi acc, const uint32_t *a, vi w) {
 #define INT8_OFFSET 0
 #define INT8_WORDS 2
 #define INT8_START(sums, row) v_splat_int(row)
+#define INT8_PRODUCTS (VL == 16 ? "AVX512BW" : "AVX2")
 
 static int32_t int8_words(const int8_t *q, ptrdiff_t quads, ptrdiff_t step, uint32_t *out) {
     int32_t start = 0;
@@ -89,11 +91,14 @@ VEC_INLINE vi v_dot(vi acc, const uint32_t *a, vi w) {
 #if defined(INT8_DOTPROD)
 #include <arm_neon.h>
 #define INT8_WORDS 1
+#define INT8_PRODUCTS "dotprod"
 #elif defined(__SSE2__) && VL == 4
 #include <emmintrin.h>
 #define INT8_WORDS 2
+#define INT8_PRODUCTS "SSE2"
 #else
 #define INT8_WORDS 4
+#define INT8_PRODUCTS "none"
 #endif
 
 static int32_t int8_words(const int8_t *q, ptrdiff_t quads, ptrdiff_t step, uint32_t *out) {

@@ -113,6 +113,7 @@ typedef struct {
     const char *name;
     int lanes;   /* float32 lanes of a vector register */
     int gemm_nr; /* columns of a packed weight panel */
+    const char *int8_products; /* the instructions that multiply int8; "none" is plain C */
     int int8_offset; /* what is added to activations of eight bits; 0 or 128, see int8_dot.h */
     int (*gemm)(const umx_gemm_args *);      /* 0, or -1 when memory is short */
     int (*lstm_scan)(const umx_scan_args *); /* 0, or -1 when memory is short */

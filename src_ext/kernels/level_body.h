@@ -19,6 +19,6 @@
 #define JOIN(a, b) JOIN2(a, b)
 
 const umx_kernels JOIN(umx_kernels_, LEVEL) = {
-    LEVEL_NAME, VL, 2 * VL, INT8_OFFSET, gemm, lstm_scan, GEMM_BF16, lstm_scan_bf16, gemm_int8,
-    lstm_scan_int8, wiener, wiener_gradient,
+    LEVEL_NAME, VL, 2 * VL, INT8_PRODUCTS, INT8_OFFSET, gemm, lstm_scan, GEMM_BF16, lstm_scan_bf16,
+    gemm_int8, lstm_scan_int8, wiener, wiener_gradient,
 };

@@ -54,6 +54,7 @@ def describe() -> dict[str, Any]:
         "level": kernels.level,
         "lanes": kernels.lanes,
         "bf16_products": bool(kernels.has_bf16_gemm),
+        "int8_products": kernels.int8_products,
         "levels": _cpu.levels(),
     }
 

@@ -21,6 +21,7 @@ from .separating import (
     add_computing_options,
     add_filter_options,
     add_model_options,
+    settle_precision,
     settle_separation,
 )
 
@@ -49,7 +50,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "input", nargs="+", help="sound files, or folders, whose sound files are all separated"
     )
     add_model_options(parser)
-    add_computing_options(parser).add_argument(
+    add_computing_options(parser, precision=None).add_argument(
         "--max-memory",
         type=_megabytes,
         metavar="MB",
@@ -207,9 +208,11 @@ def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     notice = default_notice() if args.model is None else None
     if notice is not None and not args.quiet:
         say(f"{PROGRAM}: {notice}")
+    name = DEFAULT_MODEL if args.model is None else os.path.expanduser(args.model)
+    settle_precision(args, name)
     how, computing = pick(SeparationOptions, vars(args)), pick(Computing, vars(args))
     bundle = load_model(
-        DEFAULT_MODEL if args.model is None else os.path.expanduser(args.model),
+        name,
         args.targets,
         offline=args.offline,
         progress=not args.quiet,

@@ -44,6 +44,7 @@ from ..weights import (
     ModelBundle,
     TargetWeights,
     check_state,
+    documents,
     is_model_folder,
     load_folder,
     load_torch,
@@ -230,6 +231,32 @@ def load_model(
         nb_channels=info.nb_channels,
         license=info.license,
     )
+
+
+def recommended_precision(name_or_folder: str | os.PathLike[str]) -> str | None:
+    """Return the precision that a model recommends, without loading it.
+
+    Parameters
+    ----------
+    name_or_folder : str or path-like
+        As for `load_model`.
+
+    Returns
+    -------
+    {'full', 'fast', 'int8'} or None
+        None if it recommends none, as the models of Open-Unmix do, or cannot be found.
+
+    Raises
+    ------
+    WeightsError
+        If a folder's ``separator.json`` is damaged.
+    """
+    if is_model_folder(name_or_folder):
+        return documents.recommended_precision(Path(os.path.expanduser(name_or_folder)))
+    info = registry().get(str(name_or_folder))
+    if info is None or not info.is_bundled:
+        return None
+    return documents.recommended_precision(bundled_folder(info.name))
 
 
 def _looks_like_path(name: str) -> bool:

@@ -386,7 +386,7 @@ def architecture_arguments(bundle: ModelBundle, target: str) -> dict[str, Any]:
 def separator_document(bundle: ModelBundle) -> dict[str, Any]:
     """Return the content of ``separator.json`` as Open-Unmix's trainer writes it, and what we add.
 
-    That are the licence and the level of the model, where it has them.
+    That are the licence, the level and the precision of the model, where it has them.
     """
     document = {
         "nfft": bundle.n_fft,
@@ -395,5 +395,6 @@ def separator_document(bundle: ModelBundle) -> dict[str, Any]:
         "nb_channels": bundle.nb_channels,
         "license": bundle.license,
         "input_level": bundle.input_level,
+        "precision": bundle.precision,
     }
     return {key: value for key, value in document.items() if value is not None}
