@@ -1,6 +1,7 @@
 """Public names of `umx_np`: imported lazily, and seen by type checkers."""
 
 from . import audio as audio
+from . import catalog as catalog
 from . import data as data
 from . import errors as errors
 from . import evaluation as evaluation

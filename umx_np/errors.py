@@ -68,6 +68,10 @@ class TrainingError(UmxError, RuntimeError):
     """A training cannot begin or go on; the message says why and what is left of it."""
 
 
+class CatalogError(UmxError, RuntimeError):
+    """A plan of a catalogue is not usable, or nothing can be done with it here."""
+
+
 class ScoresError(UmxError, ValueError):
     """A file of scores cannot be read, or there is nothing to be scored."""
 

@@ -22,12 +22,12 @@ from .._support.console import (
 )
 from .._support.option_types import option_words
 from ..errors import UmxError
-from . import convert, data, download, evaluate, info, models, separate, train
+from . import catalog, convert, data, download, evaluate, info, models, separate, train
 from .frame import PROGRAM
 
 COMMANDS = {
     module.COMMAND.name: module.COMMAND
-    for module in (separate, download, models, convert, info, train, evaluate, data)
+    for module in (separate, download, models, convert, info, train, evaluate, data, catalog)
 }
 
 _EPILOG = f"""\
