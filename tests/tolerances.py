@@ -86,6 +86,7 @@ TOL: dict[str, dict[str, Tolerance]] = {
         "bfloat16": Tolerance(decibels(40.0), 0.0, "bfloat16 has 8 bits"),
         "tf32": Tolerance(decibels(55.0), 0.0, "TF32 has 11 bits"),
     },
+    "separator_int8": {"int8": Tolerance(decibels(20.0), 0.0, "random weights, tiny networks")},
     "blockwise": {"float32": Tolerance(1e-6, 0.0, "full scale; bit for bit equal in practice")},
     "filter_gradient_same": {
         "float32": Tolerance(2e-7, 0.0, "measured 2.5e-8: the results rounded to float32"),

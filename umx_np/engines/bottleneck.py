@@ -128,6 +128,11 @@ class RoundedStore:
         self._steps = new_store(width, np.dtype(np.int8))
         self._scale = new_store(-(-width // BLOCK), np.dtype(np.float32))
 
+    @staticmethod
+    def nb_bytes(width: int) -> int:
+        """Bytes of a frame."""
+        return width + 4 * -(-width // BLOCK)
+
     def read(self, start: int, stop: int) -> np.ndarray:
         return restore(self._steps.read(start, stop), self._scale.read(start, stop))
 

@@ -166,19 +166,26 @@ def _rounding(job: Job, new_store: Callable[[int, np.dtype], FrameStore]) -> Sto
     return lambda width: new_store(width, _FLOAT)
 
 
+def _bytes_of_floats(width: int) -> int:
+    return width * _FLOAT.itemsize
+
+
 def _store_factory(
     job: Job, nb_timesteps: int, max_memory: int | None, resources: ExitStack
 ) -> StoreFactory:
     """Choose between memory and disk for the activations of a track."""
     nb_frames = job.geometry.nb_frames(nb_timesteps)
     configs = {name: network.config for name, network in job.networks.items()}
+    nb_bytes = RoundedStore.nb_bytes if job.ops.precision == "int8" else _bytes_of_floats
     # Of each target the encoded track, and two sets of layer outputs of those that run together.
-    width = sum(c.hidden_size for c in configs.values())
-    width += 2 * max(
-        sum(configs[name].lstm_hidden_size * configs[name].nb_directions for name in names)
+    of_a_frame = sum(nb_bytes(c.hidden_size) for c in configs.values())
+    of_a_frame += 2 * max(
+        sum(
+            nb_bytes(configs[name].lstm_hidden_size) * configs[name].nb_directions for name in names
+        )
         for names in groups_of(job.networks, job.ops.threads)
     )
-    need = nb_frames * width * (1 if job.ops.precision == "int8" else _FLOAT.itemsize)
+    need = nb_frames * of_a_frame
     if max_memory is None:
         limit = memory_limit()
         # In a container half is left for the weights, the windows, and what else runs there.
