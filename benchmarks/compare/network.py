@@ -1,8 +1,8 @@
 """Run one target's network on a spectrogram: umx_np, torch and ONNX Runtime.
 
 Each gets the magnitudes in the memory layout that suits it best: frames outside, bins inside. With
-``--precision int8`` all three compute in eight bits: torch's and ONNX Runtime's dynamic quantisation
-of the LSTM and the linear layers, after a look at whether these were really replaced.
+``--precision int8`` all three compute in eight bits: torch and ONNX Runtime by their dynamic
+quantisation of the LSTM and the linear layers, after a look at whether these were really replaced.
 """
 
 from __future__ import annotations
