@@ -162,19 +162,19 @@ static int gemm_int8(const umx_gemm_args *g) {
 
 typedef struct {
     const umx_scan_args *scan;
-    uint32_t *words;  /* the state as int8, see int8_dot.h */
+    uint32_t *words; /* the state as int8, with what its sums start from: see int8_dot.h */
     int32_t start;
     ptrdiff_t quads;
 } int8_state;
 
-/* Rounds the state; `words` are followed by room for a block of bytes. */
 static void round_state(int8_state *state, const float *h, ptrdiff_t padded) {
-    int8_t q[KC];
+    int8_t q[KC + 3];
     state->start = 0;
     for (ptrdiff_t k = 0; k < padded; k += KC) {
-        const ptrdiff_t count = padded - k < KC ? padded - k : KC;
+        const ptrdiff_t count = padded - k < KC ? padded - k : KC, quads = (count + 3) / 4;
         round_to_int8(h + k, 127.0f, count, q);
-        state->start += int8_words(q, count / 4, INT8_WORDS, state->words + k / 4 * INT8_WORDS);
+        memset(q + count, 0, (size_t)(4 * quads - count));
+        state->start += int8_words(q, quads, INT8_WORDS, state->words + k / 4 * INT8_WORDS);
     }
 }
 

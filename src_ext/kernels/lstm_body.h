@@ -79,7 +79,7 @@ VEC_INLINE int lstm_scan_with(const umx_scan_args *s, int kind) {
     const ptrdiff_t pairs = (hidden + 2 * VL - 1) / (2 * VL);
     const ptrdiff_t padded = pairs * 2 * VL;
     const ptrdiff_t half = (hidden + 1) / 2;
-    float *next = (float *)scratch_alloc((sizeof(float) + sizeof(int32_t)) * padded);
+    float *next = (float *)scratch_alloc((sizeof(float) + sizeof(int32_t)) * (padded + 3));
     if (!next) return -1;
     int32_t *state_pairs = (int32_t *)(next + padded);
     /* At most four words for four units. */

@@ -233,16 +233,16 @@ def test_wrong_weights_are_refused(kernels):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LEVELS)
 def test_levels_of_other_processors(name, tmp_path):
-    """VNNI and AVX512BW with their instructions written out in C, ARM's dotprod under qemu."""
+    """VNNI and AVX512BW with their instructions written out in C, ARM under qemu, plain C."""
     program = Program(name, tmp_path)
-    for kind in KINDS:
-        for m, k, n in SHAPES + LONG:
+    for kind in ("noise", "largest", "mixed"):
+        for m, k, n in [(5, 3, 7), (13, 257, 33), (3, 512, 65), (2, 513, 33)]:
             a, (w, scale) = activations(kind, m, k), weights(kind, n, k)
             out, expected = program.linear(a, w, scale), linear_int8(a, w, scale)
             if k <= 512:
                 np.testing.assert_array_equal(out, expected, err_msg=f"{kind} {m, k, n}")
             assert_close(out, expected, TOL["int8"]["float32"], dtype=np.float32)
-    for hidden in (1, 5, 32, 33, 100):
+    for hidden in (1, 5, 33, 100):
         for largest in (False, True):
             gates, w, scale = scan_case(hidden, largest=largest)
             gates = gates[:4]  # of many, a state might be just between two steps

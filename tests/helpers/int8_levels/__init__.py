@@ -38,12 +38,15 @@ class Level:
     runner: tuple[str, ...] = ()
 
 
-_ARM = ("aarch64-linux-gnu-gcc", "-march=armv8.2-a+dotprod", "-static")
+_ARM = ("aarch64-linux-gnu-gcc", "-static")
+_QEMU = ("qemu-aarch64", "-cpu", "max")
 LEVELS = {
     "AVX_VNNI": Level(3, 8, 128),
     "AVX512BW": Level(4, 16, 0),
     "AVX512_VNNI": Level(5, 16, 128),
-    "dotprod": Level(8, 4, 0, _ARM, ("qemu-aarch64", "-cpu", "max")),
+    "dotprod": Level(8, 4, 0, (*_ARM, "-march=armv8.2-a+dotprod"), _QEMU),
+    "NEON": Level(7, 4, 0, _ARM, _QEMU),
+    "plain C": Level(1, 1, 0, ("gcc",)),
 }
 
 
@@ -52,7 +55,7 @@ class Program:
 
     def __init__(self, name: str, folder: Path) -> None:
         self.level = LEVELS[name]
-        self._path = folder / f"int8-{name}"
+        self._path = folder / f"level-{self.level.number}"
         for tool in (self.level.compiler[0], *self.level.runner[:1]):
             if shutil.which(tool) is None:
                 pytest.skip(f"{tool} is not installed")
@@ -60,7 +63,7 @@ class Program:
         flags = ("-O2", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", *warnings)
         level = (f"-DLEVEL_NUMBER={self.level.number}", f"-I{KERNELS}")
         command = [*self.level.compiler, *flags, *level, str(FOLDER / "driver.c"), "-lm"]
-        subprocess.run([*command, "-o", str(self._path)], check=True, timeout=120)
+        subprocess.run([*command, "-o", str(self._path)], check=True, timeout=600)
 
     def _run(
         self, kind: int, a: np.ndarray, w: np.ndarray, scale: np.ndarray, block: int, n: int
@@ -82,7 +85,7 @@ class Program:
             input=b"".join(np.ascontiguousarray(part).tobytes() for part in parts),
             stdout=subprocess.PIPE,
             check=True,
-            timeout=120,
+            timeout=600,
         )
         return np.frombuffer(done.stdout, np.float32).reshape(len(a), n)
 

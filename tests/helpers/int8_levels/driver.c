@@ -2,13 +2,13 @@
  *
  * Compiled with LEVEL_NUMBER: 3 AVX-VNNI, 4 AVX512BW, 5 AVX512_VNNI, all three with their new
  * instructions written out in C as Intel describes them, so that AVX2 or less is enough; 8 is ARM's
- * dotprod, which qemu runs. Reads sizes and arrays from stdin, writes the result to stdout:
+ * dotprod and 7 is ARM without it, which qemu runs; 1 is plain C. Reads sizes and arrays from stdin, writes the result to stdout:
  * see tests/helpers/int8_levels/__init__.py.
  */
 #include <stdint.h>
 #include <stdio.h>
 
-#if LEVEL_NUMBER != 8
+#if LEVEL_NUMBER >= 3 && LEVEL_NUMBER <= 5
 #include <immintrin.h>
 
 #define INLINE static inline __attribute__((always_inline))
@@ -75,11 +75,19 @@ INLINE v16i madd_512(v16i a, v16i b) {
 #define MR 12
 #define MR_INT8 12
 #define INT8_VNNI
-#else
+#elif LEVEL_NUMBER == 8
 #define VL 4
 #define MR 8
 #define MR_INT8 8
 #define INT8_DOTPROD
+#elif LEVEL_NUMBER == 7
+#define VL 4
+#define MR 8
+#define MR_INT8 4
+#else
+#define VL 1
+#define MR 6
+#define MR_INT8 4
 #endif
 #include "kernels.h"
 #include "vec.h"
