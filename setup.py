@@ -86,6 +86,8 @@ def readme() -> str:
     raw = source.replace("https://github.com/", "https://raw.githubusercontent.com/") + "/main/"
     text = (root / "README.md").read_text(encoding="utf-8")
     text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\g<1>{raw}", text)
+    # As a picture and not as text, which GitHub sends without this.
+    text = re.sub(r"(!\[[^\]]*\]\([^)]*\.svg)\)", r"\g<1>?sanitize=true)", text)
     return re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\g<1>{source}/blob/main/", text)
 
 

@@ -21,8 +21,8 @@ from umx_np.errors import DeviceError
 # that is tested.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-# Scripts that write the files beside them, and a stand-in; they need PyTorch and hold no tests.
-collect_ignore = ["golden", "peers/standin"]
+# Scripts that write the files beside them, and stand-ins for other packages; they hold no tests.
+collect_ignore = ["golden", "peers/standin", "helpers/upstream_double"]
 
 # More would each spend most of their time on imports.
 MOST_PROCESSES = 8
@@ -64,6 +64,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # Shells start background jobs so, and programs that the tests interrupt would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Who runs the tests may have defaults, and is not to be taken for told about something.
+    os.environ["UMX_NP_CONFIG"] = ""
+    os.environ.pop("UMX_NP_MODEL", None)
+    os.environ["XDG_STATE_HOME"] = os.devnull
 
 
 def pytest_terminal_summary(

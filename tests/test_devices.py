@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
+import umx_np
 from umx_np import separate_file
-from umx_np.devices import get_backend
+from umx_np.devices import cuda_index, get_backend
 from umx_np.errors import ConfigError, DeviceError
 
 
@@ -29,3 +33,25 @@ def test_an_error_of_the_processor_is_not_told_with_that_of_a_card(monkeypatch):
     with pytest.raises(DeviceError, match="UMX_NP_ISA='z80'") as caught:
         get_backend("auto")
     assert caught.value.__context__ is None
+
+
+def test_only_the_door_reads_names_of_devices():
+    """Who has to know whether a name means CUDA asks `cuda_index`."""
+    root = Path(umx_np.__file__).parent
+    asking = re.compile(r"""(startswith\(|==|\bin\b|partition\().{0,12}["']cuda""")
+    files = [
+        path
+        for path in root.rglob("*.py")
+        if path.name != "devices.py" and path.parent.name != "cuda"
+    ]
+    assert asking.search('device.startswith(("auto", "cuda"))')
+    for path in files:
+        assert not asking.search(path.read_text(encoding="utf-8")), path
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [("cuda", 0), ("cuda:0", 0), ("cuda:12", 12), ("cpu", None), ("auto", None), ("cudart", None)],
+)
+def test_names_that_mean_cuda(name, index):
+    assert cuda_index(name) == index

@@ -133,7 +133,7 @@ def gains_from(precision: str, device: str) -> bool:
 
 def on_cuda(ops: Backend) -> bool:
     """Whether a backend computes on a CUDA device."""
-    return ops.name.startswith("cuda:")
+    return cuda_index(ops.name) is not None
 
 
 def separation_engine(job: Job) -> SeparationEngine:

@@ -145,13 +145,18 @@ def spectrogram(audio: np.ndarray, rate: float) -> Spectrogram:
 
 
 def spectrogram_of_file(
-    path: str | os.PathLike[str], *, start: float = 0.0, duration: float | None = None
+    path: str | os.PathLike[str],
+    *,
+    start: float = 0.0,
+    duration: float | None = None,
+    track: int | None = None,
+    downmix: str | None = None,
 ) -> Spectrogram:
     """Compute the levels of a sound file, reading it block by block.
 
     Parameters
     ----------
-    path, start, duration
+    path, start, duration, track, downmix
         As for `umx_np.audio.AudioReader`.
 
     Returns
@@ -168,7 +173,7 @@ def spectrogram_of_file(
     Neither the memory nor the number of spectra grows with the length of the file. A column shows
     the maximum of up to four spectra, evenly spread over its time.
     """
-    with AudioReader(path, start=start, duration=duration) as reader:
+    with AudioReader(path, start=start, duration=duration, track=track, downmix=downmix) as reader:
         return _spectrogram(reader.blocks(_READ_BLOCK), reader.rate, reader.nb_timesteps)
 
 
@@ -316,6 +321,8 @@ def plot_separation(
     title: str | None = None,
     start: float = 0.0,
     duration: float | None = None,
+    track: int | None = None,
+    downmix: str | None = None,
 ) -> Path:
     """Draw spectrograms of a sound file and of its stems, which are read block by block.
 
@@ -331,6 +338,8 @@ def plot_separation(
         Written above; None is the name of the mixture's file.
     start, duration : float
         Excerpt of `mixture` in seconds that the stems belong to.
+    track, downmix
+        What of it was separated, as for `umx_np.audio.AudioReader`.
 
     Returns
     -------
@@ -346,7 +355,7 @@ def plot_separation(
     """
     check_available(f"path={os.fspath(path)!r}")
     return draw_separation(
-        spectrogram_of_file(mixture, start=start, duration=duration),
+        spectrogram_of_file(mixture, start=start, duration=duration, track=track, downmix=downmix),
         {name: spectrogram_of_file(stem) for name, stem in stems.items()},
         path,
         title=Path(mixture).name if title is None else title,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from helpers.documents import ROOT
 
 import umx_np.pretrained
 from umx_np import __version__, weights
 from umx_np.commands import COMMANDS
+from umx_np.commands.completion import SHELLS
 from umx_np.commands.frame import format_size, table
 
 
@@ -61,8 +65,14 @@ def empty_cache(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("empty_cache")
 def test_models(run):
     lines = run("models").out.splitlines()
-    assert [line.split()[0] for line in lines] == ["name", "umxm", "umx", "umxhq", "umxl", "umxse"]
+    assert [line.split()[0] for line in lines] == [
+        "name", "umxm", "umx", "umxhq", "umxl", "umxse", "1)", "2)",
+    ]  # fmt: skip
     assert "CC BY-NC-SA 4.0" in lines[4]
+    assert "vocals 7.21, drums 7.15, bass 6.02, other 4.89 2)" in lines[4]
+    assert "speech noise: no figures" in lines[5]
+    assert "ATTRIBUTION.md" in lines[6]
+    assert "MUSDB18" in lines[7]
     models = {model["name"]: model for model in json.loads(run("models", "--json").out)}
     assert models["umxl"]["non_commercial"] is True
     assert models["umxl"]["hidden_size"] == 1024
@@ -70,6 +80,24 @@ def test_models(run):
     assert models["umxhq"]["cached_targets"] == []
     assert [name for name, model in models.items() if model["bundled"]] == ["umxm"]
     assert models["umxm"]["bytes"] < 25e6
+    assert all(model["advice"] for model in models.values())
+    for model in models.values():
+        assert bool(model["sdr"]) == bool(model["sdr_source"])
+
+
+def test_scores_are_those_of_the_documents():
+    """The guide has the published figures, and the model that is included its own."""
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    attribution = (ROOT / "umx_np/assets/umxm/ATTRIBUTION.md").read_text(encoding="utf-8")
+    for name, info in umx_np.pretrained.registry().items():
+        numbers = [info.sdr.get(target) for target in info.targets]
+        if name == "umxm":
+            row = next(line for line in attribution.splitlines() if "six seconds" in line)
+            stems = ("drums", "bass", "other", "vocals")
+            assert re.findall(r"([\d.]+) \(", row)[-4:] == [f"{info.sdr[s]:.2f}" for s in stems]
+        elif info.sdr:
+            row = next(line for line in guide.splitlines() if line.startswith(f"| `{name}` |"))
+            assert ", ".join(f"{number:.2f}" for number in numbers) in row
 
 
 def test_models_that_are_here(run, monkeypatch, tmp_path):
@@ -83,7 +111,7 @@ def test_models_that_are_here(run, monkeypatch, tmp_path):
 
     monkeypatch.setattr(umx_np.pretrained, "download", download)
     lines = run("models").out.splitlines()
-    assert [line.split()[-1] for line in lines[1:]] == ["bass", "bass", "yes", "bass", "no"]
+    assert [line.split()[-1] for line in lines[1:6]] == ["bass", "bass", "yes", "bass", "no"]
 
 
 @pytest.mark.usefixtures("empty_cache")
@@ -207,3 +235,40 @@ def test_format_size(nb_bytes, text):
 
 def test_table():
     assert table([["a", "bb"], ["ccc", ""]]) == "a    bb\nccc"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion(run, shell):
+    pytest.importorskip("shtab", reason="needs the extra completion")
+    result = run("completion", shell)
+    assert result.status == 0, result.err
+    assert "umx-np" in result.out
+    assert "two-stems" in result.out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_in_a_shell(run, tmp_path, monkeypatch):
+    """Options, and names of songs."""
+    pytest.importorskip("shtab", reason="needs the extra completion")
+    (tmp_path / "song one.mp3").touch()
+    (tmp_path / "script").write_text(run("completion", "bash").out)
+    words = [("umx-np separate --two", "--two-stems"), ("umx-np separate so", "song one.mp3")]
+    for line, expected in words:
+        *before, last = line.split()
+        program = f"""
+. ./script
+COMP_WORDS=({line}); COMP_CWORD={len(before)}; COMP_LINE="{line}"; COMP_POINT=${{#COMP_LINE}}
+_shtab_umx_np umx-np {last} {before[-1]}
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+        done = subprocess.run(
+            ["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines() == [expected], done.stderr
+
+
+def test_completion_without_its_package(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    result = run("completion", "bash")
+    assert result.status == 1
+    assert "needs the package shtab; install the extra completion" in result.err

@@ -35,6 +35,7 @@ def test_one_song(drawn, song, run, folder):
     result = run("separate", "song.wav", *options.split())
     assert result.status == 0, result.err
     options = {"title": "song.wav   (m, niter=2)", "start": 0.0, "duration": None}
+    options |= {"track": None, "downmix": "standard"}
     assert drawn == [("song.wav", STEMS, "new/p.png", options)]
     assert "song.wav -> o/song, new/p.png (" in result.err.replace("\\", "/")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .conftest import files
+from .conftest import STEMS, files
 
 
 def test_scores(engine, song, run, folder):
@@ -15,6 +15,7 @@ def test_scores(engine, song, run, folder):
     result = run("separate", "song.wav", "--reference", "true", "--bits", "float")
     assert result.status == 0, result.err
     assert result.out.splitlines() == [
+        *(f"song_umxm/{stem}.wav" for stem in STEMS),
         "SDR of song.wav in dB  stem  mixture  gain",
         "vocals                 6.02  nan      nan",
         "drums                  2.50  nan      nan",

@@ -83,11 +83,12 @@ def test_a_recommendation_that_gains_nothing_here(engine, song, run, monkeypatch
 def test_every_option_arrives(engine, song, run, folder, monkeypatch):
     written = []
 
-    def noted(*args, **options):
-        written.append((options["bits"], options["clip_mode"], options["quality"]))
-        return StemWriter(*args, **options)
+    class NotedWriter(StemWriter):
+        def __init__(self, *args, **options):
+            written.append((options["bits"], options["clip_mode"], options["quality"]))
+            super().__init__(*args, **options)
 
-    monkeypatch.setattr("umx_np.separation.files.StemWriter", noted)
+    monkeypatch.setattr("umx_np.separation.files.StemWriter", NotedWriter)
     song()
     options = "--niter 3 --softmask --wiener-win-len 0 --filterbank asteroid --threads 2 "
     options += "--precision fast --offline"
@@ -164,13 +165,35 @@ def test_excerpt_is_the_right_one(engine, song, run):
     np.testing.assert_array_equal(sf.read("song_umxm/vocals.wav")[0].T, audio[:, 2000:3000] / 2)
 
 
-@pytest.mark.parametrize(("nb_channels", "written"), [(1, 1), (2, 2), (5, 2)])
-def test_channels(engine, song, run, nb_channels, written):
+@pytest.mark.parametrize("nb_channels", [1, 2])
+def test_channels(engine, song, run, nb_channels):
     song(nb_channels=nb_channels)
     result = run("separate", "song.wav")
     assert result.status == 0
-    assert sf.info("song_umxm/vocals.wav").channels == written
-    assert ("only the first 2 of 5 channels" in result.err) == (nb_channels == 5)
+    assert sf.info("song_umxm/vocals.wav").channels == nb_channels
+    assert "channels" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("nb_channels", "downmix", "message"),
+    [
+        (5, "standard", "5 channels (5.0, the usual order of so many) are mixed to stereo"),
+        (5, "first", "the first two of 5 channels are taken; --downmix standard mixes all"),
+        (12, "standard", "the first two of 12 channels are taken, as it is not known where each"),
+    ],
+)
+def test_more_channels(engine, song, run, nb_channels, downmix, message):
+    engine.sample_rate = 8000.0
+    audio = song(nb_channels=nb_channels, level=0.2)
+    result = run("separate", "song.wav", "--downmix", downmix, "--bits", "float")
+    assert result.status == 0
+    assert result.err.count(f"song.wav: {message}") == 1
+    half = np.sqrt(0.5)
+    expected = audio[:2].astype(float)
+    if "mixed" in message:
+        expected = expected + half * audio[2] + half * audio[3:]
+    stem = sf.read("song_umxm/vocals.wav")[0].T
+    np.testing.assert_allclose(stem, expected / 2, atol=1e-7)
 
 
 def test_aggregate(engine, song, run, folder):
@@ -305,7 +328,7 @@ def test_a_program_without_a_console(engine, song, run, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr", None)
     assert main(["separate", "song.wav"]) == 0
     assert main(["separate", "missing.wav"]) == 1
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr().out.splitlines() == [f"song_umxm/{stem}.wav" for stem in STEMS]
 
 
 def test_unexpected_errors_do_not_stop_the_batch_either(engine, song, run, folder):
@@ -422,7 +445,7 @@ def test_how_much_is_said(engine, song, run):
     assert run("separate", "a.wav", "b.wav", "--quiet").err == ""
     said = run("separate", "a.wav", "b.wav")
     assert "[1/2] a.wav -> a_umxm" in said.err
-    assert said.out == ""
+    assert said.out == "".join(f"{song}_umxm/{stem}.wav\n" for song in "ab" for stem in STEMS)
     assert "a.wav: wrote" not in said.err
     assert "b_umxm" in run("separate", "b.wav", "--verbose").err
     loud = song("loud.wav", level=4.0)

@@ -256,6 +256,7 @@ def test_the_format(engine, song):
     assert sorted(document) == [
         "format",
         "format_version",
+        "gain",
         "model",
         "options",
         "outputs",
@@ -273,9 +274,11 @@ def test_the_format(engine, song):
     assert sorted(document["options"]) == [
         *(
             "aggregate",
+            "bitrate",
             "bits",
             "clip_mode",
             "device",
+            "downmix",
             "duration",
             "ext",
             "filterbank",
@@ -293,7 +296,10 @@ def test_the_format(engine, song):
         "softmask",
         "start",
         "stems",
+        "tags",
         "targets",
+        "track",
+        "two_stems",
         "wiener_win_len",
     ]
     record = Record.read(record_path("a/So\x07ng.wav", "o"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from umx_np.backends.cpu import CpuBackend, CpuFilter, CpuNetwork
 from umx_np.backends.reference import ReferenceBackend, ReferenceFilter, ReferenceNetwork
 from umx_np.config import ModelConfig
 from umx_np.cuda import backend as cuda
+from umx_np.cuda import device as devices_of_cuda
 from umx_np.cuda import host_network as cuda_network
 from umx_np.cuda.backend import CudaBackend, CudaFilter
 from umx_np.cuda.proof import LIMITS, Proof
@@ -376,3 +379,24 @@ class TestPrecision:
             for precision in ("full", "fast")
         )
         np.testing.assert_array_equal(full, fast)
+
+
+def test_copies_stay_on_the_device_and_pickles_name_it(ops, monkeypatch):
+    state = random_state(CONFIGS[0], seed=2)
+    network = ops.network(CONFIGS[0], state)
+    mags = signals.magnitudes(CONFIGS[0], nb_frames=7)[0].transpose(2, 0, 1)
+    mags = np.ascontiguousarray(mags, np.float32)
+    copied_ops, copied = copy.deepcopy((ops, network))
+    assert copied_ops.device is ops.device
+    np.testing.assert_array_equal(copied.whole_track(mags), network.whole_track(mags))
+    monkeypatch.setattr(devices_of_cuda, "get_device", _device_of_number)
+    monkeypatch.setitem(_DEVICES, ops.device.index, ops.device)
+    sent = pickle.loads(pickle.dumps(network))
+    np.testing.assert_array_equal(sent.whole_track(mags), network.whole_track(mags))
+
+
+_DEVICES: dict = {}
+
+
+def _device_of_number(index):
+    return _DEVICES[index]

@@ -9,6 +9,7 @@ from helpers.streaming import tiny_bundle
 
 import umx_np
 from umx_np.audio import read, write
+from umx_np.weights import save_folder
 
 # The model works at 8 kHz.
 RATES = [8000, 16000, 8707, 4000]
@@ -95,3 +96,76 @@ def test_published_rates(rate, tmp_path):
     for found in (stems, files):
         power = {name: abs(np.vdot(stem[0], tone)) for name, stem in found.items()}
         assert power["residual"] > 100 * power["v"]
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("niter", [0, 1])
+def test_two_stems(rate, niter, tmp_path):
+    """Exactly, whatever the filter leaves out; and the stem is the one that there is anyway."""
+    write(tmp_path / "song.wav", noise(2 * 8000), rate, bits="float")
+    separator = umx_np.Separator.from_bundle(tiny_bundle(), niter=niter, device="cpu")
+    options = {"separator": separator, "bits": "float", "clip_mode": "none"}
+    both = umx_np.separate_file(tmp_path / "song.wav", tmp_path / "two", two_stems="b", **options)
+    assert list(both) == ["b", "no_b"]
+    mixture, _ = read(tmp_path / "song.wav")
+    stem, rest = (read(path)[0] for path in both.values())
+    assert rest.shape == mixture.shape
+    np.testing.assert_allclose(stem + rest, mixture, atol=1e-7)
+    every = umx_np.separate_file(tmp_path / "song.wav", tmp_path / "all", **options)
+    np.testing.assert_array_equal(stem, read(every["b"])[0])
+    if rate == 8000 and niter:  # nothing was resampled, and the filter leaves out little
+        others = sum(read(every[name])[0] for name in every if name != "b")
+        assert relative_l2(others, rest) < 0.05
+    alone = tmp_path / "alone"
+    umx_np.separate_file(tmp_path / "song.wav", alone, two_stems="b", only=["no_b"], **options)
+    assert [path.name for path in alone.rglob("*.wav")] == ["no_b.wav"]
+    np.testing.assert_array_equal(rest, read(alone / "song" / "no_b.wav")[0])
+
+
+def test_two_stems_at_the_rate_of_the_model(tmp_path):
+    write(tmp_path / "song.wav", noise(9000), 16000, bits="float")
+    separator = umx_np.Separator.from_bundle(tiny_bundle(), device="cpu")
+    options = {"separator": separator, "bits": "float", "clip_mode": "none", "rate": "model"}
+    paths = umx_np.separate_file(tmp_path / "song.wav", tmp_path, two_stems="a", **options)
+    stems = [read(path) for path in paths.values()]
+    assert [rate for _, rate in stems] == [8000, 8000]
+    mixture, _ = read(tmp_path / "song.wav", rate=8000)
+    np.testing.assert_allclose(stems[0][0] + stems[1][0], mixture, atol=1e-7)
+
+
+@pytest.mark.parametrize("nb_channels", [1, 3])
+def test_two_stems_of_other_channels(nb_channels, tmp_path):
+    audio = noise(9000, nb_channels)
+    write(tmp_path / "song.wav", audio, 16000, bits="float")
+    separator = umx_np.Separator.from_bundle(tiny_bundle(), device="cpu")
+    paths = umx_np.separate_file(
+        tmp_path / "song.wav",
+        tmp_path,
+        separator=separator,
+        two_stems="a",
+        bits="float",
+        clip_mode="none",
+        start=0.1,
+    )
+    total = sum(read(path)[0] for path in paths.values())
+    np.testing.assert_allclose(total, audio[:2, 1600:], atol=1e-7)
+
+
+def test_one_network_is_enough_without_iterations(tmp_path, monkeypatch):
+    """And gives the stem of all of them, to the bit."""
+    save_folder(tiny_bundle(), tmp_path / "model")
+    write(tmp_path / "song.wav", noise(8000), 8000)
+    loaded = []
+    load = umx_np.pretrained.load_model
+
+    def counting(*args, **options):
+        bundle = load(*args, **options)
+        loaded.append(list(bundle.targets))
+        return bundle
+
+    monkeypatch.setattr("umx_np.pretrained.load_model", counting)
+    options = {"model": tmp_path / "model", "niter": 0, "device": "cpu"}
+    two = umx_np.separate_file(tmp_path / "song.wav", tmp_path / "2", two_stems="c", **options)
+    every = umx_np.separate_file(tmp_path / "song.wav", tmp_path / "3", **options)
+    assert loaded == [["c"], ["a", "b", "c"]]
+    assert two["c"].read_bytes() == every["c"].read_bytes()

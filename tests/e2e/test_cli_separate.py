@@ -160,6 +160,28 @@ def test_interruption_leaves_nothing(song, model_folder, tmp_path, name, status)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_interrupted_standard_input_leaves_nothing(model_folder, tmp_path):
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "umx_np", "separate", "-", "-o", "-", "--only", "bass"]
+    command += ["--model", str(model_folder)]
+    environment = os.environ | {
+        "PYTHONPATH": str(Path(umx_np.__file__).parents[1]),
+        "TMPDIR": str(tmp_path / "tmp"),
+    }
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment, cwd=tmp_path
+    ) as process:
+        while not list(tmp_path.glob("tmp/*/stdin")):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.005)
+        process.terminate()
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out, error) == (143, b"", b"")
+    assert [path.name for path in tmp_path.rglob("*")] == ["tmp"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
 def test_what_a_killed_run_left_goes_with_the_next(song, model_folder, tmp_path):
     """The long form: UMX_NP_TEST_KILLS=200 python -m pytest <this file> -k killed_run."""
     write("long.wav", np.tile(song, 100), RATE)

@@ -107,7 +107,8 @@ def test_arguments_are_those_of_the_function():
         if name != "progress":
             assert arguments[name] == parameter.default, name
     flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
-    others = {"--no-cuda", "--plot", "--pandas", "--quiet", "-q", "--verbose", "-v", "--help", "-h"}
+    others = {"--no-cuda", "--plot", "--pandas", "--quiet", "--verbose", "--help"}
+    others |= {"-n", "-o", "-j", "-q", "-v", "-h", "--no-offline", "--no-softmask", "--reproduce"}
     assert flags - others == set(GIVEN)
 
 

@@ -54,6 +54,19 @@ def commands_of(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+def section_of(document: str, heading: str) -> str:
+    """Text below a heading of the second level, up to the next one."""
+    _, _, rest = text_of(document).partition(f"\n## {heading}\n")
+    return rest.partition("\n## ")[0]
+
+
+def lines_of(language: str, text: str) -> list[str]:
+    """Lines of the code blocks of a language, without comments and empty ones."""
+    blocks = [block for name, block in _FENCE.findall(text) if name == language]
+    lines = [line.partition("  #")[0].rstrip() for line in "".join(blocks).splitlines()]
+    return [line for line in lines if line]
+
+
 def commands_in(document: str, program: str | None = None) -> list[tuple[str, list[str]]]:
     """Commands that a document shows, those of one program only if it is named."""
     blocks = [block for name in ("sh", "bash") for block in blocks_of(name, document)]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 
 from umx_np.pretrained import loading as pretrained
+from umx_np.pretrained.models import ModelInfo, PublishedFile
+from umx_np.weights import StateDict, save_torch
 
 SIZE = 300_000
 NAME = "vocals-00000000.pth"
@@ -27,6 +32,26 @@ class Server:
     faults: list[Callable[[Handler], None]] = field(default_factory=list)
     honours_range: bool = True
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    # Other files than `NAME`, with their contents.
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@contextmanager
+def serving() -> Iterator[Server]:
+    """Run a server on this machine while the block lasts."""
+    state = Server()
+    handler = type("BoundHandler", (Handler,), {"state": state})
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    http.daemon_threads = False  # so that closing waits for the answers under way
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    state.url = f"http://127.0.0.1:{http.server_address[1]}"
+    try:
+        yield state
+    finally:
+        http.shutdown()
+        thread.join()
+        http.server_close()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,6 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         state.requests.append((self.path, wanted, condition))
         if state.faults:
             state.faults.pop(0)(self)
+            return
+        other = state.files.get(self.path.rpartition("/")[2])
+        if other is not None:
+            self.send_response(200)
+            self.give(other)
             return
         if not self.path.endswith(NAME):
             self.send_error(404)
@@ -114,3 +144,22 @@ def fetch_it(**options: object) -> Path:
 
 def ranges(server: Server) -> list[str | None]:
     return [wanted for _, wanted, _ in server.requests]
+
+
+def publish(
+    server: Server, like: ModelInfo, states: dict[str, StateDict], tmp_path: Path, bits: int = 256
+) -> ModelInfo:
+    """Let a server have files under the names of published ones; return their description."""
+    files = {}
+    for target, state in states.items():
+        path = tmp_path / "made.pth"
+        save_torch(state, path)
+        data = path.read_bytes()
+        path.unlink()
+        name = like.files[target].filename
+        server.files[name] = data
+        files[target] = PublishedFile(
+            target, name, f"{server.url}/records/1/files/{name}",
+            hashlib.sha256(data).hexdigest()[: bits // 4],
+        )  # fmt: skip
+    return replace(like, files=files)

@@ -98,6 +98,12 @@ _STATE = {
     "flag": np.array([True, False]),
 }
 _NETWORK = tb.tiny_state()
+_CHECKPOINT = {
+    "epoch": 3,
+    "state_dict": {f"model.{name}": array for name, array in _NETWORK.items()},
+    "optimizer_states": [{"state": {0: {"step": 7.0}}, "param_groups": [{"betas": (0.9, 0.99)}]}],
+    "hyper_parameters": {"root": b"cpathlib\nPosixPath\n(" + tb.text("/") + b"tR"},
+}
 
 
 def _saved(state: dict[str, np.ndarray], legacy: bool) -> bytes:
@@ -137,11 +143,13 @@ def _legacy_wrap(pickle: bytes) -> bytes:
 
 
 def _zip_seeds(_: Path) -> list[bytes]:
-    return [_saved(_STATE, False), _saved(_NETWORK, False), *map(_zip_wrap, _pickles(False))]
+    saved = [_saved(_STATE, False), _saved(_NETWORK, False), tb.torch_file(_CHECKPOINT)]
+    return [*saved, *map(_zip_wrap, _pickles(False))]
 
 
 def _legacy_seeds(_: Path) -> list[bytes]:
-    return [_saved(_STATE, True), _saved(_NETWORK, True), *map(_legacy_wrap, _pickles(True))]
+    saved = [_saved(_STATE, True), _saved(_NETWORK, True), tb.torch_file(_CHECKPOINT, legacy=True)]
+    return [*saved, *map(_legacy_wrap, _pickles(True))]
 
 
 def _read_torch(path: Path) -> object:

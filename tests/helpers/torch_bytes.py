@@ -6,6 +6,8 @@ import io
 import struct
 import zipfile
 
+import numpy as np
+
 from umx_np.config import ModelConfig
 from umx_np.testing import random_state
 from umx_np.weights import StateDict
@@ -108,6 +110,66 @@ def legacy_file(
         keys = PROTOCOL + b"](" + b"".join(map(text, storages)) + b"e."
     body = b"".join(struct.pack("<q", count) + raw for count, raw in storages.values())
     return magic + version + system + pickle + keys + body + trailing
+
+
+class _Writer:
+    """Turns nested values into a pickle, and the arrays among them into storages."""
+
+    def __init__(self, legacy: bool) -> None:
+        self.legacy = legacy
+        self.storages: dict[str, tuple[int, bytes]] = {}
+
+    def value(self, content: object) -> bytes:
+        match content:
+            case bytes():  # instructions as they are
+                return content
+            case dict():
+                items = b"".join(self.value(k) + self.value(v) for k, v in content.items())
+                return b"}(" + items + b"u"
+            case list() | tuple():
+                end = b"e" if isinstance(content, list) else b"t"
+                begin = b"](" if isinstance(content, list) else b"("
+                return begin + b"".join(map(self.value, content)) + end
+            case str():
+                return text(content)
+            case None:
+                return b"N"
+            case bool():
+                return b"\x88" if content else b"\x89"
+            case int():
+                return number(content)
+            case float():
+                return b"G" + struct.pack(">d", content)
+            case np.ndarray():
+                return self.array(content)
+        raise TypeError(type(content))
+
+    def array(self, array: np.ndarray) -> bytes:
+        kind = {"f": "FloatStorage", "i": "LongStorage"}[array.dtype.kind]
+        raw = np.ascontiguousarray(array, "<f4" if array.dtype.kind == "f" else "<i8").tobytes()
+        key = str(len(self.storages))
+        self.storages[key] = (array.size, raw)
+        strides = tuple(np.cumprod((1, *array.shape[:0:-1]))[::-1].tolist()) if array.ndim else ()
+        stored = storage(kind=kind, key=key, total=array.size, legacy=self.legacy)
+        return tensor(stored, shape=array.shape, strides=strides)
+
+
+def torch_file(content: object, *, legacy: bool = False) -> bytes:
+    """Put a file together as `torch.save` writes it; arrays become tensors.
+
+    Parameters
+    ----------
+    content : object
+        Dicts, lists, tuples, plain values and arrays of float32 and int64; bytes are instructions
+        of the pickle, put in as they are.
+    legacy : bool
+        In which format.
+    """
+    writer = _Writer(legacy)
+    pickle = PROTOCOL + writer.value(content) + b"."
+    if legacy:
+        return legacy_file(pickle, writer.storages)
+    return zip_file(pickle, {key: raw for key, (_, raw) in writer.storages.items()})
 
 
 def tiny_state(config: ModelConfig = TINY, seed: int = 0) -> StateDict:

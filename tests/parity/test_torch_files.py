@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from umx_np.config import ModelConfig
+from umx_np.errors import WeightsError
 from umx_np.testing import random_state
 from umx_np.weights import (
     ModelBundle,
@@ -133,6 +134,80 @@ def test_wrapped_model(openunmix: Any, tmp_path: Path, layout: str) -> None:
     save(torch.nn.DataParallel(model).state_dict(), path, layout)
     assert infer_config(load_torch(path)) == CONFIG
     check_state(load_torch(path), CONFIG)
+
+
+def lightning(model: Any, prefix: str) -> dict[str, object]:
+    """Make a checkpoint as Lightning writes it, after a step."""
+    wrapped = torch.nn.ModuleDict({prefix: model}) if prefix else model
+    optimizer = torch.optim.AdamW(wrapped.parameters(), lr=0.001)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2])
+    model(torch.rand(2, 2, 33, 5)).sum().backward()
+    optimizer.step()
+    scheduler.step()
+    return {
+        "epoch": 3,
+        "global_step": 120,
+        "pytorch-lightning_version": "2.4.0",
+        "state_dict": wrapped.state_dict(),
+        "callbacks": {"ModelCheckpoint{'monitor': 'loss'}": {"best": torch.tensor(0.5)}},
+        "optimizer_states": [optimizer.state_dict()],
+        "lr_schedulers": [scheduler.state_dict()],
+        "hyper_parameters": {
+            "root": Path("songs"),
+            "device": torch.device("cpu"),
+            "dtype": torch.float32,
+            "targets": {"vocals"},
+            "loss": np.float64(0.5),
+            "history": np.arange(3.0),
+        },
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("prefix", ["", "model", "net"])
+@pytest.mark.parametrize("suffix", [".pt", ".ckpt"])
+def test_checkpoint_of_lightning(
+    openunmix: Any, tmp_path: Path, layout: str, prefix: str, suffix: str
+) -> None:
+    model = network(openunmix)
+    path = tmp_path / f"vocals{suffix}"
+    save(lightning(model, prefix), path, layout)
+    state = check_state(load_torch(path))
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(state[name], tensor.numpy(), strict=True)
+    # And back, where PyTorch's Open-Unmix takes it as its own.
+    convert(path, tmp_path / "vocals.pth")
+    other = network(openunmix)
+    other.load_state_dict(torch.load(tmp_path / "vocals.pth", weights_only=True), strict=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("key", ["model_state_dict", "model", "net"])
+def test_checkpoints_of_other_loops(openunmix: Any, tmp_path: Path, layout: str, key: str) -> None:
+    model = network(openunmix)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.rand(2, 2, 33, 5)).sum().backward()
+    optimizer.step()
+    wrapped = torch.nn.DataParallel(model)
+    path = tmp_path / "x.pth"
+    content = {"epoch": 1, key: wrapped.state_dict(), "optimizer": optimizer.state_dict()}
+    save({"run": content, "best": np.float32(1)}, path, layout)
+    state = check_state(load_torch(path))
+    for name, tensor in model.state_dict().items():
+        np.testing.assert_array_equal(state[name], tensor.numpy(), strict=True)
+
+
+def test_a_separator(openunmix: Any, tmp_path: Path) -> None:
+    models = {name: network(openunmix) for name in ("vocals", "drums")}
+    separator = openunmix.model.Separator(models, n_fft=64, n_hop=16)
+    path = tmp_path / "x.pth"
+    save(separator.state_dict(), path, "zip")
+    raw = load_torch(path)
+    with pytest.raises(WeightsError, match=r"'target_models\.drums\.', 'target_models\.vocals\.'"):
+        check_state(raw)
+    one = {name: array for name, array in raw.items() if "drums" not in name}
+    for name, tensor in models["vocals"].state_dict().items():
+        np.testing.assert_array_equal(check_state(one)[name], tensor.numpy(), strict=True)
 
 
 # To torch

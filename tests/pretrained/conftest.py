@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from helpers.download_server import DATA, NAME, SIZE, Handler, Server
+from helpers.download_server import DATA, NAME, SIZE, Server, serving
 
 from umx_np.pretrained import transfer as _transfer
 from umx_np.pretrained.models import PUBLISHED, ModelInfo, PublishedFile
@@ -18,19 +16,8 @@ from umx_np.pretrained.models import PUBLISHED, ModelInfo, PublishedFile
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    state = Server()
-    handler = type("BoundHandler", (Handler,), {"state": state})
-    http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    http.daemon_threads = False  # so that closing waits for the answers under way
-    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
-    thread.start()
-    state.url = f"http://127.0.0.1:{http.server_address[1]}"
-    try:
+    with serving() as state:
         yield state
-    finally:
-        http.shutdown()
-        thread.join()
-        http.server_close()
 
 
 @pytest.fixture

@@ -64,9 +64,11 @@ def test_load_in_eight_bits(installed, monkeypatch):
     for name in matrices | {f"{name}_scale" for name in matrices}:
         np.testing.assert_array_equal(state[name], stored[name])
         assert state[name].dtype == stored[name].dtype
-    floats = umx_np.Separator.from_bundle(
-        umx_np.load_model("umxm", ["bass"]), precision="int8", device="cpu"
-    )
+    expanded = umx_np.load_model("umxm", ["bass"])
+    floats = umx_np.Separator.from_bundle(expanded, precision="int8", device="cpu")
+    # In each precision, and however it was loaded, it is the same model.
+    full = umx_np.Separator.from_bundle(expanded, device="cpu")
+    assert separator.weights_digest == floats.weights_digest == full.weights_digest
     assert_close(stems, floats(noise), TOL["separator_int8"]["int8"], dtype=np.float32)
 
 

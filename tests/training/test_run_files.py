@@ -323,6 +323,18 @@ class TestSeveralTargets:
         (tmp_path / "out" / "tone.pth").rename(tmp_path / "out" / "tone.safetensors")
         with pytest.raises(TrainingError, match=r"\(tone\), this run has nhop=128"):
             make_trainer(epochs=1, target="noise", n_hop=128).fit()
+        # What is damaged is said as where a model is loaded, and nothing is written over it.
+        described = tmp_path / "out" / "separator.json"
+        good = described.read_text()
+        described.write_text('{"nfft": 256, "nfft": 256}')
+        with pytest.raises(TrainingError, match=r"separator\.json.*nfft"):
+            make_trainer(epochs=1, target="noise").fit()
+        described.unlink()
+        described.symlink_to(tmp_path / "nowhere")
+        with pytest.raises(TrainingError, match=r"separator\.json.* cannot be read"):
+            make_trainer(epochs=1, target="noise").fit()
+        described.unlink()
+        described.write_text(good)
         # Alone, a target may change its mind.
         make_trainer(epochs=1, n_hop=128, overwrite=True).fit()
 

@@ -37,7 +37,7 @@ from umx_np.weights import (
     save_safetensors,
     save_torch,
 )
-from umx_np.weights.state import strip_wrappers
+from umx_np.weights.finding import strip_wrappers
 
 
 def _id(value: object) -> str:

@@ -82,7 +82,9 @@ def logging_to_stderr(
     handler = _Handler()
     handler.setFormatter(_Formatter(prefix, words))
     before, propagate = logger.level, logger.propagate
-    logger.setLevel(level)
+    # Warnings are collected also where they are not printed.
+    handler.setLevel(level)
+    logger.setLevel(min(level, logging.WARNING))
     logger.propagate = False
     logger.addHandler(handler)
     try:
@@ -91,6 +93,38 @@ def logging_to_stderr(
         logger.removeHandler(handler)
         logger.setLevel(before)
         logger.propagate = propagate
+
+
+@contextmanager
+def collecting_warnings(
+    words: Callable[[str], str] = lambda message: message,
+) -> Iterator[list[str]]:
+    """Collect the warnings of the package that are logged meanwhile, as they are printed or not.
+
+    Parameters
+    ----------
+    words : callable
+        Gives a message the words of the command.
+
+    Yields
+    ------
+    list of str
+        Grows with each of them.
+    """
+    collected: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno == logging.WARNING:
+                collected.append(words(record.getMessage()))
+
+    handler = Collector()
+    logger = logging.getLogger("umx_np")
+    logger.addHandler(handler)
+    try:
+        yield collected
+    finally:
+        logger.removeHandler(handler)
 
 
 def print_any_name() -> None:

@@ -14,9 +14,10 @@ import numpy as np
 from ..errors import AudioError
 from .damage import MendedFlac
 from .flac import flac_contents
+from .given import GivenSound
 from .library import READ_ERRORS, RefusedError, SoundFile, plain
 from .mp3 import end_of_tags, mp3_contents
-from .ogg import ogg_contents, order_of_channels
+from .ogg import has_positions, ogg_contents, order_of_channels
 from .pieces import Contents, Part
 from .resampling import StreamResampler, nb_resampled
 from .sizes import PLACEHOLDER_SIZE, sized_contents
@@ -29,6 +30,8 @@ FILE_BLOCK = 1 << 16
 
 # "data : 400000 (should be 199978)" in libsndfile's log: the header promises more than there is.
 _SIZE_NOTE = re.compile(r"^\s*(?:data|SSND|Data Size|riff)\s*:\s*(\d+) \(should be (\d+)\)", re.M)
+# "Channel Mask  : 0x60F (L, R, C, LFE, Sl, Sr)"
+_MASK_NOTE = re.compile(r"^\s*Channel Mask\s*:\s*(0x[0-9A-Fa-f]+)", re.M)
 # Writers disagree about counting a chunk's header or its padding byte.
 _SIZE_SLACK = 64
 
@@ -75,7 +78,7 @@ class LibrarySource:
 
     Parameters
     ----------
-    path : Path
+    sound : GivenSound
         The file.
     end : float or None
         Where reading may stop, in seconds from the beginning.
@@ -86,6 +89,8 @@ class LibrarySource:
         Name of the container as libsndfile calls it.
     rate, nb_channels : int
         Of the first part; parts of others are converted.
+    mask : int or None
+        Positions of the channels, as in WAVEFORMATEXTENSIBLE; None if the file does not tell.
     nb_frames : int or None
         Length in samples; None if only `count` can tell.
     notes : list of str
@@ -99,8 +104,9 @@ class LibrarySource:
         If libsndfile cannot read the file.
     """
 
-    def __init__(self, path: Path, *, end: float | None) -> None:
-        self._path = path
+    def __init__(self, sound: GivenSound, *, end: float | None) -> None:
+        path = self._path = sound.path
+        self._shown, self._label = sound.shown, sound.label
         self._files: list[SoundFile | MendedFlac] = []
         self._told: set[str] = set()
         self._lengths: list[int] | None = None
@@ -123,9 +129,14 @@ class LibrarySource:
             self.format: str = file.format
             self.rate: int = file.samplerate
             self.nb_channels: int = file.channels
+            self.mask: int | None = None
+            if (mask := _MASK_NOTE.search(file.extra_info)) is not None:
+                self.mask = int(mask[1], 16)
             self._order: tuple[int, ...] = ()
             if self.format == "OGG":
                 self._order = order_of_channels(path, file.subtype, self.nb_channels)
+                if self.nb_channels > 2 and not has_positions(path, file.subtype):
+                    self.mask = 0
             one = len(self._parts) == 1
             stateless = contents.counted and one and file.is_stateless
             self.nb_frames: int | None = file.frames if stateless else None
@@ -172,7 +183,7 @@ class LibrarySource:
             text = f"at {(begin / self.rate + position / file.samplerate):.3f} s, {note}"
             if text not in self._told:
                 self._told.add(text)
-                logger.warning("%s: %s", self._path, text)
+                logger.warning("%s: %s", self._label, text)
         file.damages.clear()
 
     def count(self, enough: float) -> int:
@@ -271,8 +282,7 @@ class LibrarySource:
             if isinstance(error, AudioError):
                 raise
             raise AudioError(
-                f"path={str(self._path)!r} is damaged after {position / self.rate:.3f} s: "
-                f"{plain(error)}"
+                f"{self._shown} is damaged after {position / self.rate:.3f} s: {plain(error)}"
             ) from error
 
     def _converted(self, block: np.ndarray) -> np.ndarray:

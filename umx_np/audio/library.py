@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
@@ -39,7 +40,7 @@ class HeldFile(sf.SoundFile):
 
     Parameters
     ----------
-    path : Path or PieceFile
+    path : Path, PieceFile or BytesIO
         The file.
     mode : {'r', 'w'}
         Whether it is read or written.
@@ -47,11 +48,15 @@ class HeldFile(sf.SoundFile):
         As for `soundfile.SoundFile`.
     """
 
-    def __init__(self, path: Path | PieceFile, mode: str = "r", **options: Any) -> None:
+    def __init__(
+        self, path: Path | PieceFile | io.BytesIO, mode: str = "r", **options: Any
+    ) -> None:
         name = library_name(path) if isinstance(path, Path) else path
         uninterrupted(self._begin, name, mode, options)
 
-    def _begin(self, name: str | bytes | PieceFile, mode: str, options: dict[str, Any]) -> None:
+    def _begin(
+        self, name: str | bytes | PieceFile | io.BytesIO, mode: str, options: dict[str, Any]
+    ) -> None:
         with quiet_library():
             super().__init__(name, mode, **options)
 

@@ -36,6 +36,7 @@ class _Stream:
     last_time: int = 0
     ended: bool = False
     opus: bool = False
+    sound: bool = False
 
 
 @dataclass
@@ -90,7 +91,9 @@ def _links(scanner: Scanner) -> tuple[list[_Link], list[tuple[int, int]], int]:
         link = links[-1] if links else _Link(position)
         link.began = bool(flags & _BEGIN)
         if flags & _BEGIN:
-            link.streams[serial] = _Stream(opus=b"OpusHead" in page[:60])
+            head = page[28:36]  # of the only packet, behind one size
+            sound = head.startswith((b"\1vorbis", b"OpusHead", b"\x7fFLAC", b"Speex"))
+            link.streams[serial] = _Stream(opus=b"OpusHead" in page[:60], sound=sound)
         stream = link.streams.get(serial)
         if stream is not None:
             nb_missing += max(number - stream.next_number, 0)
@@ -122,14 +125,19 @@ def order_of_channels(path: Path, subtype: str, nb_channels: int) -> tuple[int, 
 
     Channels of an Opus file may also have no meaning.
     """
-    order = WAV_ORDER.get(nb_channels, ()) if subtype in ("VORBIS", "OPUS") else ()
-    if order and subtype == "OPUS":
-        with path.open("rb") as file:
-            page = Scanner(file).at(0, 80)
-        head = page.find(b"OpusHead")
-        if head < 0 or page[head + 18 : head + 19] != b"\1":
-            return ()
-    return order
+    if subtype not in ("VORBIS", "OPUS") or not has_positions(path, subtype):
+        return ()
+    return WAV_ORDER.get(nb_channels, ())
+
+
+def has_positions(path: Path, subtype: str) -> bool:
+    """Whether the channels of an Ogg file, if they are more than two, are those of loudspeakers."""
+    if subtype != "OPUS":
+        return True
+    with path.open("rb") as file:
+        page = Scanner(file).at(0, 80)
+    head = page.find(b"OpusHead")
+    return head >= 0 and page[head + 18 : head + 19] == b"\1"
 
 
 def ogg_contents(path: Path) -> Contents:
@@ -152,6 +160,9 @@ def ogg_contents(path: Path) -> Contents:
     notes = notes_on(strange, "damaged, and left out", "damaged, too")
     if nb_missing and not strange:
         notes.append(f"{nb_missing} pages are missing in between")
+    nb_sounds = sum(stream.sound for stream in links[0].streams.values()) if links else 0
+    if nb_sounds > 1:
+        notes.append(f"has several tracks, and the first is read; there are {nb_sounds}")
     if links and not strange and not all(s.ended for s in links[-1].streams.values()):
         notes.append("may be cut short: its last page does not say that it is the last")
     if len(links) <= 1:

@@ -1,4 +1,4 @@
-"""The residual gets back what resampling takes from a mixture."""
+"""What is left of a song: the residual with what resampling took from it, or all but a stem."""
 
 from __future__ import annotations
 
@@ -50,6 +50,52 @@ class RestSink:
     def _store(self, frames: np.ndarray) -> None:
         # One sample more than the file has may come out of the resampler; the writer leaves it out.
         self._writer.write(frames.T + self._original.take(len(frames)))
+
+
+class WithoutSink:
+    """Writes a stem, and the song without it.
+
+    Parameters
+    ----------
+    writer : StemWriter or None
+        Takes the stem; None if only the rest is wanted.
+    rest : StemWriter
+        Takes the rest, at the rate of its file.
+    rate : float
+        Of the blocks of the stem.
+    original : AudioReader
+        The mixture at the rate of `rest`.
+
+    Notes
+    -----
+    The two add up to the mixture at its own rate, whatever the filter did: to the rounding of
+    floats, before the files round or limit them.
+    """
+
+    def __init__(
+        self, writer: StemWriter | None, rest: StemWriter, rate: float, original: AudioReader
+    ) -> None:
+        self._writer, self._rest = writer, rest
+        self._original = _Samples(original.blocks(_BLOCK), rest.nb_channels)
+        self._resampler: StreamResampler | None = None
+        if rate != rest.rate:
+            self._resampler = StreamResampler(rate, rest.rate, rest.nb_channels)
+
+    def write(self, block: np.ndarray) -> None:
+        """Take the next samples [shape=(nb_channels, any)] of the stem."""
+        if self._writer is not None:
+            self._writer.write(block)
+        if self._resampler is not None:
+            block = self._resampler.push(np.ascontiguousarray(block.T)).T
+        self._store(block)
+
+    def finish(self) -> None:
+        """Write what is left when all of the stem has been taken."""
+        if self._resampler is not None:
+            self._store(self._resampler.finish().T)
+
+    def _store(self, block: np.ndarray) -> None:
+        self._rest.write(self._original.take(block.shape[1]) - block)
 
 
 class _Samples:

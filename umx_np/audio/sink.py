@@ -7,10 +7,10 @@ same number of bits come back unchanged.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile as sf
@@ -18,7 +18,7 @@ import soundfile as sf
 from .._support.atomic import TemporaryFile
 from ..errors import AudioError, ConfigError
 from .library import HeldFile
-from .mp3 import first_frame_bytes
+from .mp3 import first_frame_bytes, mp3_contents
 from .ogg import OGG_ORDER
 
 BITS = ("16", "24", "float")
@@ -157,13 +157,14 @@ class Sink:
         rate: int,
         nb_channels: int,
         nb_timesteps: int,
-        quality: float | None,
+        options: Mapping[str, Any],
     ) -> None:
         self._final = path
-        self._options = (rate, nb_channels, quality)
+        self._rate, self._nb_channels, self._options = rate, nb_channels, options
         self._format, self._subtype = pair
         self._order = OGG_ORDER.get(nb_channels, ()) if self._format == "OGG" else ()
         self._nb_frames = 0
+        self._temporary: TemporaryFile
         self._max_frames = 2**62
         if self._format in _SIZE_LIMITED:
             nb_bytes = {"PCM_16": 2, "PCM_24": 3, "FLOAT": 4}[self._subtype]
@@ -177,25 +178,28 @@ class Sink:
         """Temporary name."""
         return self._temporary.path
 
+    @property
+    def format(self) -> str:
+        """Name of the container as libsndfile calls it."""
+        return self._format
+
+    def replace(self, copy: TemporaryFile) -> None:
+        """Take another file in place of the closed one."""
+        self._temporary.discard()
+        self._temporary = copy
+
     def _open(self) -> HeldFile:
-        rate, nb_channels, quality = self._options
-        options: dict[str, object] = {}
-        if quality is not None and self._format in ("OGG", "MP3"):
-            if "compression_level" not in inspect.signature(sf.SoundFile.__init__).parameters:
-                raise ConfigError(f"quality={quality} needs soundfile 0.13 or later")
-            # The MP3 encoder refuses the smallest quality, 1.0 on this scale.
-            options["compression_level"] = min(1.0 - quality, 0.99)
         try:
             # In the same folder, so that renaming it is atomic.
             self._temporary = TemporaryFile(self._final.parent)
             return HeldFile(
                 self.path,
                 "w",
-                samplerate=rate,
-                channels=nb_channels,
+                samplerate=self._rate,
+                channels=self._nb_channels,
                 format=self._format,
                 subtype=self._subtype,
-                **options,
+                **self._options,
             )
         except BaseException as error:
             # Without waiting for the garbage collector, which may never come to it.
@@ -205,8 +209,8 @@ class Sink:
                 raise
             raise AudioError(
                 f"path={str(self._final)!r} cannot be written as {self._format} with "
-                f"{self._subtype}, rate={rate} Hz and nb_channels={nb_channels}: {error}"
-                + _hint(self._final, rate)
+                f"{self._subtype}, rate={self._rate} Hz and nb_channels={self._nb_channels}: "
+                f"{error}" + _hint(self._final, self._rate)
             ) from error
 
     def _grow(self, *, begin: bool = False) -> None:
@@ -282,7 +286,11 @@ class Sink:
         if self._format == "MP3":
             # libmpg123 complains on stderr when it begins in the middle.
             declared = first_frame_bytes(self.path)
-            if declared is not None and self.path.stat().st_size >= declared:
+            if declared is None:  # a frame of a low bit rate is too short for numbers
+                found = sum(part.least for part in mp3_contents(self.path).parts)
+                if found + _END >= self._nb_frames:
+                    return
+            elif self.path.stat().st_size >= declared:
                 return
             raise OSError("its end is missing")
         with HeldFile(self.path) as file:

@@ -10,7 +10,7 @@ _SOUND = """
     .wav .wave .flac .mp3 .ogg .oga .opus .aif .aiff .aifc .w64 .rf64 .bwf .au .snd .caf .sf
     .voc .nist .sph .avr .paf .iff .8svx .sds .wve .mp1 .mp2 .mpga .spx .m4a .m4b .m4r .aac
     .adts .alac .wma .weba .mka .amr .ac3 .eac3 .dts .wv .ape .tta .tak .mpc .dsf .dff .shn .ra
-    .rm
+    .rm .htk .pvf .xi .mlp .thd .dtshd .oma .aa3 .at3 .gsm .qcp .xwma .qoa .vqf .adx .sox
 """
 # What holds pictures as well in most cases.
 _VIDEO = """

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ..config import check_array, check_int, check_rate
 from ..errors import AudioError, ConfigError, ShapeError
+from .bitrates import encoder_options
+from .ffmpeg import find_ffmpeg
+from .given import GivenSound
 from .library import HeldFile
 from .resampling import StreamResampler
 from .sink import FILE_BLOCK, Sink, check_format
+from .tags import SongTags, has_tags, put_tags
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +51,13 @@ class StemWriter:
         Integers of 16 or 24 bits, or 32-bit floats. The lossy formats take no notice.
     clip_mode : {'clamp', 'rescale', 'none'}
         What to do with samples beyond full scale: limit them, scale the whole stem by one gain such
-        that its peak is at full scale, or leave them alone, which only floats and the lossy formats
-        can.
+        that its peak is at full scale (with `commit_together`, one gain for all stems), or leave
+        them alone, which only floats and the lossy formats can.
     quality : float or None
         Of the lossy formats, from 0 (small) to 1 (best); None is libsndfile's default.
+    bitrate : int or None
+        Instead of `quality`, in kbit/s: constant in MP3 files, which know 14 of them; the mean that
+        the encoder aims at in Vorbis and Opus files, whose music needs more here and less there.
 
     Raises
     ------
@@ -68,6 +78,7 @@ class StemWriter:
         bits: str = "16",
         clip_mode: str = "clamp",
         quality: float | None = None,
+        bitrate: int | None = None,
     ) -> None:
         self.path = Path(os.path.expanduser(path))
         self.nb_channels = check_int("nb_channels", nb_channels, 1)
@@ -76,11 +87,12 @@ class StemWriter:
         if file_rate != int(file_rate):
             raise ConfigError(f"file_rate={file_rate} must be a whole number of Hz")
         self.file_rate = int(file_rate)
-        if quality is not None and not 0 <= quality <= 1:
-            raise ConfigError(f"quality={quality} must be from 0 to 1")
         self._left = None if nb_timesteps is None else check_int("nb_timesteps", nb_timesteps, 0)
-        self._bits, self._clip_mode, self._quality = bits, clip_mode, quality
+        self._bits, self._clip_mode = bits, clip_mode
         self._pair = check_format(self.path, bits, clip_mode)
+        self._options = encoder_options(
+            self._pair, self.file_rate, self.nb_channels, quality, bitrate
+        )
         if os.path.isdir(self.path):
             raise AudioError(f"path={str(path)!r} is a folder; give the name of a file")
         try:
@@ -93,14 +105,22 @@ class StemWriter:
         self._nb_frames = 0
         self._nb_clipped = 0
         self._peak = 0.0
-        self._state = "open"  # then "finished", then "committed" or "discarded"
+        self._state = "open"  # then "ended", "finished", and "committed" or "discarded"
         # The gain of a rescaled stem is known at its end: until then it is kept in floats.
         staged = clip_mode == "rescale"
-        self._sink = self._new_sink(("W64", "FLOAT") if staged else self._pair)
+        self._sink = self._new_sink(("W64", "FLOAT"), {}) if staged else self._new_sink()
 
-    def _new_sink(self, pair: tuple[str, str]) -> Sink:
-        expected = max(self._left or 0, self._nb_frames)
-        return Sink(self.path, pair, self.file_rate, self.nb_channels, expected, self._quality)
+    def _new_sink(
+        self, pair: tuple[str, str] | None = None, options: dict[str, Any] | None = None
+    ) -> Sink:
+        return Sink(
+            self.path,
+            pair or self._pair,
+            self.file_rate,
+            self.nb_channels,
+            max(self._left or 0, self._nb_frames),
+            self._options if options is None else options,
+        )
 
     def write(self, block: np.ndarray) -> None:
         """Append samples.
@@ -151,26 +171,55 @@ class StemWriter:
             frames = np.clip(frames, -1, 1)
         self._sink.write(frames)
 
-    def finish(self) -> None:
-        """Write what is held back and close the file, still under its temporary name.
+    def end(self) -> float:
+        """Store what is held back; what follows may depend on other stems.
+
+        Returns
+        -------
+        float
+            The largest gain, at most 1, that keeps a stem with ``clip_mode='rescale'`` within full
+            scale; 1 for others.
 
         Raises
         ------
         AudioError
             If the disk is full.
         """
-        if self._state != "open":
+        if self._state == "open":
+            if self._resampler is not None:
+                self._store(self._resampler.finish())
+                self._resampler = None
+            silence = np.zeros((FILE_BLOCK, self.nb_channels), np.float32)
+            while self._left:
+                self._store(silence)
+            self._sink.close()
+            self._state = "ended"
+        if self._clip_mode != "rescale" or self._peak <= 1:
+            return 1.0
+        full_scale = 1 - 2.0 ** (1 - int(self._bits)) if self._bits != "float" else 1.0
+        return full_scale / self._peak
+
+    def finish(self, gain: float | None = None) -> None:
+        """Close the file, still under its temporary name.
+
+        Parameters
+        ----------
+        gain : float or None
+            What to scale a stem with ``clip_mode='rescale'`` by; None is what `end` says.
+
+        Raises
+        ------
+        AudioError
+            If the disk is full.
+        """
+        if self.is_finished:
             return
-        if self._resampler is not None:
-            self._store(self._resampler.finish())
-            self._resampler = None
-        silence = np.zeros((FILE_BLOCK, self.nb_channels), np.float32)
-        while self._left:
-            self._store(silence)
-        self._sink.close()
+        own = self.end()
         self._state = "finished"
         if self._clip_mode == "rescale":
-            self._rescale()
+            if gain is None and own < 1:
+                logger.warning("%s: %s", self.path, _scaled(own))
+            self._rescale(np.float32(own if gain is None else gain))
         elif self._nb_clipped:
             logger.warning(
                 "%s: %d samples (%.2g %%) were beyond full scale and limited; clip_mode='rescale' "
@@ -180,24 +229,36 @@ class StemWriter:
                 100 * self._nb_clipped / (self._nb_frames * self.nb_channels),
             )
 
-    def _rescale(self) -> None:
+    def _rescale(self, gain: np.float32) -> None:
         """Second pass: from the floats kept so far to the file, by one gain."""
-        gain = np.float32(1)
-        if self._peak > 1:
-            full_scale = 1 - 2.0 ** (1 - int(self._bits)) if self._bits != "float" else 1.0
-            gain = np.float32(full_scale / self._peak)
-            logger.warning(
-                "%s: scaled by %.2f dB to stay within full scale", self.path, 20 * np.log10(gain)
-            )
         staged = self._sink
         try:
-            self._sink = self._new_sink(self._pair)
+            self._sink = self._new_sink()
             with HeldFile(staged.path) as file:
                 for frames in file.blocks(FILE_BLOCK, dtype="float32", always_2d=True):
                     self._sink.write(np.clip(frames * gain, -1, 1))
             self._sink.close()
         finally:
             staged.discard()
+
+    def tag(self, song: SongTags, name: str) -> str:
+        """Put the tags of a song into the finished file, as those of a stem.
+
+        Returns
+        -------
+        str
+            Why that was not possible; the file is as it was then. Empty otherwise.
+        """
+        made = put_tags(song, name, self._sink.path, self._sink.format)
+        if isinstance(made, str):
+            return made
+        self._sink.replace(made)
+        return ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the file is closed, under whatever name."""
+        return self._state not in ("open", "ended")
 
     @property
     def temporary_path(self) -> Path:
@@ -231,6 +292,12 @@ class StemWriter:
             self._resampler = None
             self._sink.discard()
 
+    def __reduce__(self) -> NoReturn:
+        raise ConfigError(
+            f"path={str(self.path)!r}: a writer holds an open file; make one where it is used "
+            "instead of copying or pickling it"
+        )
+
     def __enter__(self) -> StemWriter:
         return self
 
@@ -242,6 +309,66 @@ class StemWriter:
                 pass
 
 
+def _scaled(gain: float) -> str:
+    return f"scaled by {20 * math.log10(gain):.2f} dB to stay within full scale"
+
+
+def finish_together(writers: Collection[StemWriter], label: str | None = None) -> float:
+    """Finish files that belong together, still under their temporary names.
+
+    Parameters
+    ----------
+    writers : collection of StemWriter
+        Those with ``clip_mode='rescale'`` get one gain, with which the loudest of them is at full
+        scale: the balance of the stems stays, and their sum is the scaled mixture.
+    label : str or None
+        What the log calls them; None is their names.
+
+    Returns
+    -------
+    float
+        The gain, at most 1. If it is less, the log says so.
+    """
+    gain = min((writer.end() for writer in writers), default=1.0)
+    if gain < 1 and not all(writer.is_finished for writer in writers):
+        names = label or ", ".join(str(writer.path) for writer in writers)
+        what = "all stems are " if len(writers) > 1 else ""
+        logger.warning("%s: %s%s", names, what, _scaled(gain))
+    for writer in writers:
+        writer.finish(gain)
+    return gain
+
+
+def copy_tags(sound: GivenSound, writers: Mapping[str, StemWriter], track: int | None) -> None:
+    """Put tags and cover of a song into its finished stems, and say in one line what is not there.
+
+    Parameters
+    ----------
+    sound : GivenSound
+        The song.
+    writers : mapping of str to StemWriter
+        By the names of the stems.
+    track : int or None
+        Stream of sound of the song, from 1.
+    """
+    label = sound.label
+    song = SongTags.of(sound.path, track)
+    if song is None:
+        if find_ffmpeg() is None and has_tags(sound.path):
+            logger.warning("%s: its tags are not in its stems, as this needs ffmpeg", label)
+        return
+    if not song.tags and not song.covers:
+        return
+    reasons = [reason for name, stem in writers.items() if (reason := stem.tag(song, name))]
+    if reasons:
+        logger.warning("%s: tags are not in %d of its stems: %s", label, len(reasons), reasons[0])
+        return
+    name, stem = next(iter(writers.items()))
+    kept = SongTags.of(stem.temporary_path)
+    if kept is not None and (lost := kept.missing(replace(song, tags=song.for_stem(name)))):
+        logger.warning("%s: %s files cannot hold its %s", label, stem.path.suffix, lost)
+
+
 @contextmanager
 def commit_together(writers: Collection[StemWriter]) -> Iterator[None]:
     """Give files that belong together their names once all of them are complete.
@@ -249,7 +376,8 @@ def commit_together(writers: Collection[StemWriter]) -> Iterator[None]:
     Parameters
     ----------
     writers : collection of StemWriter
-        Looked at when the ``with`` block ends, so they may be opened inside it.
+        Looked at when the ``with`` block ends, so they may be opened inside it. As with
+        `finish_together`, those that are to be rescaled get one gain.
 
     Notes
     -----
@@ -257,57 +385,10 @@ def commit_together(writers: Collection[StemWriter]) -> Iterator[None]:
     """
     try:
         yield
-        for writer in writers:
-            writer.finish()
+        finish_together(writers)
         for writer in writers:
             writer.commit()
     except BaseException:
         for writer in writers:
             writer.discard()
         raise
-
-
-def write(
-    path: str | os.PathLike[str],
-    audio: np.ndarray,
-    rate: float,
-    *,
-    file_rate: float | None = None,
-    bits: str = "16",
-    clip_mode: str = "clamp",
-    quality: float | None = None,
-) -> Path:
-    """Write an array to a sound file.
-
-    Parameters
-    ----------
-    audio : ndarray [shape=(nb_timesteps,) or (nb_channels, nb_timesteps)], float
-        Full scale is [-1, 1]; not modified.
-    rate : float
-        Rate of `audio` in Hz.
-    path, file_rate, bits, clip_mode, quality
-        As for `StemWriter`.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    AudioError, ConfigError, ShapeError
-        As for `StemWriter`.
-    """
-    audio = np.atleast_2d(check_array("audio", audio))
-    with StemWriter(
-        path,
-        nb_channels=len(audio),
-        rate=rate,
-        file_rate=file_rate,
-        bits=bits,
-        clip_mode=clip_mode,
-        quality=quality,
-    ) as writer:
-        for begin in range(0, audio.shape[-1], FILE_BLOCK):
-            writer.write(audio[:, begin : begin + FILE_BLOCK])
-    return writer.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -57,6 +58,21 @@ def describe() -> dict[str, Any]:
         "int8_products": kernels.int8_products,
         "levels": _cpu.levels(),
     }
+
+
+def _kernels_of(level: str) -> Any:
+    """Return the kernels that packed matrices belong to."""
+    try:
+        return _cpu.Kernels(level)
+    except ValueError as error:
+        raise DeviceError(
+            f"level={level!r} cannot run on this processor, and the networks were made for it; "
+            "load the model here instead of sending it from another machine"
+        ) from error
+
+
+# So that all that computes with them can be pickled and copied.
+copyreg.pickle(_cpu.Kernels, lambda kernels: (_kernels_of, (kernels.level,)))
 
 
 class CpuNetwork:

@@ -7,6 +7,7 @@ or in `umx_np.layers`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -212,6 +213,9 @@ class ReferenceNetwork:
             for name, value in state.items()
         }
         self._norm = stages.running_norm(self._state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ReferenceNetwork, (self.config, self._original, self.dtype)
 
     def in_dtype(self, dtype: np.dtype) -> ReferenceNetwork:
         if dtype == self.dtype:

@@ -22,13 +22,26 @@ from .._support.console import (
 )
 from .._support.option_types import option_words
 from ..errors import UmxError
-from . import catalog, convert, data, download, evaluate, info, models, separate, train
+from . import (
+    catalog,
+    completion,
+    convert,
+    data,
+    download,
+    evaluate,
+    info,
+    models,
+    separate,
+    train,
+)
+from .defaults import apply_defaults
 from .frame import PROGRAM
 
-COMMANDS = {
-    module.COMMAND.name: module.COMMAND
-    for module in (separate, download, models, convert, info, train, evaluate, data, catalog)
-}
+_MODULES = (
+    *(separate, download, models, convert, info),
+    *(train, evaluate, data, catalog, completion),
+)
+COMMANDS = {module.COMMAND.name: module.COMMAND for module in _MODULES}
 
 _EPILOG = f"""\
 `{PROGRAM} COMMAND --help` shows the options of a command.
@@ -55,6 +68,13 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     ArgumentParser
         Its result has the function to call as ``run`` and the parser of the command as ``parser``.
     """
+    return _parsers(only)[0]
+
+
+def _parsers(
+    only: str | None,
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Make the parser of the program, and those of its commands."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Separate music into its stems with Open-Unmix models.",
@@ -65,9 +85,10 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", dest="command", required=True
     )
-    for command in COMMANDS.values():
-        command.add_to(commands, with_options=only in (None, command.name))
-    return parser
+    return parser, {
+        name: command.add_to(commands, with_options=only in (None, name))
+        for name, command in COMMANDS.items()
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,11 +113,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     # Before the command stand at most --help and --version, which take no value.
     name = next((word for word in words if not word.startswith("-")), "")
-    args = build_parser(name).parse_args(words)
+    parser, parsers = _parsers(name)
+    origins: dict[str, str] = {}
+    if name in parsers:
+        own = words[words.index(name) + 1 :]
+        origins = apply_defaults(parsers[name], COMMANDS[name], own)
+    args = parser.parse_args(words)
     command = COMMANDS[args.command]
     args.words = words[words.index(name) + 1 :]
     print_any_name()
-    named = option_words(args.parser, command.renamed)
+    args.named = named = option_words(args.parser, command.renamed, origins)
     level = logging.DEBUG if args.verbose else command.quiet if args.quiet else command.news
     with logging_to_stderr(level, f"{PROGRAM}: ", named), cleaning_up_when_terminated():
         try:

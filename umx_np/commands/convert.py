@@ -11,7 +11,9 @@ from .frame import Command, format_size
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command to a parser."""
-    parser.add_argument("src", metavar="SRC", help="a .pth, .pt or .safetensors file, or a folder")
+    parser.add_argument(
+        "src", metavar="SRC", help="a .pth, .pt, .ckpt or .safetensors file, or a folder"
+    )
     parser.add_argument("dst", metavar="DST", help="file to write, or folder if SRC is one")
     parser.add_argument(
         "--dtype",

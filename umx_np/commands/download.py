@@ -6,27 +6,30 @@ import argparse
 import logging
 
 from .._support.console import say, show
+from .._support.option_types import add_switch
 from ..errors import UmxError
 from .frame import Command, status_of
+from .separating import add_targets
 
 logger = logging.getLogger(__name__)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command to a parser."""
-    parser.add_argument("name", nargs="+", metavar="NAME", help="see `umx-np models`")
-    parser.add_argument(
-        "--targets", nargs="+", metavar="STEM", help="stems to fetch (default: all)"
-    )
-    parser.add_argument(
-        "--offline", action="store_true", help="only check that the models are there"
-    )
+    parser.add_argument("name", nargs="*", metavar="NAME", help="see `umx-np models`")
+    add_targets(parser, "stems to fetch (default: all)")
+    add_switch(parser, "--offline", help="only check that the models are there")
 
 
 def run(args: argparse.Namespace) -> int:
     """Download one model after the other; one that fails does not stop the others."""
-    from ..pretrained import download, get_model_info
+    from ..pretrained import download, get_model_info, model_names
 
+    # Those behind the stems, which an option that takes several has taken with them.
+    args.name += [word for word in args.targets or () if word in model_names()]
+    args.targets = [word for word in args.targets or () if word not in model_names()] or None
+    if not args.name:
+        args.parser.error("which model? its name goes first: umxhq --targets vocals,drums")
     infos = [get_model_info(name) for name in args.name]  # a mistyped name costs no download
     failed = 0
     for info in infos:

@@ -10,6 +10,7 @@ from typing import Any
 from .._support.console import say, show
 from .._support.option_types import positive_int
 from ..errors import ConfigError
+from . import reproducing
 from .frame import FRAME, PROGRAM, Command, status_of
 from .separating import (
     add_bits,
@@ -56,7 +57,7 @@ def evaluate_arguments(args: argparse.Namespace) -> dict[str, Any]:
         From the parser of the command.
     """
     settle_separation(args)
-    others = {"plot", "pandas", "quiet", "no_cuda", *FRAME}
+    others = {"plot", "pandas", "quiet", "no_cuda", "reproduce", *FRAME}
     given = {name: value for name, value in vars(args).items() if name not in others}
     return {**given, "progress": not args.quiet}
 
@@ -73,7 +74,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--is-wav", action="store_true", help="MUSDB18 as wav files, not as .stem.mp4"
     )
-    group.add_argument("--outdir", metavar="FOLDER", help="where to write the stems")
+    group.add_argument("-o", "--outdir", metavar="FOLDER", help="where to write the stems")
     group.add_argument(
         "--evaldir", metavar="FOLDER", help="where to write the scores, in museval's format"
     )
@@ -103,6 +104,7 @@ def _add_more(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--overwrite", action="store_true", help="evaluate again what has scores already"
     )
+    reproducing.add_option(group)
     add_bits(group)
     group.add_argument(
         "--method",
@@ -130,11 +132,15 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(f"--plot {args.plot}: the name must end in .png")
     if args.pandas is not None:
         import_pandas()
+    if args.reproduce is not None:
+        reproducing.settle(args)
     result = evaluate(**evaluate_arguments(args))
     if result.scores:
         summary = result.summary()
         show(f"{result.name}: {_described(result.settings)}")
         show(summary.table())
+        if args.reproduce is not None:
+            reproducing.report(result, args)
         if args.plot is not None:
             draw_boxes(summary, result.name, args.plot)
         if args.pandas is not None:

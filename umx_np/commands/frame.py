@@ -25,7 +25,8 @@ class Command:
         Its name, and the line about it in the help of the program.
     run : callable
         Takes the parsed arguments, among them ``parser`` and, as ``words``, what was typed after
-        the name; returns an exit status.
+        the name, and, as ``named``, what gives a message the words of the command; returns an exit
+        status.
     add_options : callable
         Adds its options to a parser; imports what their descriptions need.
     description, epilog, usage : str or None
@@ -80,7 +81,7 @@ class Command:
 
 
 # What a parser adds to the options of a command.
-FRAME = ("command", "parser", "words", "verbose")
+FRAME = ("command", "parser", "words", "named", "verbose")
 
 
 def status_of(done: int, failed: int) -> int:

@@ -116,6 +116,7 @@ def collect(*, check: bool = False) -> dict[str, Any]:
             for name, value in sorted(os.environ.items())
             if name in _THREAD_VARIABLES or name.startswith("UMX_NP_")
         },
+        "defaults": _defaults(),
         "devices": [dict(device) for device in devices(check=check)],
         "bundled_models": _bundled_models(),
         "model_cache": {
@@ -124,6 +125,20 @@ def collect(*, check: bool = False) -> dict[str, Any]:
             "bytes": sum(file.stat().st_size for file in files),
         },
     }
+
+
+def _defaults() -> dict[str, Any]:
+    """Where the user's defaults are, and what they are."""
+    from .._support.folders import user_config
+    from .defaults import check_defaults
+
+    path, _ = user_config()
+    found: dict[str, Any] = {"file": None if path is None else str(path)}
+    try:
+        return {**found, "values": check_defaults(), "error": None}
+    except UmxError as error:
+        # As below: a report of what is wrong is what this command is for.
+        return {**found, "values": {}, "error": str(error)}
 
 
 def _bundled_models() -> list[dict[str, Any]]:
@@ -243,6 +258,19 @@ def _card(device: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _defaults_text(defaults: dict[str, Any]) -> str:
+    if defaults["error"] is not None:
+        return f"not usable: {defaults['error']}"
+    if defaults["file"] is None:
+        return "none, since UMX_NP_CONFIG is empty"
+    values = [
+        f"{command} {key}={value!r}"
+        for command, table in defaults["values"].items()
+        for key, value in table.items()
+    ]
+    return f"{defaults['file']} ({', '.join(values) or 'none'})"
+
+
 def _as_text(report: dict[str, Any]) -> str:
     def versions(packages: dict[str, str | None]) -> str:
         return ", ".join(f"{name} {version}" for name, version in packages.items() if version)
@@ -272,6 +300,7 @@ def _as_text(report: dict[str, Any]) -> str:
         text = f"{library['internal_api']} {library['version']}, {library['num_threads']} threads"
         rows.append(("blas", text))
     rows += [(name, value) for name, value in report["environment"].items()]
+    rows.append(("defaults", _defaults_text(report["defaults"])))
     for device in report["devices"]:
         state = "available" if device["available"] else "not available"
         reason = f": {device['reason']}" if device.get("reason") else ""

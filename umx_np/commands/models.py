@@ -8,34 +8,52 @@ from typing import Any
 
 from .._support.console import show
 from ..errors import DownloadError, ModelNotFoundError
+from . import verifying
 from .frame import Command, format_size, table
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command to a parser."""
     parser.add_argument("--json", action="store_true", help="write JSON")
+    verifying.add_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the registry."""
+    """Print the registry, or verify some of its models."""
+    if args.verify:
+        return verifying.run(args)
     models = collect()
     if args.json:
         print(json.dumps(models, indent=2))
         return 0
-    rows = [["name", "targets", "licence", "size", "hidden size", "here"]]
+    rows = [["name", "SDR of its stems in dB", "size", "licence", "for", "here"]]
+    notes: list[str] = []
     for model in models:
         rows.append(
             [
                 model["name"],
-                " ".join(model["targets"]),
-                model["license"] or f"see {model['page']}",
+                _scores(model, notes),
                 format_size(model["bytes"]),
-                str(model["hidden_size"]),
+                model["license"] or f"see {model['page']}",
+                model["advice"],
                 _where(model),
             ]
         )
     show(table(rows))
+    for number, note in enumerate(notes, 1):
+        show(f"{number}) {note}")
     return 0
+
+
+def _scores(model: dict[str, Any], notes: list[str]) -> str:
+    """Stems and their scores, with the number of the note that says whose they are."""
+    stems = model["targets"]
+    if not model["sdr"]:
+        return f"{' '.join(stems)}: no figures"
+    if model["sdr_source"] not in notes:
+        notes.append(model["sdr_source"])
+    numbers = ", ".join(f"{stem} {model['sdr'][stem]:.2f}" for stem in stems)
+    return f"{numbers} {notes.index(model['sdr_source']) + 1})"
 
 
 def collect() -> list[dict[str, Any]]:
@@ -57,6 +75,9 @@ def collect() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "description": info.description,
+                "advice": info.advice,
+                "sdr": dict(info.sdr),
+                "sdr_source": info.sdr_source,
                 "targets": list(info.targets),
                 "license": info.license,
                 "non_commercial": info.non_commercial,
@@ -90,4 +111,4 @@ def _is_here(name: str, target: str) -> bool:
     return True
 
 
-COMMAND = Command("models", run, add_options, help="list the pretrained models")
+COMMAND = Command("models", run, add_options, help="list the pretrained models, or verify them")

@@ -1,218 +1,150 @@
-"""Inputs and outputs of ``umx-np separate``, settled before anything is computed."""
+"""What ``umx-np separate`` reads and writes, settled before anything is computed."""
 
 from __future__ import annotations
 
 import argparse
-import glob
-import logging
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ..errors import AudioError, ConfigError
+from .._support.keywords import pick
+from ..errors import ConfigError
+from .inputs import STANDARD, Song
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from ..separation.options import OutputPlan
+    from ..separation.plan import Plan
+    from ..separation.separator import Separator
 
-# Types of files in a message.
-_MAX_NAMES = 8
 
+@dataclass(frozen=True)
+class Task:
+    """A song and what is made of it.
 
-def find_inputs(arguments: list[str]) -> list[Path]:
-    """Replace folders by the sound files in them, and drop repetitions.
-
-    Parameters
+    Attributes
     ----------
-    arguments : list of str
-        Files, folders, and patterns that the shell did not expand.
-
-    Returns
-    -------
-    list of Path
-        In order; the files of a folder are sorted by name. Files that do not exist stay, to be
-        reported in their turn.
-
-    Raises
-    ------
-    AudioError
-        If a folder holds no sound files.
+    song : Song
+        The song.
+    plan : Plan
+        Files and options.
+    references : dict of str to Path
+        True stems that the results are compared with; empty if they are not.
     """
-    from ..audio.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
-    from ..separation.naming import existing_or_expanded
 
-    suffixes = SOUND_SUFFIXES | VIDEO_SUFFIXES
-    found: dict[str, Path] = {}
-    for argument in arguments:
-        path = existing_or_expanded(argument)
-        if os.path.isdir(path):
-            try:
-                entries = list(path.iterdir())
-            except OSError as error:
-                raise AudioError(
-                    f"input={argument!r} is a folder that cannot be read: {error.strerror}"
-                ) from error
-            shown = sorted(
-                file for file in entries if os.path.isfile(file) and not file.name.startswith(".")
-            )
-            paths = [file for file in shown if file.suffix.lower() in suffixes]
-            others = sorted({file.suffix.lower() or "none" for file in shown if file not in paths})
-            if paths and others:
-                logger.warning(
-                    "%s: %d files of other types are left out (%s); name them to have them read",
-                    argument,
-                    len(shown) - len(paths),
-                    " ".join(others[:_MAX_NAMES]) + (" ..." if len(others) > _MAX_NAMES else ""),
-                )
-            if not paths:
-                raise AudioError(
-                    f"input={argument!r}: the folder holds no sound files (its subfolders are not "
-                    "searched); name files, or another folder"
-                )
-        elif not os.path.exists(path) and glob.has_magic(str(path)):
-            paths = sorted(map(Path, glob.glob(str(path)))) or [path]
-        else:
-            paths = [path]
-        for file in paths:
-            found.setdefault(os.path.realpath(file), file)
-    return list(found.values())
+    song: Song
+    plan: Plan
+    references: dict[str, Path]
 
 
-def plan_outputs(
-    inputs: list[Path], names: list[str], args: argparse.Namespace, model: str
-) -> dict[Path, dict[str, Path]]:
-    """Say where the stems of every input go, before anything is computed.
+def plan_tasks(
+    songs: list[Song], separator: Separator, args: argparse.Namespace, model: str
+) -> list[Task]:
+    """Say where the results of every song go, before anything is computed.
 
     Parameters
     ----------
-    inputs : list of Path
-        Files to separate.
-    names : list of str
-        Names of the stems.
+    songs : list of Song
+        Songs to separate.
+    separator : Separator
+        What separates them.
     args : Namespace
-        With `outdir`, `ext`, `filename`.
+        The options.
     model : str
         Name of the model.
 
     Returns
     -------
-    dict of Path to dict of str to Path
+    list of Task
 
     Raises
     ------
     ConfigError
-        If two inputs would be written to the same files, or an input would be replaced.
+        If two songs would be written to the same files, a song would be replaced, a song has no
+        references or all have the same, or an option makes no sense.
     """
-    from ..separation.naming import output_paths
+    from ..separation.options import Excerpt, OutputPlan
+    from ..separation.plan import plan_separation
 
-    outputs: dict[Path, dict[str, Path]] = {}
-    sources = set(filter(None, map(_identity, inputs)))
-    for path in inputs:
-        outputs[path] = output_paths(
-            path, names, args.outdir, model=model, ext=args.ext, filename=args.filename
-        )
-        for target in outputs[path].values():
-            if _identity(target) in sources:
-                raise ConfigError(
-                    f"the stems of {str(path)!r} would replace {str(target)!r}, which is to be "
-                    "separated, too; choose another --outdir or --filename, or leave it out"
-                )
+    output, excerpt = pick(OutputPlan, vars(args)), pick(Excerpt, vars(args))
+    plans = [
+        plan_separation(song.path, separator, output, excerpt, model=model, base=song.base)
+        for song in songs
+    ]
+    for target in plans[0].paths.values():
+        _check_type(target, output)
+    _check_sources(songs, plans)
+    pairs = list(zip(songs, plans, strict=True))
     _check_one_owner(
-        ((path, target) for path, targets in outputs.items() for target in targets.values()),
+        ((song, target) for song, plan in pairs for target in plan.paths.values()),
         "stems",
         'tell them apart with --filename "{parent}/{track}/{stem}{ext}", or {name} instead of '
         "{track}",
     )
-    return outputs
-
-
-def plan_pictures(inputs: list[Path], plot: str | None, model: str) -> dict[Path, Path]:
-    """Say where the picture of every input goes, before anything is computed.
-
-    Parameters
-    ----------
-    inputs : list of Path
-        Files to separate.
-    plot : str or None
-        As for `separate_file`.
-    model : str
-        Name of the model.
-
-    Returns
-    -------
-    dict of Path to Path
-        Empty if no pictures are wanted.
-
-    Raises
-    ------
-    ConfigError
-        If two inputs would have the same picture.
-    """
-    from ..separation.naming import plot_path
-
-    if plot is None:
-        return {}
-    pictures = {path: plot_path(path, plot, model=model) for path in inputs}
     _check_one_owner(
-        pictures.items(),
+        ((song, plan.picture) for song, plan in pairs if plan.picture is not None),
         "pictures",
-        'give --plot a folder ("plots/") or tell them apart with {track}, {name} or {parent}',
+        'give --plot a folder ("plots/") or tell them apart with {track}, {name}, {parent} or '
+        "{relpath}",
     )
-    return pictures
+    references = _references(songs, list(plans[0].paths), args.reference, model)
+    return [
+        Task(song, _read_from(song, plan), found)
+        for (song, plan), found in zip(pairs, references, strict=True)
+    ]
 
 
-def plan_references(
-    inputs: list[Path], names: list[str], reference: str | None, model: str
-) -> dict[Path, dict[str, Path]]:
-    """Find the true stems of every input, before anything is computed.
+def _check_type(target: Path, output: OutputPlan) -> None:
+    """Raise `ConfigError` if files of that type cannot be written."""
+    from ..audio import written_suffixes
 
-    Parameters
-    ----------
-    inputs : list of Path
-        Files to separate.
-    names : list of str
-        Names of the stems.
-    reference : str or None
-        Folder of the true stems of a song, with placeholders.
-    model : str
-        Name of the model.
+    if target.suffix.lower() in written_suffixes():
+        return
+    possible = " ".join(written_suffixes())
+    if target.suffix.lower() == "." + output.ext.lower().removeprefix("."):
+        raise ConfigError(f"ext={output.ext!r} cannot be written; possible are {possible}")
+    raise ConfigError(
+        f"filename={output.filename!r} gives {target.name!r}, whose type cannot be written; let it "
+        f"end in {{ext}}, or in one of {possible}"
+    )
 
-    Returns
-    -------
-    dict of Path to dict of str to Path
-        Empty if no scores are wanted.
 
-    Raises
-    ------
-    ConfigError
-        If a song has none, or all songs would have the same.
-    """
+def _read_from(song: Song, plan: Plan) -> Plan:
+    """Return a plan, and where the song is really read from."""
+    if song.name != STANDARD:
+        return plan
+    return replace(plan, source=song.source, name=song.name)
+
+
+def _references(
+    songs: list[Song], names: list[str], reference: str | None, model: str
+) -> list[dict[str, Path]]:
+    """Find the true stems of every song; raise `ConfigError` if all would have the same."""
     if reference is None:
-        return {}
+        return [{} for _ in songs]
     from ..evaluation.sdr import find_references
     from ..separation.naming import song_path
 
-    if len(inputs) > 1 and len({song_path("reference", reference, p, model) for p in inputs}) == 1:
+    places = [song_path("reference", reference, s.path, model, s.base) for s in songs]
+    if len(songs) > 1 and len(set(places)) == 1:
         raise ConfigError(
-            f"reference={reference!r} is one folder for {len(inputs)} songs; name one for each "
-            "with {track}, {name} or {parent}"
+            f"reference={reference!r} is one folder for {len(songs)} songs; name one for each "
+            "with {track}, {name}, {parent} or {relpath}"
         )
-    return {
-        path: find_references(song_path("reference", reference, path, model), names)
-        for path in inputs
-    }
+    return [find_references(place, names) for place in places]
 
 
-def check_inputs(inputs: list[Path]) -> None:
-    """Raise `AudioError` if none of the inputs can be reached, which says why of the first."""
-    reasons = []
-    for path in inputs:
-        try:
-            os.stat(path)
-            return
-        except (OSError, ValueError) as error:  # ValueError: a null character in the name
-            reasons.append(getattr(error, "strerror", None) or str(error))
-    raise AudioError(
-        f"input={str(inputs[0])!r} cannot be opened: {reasons[0]}; give sound files or folders"
-    )
+def _check_sources(songs: list[Song], plans: list[Plan]) -> None:
+    """Raise `ConfigError` if the results of one song would replace another."""
+    sources = set(filter(None, (_identity(song.path) for song in songs)))
+    for song, plan in zip(songs, plans, strict=True):
+        for target in plan.paths.values():
+            if _identity(target) in sources:
+                raise ConfigError(
+                    f"the stems of {song.name!r} would replace {str(target)!r}, which is to be "
+                    "separated, too; choose another --outdir or --filename, or leave it out"
+                )
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
@@ -224,15 +156,15 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _check_one_owner(results: Iterable[tuple[Path, Path]], what: str, remedy: str) -> None:
-    """Raise `ConfigError` if two inputs, the first of each pair, would be written to one file."""
+def _check_one_owner(results: Iterable[tuple[Song, Path]], what: str, remedy: str) -> None:
+    """Raise `ConfigError` if two songs, the first of each pair, would be written to one file."""
     from ..separation.naming import name_on_disk
 
-    owners: dict[str, Path] = {}
-    for path, result in results:
-        owner = owners.setdefault(name_on_disk(result), path)
-        if owner != path:
+    owners: dict[str, Song] = {}
+    for song, result in results:
+        owner = owners.setdefault(name_on_disk(result), song)
+        if owner is not song:
             raise ConfigError(
-                f"the {what} of {str(owner)!r} and {str(path)!r} would both be {str(result)!r}; "
+                f"the {what} of {owner.name!r} and {song.name!r} would both be {str(result)!r}; "
                 f"{remedy}"
             )

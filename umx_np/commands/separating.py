@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from .._support.console import say
-from .._support.option_types import json_object, natural, positive_int
+from .._support.option_types import Names, add_switch, json_object, natural, positive_int
+from ..devices import cuda_index
 from ..errors import ConfigError
 from .frame import PROGRAM
 
@@ -15,15 +16,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say what is separated by."""
     group = parser.add_argument_group("model")
     group.add_argument(
+        "-n",
         "--model",
         metavar="NAME|FOLDER",
-        help="pretrained model or folder of a trained one (default: umxm, which is included; "
-        "umxhq and umxl separate better and are downloaded, see `umx-np models`)",
+        help="pretrained model or folder of a trained one (default: UMX_NP_MODEL, or umxm, which "
+        "is included; umxhq and umxl separate better and are downloaded, see `umx-np models`)",
     )
+    add_targets(group, "stems to estimate; only their networks run (default: all)")
+    add_switch(group, "--offline", help="never download a model")
+
+
+def add_targets(group: argparse._ActionsContainer, help: str) -> None:
+    """Add the option that names stems."""
     group.add_argument(
-        "--targets", nargs="+", metavar="STEM", help="stems to estimate (default: all)"
+        "--targets", nargs="+", action=Names, metavar="STEM", help=f"{help}: vocals,drums"
     )
-    group.add_argument("--offline", action="store_true", help="never download a model")
 
 
 def add_filter_options(
@@ -53,7 +60,7 @@ def add_filter_options(
         help="sums of stems instead of the stems, for instance "
         '\'{"vocals": ["vocals"], "accompaniment": ["drums", "bass", "other"]}\'',
     )
-    group.add_argument("--softmask", action="store_true", help="start the filter from ratio masks")
+    add_switch(group, "--softmask", help="start the filter from ratio masks")
     return group
 
 
@@ -74,7 +81,7 @@ def add_computing_options(
     group = parser.add_argument_group("computing")
     group.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
     group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
-    group.add_argument("--threads", type=positive_int, help=f"{threads} (default: all cores)")
+    group.add_argument("-j", "--threads", type=positive_int, help=f"{threads} (default: all cores)")
     group.add_argument(
         "--precision",
         choices=("full", "fast", "int8"),
@@ -129,7 +136,7 @@ def settle_separation(args: argparse.Namespace) -> None:
     ConfigError
         If ``--no-cuda`` and ``--device`` contradict each other.
     """
-    if args.no_cuda and args.device.startswith("cuda"):
+    if args.no_cuda and cuda_index(args.device) is not None:
         raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
     if args.no_cuda and args.device == "auto":
         args.device = "cpu"

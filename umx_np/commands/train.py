@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .._support.console import say
+from ..devices import cuda_index
 from ..errors import TrainingError
 from .frame import FRAME, Command
 
@@ -76,9 +77,9 @@ def parse_options(words: Sequence[str]) -> argparse.Namespace:
             "out one of them"
         )
     if args.no_cuda:
-        if given.device is not None and given.device.startswith("cuda"):
+        if given.device is not None and cuda_index(given.device) is not None:
             parser.error(f"--no-cuda contradicts --device {given.device}; leave one out")
-        if args.device.startswith(("auto", "cuda")):
+        if args.device == "auto" or cuda_index(args.device) is not None:
             args.device = "cpu"
     return argparse.Namespace(**{k: v for k, v in vars(args).items() if k not in FRAME})
 

@@ -178,6 +178,12 @@ class Device:
         major, minor = self.compute_capability
         return f"<cuda:{self.index} {self.name}, compute capability {major}.{minor}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return get_device, (self.index,)  # the card of that number, wherever this arrives
+
+    def __deepcopy__(self, memo: object) -> Device:
+        return self
+
     def active(self) -> Any:
         """Context in which this card is the current one of the thread; may be nested."""
         return self.xp.cuda.Device(self.index)

@@ -49,6 +49,9 @@ class CudaNetwork:
         self._made: NetworkStack | None = None
         self._scans: dict[tuple[int, int], Scan] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CudaNetwork, (self._device, self.config, self.state, self._math)
+
     def stack_with(self, others: Sequence[CudaNetwork]) -> NetworkStack:
         """Put this network and others of its architecture side by side."""
         networks = [(network.config, network.state) for network in (self, *others)]

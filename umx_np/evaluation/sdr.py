@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +80,8 @@ def score_files(
     *,
     start: float = 0.0,
     duration: float | None = None,
+    track: int | None = None,
+    downmix: str | None = None,
 ) -> dict[str, StemScore]:
     """Compare files of stems with the true ones, reading them second by second.
 
@@ -92,6 +95,8 @@ def score_files(
         What was separated.
     start, duration : float
         Excerpt of the references and the mixture, in seconds, that the estimates belong to.
+    track, downmix
+        What of the mixture was separated, as for `umx_np.audio.AudioReader`.
 
     Returns
     -------
@@ -114,9 +119,11 @@ def score_files(
     with ExitStack() as stack:
         opened = [stack.enter_context(AudioReader(estimates[name])) for name in names]
         rate = opened[0].rate
-        for path in (*references.values(), mixture):
-            reader = AudioReader(path, start=start, duration=duration, rate=rate)
-            opened.append(stack.enter_context(reader))
+        how: dict[str, Any] = {"start": start, "duration": duration, "rate": rate}
+        for path in references.values():
+            opened.append(stack.enter_context(AudioReader(path, **how)))
+        how |= {"track": track, "downmix": downmix}
+        opened.append(stack.enter_context(AudioReader(mixture, **how)))
         for reader in opened[1:]:
             # Of more channels than the stems have, the first ones were separated.
             _check_alike(opened[0], reader, more_channels=reader is opened[-1])

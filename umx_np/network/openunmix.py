@@ -19,8 +19,8 @@ from ..devices import get_backend, run_network
 from ..errors import ShapeError
 from ..weights import check_state, expected_state
 from ..weights.bundle import StateDict, TargetWeights
+from ..weights.finding import network_tensors
 from ..weights.quantization import check_quantized, dequantize
-from ..weights.state import strip_wrappers
 
 _LAYOUTS = {"samples": (3, 0, 1, 2), "frames": (0, 1, 2, 3)}
 
@@ -173,7 +173,7 @@ class OpenUnmix:
         Parameters
         ----------
         state : mapping of str to ndarray
-            Tensors under PyTorch's names. Legacy buffers and wrapper prefixes are dropped.
+            Tensors under PyTorch's names. Legacy buffers and prefixes are dropped.
         strict : bool
             Whether all tensors have to be there. Otherwise the others keep their values, and
             unknown ones are left out.
@@ -191,12 +191,12 @@ class OpenUnmix:
         missing: list[str] = []
         unexpected: list[str] = []
         if not strict:
-            given = strip_wrappers(state)
+            given, others = network_tensors(state)
             old = self.state_dict()
             # The counts of batches are missing in old files; PyTorch does not miss them either.
             needed = [name for name in old if not name.endswith("num_batches_tracked")]
             missing = [name for name in needed if name not in given]
-            unexpected = [name for name in given if name not in old]
+            unexpected = [*(name for name in given if name not in old), *others]
             state = {name: given.get(name, value) for name, value in old.items()}
         if self._ops.precision == "int8":
             checked = check_quantized(state, self.config)

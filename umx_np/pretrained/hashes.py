@@ -11,8 +11,10 @@ import json
 import logging
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from .._support.atomic import atomic_write
 from .._support.inputs import open_input, parse_json
@@ -81,6 +83,16 @@ def _write_stamp(path: Path, file: PublishedFile, status: os.stat_result, stamp:
                 os.fchmod(opened.fileno(), 0o644)
 
 
+def digests(file: BinaryIO, algorithms: Iterable[str]) -> dict[str, str]:
+    """Hash what is left of a file, with several algorithms at once."""
+    # MD5 is one of several here and protects against damage, not against attack.
+    hashers = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    while chunk := file.read(_CHUNK_BYTES):
+        for hasher in hashers.values():
+            hasher.update(chunk)
+    return {name: hasher.hexdigest() for name, hasher in hashers.items()}
+
+
 def check_hashes(path: Path, file: PublishedFile, stamp: Path | None = None) -> str | None:
     """Compare a file with all that is known about it; return what is wrong, if anything.
 
@@ -91,20 +103,15 @@ def check_hashes(path: Path, file: PublishedFile, stamp: Path | None = None) -> 
     DownloadError
         If it cannot be read.
     """
-    # MD5 is one of several here and protects against damage, not against attack.
-    hashers = {name: hashlib.new(name, usedforsecurity=False) for name in file.hashes}
     with open_input(path, DownloadError) as (opened, size):
         if file.size is not None and size != file.size:
             return f"size={size} instead of {file.size} bytes"
         # As it was before: what is written meanwhile makes the stamp void.
         status = os.fstat(opened.fileno())
-        while chunk := opened.read(_CHUNK_BYTES):
-            for hasher in hashers.values():
-                hasher.update(chunk)
+        found = digests(opened, file.hashes)
     for name, expected in file.hashes.items():
-        found = hashers[name].hexdigest()
-        if not found.startswith(expected):
-            return f"{name}={found} instead of {expected}"
+        if not found[name].startswith(expected):
+            return f"{name}={found[name]} instead of {expected}"
     if stamp is not None:
         _write_stamp(path, file, status, stamp)
         if file.nb_verified_bits < _SAFE_BITS:
@@ -113,6 +120,6 @@ def check_hashes(path: Path, file: PublishedFile, stamp: Path | None = None) -> 
                 "file but not one that was forged; all of it is %s",
                 path,
                 file.nb_verified_bits,
-                hashers["sha256"].hexdigest(),
+                found["sha256"],
             )
     return None

@@ -71,8 +71,12 @@ class ModelInfo:
     ----------
     name : str
         Name in the registry.
-    description : str
-        One line.
+    description, advice : str
+        A line each: what it is, and what for.
+    sdr : mapping of str to float
+        Median SDR of the stems in dB, as far as there are figures.
+    sdr_source : str or None
+        Who says so, and of which songs.
     license : str or None
         Licence of the weights; None where the publisher's page has to be asked.
     non_commercial : bool
@@ -96,6 +100,9 @@ class ModelInfo:
 
     name: str
     description: str
+    advice: str
+    sdr: Mapping[str, float]
+    sdr_source: str | None
     license: str | None
     non_commercial: bool
     page: str
@@ -137,6 +144,7 @@ def _model(name: str, values: dict[str, Any]) -> ModelInfo:
     }
     if values["page"].startswith("assets/"):
         values["page"] = str(_PACKAGE / values["page"])
+    values["sdr"] = MappingProxyType(values["sdr"])
     values["config"] = ModelConfig(**values["config"])
     values["bundled_targets"] = tuple(values.get("bundled_targets", ()))
     return ModelInfo(name, **{**values, "files": MappingProxyType(files)})

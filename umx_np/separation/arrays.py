@@ -11,8 +11,9 @@ import numpy as np
 from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress
 from ..audio import Layout, preprocess, resample
-from ..config import Computing, SeparationOptions, check_aggregate, check_array
+from ..config import Computing, SeparationOptions, check_aggregate
 from ..pretrained import default_model, load_model
+from .checks import check_samples
 from .options import SeparationKeywords
 from .separator import Separator
 
@@ -83,6 +84,7 @@ def separate(
     {'speech': (16000,), 'noise': (16000,)}
     """
     check_keywords("separate", options, SeparationOptions, Computing)
+    audio = check_samples("audio", audio)  # before a model is loaded
     if separator is None:
         bundle = load_model(
             default_model() if model is None else model,
@@ -94,7 +96,6 @@ def separate(
         separator = Separator.from_bundle(bundle, **options)
     if aggregate is not None:
         check_aggregate(aggregate, separator.stem_names)
-    audio = check_array("audio", audio)
     layout = Layout.of(audio, channels_first=channels_first)
     model_rate = separator.sample_rate
     rate = model_rate if rate is None else rate

@@ -11,12 +11,15 @@ from pathlib import Path
 from ..config import DEFAULT_MODEL, check_aggregate, is_file_name
 from ..errors import AudioError, ConfigError, shortened
 
-# Open-Unmix's two layouts: with and without a folder for the results.
-FILENAME_IN_OUTDIR = "{track}/{stem}{ext}"
-FILENAME_ALONE = "{track}_{model}/{stem}{ext}"
+# Open-Unmix's two layouts: with and without a folder for the results. The tree of a folder that was
+# searched is kept.
+FILENAME_IN_OUTDIR = "{relpath}/{track}/{stem}{ext}"
+FILENAME_ALONE = "{relpath}/{track}_{model}/{stem}{ext}"
+# At the beginning of a template: stems beside the song, and not below the folder for the results.
+_BESIDE = "{dir}"
 
-_PLACEHOLDERS = ("track", "name", "parent", "model", "stem", "ext")
-_SONG_PLACEHOLDERS = ("track", "name", "parent", "model")
+_PLACEHOLDERS = ("track", "name", "parent", "relpath", "model", "stem", "ext")
+_SONG_PLACEHOLDERS = ("track", "name", "parent", "dir", "relpath", "model")
 
 
 def output_names(
@@ -57,6 +60,7 @@ def output_paths(
     model: str = DEFAULT_MODEL,
     ext: str = ".wav",
     filename: str | None = None,
+    base: Path | None = None,
 ) -> dict[str, Path]:
     """Where the stems of a file go.
 
@@ -66,6 +70,8 @@ def output_paths(
         As for `separate_file`; `model` is a name.
     names : sequence of str
         Names of the stems.
+    base : Path or None
+        Folder that was searched, of which ``{relpath}`` is the rest; None is that of the song.
 
     Returns
     -------
@@ -76,7 +82,7 @@ def output_paths(
     ------
     ConfigError
         If `filename` has an unknown placeholder, gives two stems the same file, or leads out of
-        the folder for the results.
+        the folder for the results or, with ``{dir}``, out of that of the song.
     AudioError
         If a stem would replace the input.
 
@@ -86,9 +92,12 @@ def output_paths(
     'out/one/vocals.wav'
     >>> output_paths("songs/one.mp3", ["vocals"], model="umxhq")["vocals"].as_posix()
     'one_umxhq/vocals.wav'
+    >>> beside = output_paths("songs/one.mp3", ["vocals"], filename="{dir}/{track}-{stem}{ext}")
+    >>> beside["vocals"].as_posix()
+    'songs/one-vocals.wav'
     """
     path = Path(path)
-    filename, values, root = _layout(path, outdir, model, ext, filename)
+    filename, values, root = _layout(path, outdir, model, ext, filename, base)
     paths = {}
     for name in names:
         place = _filled("filename", filename, _PLACEHOLDERS, values | {"stem": name})
@@ -112,6 +121,7 @@ def record_path(
     model: str = DEFAULT_MODEL,
     ext: str = ".wav",
     filename: str | None = None,
+    base: Path | None = None,
 ) -> Path:
     """Where the record of a separation goes: beside the stems, as a hidden file.
 
@@ -120,7 +130,7 @@ def record_path(
 
     Parameters
     ----------
-    path, outdir, model, ext, filename
+    path, outdir, model, ext, filename, base
         As for `output_paths`.
 
     Returns
@@ -141,7 +151,7 @@ def record_path(
     >>> record_path("songs/one.mp3", "out", filename="{track}{ext}").as_posix()
     'out/.one.wav.umx-np.json'
     """
-    filename, values, root = _layout(Path(path), outdir, model, ext, filename)
+    filename, values, root = _layout(Path(path), outdir, model, ext, filename, base)
     # No character, so neither stem nor song has it in its name: it shows where the stem's would be.
     mark = "\uffff"
     place = _filled("filename", filename, _PLACEHOLDERS, values | {"stem": mark})
@@ -151,7 +161,11 @@ def record_path(
 
 
 def plot_path(
-    path: str | os.PathLike[str], plot: str | os.PathLike[str], *, model: str = DEFAULT_MODEL
+    path: str | os.PathLike[str],
+    plot: str | os.PathLike[str],
+    *,
+    model: str = DEFAULT_MODEL,
+    base: Path | None = None,
 ) -> Path:
     """Where the picture of a file goes.
 
@@ -159,6 +173,8 @@ def plot_path(
     ----------
     path, plot, model
         As for `separate_file`; `model` is a name.
+    base : Path or None
+        As for `output_paths`.
 
     Returns
     -------
@@ -178,8 +194,8 @@ def plot_path(
     """
     template = os.path.expanduser(check_text("plot", plot))
     if template.endswith(("/", os.sep)) or os.path.isdir(template):
-        template = os.path.join(template, "{track}.png")
-    picture = song_path("plot", template, path, model)
+        template = os.path.join(template, "{relpath}", "{track}.png")
+    picture = song_path("plot", template, path, model, base)
     if picture.suffix.lower() != ".png":
         raise ConfigError(
             f"plot={os.fspath(plot)!r} must end in .png, or be a folder (a new one ends in /)"
@@ -201,7 +217,13 @@ def check_text(argument: str, value: object) -> str:
     return text
 
 
-def song_path(argument: str, template: str, path: str | os.PathLike[str], model: str) -> Path:
+def song_path(
+    argument: str,
+    template: str,
+    path: str | os.PathLike[str],
+    model: str,
+    base: Path | None = None,
+) -> Path:
     """Fill in the placeholders that tell songs apart.
 
     Parameters
@@ -209,11 +231,13 @@ def song_path(argument: str, template: str, path: str | os.PathLike[str], model:
     argument : str
         What the template was given as, for the message.
     template : str
-        Text with ``{track}``, ``{name}``, ``{parent}`` or ``{model}``.
+        Text with ``{track}``, ``{name}``, ``{parent}``, ``{dir}``, ``{relpath}`` or ``{model}``.
     path : str or path-like
         The song.
     model : str
         Name of the model.
+    base : Path or None
+        As for `output_paths`.
 
     Returns
     -------
@@ -225,7 +249,7 @@ def song_path(argument: str, template: str, path: str | os.PathLike[str], model:
         If the template has an unknown placeholder.
     """
     template = os.path.expanduser(template)
-    return Path(_filled(argument, template, _SONG_PLACEHOLDERS, _values(Path(path), model)))
+    return Path(_filled(argument, template, _SONG_PLACEHOLDERS, _values(Path(path), model, base)))
 
 
 def name_on_disk(path: str | os.PathLike[str]) -> str:
@@ -246,6 +270,7 @@ def _layout(
     model: str,
     ext: str,
     filename: str | None,
+    base: Path | None,
 ) -> tuple[str, dict[str, str], Path]:
     """Template, what stands for its placeholders but the stem, and the folder for the results."""
     if filename is None:
@@ -254,8 +279,19 @@ def _layout(
     ext = ext if ext.startswith(".") else f".{ext}"
     if not is_file_name(ext):
         raise ConfigError(f"ext={ext!r} must be the end of a file's name, like .wav")
+    values = _values(path, model, base) | {"ext": ext}
+    if _BESIDE in filename.replace("{{", ""):
+        if outdir is not None:
+            raise ConfigError(
+                f"filename={filename!r} puts stems beside the song, outdir={os.fspath(outdir)!r} "
+                "somewhere else; leave one of them out"
+            )
+        rest = filename.removeprefix(_BESIDE)
+        if rest == filename or not rest.startswith(("/", os.sep)) or _BESIDE in rest:
+            raise ConfigError(f"filename={filename!r}: {_BESIDE} can only be the first folder")
+        return rest.lstrip("/" + os.sep), values, path.parent
     root = Path() if outdir is None else Path(os.path.expanduser(check_text("outdir", outdir)))
-    return os.path.expanduser(filename), _values(path, model) | {"ext": ext}, root
+    return os.path.expanduser(filename), values, root
 
 
 def _below(argument: str, template: str, place: str) -> str:
@@ -270,14 +306,17 @@ def _below(argument: str, template: str, place: str) -> str:
     return shortest
 
 
-def _values(path: Path, model: str) -> dict[str, str]:
+def _values(path: Path, model: str, base: Path | None) -> dict[str, str]:
     """Values of the placeholders that tell songs apart."""
+    folder = os.path.abspath(path.parent)
     return {
         # The stem of "..wav" is ".", which names a folder that is there already.
         "track": path.stem if path.stem.strip(".") else path.name,
         "name": path.name,
         # Without "..", and without the empty name of the root, which would make the place absolute.
         "parent": Path(os.path.abspath(path)).parent.name or ".",
+        "dir": str(path.parent),
+        "relpath": "." if base is None else os.path.relpath(folder, os.path.abspath(base)),
         "model": model,
     }
 

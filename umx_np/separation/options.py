@@ -30,7 +30,7 @@ class SeparationKeywords(ComputingKeywords, total=False):
 
 @dataclass(frozen=True)
 class Excerpt:
-    """A part of a song.
+    """What of a song is read.
 
     Attributes
     ----------
@@ -38,10 +38,17 @@ class Excerpt:
         Where it begins, in seconds.
     duration : float or None
         How long it is, in seconds; None or a negative number is up to the end.
+    track : int or None
+        Which of several streams of sound, from 1; None is the first.
+    downmix : {'standard', 'first'}
+        What is made of more channels than two for a model of two; as for
+        `umx_np.audio.AudioReader`.
     """
 
     start: float = 0.0
     duration: float | None = None
+    track: int | None = None
+    downmix: str = "standard"
 
 
 @dataclass(frozen=True)
@@ -54,10 +61,16 @@ class OutputPlan:
         Folder for the results.
     aggregate : mapping of str to sequence of str, or None
         Names of files and the stems that are summed in them.
+    two_stems : str or None
+        Stem that is written beside the song without it, instead of all stems.
+    only : sequence of str or None
+        Of all these results, those that are written; None is all of them.
     ext, filename : str
         Format of the results, and the template of their places.
-    bits, clip_mode, quality
+    bits, clip_mode, quality, bitrate
         As for `umx_np.audio.StemWriter`.
+    tags : bool
+        Whether stems get the tags and the cover of the song.
     rate : {'input', 'model'}
         Rate of the results.
     plot : str or path-like or None
@@ -66,10 +79,14 @@ class OutputPlan:
 
     outdir: str | os.PathLike[str] | None = None
     aggregate: Mapping[str, Sequence[str]] | None = None
+    two_stems: str | None = None
+    only: Sequence[str] | None = None
     ext: str = ".wav"
     bits: str = "16"
     clip_mode: str = "clamp"
     quality: float | None = None
+    bitrate: int | None = None
+    tags: bool = True
     rate: str = "input"
     filename: str | None = None
     plot: str | os.PathLike[str] | None = None
@@ -80,11 +97,17 @@ class FileKeywords(SeparationKeywords, total=False):
 
     start: float
     duration: float | None
+    track: int | None
+    downmix: str
     aggregate: Mapping[str, Sequence[str]] | None
+    two_stems: str | None
+    only: Sequence[str] | None
     ext: str
     bits: str
     clip_mode: str
     quality: float | None
+    bitrate: int | None
+    tags: bool
     rate: str
     filename: str | None
     plot: str | os.PathLike[str] | None

@@ -20,6 +20,7 @@ import numpy as np
 from .. import __version__
 from .._support.atomic import atomic_write
 from ..errors import AudioError, shortened
+from ..weights.quantization import dequantize
 
 FORMAT_VERSION = 1
 SUFFIX = ".umx-np.json"
@@ -119,6 +120,8 @@ class Record:
         The files of the stems, by the name of the stem.
     picture : KnownFile or None
         The picture of the song and its stems, if there is one.
+    gain : float
+        What all stems were scaled by, to stay within full scale.
     umx_np : str
         Version of the package.
     """
@@ -128,6 +131,7 @@ class Record:
     options: dict[str, Any]
     outputs: dict[str, KnownFile]
     picture: KnownFile | None = None
+    gain: float = 1.0
     umx_np: str = __version__
 
     def write(self, path: Path) -> None:
@@ -236,7 +240,9 @@ def weights_digest(networks: Mapping[str, tuple[object, Mapping[str, np.ndarray]
         Hexadecimal digits.
     """
     hasher = hashlib.sha256()
-    for target, (config, state) in networks.items():
+    for target, (config, stored) in networks.items():
+        # What is kept in eight bits is hashed as the numbers that it stands for.
+        state = dequantize(stored)
         hasher.update(repr((target, config)).encode("utf-8", "surrogateescape"))
         for name in sorted(state):
             array = np.ascontiguousarray(state[name])

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from ..config import (
     Computing,
     SeparationOptions,
     SeparatorConfig,
-    check_array,
     check_network,
     check_rate,
 )
@@ -29,6 +28,7 @@ from ..errors import ConfigError, ShapeError, shortened
 from ..framing.geometry import StftGeometry
 from ..network.openunmix import OpenUnmix
 from ..weights.bundle import ModelBundle
+from .checks import check_model, check_samples
 from .options import SeparationKeywords
 from .records import weights_digest
 from .settings import SeparatorSettings
@@ -94,7 +94,9 @@ class Separator(SeparatorSettings):
     Notes
     -----
     The arguments and defaults are those of ``openunmix.model.Separator``. A separator keeps no
-    state between calls and may be called from several threads.
+    state between calls and may be called from several threads. It can be copied and pickled, for
+    instance for the processes of a pool, with its weights; where it arrives there must be the same
+    device, and on a processor the same instruction-set level.
     """
 
     def __init__(
@@ -142,7 +144,7 @@ class Separator(SeparatorSettings):
         self.name = name
         self.networks: dict[str, Network] = {}
         for target, model in target_models.items():
-            _check_model(target, model)
+            check_model(target, model)
             check_network(target, model.config, n_fft, nb_channels)
             self.networks[target] = model.network(self.ops)
         self.target_models = dict(target_models)
@@ -185,6 +187,16 @@ class Separator(SeparatorSettings):
                 {name: (w.config, w.state) for name, w in bundle.targets.items()}
             )
         return separator
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is made again where it is needed; an engine may hold the memory of a device.
+        made = ("_lock", "_engine", "_job")
+        return {name: value for name, value in vars(self).items() if name not in made}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lock, self._engine = threading.Lock(), None
+        self._job = Job(self.ops, self.networks, self.config, tuple(self.stem_names))
 
     def __repr__(self) -> str:
         return f"Separator({', '.join(self.stem_names)}; {self.config}; {self.ops})"
@@ -248,7 +260,7 @@ class Separator(SeparatorSettings):
         ShapeError
             If the shape does not fit the model, or the audio is not finite.
         """
-        x = check_array("audio", audio)
+        x = check_samples("audio", audio)
         if x.ndim != 3 or 0 in x.shape:
             raise ShapeError(
                 f"audio has shape={x.shape}; it must be (nb_samples, nb_channels, nb_timesteps)"
@@ -344,7 +356,7 @@ class Separator(SeparatorSettings):
         100000
         """
         if not hasattr(source, "blocks"):
-            array = check_array("source", source)
+            array = check_samples("source", source)
             if array.ndim != 2:
                 raise ShapeError(
                     f"source has shape={array.shape}; it must be (nb_channels, nb_timesteps)"
@@ -400,28 +412,6 @@ class Separator(SeparatorSettings):
         from .live import Stream
 
         return Stream(self.job, nb_channels)
-
-
-def _check_model(target: str, model: object) -> None:
-    """Refuse models whose own code would not be run."""
-    advice = (
-        "a separator runs the stages of its networks one by one, over blocks of a track; change "
-        "weights or ModelConfig instead, or call the model on magnitudes from umx_np.stft and give "
-        "its result to umx_np.wiener"
-    )
-    if not isinstance(model, OpenUnmix):
-        raise ConfigError(f"target {target!r} is a {type(model).__name__}, no OpenUnmix: {advice}")
-    own = ["__call__"] if _is_overridden(model, "__call__") else []
-    own += ["forward"] if hasattr(model, "forward") else []
-    if own:
-        raise ConfigError(
-            f"target {target!r} is a {type(model).__name__} with its own {own[0]}, which would not "
-            f"be called: {advice}"
-        )
-
-
-def _is_overridden(model: OpenUnmix, name: str) -> bool:
-    return getattr(type(model), name) is not getattr(OpenUnmix, name) or name in vars(model)
 
 
 def _part_of(progress: Progress | None, start: float, share: float) -> Progress | None:

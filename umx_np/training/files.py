@@ -13,15 +13,10 @@ from typing import Any
 
 from .. import plots
 from .._support.atomic import atomic_write, check_writable, claimed
-from .._support.inputs import read_json
 from ..errors import TrainingError
 from ..weights import ModelBundle, load_torch, save_safetensors, save_torch
-from ..weights.folder import (
-    SEPARATOR_FILE,
-    architecture_arguments,
-    separator_document,
-    write_json,
-)
+from ..weights.documents import SEPARATOR_FILE, read_separator
+from ..weights.folder import architecture_arguments, separator_document, write_json
 from ..weights.replacing import Replacement, finish_replacements
 from . import checkpoint, curve
 from .checkpoint import checkpoint_path, not_written, write_checkpoint
@@ -182,16 +177,15 @@ class RunFiles:
 
     def _neighbours(self) -> list[str]:
         """Other targets of the folder. Models are used together, so they must share the STFT."""
-        path = self.folder / SEPARATOR_FILE
         found = {p.stem for p in self.folder.iterdir() if p.suffix in _RUN}
         others = sorted(found - {*self._names})
-        if not path.exists() or not others:
+        known = read_separator(self.folder, TrainingError) if others else None
+        if known is None:
             return others
-        known = read_json(path, TrainingError)
         differing = [key for key, value in self._settings.items() if known.get(key) != value]
         if differing:
             raise TrainingError(
-                f"{path} has "
+                f"{self.folder / SEPARATOR_FILE} has "
                 + ", ".join(f"{key}={known.get(key)}" for key in differing)
                 + f" for the other targets there ({', '.join(others)}), this run has "
                 + ", ".join(f"{key}={self._settings[key]}" for key in differing)
@@ -201,10 +195,9 @@ class RunFiles:
 
     def _is_described(self) -> bool:
         """Whether ``separator.json`` says what it has to; what else it says is the neighbours'."""
-        path = self.folder / SEPARATOR_FILE
-        if not path.exists():
+        known = read_separator(self.folder, TrainingError)
+        if known is None:
             return False
-        known = read_json(path, TrainingError)
         same = all(known.get(key) == value for key, value in self._settings.items())
         return same and (bool(self._neighbours()) or known == self._settings)
 
@@ -223,10 +216,9 @@ class RunFiles:
 
     def _kept_settings(self, others: list[str]) -> dict[str, Any]:
         """Settings of the folder's models that no run decides."""
-        path = self.folder / SEPARATOR_FILE
-        if not path.exists() or not (others or self._goes_on_here()):
+        if not (others or self._goes_on_here()):
             return {}
-        known = read_json(path, TrainingError)
+        known = read_separator(self.folder, TrainingError) or {}
         return {key: known[key] for key in ("input_level", "license") if key in known}
 
     def _bring(self, source: Path, bundle: ModelBundle) -> None:

@@ -40,6 +40,13 @@ class Constructor:
     build: Callable[..., object]
 
 
+@dataclass(frozen=True)
+class Ignored:
+    """Something that stands for a value which no weights need; the value itself is not made."""
+
+    name: str
+
+
 Globals = Mapping[tuple[str, str], object]
 PersistentLoad = Callable[[object], object]
 
@@ -270,6 +277,8 @@ class _Machine:
         # Only `OrderedDict._metadata` (module versions, written by Module.state_dict) is known.
         # It is dropped: no attribute of any object is ever set.
         state, target = self.pop(), self.peek()
+        if isinstance(target, Ignored):
+            return
         if type(target) is not OrderedDict or type(state) is not dict or set(state) - {"_metadata"}:
             raise self.error(f"sets attributes of a {type(target).__name__}")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import WeightsError, shortened
-from ._pickle import Constructor
+from ._pickle import Constructor, Ignored
 
 # More dimensions than any layer has; NumPy itself stops at 32 or 64.
 MAX_DIMENSIONS = 16
@@ -221,10 +221,6 @@ def _rebuild_parameter(data: object, *_: object) -> TensorRecord:
     return data
 
 
-def _kind(value: object) -> str:
-    return "tensor" if isinstance(value, TensorRecord) else type(value).__name__
-
-
 def _ordered_dict(*arguments: object) -> OrderedDict[object, object]:
     # Python 3 writes an empty one and sets its items afterwards.
     if arguments:
@@ -250,6 +246,29 @@ def _constructor(name: str, build: Callable[..., object], minimum: int) -> Const
     return Constructor(name, checked)
 
 
+def _ignored_value(name: str) -> Constructor:
+    def make(*_: object) -> Ignored:
+        return Ignored(name)
+
+    return Constructor(name, make)
+
+
+_PATHS = "PosixPath WindowsPath PurePosixPath PureWindowsPath"
+# What checkpoints hold beside weights, and no network needs: settings, histories, scores. No
+# such value is made; something that stands for it is, and is left out with what it belongs to.
+_IGNORED = {
+    "torch": "device float16 float32 float64 bfloat16 bool uint8 int8 int16 int32 int64",
+    "collections": "Counter",
+    "builtins": "set",
+    "__builtin__": "set",
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
+    # NumPy's numbers and arrays, such as the mean of losses.
+    "numpy": "dtype ndarray",
+    "numpy.core.multiarray": "scalar _reconstruct",
+    "numpy._core.multiarray": "scalar _reconstruct",
+    "_codecs": "encode",
+}
 ALLOWED_GLOBALS: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): Constructor("collections.OrderedDict", _ordered_dict),
     ("torch", "Size"): Constructor("torch.Size", _size),
@@ -258,47 +277,15 @@ ALLOWED_GLOBALS: dict[tuple[str, str], object] = {
     ("torch._utils", "_rebuild_parameter"): _constructor(
         "_rebuild_parameter", _rebuild_parameter, 3
     ),
+    **{
+        (module, name): _ignored_value(f"{module}.{name}")
+        for module, names in _IGNORED.items()
+        for name in names.split()
+    },
     **{("torch", name): kind for name, kind in STORAGE_TYPES.items()},
     # Very old files name the class of the device that the tensor was on.
     **{("torch.cuda", name): kind for name, kind in STORAGE_TYPES.items()},
 }
-
-
-def select_state(content: object) -> dict[str, TensorRecord]:
-    """Find the state dict in what a file holds, and check that it maps names to tensors.
-
-    Parameters
-    ----------
-    content : object
-        A state dict, or a checkpoint that holds one under ``"state_dict"``.
-
-    Raises
-    ------
-    WeightsError
-        If there is no state dict, or one with other things than tensors in it.
-    """
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict):
-        raise WeightsError(
-            f"the file holds a {_kind(content)} instead of a state dict; save model.state_dict()"
-        )
-    state: dict[str, TensorRecord] = {}
-    for name, record in content.items():
-        if isinstance(name, str) and len(name) > MAX_NAME_LENGTH:
-            raise WeightsError(f"entry={shortened(name)} of the state dict has too long a name")
-        if not isinstance(name, str):
-            raise WeightsError(
-                f"entry={shortened(name)} of the state dict has a key that is no text; save "
-                "model.state_dict()"
-            )
-        if not isinstance(record, TensorRecord):
-            raise WeightsError(
-                f"entry={shortened(name)} of the state dict is a {type(record).__name__}, "
-                "not a tensor; save model.state_dict()"
-            )
-        state[name] = record
-    return state
 
 
 def build_arrays(

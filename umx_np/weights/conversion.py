@@ -32,8 +32,8 @@ def convert(
     Parameters
     ----------
     src : path-like
-        A ``.pth``, ``.pt`` or ``.safetensors`` file, a ``.chkpnt`` of Open-Unmix's trainer, or a
-        model folder.
+        A ``.pth``, ``.pt``, ``.ckpt`` or ``.safetensors`` file, a ``.chkpnt`` of Open-Unmix's
+        trainer, or a model folder. What else a checkpoint holds is left out, see `load_torch`.
     dst : path-like
         A file, whose suffix decides its format (``.pth``, ``.pt`` or ``.safetensors``), or a folder
         when `src` is one.
@@ -113,7 +113,7 @@ def _load_file(source: Path) -> StateDict:
         return load_safetensors(source)
     if is_torch_suffix(source):
         return load_torch(source)
-    raise ConfigError(f"src={str(source)!r} must end in .pth, .pt, .chkpnt or .safetensors")
+    raise ConfigError(f"src={str(source)!r} must end in .pth, .pt, .ckpt, .chkpnt or .safetensors")
 
 
 def _convert_folder(

@@ -20,7 +20,7 @@ from ..config import (
     check_precision,
     check_rate,
 )
-from ..errors import ConfigError, WeightsError, shortened
+from ..errors import ConfigError, UmxError, WeightsError, shortened
 from .bundle import TargetWeights
 
 logger = logging.getLogger(__name__)
@@ -33,6 +33,25 @@ _DEFAULT_RATE = 44100.0
 _OUR_NAMES = {"nfft": "n_fft"}
 _MAX_LICENSE_LENGTH = 200
 _MAX_LISTED = 6
+
+
+def read_separator(folder: Path, error: type[UmxError] = WeightsError) -> dict[str, Any] | None:
+    """Read ``separator.json`` of a model folder as it is.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of a model.
+    error : type of UmxError
+        What to raise where the file cannot be read.
+
+    Returns
+    -------
+    dict or None
+        None if there is no such file; a link to nothing is an error, as in `load_arguments`.
+    """
+    path = folder / SEPARATOR_FILE
+    return read_json(path, error) if os.path.lexists(path) else None
 
 
 def load_arguments(description: Path) -> dict[str, Any]:
@@ -80,9 +99,8 @@ def load_settings(
 ) -> dict[str, Any]:
     """Return what a `ModelBundle` says about the STFT."""
     path = folder / SEPARATOR_FILE
-    if os.path.lexists(path):
-        values = read_json(path)
-    else:
+    values = read_separator(folder)
+    if values is None:
         values = _infer_separator(folder, arguments)
         logger.warning(
             "%s does not exist; using n_fft=%s, n_hop=%s, sample_rate=%s from the targets",

@@ -37,6 +37,8 @@ from .torch_writer import save_torch
 logger = logging.getLogger(__name__)
 
 _SUFFIXES = {"pth": ".pth", "safetensors": ".safetensors"}
+# What is read where none of these is there, if it is the only one.
+_OTHERS = (".pt", ".ckpt")
 
 
 def is_model_folder(path: str | os.PathLike[str]) -> bool:
@@ -59,7 +61,7 @@ def is_model_folder(path: str | os.PathLike[str]) -> bool:
         names = [entry.name for entry in folder.iterdir()]
     except (OSError, ValueError):  # ValueError: a null character in the name
         return False
-    weights = [name for name in names if name.endswith((".pth", ".safetensors"))]
+    weights = [name for name in names if name.endswith((*_SUFFIXES.values(), *_OTHERS))]
     if any(name.endswith(".safetensors") for name in weights):
         return True
     return any(
@@ -106,8 +108,9 @@ def load_folder(
     Notes
     -----
     The weights of a target are ``<target>.pth``, else ``<target>.safetensors``, else the only file
-    named ``<target>-*.pth`` or ``<target>_*.pth``. Without ``separator.json`` the STFT parameters
-    are taken from ``<target>.json`` and the rate is taken to be 44100 Hz, with a note in the log.
+    named ``<target>.pt``, ``<target>.ckpt``, ``<target>-*.pth`` or ``<target>_*.pth``. Without
+    ``separator.json`` the STFT parameters are taken from ``<target>.json`` and the rate is taken to
+    be 44100 Hz, with a note in the log.
     """
     folder = Path(os.path.expanduser(path))
     finish_replacements(folder)
@@ -190,7 +193,9 @@ def _candidates(folder: Path, target: str, names: Iterable[str]) -> list[Path]:
         if target + suffix in names:
             return [folder / (target + suffix)]
     starts = (f"{target}-", f"{target}_")
-    return [folder / name for name in names if name.startswith(starts) and name.endswith(".pth")]
+    others = [target + suffix for suffix in _OTHERS if target + suffix in names]
+    others += [name for name in names if name.startswith(starts) and name.endswith(".pth")]
+    return [folder / name for name in others]
 
 
 def _find_targets(folder: Path, names: list[str]) -> list[str]:
@@ -217,7 +222,7 @@ def _find_weights(folder: Path, target: str, names: list[str], available: list[s
         )
     raise ConfigError(
         f"target={target!r} is not in path={str(folder)!r}: no {target}.pth, "
-        f"{target}.safetensors or {target}-<hash>.pth; "
+        f"{target}.safetensors, {target}.pt, {target}.ckpt or {target}-<hash>.pth; "
         f"valid targets: {', '.join(available) or 'none'}"
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..config import ModelConfig
 from ..errors import ConfigError, WeightsError
 from .bundle import StateDict
+from .finding import network_tensors
 from .state import (
     check_names,
     check_shape,
@@ -16,7 +17,6 @@ from .state import (
     convert_floats,
     expected_state,
     infer_config,
-    strip_wrappers,
 )
 
 # The scales of "fc1.weight" are "fc1.weight_scale".
@@ -167,13 +167,13 @@ def check_quantized(
     WeightsError
         As `umx_np.weights.check_state`; or if there is not one scale for each row.
     """
-    state = strip_wrappers(state)
+    state, others = network_tensors(state)
     if config is None:
         config = infer_config(state)
     shapes = expected_state(config)
     stored = {name for name in shapes if _is_stored(state, name)}
     scales = {name + _SUFFIX for name in stored}
-    check_names({name: a for name, a in state.items() if name not in scales}, shapes)
+    check_names((name for name in state if name not in scales), shapes, others)
     checked: StateDict = {}
     for name, shape in shapes.items():
         if name in stored:

@@ -6,18 +6,17 @@ The names are PyTorch's, so that weights travel between the two in both directio
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from ..config import ModelConfig
-from ..errors import ConfigError, WeightsError, shortened
+from ..errors import ConfigError, WeightsError
 from .bundle import StateDict
+from .finding import listed, network_tensors
 
 logger = logging.getLogger(__name__)
 
-# Put in front of every name by torch's DataParallel and torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
 # Buffers of older versions of Open-Unmix, whose networks held their own STFT.
 _LEGACY_KEYS = ("sample_rate",)
 _LEGACY_PREFIXES = ("stft.", "istft.", "transform.")
@@ -74,45 +73,13 @@ def _batchnorm(name: str, size: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.{part}": (size,) for part in per_feature} | {f"{name}.{_COUNTER}": ()}
 
 
-def strip_wrappers(state: Mapping[str, np.ndarray]) -> StateDict:
-    """Remove the prefixes that torch's wrappers put in front of every name.
-
-    Parameters
-    ----------
-    state : mapping of str to ndarray
-        Any state dict.
-
-    Returns
-    -------
-    dict of str to ndarray
-        The same arrays under their plain names.
-
-    Raises
-    ------
-    WeightsError
-        If two names become the same.
-    """
-    plain: StateDict = {}
-    for name, array in state.items():
-        begin = 0
-        while name.startswith(_WRAPPERS, begin):
-            begin = name.index(".", begin) + 1
-        stripped = name[begin:]
-        if stripped in plain:
-            raise WeightsError(
-                f"tensor={shortened(stripped)} is there twice, with and without a prefix"
-            )
-        plain[stripped] = array
-    return plain
-
-
 def infer_config(state: Mapping[str, np.ndarray]) -> ModelConfig:
     """Find the architecture of a network from the shapes of its tensors alone.
 
     Parameters
     ----------
     state : mapping of str to ndarray
-        State dict, with or without wrapper prefixes.
+        State dict, with or without a prefix such as ``module.`` or ``model.``.
 
     Returns
     -------
@@ -122,13 +89,14 @@ def infer_config(state: Mapping[str, np.ndarray]) -> ModelConfig:
     Raises
     ------
     WeightsError
-        If a needed tensor is missing, or no architecture has these shapes.
+        If a needed tensor is missing, no architecture has these shapes, or there are several
+        networks.
 
     Notes
     -----
     Only the tensors that tell the sizes are looked at; `check_state` compares the rest.
     """
-    state = strip_wrappers(state)
+    state, _ = network_tensors(state)
     nb_input_bins = _dimensions(state, "input_mean", 1)[0]
     nb_bins = _dimensions(state, "output_mean", 1)[0]
     hidden_size, nb_inputs = _dimensions(state, "fc1.weight", 2)
@@ -198,29 +166,31 @@ def check_state(
     ------
     WeightsError
         If a tensor is missing, has the wrong shape or kind, holds NaN, infinity or a negative
-        variance, or belongs to another architecture.
+        variance, or belongs to another architecture, or if there are several networks.
 
     Notes
     -----
-    Prefixes of wrappers (``module.``) are removed. Buffers of older versions of Open-Unmix
-    (``sample_rate``, ``stft.window``, ``transform.0.window``, ...) are dropped; other unexpected
-    tensors outside the network are dropped with a warning in the log.
+    Prefixes (``module.`` of a wrapper, ``model.`` of a Lightning module, any other) are removed.
+    Buffers of older versions of Open-Unmix (``sample_rate``, ``stft.window``,
+    ``transform.0.window``, ...) are dropped; other unexpected tensors outside the network are
+    dropped with a warning in the log.
     """
-    state = strip_wrappers(state)
+    state, others = network_tensors(state)
     if config is None:
         config = infer_config(state)
     shapes = expected_state(config)
-    check_names(state, shapes)
+    check_names(state, shapes, others)
     return {name: check_tensor(state, name, config, shapes, dtype) for name in shapes}
 
 
-def check_names(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def check_names(
+    names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], others: list[str]
+) -> None:
     """Raise `WeightsError` if names are missing or belong to another network; log others."""
+    state = set(names)
     missing = [name for name in shapes if name not in state and not name.endswith(_COUNTER)]
     if missing:
-        raise WeightsError(
-            f"tensors are missing: {_listed(missing)}; the file is no complete model"
-        )
+        raise WeightsError(f"tensors are missing: {listed(missing)}; the file is no complete model")
     unexpected = [
         name
         for name in state
@@ -229,16 +199,11 @@ def check_names(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int,
     foreign = [name for name in unexpected if name.startswith(_NETWORK_PREFIXES)]
     if foreign:
         raise WeightsError(
-            f"tensors do not belong to this architecture: {_listed(foreign)}; "
+            f"tensors do not belong to this architecture: {listed(foreign)}; "
             "check nb_layers and unidirectional"
         )
-    if unexpected:
-        logger.warning("ignored tensors that are not part of the network: %s", _listed(unexpected))
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(shortened(name, 60) for name in names[:6])
-    return shown + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    if ignored := [*unexpected, *others]:
+        logger.warning("ignored tensors that are not part of the network: %s", listed(ignored))
 
 
 def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...], config: ModelConfig) -> None:

@@ -13,7 +13,9 @@ flipped bit within the numbers goes unnoticed (downloads are verified by their h
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,14 +25,19 @@ from .._support.inputs import open_input
 from ..errors import WeightsError, shortened
 from ._archive import START, Archive, fill
 from ._pickle import MAX_PICKLE_BYTES, read_pickle
+from ._torch_contents import select_state
 from ._torch_records import (
     ALLOWED_GLOBALS,
     StorageRecord,
     build_arrays,
-    select_state,
     storage_from_id,
 )
 from .bundle import StateDict
+from .finding import listed
+
+logger = logging.getLogger(__name__)
+
+ReadStorage = Callable[[StorageRecord], np.ndarray]
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -47,8 +54,10 @@ def load_torch(path: str | os.PathLike[str]) -> StateDict:
     Parameters
     ----------
     path : path-like
-        A ``.pth`` file with a state dict, or a training checkpoint that holds one under
-        ``"state_dict"`` (such as Open-Unmix's ``.chkpnt``; the rest of it is ignored).
+        A ``.pth``, ``.pt`` or ``.ckpt`` file with a state dict, or a training checkpoint that holds
+        one: Open-Unmix's ``.chkpnt``, Lightning's, or any dict, however nested, in which one state
+        dict has the names of an Open-Unmix network, or lies under a usual key such as
+        ``"state_dict"``. The log names what is ignored.
 
     Returns
     -------
@@ -59,7 +68,8 @@ def load_torch(path: str | os.PathLike[str]) -> StateDict:
     Raises
     ------
     WeightsError
-        If the file is missing, damaged, names anything but weights, or is no torch file.
+        If the file is missing, damaged, names anything that could run code, is no torch file, or
+        holds several state dicts that could be meant.
 
     Notes
     -----
@@ -70,10 +80,15 @@ def load_torch(path: str | os.PathLike[str]) -> StateDict:
         try:
             start = file.read(64)
             if start.startswith(START):
-                return _load_zip(file, size)
-            if start.startswith(b"\x80"):
-                return _load_legacy(file, size)
-            raise WeightsError(_unknown_content(start))
+                content, read_storage = _load_zip(file, size)
+            elif start.startswith(b"\x80"):
+                content, read_storage = _load_legacy(file, size)
+            else:
+                raise WeightsError(_unknown_content(start))
+            state, ignored = select_state(content)
+            if ignored:
+                logger.info("%s: ignored what is not weights: %s", name, listed(ignored))
+            return build_arrays(state, read_storage)
         except WeightsError as error:
             raise WeightsError(f"path={name!r}: {error}") from error
 
@@ -93,7 +108,7 @@ def _unknown_content(start: bytes) -> str:
 # Zip format
 
 
-def _load_zip(file: BinaryIO, size: int) -> StateDict:
+def _load_zip(file: BinaryIO, size: int) -> tuple[object, ReadStorage]:
     archive = Archive(file, size)
     roots = [
         name[: -len("/data.pkl")]
@@ -129,7 +144,7 @@ def _load_zip(file: BinaryIO, size: int) -> StateDict:
         allowed=ALLOWED_GLOBALS,
         persistent_load=lambda identity: storage_from_id(identity, legacy=False),
     )
-    return build_arrays(select_state(content), read_storage)
+    return content, read_storage
 
 
 def _check_version(archive: Archive, root: str) -> None:
@@ -155,7 +170,7 @@ def _is_big_endian(archive: Archive, root: str) -> bool:
 # Legacy format
 
 
-def _load_legacy(file: BinaryIO, size: int) -> StateDict:
+def _load_legacy(file: BinaryIO, size: int) -> tuple[object, ReadStorage]:
     file.seek(0)
     # Five pickles: all but the object are tiny.
     head = file.read(min(size, MAX_PICKLE_BYTES + (MAX_PICKLE_BYTES >> 1)))
@@ -195,7 +210,7 @@ def _load_legacy(file: BinaryIO, size: int) -> StateDict:
         # The format is little-endian on every machine.
         return array.view(stored.newbyteorder("<")).astype(stored, copy=False)
 
-    return build_arrays(select_state(content), read_storage)
+    return content, read_storage
 
 
 def _locate_legacy_storages(
@@ -228,5 +243,5 @@ def _locate_legacy_storages(
 
 
 def is_torch_suffix(path: str | os.PathLike[str]) -> bool:
-    """Whether a file name ends like a torch file (``.pth``, ``.pt``, ``.chkpnt``)."""
-    return Path(path).suffix.lower() in (".pth", ".pt", ".chkpnt")
+    """Whether a file name ends like a torch file (``.pth``, ``.pt``, ``.ckpt``, ``.chkpnt``)."""
+    return Path(path).suffix.lower() in (".pth", ".pt", ".ckpt", ".chkpnt")
