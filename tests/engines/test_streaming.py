@@ -103,7 +103,8 @@ def test_blocks_in_eight_bits(sizes):
 
 @pytest.mark.parametrize("precision", ["full", "int8"])
 def test_activations_on_disk_change_nothing(precision):
-    engine, _ = pair(tiny_bundle(), niter=1, precision=precision)
+    options = {"niter": 1, "precision": precision, "device": "cpu", "threads": 2}
+    engine = umx_np.Separator.from_bundle(tiny_bundle(), **options)
     audio = music(16 * 400)[0]
     results = [streamed(engine, ArraySource(audio), max_memory=most) for most in (None, 1000)]
     np.testing.assert_array_equal(*results)
