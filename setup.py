@@ -29,7 +29,12 @@ else:
     flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 
 extensions = [
-    Extension("umx_np._kernels.calls", ["src_ext/calls.pyx"], extra_link_args=link),
+    Extension(
+        "umx_np._kernels.calls",
+        ["src_ext/calls.pyx"],
+        depends=["src_ext/guards.pxi"],
+        extra_link_args=link,
+    ),
     Extension(
         "umx_np._kernels.stft",
         ["src_ext/stft.pyx"],

@@ -6,10 +6,7 @@
 # only, inside `_wait` while it waits for a call, and what they raise there is let out when
 # everything has been put in order. That is why this is compiled; it is not for speed.
 #
-# The same holds for what must be given back: a file that was opened and not yet kept, a process
-# that was started, are lost to a handler. So they are got by `uninterrupted`, in another thread, and
-# kept by a `Guard` that gives them back when it is lost: a finaliser in Python's bytecode could be
-# interrupted as well, and Python drops what is raised there.
+# The same holds for what must be given back, which is in guards.pxi.
 
 import atexit
 import os
@@ -157,7 +154,7 @@ def work(queue):
     _workers[ident] = queue
     try:
         while (todo := queue.get()) is not None:
-            _work_off(todo)
+            _work_off(todo, False)
             todo = None
     finally:
         _workers.pop(ident, None)
@@ -174,143 +171,24 @@ def start_worker(queue, name):
     return thread
 
 
-cdef int _work_off(todo) except -1:
+cdef int _work_off(todo, bint cancel) except -1:
+    """Make the calls of a list, or let none of them begin.
+
+    Who takes one from the list, a thread or this, has it alone.
+    """
     cdef Call call
     while True:
         try:
             call = todo.popleft()
         except IndexError:
             return 0
-        call.make()
+        if cancel:
+            call._cancel()
+        else:
+            call.make()
 
 
-cdef int _cancel_all(todo) except -1:
-    """Let no further call begin: who takes one from the list, a thread or this, has it alone."""
-    cdef Call call
-    while True:
-        try:
-            call = todo.popleft()
-        except IndexError:
-            return 0
-        call._cancel()
-
-
-def _apply(both):
-    function, arguments = both
-    return function(*arguments)
-
-
-def uninterrupted(function, *arguments):
-    """``function(*arguments)`` where no handler of a signal interrupts it.
-
-    Python runs handlers in the main thread only, so that is in another one.
-    """
-    cdef Call call
-    if get_ident() != _main or sys.is_finalizing():
-        return function(*arguments)
-    call = Call(_apply, (function, arguments))
-    try:
-        start_new_thread(call.make, ())
-    except RuntimeError:
-        call.make()  # no thread is to be had
-    return call._outcome(False)
-
-
-def cancellable(function, cancel, double seconds):
-    """``function()``, which may take long, where no handler of a signal interrupts it.
-
-    Handlers run meanwhile. When one raises, or the time is over, ``cancel()`` is called, which must
-    make the function end: it has ended when this returns or raises.
-    """
-    cdef Call call = Call(_apply, (function, ()))
-    start_new_thread(call.make, ())
-    try:
-        if not call._wait(True, <int>(seconds * 1e6 / _SLICE)):
-            uninterrupted(cancel)
-    except BaseException:
-        uninterrupted(cancel)
-        raise
-    finally:
-        call._wait(False)
-    return call._outcome(False)
-
-
-# `__del__` belongs to classes of Python, whose finalizers the stable ABI knows; those of extension
-# types it does not.
-
-cdef class _Guard:
-    """All of `Guard` but its end."""
-
-    cdef object _function, _arguments
-    cdef int _born
-    cdef object __weakref__
-
-    def __init__(self, function, *arguments):
-        self._born = _generation
-        self._function, self._arguments = function, arguments
-        _open[id(self)] = ref(self)
-
-    def __call__(self):
-        function, self._function = self._function, None
-        arguments, self._arguments = self._arguments, None
-        if function is not None:
-            _open.pop(id(self), None)
-            if self._born == _generation:
-                uninterrupted(function, *arguments)
-
-
-class Guard(_Guard):
-    """Makes a call once: when it is called itself, or nobody holds it any more.
-
-    No handler of a signal interrupts it. The child of a fork does not make it.
-
-    Parameters
-    ----------
-    function : callable
-        Must not know who holds this.
-    *arguments
-        What it is called with.
-    """
-
-    __slots__ = ()
-
-    def __del__(self):
-        self()
-
-
-cdef class _Loan:
-    """All of `Loan` but its end."""
-
-    cdef readonly object __array_interface__
-    cdef object _memory
-    cdef list _shelf
-
-    def __init__(self, memory, list shelf):
-        self.__array_interface__ = memory.__array_interface__
-        self._memory, self._shelf = memory, shelf
-
-
-class Loan(_Loan):
-    """Owner of an array that is out of house: its memory returns when nobody holds it any more.
-
-    Parameters
-    ----------
-    memory : ndarray
-        ``numpy.asarray`` of this is it.
-    shelf : list
-        Where it returns to.
-    """
-
-    __slots__ = ()
-
-    def __del__(self):
-        (<_Loan>self)._shelf.append((<_Loan>self)._memory)
-
-
-def close_lost(file):
-    """Close a `soundfile.SoundFile` that nobody holds any more: its ``__del__``."""
-    if file._file is not None:
-        uninterrupted(file.close)
+include "guards.pxi"
 
 
 def run_all(queue, int nb_workers, function, list items):
@@ -329,7 +207,7 @@ def run_all(queue, int nb_workers, function, list items):
             results.append(call._outcome(True))
         return results
     finally:
-        _cancel_all(todo)
+        _work_off(todo, True)
         for call in calls:
             call._wait(False)
 
@@ -421,7 +299,7 @@ cdef class _Ahead:
             self._stop.asked = True
         if self._last is None or self._born != _generation or sys.is_finalizing():
             return 0
-        _cancel_all(self._todo)
+        _work_off(self._todo, True)
         try:
             self._token.pop()
         except IndexError:

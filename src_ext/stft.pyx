@@ -14,8 +14,21 @@ include "checks.pxi"
 
 
 cdef int _check_frames(
-    Py_ssize_t nb_frames, Py_ssize_t n_fft, Py_ssize_t n_hop, Py_ssize_t nb_timesteps
+    bint writes_frames,
+    const real[:, :] signal,
+    const real[::1] window,
+    const real[:, :, ::1] frames,
+    Py_ssize_t n_hop,
 ) except -1:
+    """Check the arguments of `frame`, which writes the frames, or of `overlap_add`."""
+    cdef Py_ssize_t nb_frames = frames.shape[1], n_fft = window.shape[0]
+    cdef Py_ssize_t nb_timesteps = signal.shape[1]
+    cdef Extent signal_at, window_at, frames_at
+    cdef str signal_name = "x" if writes_frames else "out"
+    cdef str frames_name = "out" if writes_frames else "frames"
+    if frames.shape[0] != signal.shape[0] or frames.shape[2] != n_fft:
+        _refuse(f"{frames_name} must have shape (nb_channels, nb_frames, n_fft): "
+                f"({signal.shape[0]}, any, {n_fft})")
     # Divided, because a product of sizes may be more than a size can be.
     if n_fft < 1:
         _refuse(f"window has n_fft={n_fft} samples; at least one is needed")
@@ -25,6 +38,21 @@ cdef int _check_frames(
     ):
         _refuse(f"{nb_frames} frames of n_fft={n_fft}, n_hop={n_hop} do not fit {nb_timesteps} "
                 "samples")
+    _describe(&signal_at, signal_name, &signal[0, 0], sizeof(real), 2, signal.shape, signal.strides)
+    _describe(&window_at, "window", &window[0], sizeof(real), 1, window.shape, window.strides)
+    _describe(
+        &frames_at, frames_name, &frames[0, 0, 0], sizeof(real), 3, frames.shape, frames.strides
+    )
+    _check_rows(signal_name, sizeof(real), 2, signal.shape, signal.strides, not writes_frames)
+    if _meet(&frames_at, &signal_at):
+        if writes_frames:
+            _check_apart("out", frames, "x", signal)
+        else:
+            _check_apart("out", signal, "frames", frames)
+    if writes_frames and _meet(&frames_at, &window_at):
+        _check_apart("out", frames, "window", window)
+    if not writes_frames and _meet(&signal_at, &window_at):
+        _check_apart("out", signal, "window", window)
     return 0
 
 
@@ -48,18 +76,7 @@ def frame(
     cdef const real *source
     cdef real *target
     cdef const real *w = &window[0]
-    cdef Extent x_at, window_at, out_at
-    if out.shape[0] != x.shape[0] or out.shape[2] != n_fft:
-        _refuse(f"out must have shape (nb_channels, nb_frames, n_fft): ({x.shape[0]}, any, {n_fft})")
-    _check_frames(nb_frames, n_fft, n_hop, x.shape[1])
-    _describe(&x_at, "x", &x[0, 0], sizeof(real), 2, x.shape, x.strides)
-    _describe(&window_at, "window", w, sizeof(real), 1, window.shape, window.strides)
-    _describe(&out_at, "out", &out[0, 0, 0], sizeof(real), 3, out.shape, out.strides)
-    _check_rows("x", sizeof(real), 2, x.shape, x.strides, False)
-    if _meet(&out_at, &x_at):
-        _check_apart("out", out, "x", x)
-    if _meet(&out_at, &window_at):
-        _check_apart("out", out, "window", window)
+    _check_frames(True, x, window, out, n_hop)
     with nogil:
         for c in range(x.shape[0]):
             for t in range(nb_frames):
@@ -89,19 +106,7 @@ def overlap_add(
     cdef const real *source
     cdef real *target
     cdef const real *w = &window[0]
-    cdef Extent frames_at, window_at, out_at
-    if out.shape[0] != frames.shape[0] or frames.shape[2] != n_fft:
-        _refuse("frames must have shape (nb_channels, nb_frames, n_fft): "
-                f"({out.shape[0]}, any, {n_fft})")
-    _check_frames(nb_frames, n_fft, n_hop, out.shape[1])
-    _describe(&frames_at, "frames", &frames[0, 0, 0], sizeof(real), 3, frames.shape, frames.strides)
-    _describe(&window_at, "window", w, sizeof(real), 1, window.shape, window.strides)
-    _describe(&out_at, "out", &out[0, 0], sizeof(real), 2, out.shape, out.strides)
-    _check_rows("out", sizeof(real), 2, out.shape, out.strides, True)
-    if _meet(&out_at, &frames_at):
-        _check_apart("out", out, "frames", frames)
-    if _meet(&out_at, &window_at):
-        _check_apart("out", out, "window", window)
+    _check_frames(False, out, window, frames, n_hop)
     with nogil:
         for c in range(frames.shape[0]):
             for t in range(nb_frames):

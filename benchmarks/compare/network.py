@@ -28,14 +28,7 @@ _AT_LEAST_DB = {"full": 100.0, "fast": 30.0, "int8": 15.0}
 
 def options() -> argparse.Namespace:
     """Command line."""
-    parser = results.parser(__doc__, repeats=15)
-    parser.add_argument("--model", choices=("umxhq", "umxl", "umx"), default="umxhq")
-    parser.add_argument(
-        "--precision", choices=("full", "fast", "int8"), default="full", help="(default: full)"
-    )
-    parser.add_argument("--seconds", type=float, default=30.0, help="length (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
-    return parser.parse_args()
+    return results.model_parser(__doc__, ("umxhq", "umxl", "umx"), repeats=15).parse_args()
 
 
 def main() -> None:

@@ -26,17 +26,8 @@ _AT_LEAST_DB = {"full": 80.0, "fast": 30.0, "int8": 15.0}
 
 def options() -> argparse.Namespace:
     """Command line."""
-    parser = results.parser(__doc__)
-    parser.add_argument("--model", choices=("umxhq", "umxl", "umx", "umxse"), default="umxhq")
+    parser = results.model_parser(__doc__, ("umxhq", "umxl", "umx", "umxse"))
     parser.add_argument("--niter", type=int, default=1, help="EM iterations (default: 1)")
-    parser.add_argument(
-        "--precision",
-        choices=("full", "fast", "int8"),
-        default="full",
-        help="of umx_np (default: full)",
-    )
-    parser.add_argument("--seconds", type=float, default=30.0, help="length (default: 30)")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
     return parser.parse_args()
 
 

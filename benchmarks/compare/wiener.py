@@ -57,7 +57,7 @@ def main() -> None:
     """Compare outputs, then time."""
     args = options()
     import umx_np
-    from umx_np.backends.contracts import DEFAULT_EPS, WienerOptions, scale_of
+    from umx_np.backends.contracts import DEFAULT_EPS, FilterInput, WienerOptions, scale_of
     from umx_np.devices import get_backend
 
     up = upstream.load("filtering")
@@ -96,13 +96,8 @@ def main() -> None:
     estimates = np.empty((len(mags), *mix.shape), np.complex64)
 
     def run_ours() -> np.ndarray:
-        return ops.wiener(WienerOptions()).window(
-            mix,
-            mags,
-            iterations=args.niter,
-            max_abs=scale_of(float(mix_mags.max())),
-            out=estimates,
-        )
+        given = FilterInput(mix, mags, scale_of(float(mix_mags.max())))
+        return ops.wiener(WienerOptions()).window(given, args.niter, estimates)
 
     def run_public() -> np.ndarray:
         return umx_np.wiener(mags_theirs, mix_theirs, args.niter, device=ops)

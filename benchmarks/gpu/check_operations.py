@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from umx_np.backends.contracts import WienerOptions, scale_of
+from umx_np.backends.contracts import FilterInput, WienerOptions, scale_of
 from umx_np.backends.reference import ReferenceBackend, ReferenceNetwork
 from umx_np.dsp.stft import istft, stft
 from umx_np.errors import DeviceError
@@ -34,7 +34,7 @@ _REFERENCE = ReferenceBackend()
 def cases(context: Context) -> list[Case]:
     """Transforms, networks, filter, products."""
     found = [
-        Case("frames, magnitudes, overlap-add", partial(_frames, context)),
+        Case("frames and magnitudes", partial(_frames, context)),
         Case("STFT and inverse", partial(_transform, context)),
         Case("network around the recurrence", partial(_network, context)),
         Case("Wiener filter", partial(_wiener, context)),
@@ -54,25 +54,24 @@ def backend_of(context: Context, precision: str = "full") -> CudaBackend:
 
 
 def _frames(context: Context, recorder: Recorder) -> None:
-    ops, rng = backend_of(context), context.rng("frames")
+    from umx_np.cuda.ops import Spectra
+
+    context.poison()
+    xp, rng, spectra = context.xp, context.rng("frames"), Spectra(context.device)
     nb_frames = context.size(101, 7)
     for n_fft, n_hop in context.size([(4096, 1024), (1023, 300)], [(64, 16), (15, 7)]):
         x = rng.standard_normal((2, (nb_frames - 1) * n_hop + n_fft), np.float32)
         window = rng.standard_normal(n_fft, np.float32)
-        options: dict[str, Any] = {"n_hop": n_hop}
-        frames = ops.frame(x, window, nb_frames=nb_frames, **options)
-        expected = _REFERENCE.frame(wide(x), wide(window), nb_frames=nb_frames, **options)
-        recorder.check(f"frames of {n_fft}", expected, frames, bound=_FRAMES)
-        out, wanted = x.copy(), wide(x)
-        ops.overlap_add(frames, window, out=out, **options)
-        _REFERENCE.overlap_add(wide(frames), wide(window), out=wanted, **options)
-        recorder.check(f"overlap-add of {n_fft}", wanted, out, bound=_MAGNITUDES)
+        sizes = {"n_hop": n_hop, "nb_frames": nb_frames}
+        frames = spectra.frame(xp.asarray(x), xp.asarray(window), **sizes)
+        expected = _REFERENCE.frame(wide(x), wide(window), **sizes)
+        recorder.check(f"frames of {n_fft}", expected, xp.asnumpy(frames), bound=_FRAMES)
         mix, _ = material.spectra(rng, 1, 2, nb_frames, n_fft // 2 + 1)
         for mono in (False, True):
             recorder.check(
                 f"magnitudes of {n_fft}, mono={mono}",
                 _REFERENCE.magnitude(wide(mix), nb_bins=n_fft // 3, mono=mono),
-                ops.magnitude(mix, nb_bins=n_fft // 3, mono=mono),
+                xp.asnumpy(spectra.magnitude(xp.asarray(mix), nb_bins=n_fft // 3, mono=mono)),
                 bound=_MAGNITUDES,
             )
 
@@ -157,12 +156,12 @@ def _wiener(context: Context, recorder: Recorder) -> None:
         max_abs = scale_of(float(np.abs(mix).max())) if iterations else 1.0
         shape = (targets + residual, *mix.shape)
         out = np.full(shape, np.nan, np.complex64)
-        ops.wiener(options).window(mix, mags, iterations=iterations, max_abs=max_abs, out=out)
+        ops.wiener(options).window(FilterInput(mix, mags, max_abs), iterations, out)
         recorder.check(
             f"{targets} targets, {channels} channels, {mag_channels} of the magnitudes, "
             f"{iterations} iterations, softmask={softmask}, residual={residual}, side {side:g}",
             _REFERENCE.wiener(options).window(
-                wide(mix), wide(mags), iterations=iterations, max_abs=max_abs
+                FilterInput(wide(mix), wide(mags), max_abs), iterations
             ),
             out,
             bound=_WIENER,
@@ -181,8 +180,8 @@ def _wiener_whole(context: Context, recorder: Recorder) -> None:
         for level in range(len(statistics)):
             for part in (slice(0, half), slice(half, None)):
                 some = np.ascontiguousarray(x[:, part]), np.ascontiguousarray(m[:, part])
-                wiener.accumulate(*some, statistics, level=level, max_abs=max_abs)
-        return statistics, wiener.apply(x, m, statistics, max_abs=max_abs)
+                wiener.accumulate(FilterInput(*some, max_abs), statistics, level)
+        return statistics, wiener.apply(FilterInput(x, m, max_abs), statistics)
 
     expected = filtered(_REFERENCE, wide(mix), wide(mags))
     actual = filtered(ops, mix, mags)

@@ -7,7 +7,7 @@ and leaves the others alone.
 from __future__ import annotations
 
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .record import Case, Recorder
 from .scans import Variant
 
 if TYPE_CHECKING:
-    from umx_np.cuda.recurrent import Scan, ScanState
+    from umx_np.cuda.scan import Scan
 
 # The error does not grow with the number of frames: what is forgotten takes its error along.
 _BOUND = 2e-6
@@ -63,14 +63,13 @@ def _expected(
 
 
 def _run(
-    context: Context, scan: Scan, gates: np.ndarray, chunks: list[int]
-) -> tuple[np.ndarray, ScanState]:
-    """Outputs of a scan in chunks of frames; rows of inputs and outputs lie apart."""
-    xp, (nb_sequences, nb_frames, width) = context.xp, gates.shape
-    reverse = scans.directions(nb_sequences)
-    padded = xp.asarray(np.pad(gates, ((0, 0), (0, 0), (0, 3)), constant_values=np.nan))
-    on_card = padded[:, :, :width]
-    out = np.full((nb_sequences, nb_frames, width // 4), np.nan, np.float32)
+    context: Context, scan: Scan, given: tuple[np.ndarray, np.ndarray], chunks: list[int]
+) -> tuple[np.ndarray, Any]:
+    """Outputs of a scan in chunks of frames; rows of outputs lie apart."""
+    xp, (gates, weights) = context.xp, map(context.xp.asarray, given)
+    nb_sequences, nb_frames, width = gates.shape
+    hidden, reverse = width // 4, scans.directions(nb_sequences)
+    out = np.full((nb_sequences, nb_frames, hidden), np.nan, np.float32)
     state = scan.initial_state()
     start = 0
     for count in chunks:
@@ -81,12 +80,12 @@ def _run(
             else slice(start, start + count)
             for r in reverse
         ]
-        some = xp.stack([on_card[k, span] for k, span in enumerate(spans)])
-        made = context.nan((nb_sequences, count, width // 4 + 1))[:, :, :-1]
-        scan.run(some, state, made, reverse)
-        found = xp.asnumpy(xp.ascontiguousarray(made))
+        some = xp.stack([gates[k, span] for k, span in enumerate(spans)])[:, :, None]
+        made = context.nan((count, 1, nb_sequences * hidden + 1))[..., :-1]
+        scan.forward(some, weights, made, keep=False, state=state)
+        found = xp.asnumpy(xp.ascontiguousarray(made)).reshape(count, nb_sequences, hidden)
         for k, span in enumerate(spans):
-            out[k, span] = found[k]
+            out[k, span] = found[:, k]
         start += count
     return out, state
 
@@ -94,34 +93,34 @@ def _run(
 def _check(
     context: Context, variant: Variant, nb_sequences: int, nb_frames: int, recorder: Recorder
 ) -> None:
-    from umx_np.cuda.recurrent import Scan
+    from umx_np.cuda.scan import Scan
 
     hidden = variant.plan.hidden
     gates, weights, out, h, c = _expected(context, nb_sequences, nb_frames, hidden)
     context.poison()
-    scan = Scan(context.device, weights, variant.plan)
+    scan = Scan(context.device, hidden, scans.directions(nb_sequences), variant.plan)
     name = f"{hidden} units, {variant.name}"
-    recorder.detail(name, {"describe": scan.describe(), "chosen": variant.chosen})
+    recorder.detail(name, {"describe": str(variant.plan), "chosen": variant.chosen})
     third = nb_frames // 3
     for what, chunks in (
         ("at once", [nb_frames]),
         ("in chunks", [third, 1, nb_frames - third - 1]),
     ):
-        found, state = _run(context, scan, gates, chunks)
+        found, state = _run(context, scan, (gates, weights), chunks)
         recorder.check(f"{name}, {what}", out, found, bound=_BOUND)
-        recorder.check(f"{name}, {what}, h", h, context.xp.asnumpy(state.h), bound=_BOUND)
-        recorder.check(f"{name}, {what}, c", c, context.xp.asnumpy(state.c), bound=_BOUND)
+        for letter, expected, one in zip("hc", (h, c), context.xp.asnumpy(state), strict=True):
+            recorder.check(f"{name}, {what}, {letter}", expected, one[:, 0], bound=_BOUND)
 
 
 def _long(context: Context, variant: Variant, nb_sequences: int, recorder: Recorder) -> None:
     """As many frames as a song has."""
-    from umx_np.cuda.recurrent import Scan
+    from umx_np.cuda.scan import Scan
 
     nb_frames, hidden = context.size(7752, 40), variant.plan.hidden
     gates, weights, expected = _song(context, nb_sequences, nb_frames, hidden)
-    scan = Scan(context.device, weights, variant.plan)
-    found, _ = _run(context, scan, gates, [nb_frames])
-    again, _ = _run(context, scan, gates, [nb_frames])
+    scan = Scan(context.device, hidden, scans.directions(nb_sequences), variant.plan)
+    found, _ = _run(context, scan, (gates, weights), [nb_frames])
+    again, _ = _run(context, scan, (gates, weights), [nb_frames])
     name = f"{nb_frames} frames, {variant.name}"
     recorder.check(f"{name}, again", found, again, bound=0.0)
     recorder.check(name, expected, found[1], bound=_BOUND)

@@ -104,12 +104,12 @@ def _problem(context: Context, nb_frames: int, nb_samples: int, hidden: int) -> 
 def _scan(
     context: Context, variant: Variant, nb_samples: int, nb_frames: int, recorder: Recorder
 ) -> None:
-    from umx_np.cuda.batch_recurrent import BatchScan
+    from umx_np.cuda.scan import Scan
 
     xp, hidden = context.xp, variant.plan.hidden
     given, h, d_gates = _problem(context, nb_frames, nb_samples, hidden)
     context.poison()
-    scan = BatchScan(context.device, hidden, 2, variant.plan)
+    scan = Scan(context.device, hidden, [False, True], variant.plan)
     on_card = OnCard(context, given)
     name = f"{hidden} units, {nb_samples} samples, {variant.name}"
     recorder.detail(name, {"plan": str(variant.plan), "chosen": variant.chosen})

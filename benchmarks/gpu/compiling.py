@@ -42,7 +42,7 @@ def cases(context: Context) -> list[Case]:
 
 def builds(context: Context, source: str) -> list[Build]:
     """Kernels of a source as this card uses them: recurrent ones in the sizes of the models."""
-    if source.startswith(("scan_", "batch_scan_")):
+    if source.startswith("scan_"):
         return _recurrent(context).get(source, [])
     names = kernels(read_source(source))
     return [Build(name, defines) for defines in variants(source) for name in names]
@@ -53,15 +53,12 @@ def _recurrent(context: Context) -> dict[str, list[Build]]:
     """Kernels of all plans, by source."""
     found: dict[str, list[Build]] = {}
     for hidden in context.size(_UNITS, (16,)):
-        for variant in scans.variants(context, hidden, _NB_SEQUENCES):
-            plan = variant.plan
-            found.setdefault(plan.source, []).append(Build(plan.kernel, plan.defines))
-        for trained in training_scans.variants(context, hidden, _NB_SAMPLES):
-            kind = trained.plan.kind
-            found.setdefault(f"batch_scan_{kind}.cu", []).extend(
-                Build(f"batch_scan_{direction}_{kind}", trained.plan.defines)
-                for direction in ("forward", "backward")
-            )
+        used = [v.plan for v in scans.variants(context, hidden, _NB_SEQUENCES)]
+        used += [v.plan for v in training_scans.variants(context, hidden, _NB_SAMPLES)]
+        for plan in used:
+            for backward in plan.passes:
+                source, name = plan.kernel(backward=backward)
+                found.setdefault(source, []).append(Build(name, plan.defines))
     return {
         source: list({str(build): build for build in listed}.values())
         for source, listed in found.items()

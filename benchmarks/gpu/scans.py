@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from umx_np.cuda.card import Card
-from umx_np.cuda.plans import METHODS, choose
+from umx_np.cuda.scan_plan import KINDS, choose
 from umx_np.errors import DeviceError
 
 from .context import Context
 
 if TYPE_CHECKING:
-    from umx_np.cuda.plans import Plan
+    from umx_np.cuda.scan_plan import Plan
 
 
 class Variant(NamedTuple):
@@ -22,7 +22,7 @@ class Variant(NamedTuple):
     Attributes
     ----------
     name : str
-        For people: method and blocks of a sequence.
+        For people: kind and blocks of a sequence.
     plan : Plan
     chosen : bool
         Whether it is what separations use on this card.
@@ -34,7 +34,7 @@ class Variant(NamedTuple):
 
 
 def variants(context: Context, hidden: int, nb_sequences: int) -> list[Variant]:
-    """All methods that the device can run.
+    """All kinds that the device can run.
 
     Parameters
     ----------
@@ -45,14 +45,14 @@ def variants(context: Context, hidden: int, nb_sequences: int) -> list[Variant]:
         Sequences side by side.
     """
     card = Card.of(context.device)
-    default = choose(hidden, nb_sequences, card)
+    default = choose(hidden, 1, nb_sequences, card, backward=False)
     found: dict[str, Variant] = {}
-    for method in METHODS:
+    for kind in KINDS:
         try:
-            plan = choose(hidden, nb_sequences, card, method=method)
+            plan = choose(hidden, 1, nb_sequences, card, kinds=[kind], backward=False)
         except DeviceError:
             continue
-        name = f"{method}, {plan.blocks} blocks"
+        name = f"{kind}, {plan.parts} blocks"
         found[name] = Variant(name, plan, plan == default)
     # The likeliest to be used first.
     return sorted(found.values(), key=lambda variant: not variant.chosen)

@@ -43,16 +43,16 @@ def _nb_frames(context: Context) -> int:
 
 
 def _scan(context: Context, variant: Variant, recorder: Recorder) -> None:
-    from umx_np.cuda.recurrent import Scan
+    from umx_np.cuda.scan import Scan
 
     hidden, nb_frames = variant.plan.hidden, _nb_frames(context)
     gates, weights = scans.inputs(context.rng("time"), _NB_SEQUENCES, nb_frames, hidden)
-    scan, on_card = Scan(context.device, weights, variant.plan), context.xp.asarray(gates)
-    out = context.nan((_NB_SEQUENCES, nb_frames, hidden))
-    state, reverse = scan.initial_state(), scans.directions(_NB_SEQUENCES)
+    scan = Scan(context.device, hidden, scans.directions(_NB_SEQUENCES), variant.plan)
+    on_card, weight_hh = context.xp.asarray(gates[:, :, None]), context.xp.asarray(weights)
+    out, state = context.nan((nb_frames, 1, _NB_SEQUENCES * hidden)), scan.initial_state()
     timed = Timed(
         variant.name,
-        lambda: scan.run(on_card, state, out, reverse),
+        lambda: scan.forward(on_card, weight_hh, out, keep=False, state=state),
         cupy_events(context.xp),
     )
     timing = take_turns([timed], repeats=context.size(9, 2), seconds=4.0)[variant.name]
@@ -62,7 +62,7 @@ def _scan(context: Context, variant: Variant, recorder: Recorder) -> None:
         recorder.detail(
             f"{hidden} units",
             {
-                "describe": scan.describe(),
+                "describe": str(variant.plan),
                 "status_after": working_status(context),
             },
         )
@@ -97,7 +97,7 @@ def _layer(context: Context, hidden: int, kind: str, recorder: Recorder) -> None
 
     cuDNN gets one target after the other, as Open-Unmix does, because its weights are not shared.
     """
-    from umx_np.cuda.recurrent import Scan
+    from umx_np.cuda.scan import Scan
 
     device, xp, nb_frames = context.device, context.xp, _nb_frames(context)
     rng, width = context.rng("layer"), 2 * hidden
@@ -106,11 +106,11 @@ def _layer(context: Context, hidden: int, kind: str, recorder: Recorder) -> None
     # (targets, 2 directions of 4 gates, inputs): a product for each target.
     weight_ih = weight_ih.reshape(_NB_TARGETS, 8 * hidden, width) / 2.0
     x = rng.standard_normal((_NB_TARGETS, nb_frames, width), np.float32)
-    scan, reverse = Scan(device, weight_hh), scans.directions(_NB_SEQUENCES)
-    on_card, weight = xp.asarray(x), xp.asarray(weight_ih)
+    scan = Scan(device, hidden, scans.directions(_NB_SEQUENCES))
+    on_card, weight, recurrent = map(xp.asarray, (x, weight_ih, weight_hh))
     gates = context.nan((_NB_TARGETS, 2, nb_frames, 4 * hidden))
     by_direction = weight.reshape(_NB_TARGETS, 2, 4 * hidden, width)
-    out = context.nan((_NB_SEQUENCES, nb_frames, hidden))
+    out = context.nan((nb_frames, 1, _NB_SEQUENCES * hidden))
     math = {"float32": "float32", "TF32": "tf32"}[kind]
 
     def run_ours() -> None:
@@ -118,7 +118,8 @@ def _layer(context: Context, hidden: int, kind: str, recorder: Recorder) -> None
             device.gemm(
                 on_card, by_direction[:, direction], gates[:, direction], trans_b=True, math=math
             )
-        scan.run(gates.reshape(_NB_SEQUENCES, nb_frames, -1), scan.initial_state(), out, reverse)
+        given = gates.reshape(_NB_SEQUENCES, nb_frames, 1, -1)
+        scan.forward(given, recurrent, out, keep=False)
 
     torch = torch_on_card(context)
     layers = [_cudnn_layer(torch, weight_ih[k], weight_hh[2 * k : 2 * k + 2]) for k in range(4)]
@@ -133,7 +134,7 @@ def _layer(context: Context, hidden: int, kind: str, recorder: Recorder) -> None
         run_theirs()
         # (targets, nb_frames, 2 directions, hidden)
         theirs = np.stack([y[:, 0].cpu().numpy() for y in results]).reshape(4, nb_frames, 2, hidden)
-        ours = xp.asnumpy(out).reshape(4, 2, nb_frames, hidden).transpose(0, 2, 1, 3)
+        ours = xp.asnumpy(out).reshape(nb_frames, 4, 2, hidden).transpose(1, 0, 2, 3)
         bound = {"float32": 1e-5, "TF32": 5e-3}[kind]
         recorder.check(f"layer of {hidden} units, {kind}, beside cuDNN", theirs, ours, bound=bound)
         cases = [

@@ -22,7 +22,6 @@ from umx_np.cuda.backend import CudaBackend
 from umx_np.cuda.network import NetworkStack
 from umx_np.cuda.ops import OverlapAdder, Spectra, WienerFilter
 from umx_np.cuda.outlet import Outlet
-from umx_np.cuda.recurrent import Scan
 from umx_np.cuda.transform import DeviceTransform
 
 from . import material
@@ -38,7 +37,7 @@ _STEPS: list[tuple[type, str, str]] = [
     (Spectra, "magnitude", "magnitudes (both passes)"),
     (NetworkStack, "encode", "encode"),
     (NetworkStack, "gates", "input products"),
-    (Scan, "run", "scans"),
+    (NetworkStack, "scan", "scans"),
     (NetworkStack, "combine", "combine"),
     (NetworkStack, "decode", "decode"),
     (WienerFilter, "windows", "Wiener filter"),

@@ -224,11 +224,11 @@ def _pool_megabytes(context: Context) -> float:
 
 
 def _scan(context: Context, variant: Variant, nb_samples: int, recorder: Recorder) -> None:
-    from umx_np.cuda.batch_recurrent import BatchScan
+    from umx_np.cuda.scan import Scan
 
     nb_frames, hidden = context.size(255, 6), variant.plan.hidden
     given = training_scans.problem(context.rng("time"), nb_frames, nb_samples, hidden)
-    scan = BatchScan(context.device, hidden, 2, variant.plan)
+    scan = Scan(context.device, hidden, [False, True], variant.plan)
     on_card = OnCard(context, given)
     saved = on_card.forward(scan)
     assert saved is not None

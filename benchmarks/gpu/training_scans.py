@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from umx_np.cuda.batch_plan import KINDS, choose
 from umx_np.cuda.card import Card
+from umx_np.cuda.scan_plan import KINDS, choose
 from umx_np.errors import DeviceError
 from umx_np.layers.lstm import lstm_backward, lstm_forward
 
 from .context import Context
 
 if TYPE_CHECKING:
-    from umx_np.cuda.batch_plan import Plan
-    from umx_np.cuda.batch_recurrent import BatchScan, Saved
+    from umx_np.cuda.scan import Saved, Scan
+    from umx_np.cuda.scan_plan import Plan
 
 
 class Variant(NamedTuple):
@@ -52,10 +52,10 @@ class Problem(NamedTuple):
 
 def variants(context: Context, hidden: int, nb_samples: int) -> list[Variant]:
     """A plan of each kind; the one that is used first."""
-    from umx_np.cuda.batch_recurrent import BatchScan
+    from umx_np.cuda.scan import Scan
 
     card = Card.of(context.device)
-    default = BatchScan(context.device, hidden, 2).plan(nb_samples)
+    default = Scan(context.device, hidden, [False, True]).plan(nb_samples)
     found = []
     for kind in KINDS:
         try:
@@ -117,10 +117,10 @@ class OnCard:
         """Undo what a forward pass has done to the gates."""
         self.gates[...] = self._gates
 
-    def forward(self, scan: BatchScan, *, keep: bool = True) -> Saved | None:
+    def forward(self, scan: Scan, *, keep: bool = True) -> Saved | None:
         """Run the forward pass."""
         return scan.forward(self.gates, self.weight_hh, self.out, keep)
 
-    def backward(self, scan: BatchScan, saved: Any) -> Any:
+    def backward(self, scan: Scan, saved: Any) -> Any:
         """Run the backward pass, in the memory of the gates."""
         return scan.backward(self.d_h, saved, self.weight_hh)

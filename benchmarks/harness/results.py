@@ -47,6 +47,20 @@ def parser(
     return result
 
 
+def model_parser(
+    description: str | None, models: Sequence[str], *, repeats: int = 5
+) -> argparse.ArgumentParser:
+    """Return a `parser` for what is done with a model of random weights, one of `models`."""
+    result = parser(description, repeats=repeats)
+    result.add_argument("--model", choices=models, default=models[0])
+    result.add_argument(
+        "--precision", choices=("full", "fast", "int8"), default="full", help="(default: full)"
+    )
+    result.add_argument("--seconds", type=float, default=30.0, help="length (default: 30)")
+    result.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")
+    return result
+
+
 def positive(text: str) -> int:
     """Argument type: an integer of at least 1."""
     value = int(text)

@@ -42,7 +42,7 @@ def main() -> None:
     """Measure the ceilings, then climb."""
     args = options()
     from umx_np._kernels import cpu
-    from umx_np.backends.contracts import WienerOptions, scale_of
+    from umx_np.backends.contracts import FilterInput, WienerOptions, scale_of
     from umx_np.backends.cpu import _WIENER_BINS
     from umx_np.backends.reference import ReferenceFilter
     from umx_np.devices import get_backend
@@ -69,7 +69,7 @@ def main() -> None:
     oracle_mix = mix[..., checked].astype(np.complex128)
     expected = {
         niter: ReferenceFilter(plain).window(
-            oracle_mix, mags[..., checked], iterations=niter, max_abs=max_abs
+            FilterInput(oracle_mix, mags[..., checked], max_abs), niter
         )
         for niter in args.niter
     }

@@ -172,6 +172,7 @@ def test_samples_of_more_bits_stay_what_they_are(songs, tmp_path, suffix, bits):
 def test_what_is_of_the_file_stays_there(songs, tmp_path):
     """And not its stems: brands, the encoder, and where an iPod begins to play."""
     ffmpeg("-i", songs / "song.m4a", "-map", "0:a", "-c", "copy", "-metadata", "ITUNSMPB=0 0840",
+           "-metadata", "id3v2_priv.Program=x",
            "-f", "matroska", tmp_path / "song.mka")  # fmt: skip
     for song in (songs / "song.m4a", tmp_path / "song.mka"):
         found = SongTags.of(song)

@@ -22,7 +22,7 @@ from benchmarks.gpu.plan import Section
 from benchmarks.gpu.record import Recorder
 from umx_np.cuda.network import NetworkStack
 from umx_np.cuda.ops import Spectra, WienerFilter
-from umx_np.cuda.recurrent import Scan
+from umx_np.cuda.scan import Scan
 
 CHECKS = ["check_operations", "check_scans", "check_separation", "check_precision"]
 TIMES = ["ceilings", "time_scans", "time_separation", "time_stages"]
@@ -192,12 +192,13 @@ def test_wrong_operations_fail(
 def test_a_scan_that_forgets_its_direction_fails(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scan = Scan.run
+    forward = Scan.forward
 
-    def forward_only(self: Scan, gates: Any, state: Any, out: Any, reverse: Any) -> None:
-        scan(self, gates, state, out, [False] * len(reverse))
+    def forward_only(self: Scan, *args: Any, **kwargs: Any) -> Any:
+        self._reverse.fill(0)
+        return forward(self, *args, **kwargs)
 
-    monkeypatch.setattr(Scan, "run", forward_only)
+    monkeypatch.setattr(Scan, "forward", forward_only)
     recorder = run("check_scans", context, "10 units: step")
     assert {row["status"] for row in recorder.cases} == {record.FAILED}
 

@@ -16,7 +16,7 @@ from tolerances import TOL
 import umx_np
 from umx_np import devices as doors
 from umx_np.backends import contracts as base
-from umx_np.backends.contracts import WienerOptions
+from umx_np.backends.contracts import FilterInput, WienerOptions
 from umx_np.backends.cpu import CpuBackend, CpuFilter, CpuNetwork
 from umx_np.backends.reference import ReferenceBackend, ReferenceFilter, ReferenceNetwork
 from umx_np.config import ModelConfig
@@ -236,18 +236,13 @@ def test_statistics_of_a_track(ops):
     for wiener, statistics in zip(filters, both, strict=True):
         for level in range(2):
             for part in (slice(0, 13), slice(13, 30)):
-                wiener.accumulate(
-                    np.ascontiguousarray(mix[:, part]),
-                    np.ascontiguousarray(mags[:, part]),
-                    statistics,
-                    level=level,
-                    max_abs=1.5,
-                )
-        results.append(wiener.apply(mix, mags, statistics, max_abs=1.5))
+                some = (np.ascontiguousarray(array[:, part]) for array in (mix, mags))
+                wiener.accumulate(FilterInput(*some, 1.5), statistics, level)
+        results.append(wiener.apply(FilterInput(mix, mags, 1.5), statistics))
     np.testing.assert_allclose(both[0], both[1], rtol=1e-12, atol=1e-12)
     assert_close(*results, TOL["wiener"]["float32"], dtype=np.complex64)
     out = np.empty_like(results[0])
-    assert filters[0].apply(mix, mags, both[0], max_abs=1.5, out=out) is out
+    assert filters[0].apply(FilterInput(mix, mags, 1.5), both[0], out) is out
     np.testing.assert_array_equal(out, results[0])
 
 

@@ -100,9 +100,9 @@ HANDOVER = """
         out[i] = 1.0f;
         __threadfence();
         __syncthreads();
-        if (i == 0) store_relaxed(flag, 1);
+        if (i == 0) *flag = 1;
     } else {
-        if (i == 0) while (load_relaxed(flag) != %d) spin_pause();
+        if (i == 0) while (*flag != %d) umx_emulated::pause();
         __syncthreads();
         out[blockDim.x + i] = 1.0f + out[i];
     }
@@ -111,7 +111,7 @@ HANDOVER = """
 
 def test_loops_that_wait(emulated_device: Device, make: Make) -> None:
     xp = emulated_device.xp
-    how = {"includes": '#include "cooperative.cuh"', "parameters": "float* out, u64* flag"}
+    how = {"parameters": "float* out, u64* flag"}
     out = xp.empty(128, np.float32)
     kernel = make(emulated_device, HANDOVER % 1, **how)
     kernel((2,), (64,), (out, xp.zeros(1, np.uint64)), cooperative=True)
@@ -121,7 +121,7 @@ def test_loops_that_wait(emulated_device: Device, make: Make) -> None:
 def test_a_loop_that_waits_in_vain(make: Make) -> None:
     device = emulated()
     xp = device.xp
-    how = {"includes": '#include "cooperative.cuh"', "parameters": "float* out, u64* flag"}
+    how = {"parameters": "float* out, u64* flag"}
     kernel = make(device, HANDOVER % 2, **how)
     args = (xp.empty(128, np.float32), xp.zeros(1, np.uint64))
     with pytest.raises(EmulatorError, match=r"block \(1, 0, 0\): thread 0 in a loop that waits;"):

@@ -26,7 +26,7 @@ def work(model: str = "umxhq", nb_timesteps: int = HOUR, **changes) -> Work:
             "nb_stems": 4,
             "iterations": 1,
             "window": 300,
-            "stacks": (StackSize(4, hidden, hidden // 2, 2, 3, 1487),),
+            "stacks": (StackSize(4, hidden, hidden // 2, 2, 1487),),
             **changes,
         }
     )
@@ -91,7 +91,7 @@ def test_a_window_too_long_does_not_fit():
 
 
 def test_networks_of_several_kinds():
-    stacks = (StackSize(1, 1024, 512, 2, 3, 1487), StackSize(3, 512, 512, 1, 3, 2049))
+    stacks = (StackSize(1, 1024, 512, 2, 1487), StackSize(3, 512, 512, 1, 2049))
     one, two = (plan_memory(work(stacks=stacks[:count]), 100 * GB) for count in (1, 2))
     assert two.nb_bytes > one.nb_bytes
     assert two.together == 3

@@ -8,7 +8,7 @@ from helpers import signals
 from helpers.asserts import assert_close
 from tolerances import TOL
 
-from umx_np.backends.contracts import WienerOptions
+from umx_np.backends.contracts import FilterInput, WienerOptions
 from umx_np.backends.reference import ReferenceFilter
 from umx_np.cuda.ops import PIECE_FRAMES, WienerFilter
 from umx_np.errors import ShapeError
@@ -59,7 +59,7 @@ def test_one_window(
     y = wiener.windows(
         *on_card(emulated_device, mix, mags, [scale]), window=11, iterations=iterations
     )
-    expected = ReferenceFilter(options).window(mix, mags, iterations=iterations, max_abs=scale)
+    expected = ReferenceFilter(options).window(FilterInput(mix, mags, scale), iterations)
     assert_close(y.get(), expected, TOL["wiener"]["float32"], dtype=np.complex64)
 
 
@@ -71,9 +71,7 @@ def test_faint_and_loud(any_device, level, iterations):
     y = filter_for(any_device, mix, mags, WITH_RESIDUAL).windows(
         *on_card(any_device, mix, mags, [scale]), window=9, iterations=iterations
     )
-    expected = ReferenceFilter(WITH_RESIDUAL).window(
-        mix, mags, iterations=iterations, max_abs=scale
-    )
+    expected = ReferenceFilter(WITH_RESIDUAL).window(FilterInput(mix, mags, scale), iterations)
     assert_close(y.get(), expected, TOL["wiener"]["float32"], dtype=np.complex64)
 
 
@@ -93,7 +91,7 @@ def test_near_mono(any_device):
     y = filter_for(any_device, mix, mags).windows(
         *on_card(any_device, mix, mags, [1.0]), window=20, iterations=2
     )
-    expected = ReferenceFilter(PLAIN).window(mix, mags, iterations=2, max_abs=1.0)
+    expected = ReferenceFilter(PLAIN).window(FilterInput(mix, mags), 2)
     assert_close(y.get(), expected, TOL["wiener_near_mono"]["float32"], dtype=np.complex64)
 
 
@@ -109,10 +107,12 @@ def test_windows_side_by_side(any_device, window):
     )
     expected = [
         ReferenceFilter(WITH_RESIDUAL).window(
-            mix[:, i * window : (i + 1) * window],
-            mags[:, i * window : (i + 1) * window],
+            FilterInput(
+                mix[:, i * window : (i + 1) * window],
+                mags[:, i * window : (i + 1) * window],
+                scale,
+            ),
             iterations=1,
-            max_abs=scale,
         )[:2]
         for i, scale in enumerate(scales)
     ]
@@ -146,7 +146,7 @@ def test_a_track_in_blocks(any_device, group):
         wiener.apply(*on_card(any_device, *part, [1.5]), statistics, window=part[0].shape[1])
         for part in parts
     ]
-    expected = ReferenceFilter(PLAIN).window(mix, mags, iterations=iterations, max_abs=1.5)
+    expected = ReferenceFilter(PLAIN).window(FilterInput(mix, mags, 1.5), iterations)
     result = np.concatenate([part.get() for part in y], axis=2)
     assert_close(result, expected, TOL["wiener"]["float32"], dtype=np.complex64)
 

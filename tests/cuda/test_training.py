@@ -273,7 +273,7 @@ def test_launches_of_a_step(
     trainer._check_validation = lambda: None  # type: ignore[method-assign]
     trainer.fit()
     assert counts == {
-        "kernels": 36,
+        "kernels": 35,
         "products": 23,
         "transforms": 2,
     }

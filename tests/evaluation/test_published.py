@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from umx_np import commands
+from umx_np.commands import defaults, reproducing
 from umx_np.errors import ConfigError
 from umx_np.evaluation import Evaluation, TrackScores, scores
 from umx_np.evaluation.bss import METRICS, scores_and_doubts
@@ -155,6 +156,18 @@ def test_what_contradicts(words, message, monkeypatch, capsys):
     argv = ["evaluate", "--reproduce", "umxhq", "--root", "x", *words]
     assert commands.main(argv) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_defaults_of_the_user_give_way(songs, published_model, monkeypatch, tmp_path, capsys):
+    for option in ("model", *reproducing._SETTINGS):
+        assert {"reproduce", option} in defaults._CONTRADICTIONS
+    monkeypatch.setenv("UMX_NP_MODEL", "umxl")
+    monkeypatch.setenv("UMX_NP_CONFIG", str(tmp_path / "my.toml"))
+    others = 'targets = ["vocals"]\nprecision = "fast"\nsoftmask = true\nsubset = "train"\n'
+    (tmp_path / "my.toml").write_text(f"[evaluate]\nniter = 0\nwiener-win-len = 300\n{others}")
+    words = ["evaluate", "--reproduce", "umxhq", "--dataset", "folder", "--root", str(songs)]
+    assert commands.main([*words, "--quiet"]) == 0
+    assert "umxhq: niter 1, wiener_win_len whole track" in capsys.readouterr().out
 
 
 def test_models_and_data_have_to_be_named(monkeypatch, capsys):

@@ -10,7 +10,7 @@ import pytest
 from helpers.asserts import assert_close, assert_finite
 from tolerances import TOL
 
-from umx_np.backends.contracts import WienerOptions, scale_of
+from umx_np.backends.contracts import FilterInput, WienerOptions, scale_of
 from umx_np.backends.reference import ReferenceFilter
 
 from .conftest import material
@@ -29,6 +29,11 @@ def filtered(kernels, mix, mags, options=PLAIN, **window):
     return y
 
 
+def oracle(options, mix, mags, *, iterations, max_abs):
+    given = FilterInput(mix.astype(np.complex128), mags, max_abs)
+    return ReferenceFilter(options).window(given, iterations)
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("iterations", [0, 1, 3])
 @pytest.mark.parametrize("softmask", [False, True])
@@ -40,7 +45,7 @@ def test_options(kernels, channels, iterations, softmask, residual):
         "iterations": iterations,
         "max_abs": scale_of(np.abs(mix).max()) if iterations else 1.0,
     }
-    expected = ReferenceFilter(options).window(mix.astype(np.complex128), mags, **window)
+    expected = oracle(options, mix, mags, **window)
     actual = filtered(kernels, mix, mags, options, **window)
     assert_close(actual, expected, BOUND, dtype=np.complex64)
 
@@ -52,9 +57,7 @@ def test_options(kernels, channels, iterations, softmask, residual):
 def test_sizes(kernels, frames, bins, targets, mags):
     mix, magnitudes = material(2, frames, bins, targets, mags=mags)
     window = {"iterations": 1, "max_abs": 2.0}
-    expected = ReferenceFilter(WITH_RESIDUAL).window(
-        mix.astype(np.complex128), magnitudes, **window
-    )
+    expected = oracle(WITH_RESIDUAL, mix, magnitudes, **window)
     actual = filtered(kernels, mix, magnitudes, WITH_RESIDUAL, **window)
     assert_close(actual, expected, NEAR_MONO, dtype=np.complex64)
 
@@ -66,7 +69,7 @@ def test_near_mono(kernels, side, gain):
     mix, mags = material(2, 40, 50, 4, level=50.0, side=side)
     mags *= np.float32(gain)
     window = {"iterations": 2, "max_abs": scale_of(np.abs(mix).max())}
-    expected = ReferenceFilter(PLAIN).window(mix.astype(np.complex128), mags, **window)
+    expected = oracle(PLAIN, mix, mags, **window)
     assert_close(filtered(kernels, mix, mags, **window), expected, NEAR_MONO, dtype=np.complex64)
 
 
@@ -121,23 +124,23 @@ def test_blocks_of_a_track(kernels, channels, residual, softmask):
         (np.ascontiguousarray(mix[:, span]), np.ascontiguousarray(mags[:, span])) for span in spans
     ]
     statistics = np.zeros((niter, len(mags) + residual, 4, nb_bins))
-    oracle = np.zeros_like(statistics)
+    exact = np.zeros_like(statistics)
     common = {"bin_start": 0, "bin_stop": nb_bins, "iterations": niter, "max_abs": max_abs}
     common |= asdict(options)
     reference = ReferenceFilter(options)
     for level in range(niter):
         for block in blocks:
             kernels.wiener(*block, None, r=statistics, level=level, **common)
-            reference.accumulate(*block, oracle, level=level, max_abs=max_abs)
-    assert_close(statistics, oracle, TOL["wiener"]["float64"], dtype=np.float64)
+            reference.accumulate(FilterInput(*block, max_abs), exact, level)
+    assert_close(statistics, exact, TOL["wiener"]["float64"], dtype=np.float64)
     parts = []
     for block in blocks:
         y = np.empty((len(mags) + residual, *block[0].shape), np.complex64)
         kernels.wiener(*block, y, r=statistics, **common)
-        expected = reference.apply(*block, oracle, max_abs=max_abs)
+        expected = reference.apply(FilterInput(*block, max_abs), exact)
         assert_close(y, expected, BOUND, dtype=np.complex64)
         parts.append(y)
-    whole = reference.window(mix.astype(np.complex128), mags, iterations=niter, max_abs=max_abs)
+    whole = oracle(options, mix, mags, iterations=niter, max_abs=max_abs)
     assert_close(np.concatenate(parts, axis=2), whole, BOUND, dtype=np.complex64)
 
 

@@ -10,7 +10,7 @@ from scipy import signal
 
 from recipes.umxm.studio.plan import SAMPLE_RATE
 from recipes.umxm.studio.sources import Library
-from recipes.umxm.voices import bodies, singing, speakers, vocal_studio
+from recipes.umxm.voices import bodies, speakers, vocal_studio, vocoder
 
 
 def test_a_line_depends_on_its_number() -> None:
@@ -31,7 +31,7 @@ def test_every_voice_says_its_own_lines_once(
         return np.zeros(100)
 
     monkeypatch.setattr(speakers, "_spoken", say)
-    monkeypatch.setattr(singing, "analyse", lambda audio: table)
+    monkeypatch.setattr(vocoder, "analyse", lambda audio: table)
     library = Library(tmp_path, tmp_path / "cache")
     for _ in range(2):
         for name in speakers.SPOKEN:
@@ -83,11 +83,11 @@ def test_effort_and_nose_colour_a_voice() -> None:
 
 def test_rasp_sounds_an_octave_lower() -> None:
     f0 = np.full(200, 200.0)
-    factor = singing._rasp(f0, SAMPLE_RATE, 0.5)
+    factor = vocoder._rasp(f0, SAMPLE_RATE, 0.5)
     spectrum = np.abs(np.fft.rfft(factor - factor.mean()))
     assert abs(int(spectrum.argmax()) - 100) <= 2
     assert factor.min() > 0.4
-    np.testing.assert_array_equal(singing._rasp(0.0 * f0, SAMPLE_RATE, 0.5), 1.0)
+    np.testing.assert_array_equal(vocoder._rasp(0.0 * f0, SAMPLE_RATE, 0.5), 1.0)
 
 
 @pytest.mark.parametrize("register", bodies.REGISTERS)

@@ -14,6 +14,7 @@ from helpers.streaming import tiny_bundle
 from tolerances import TOL
 
 import umx_np
+from umx_np.backends.contracts import FilterInput
 from umx_np.backends.reference import ReferenceFilter
 from umx_np.errors import ConfigError, ShapeError
 
@@ -106,11 +107,11 @@ def filtered_over_the_past(mix, mags, options, *, niter, window):
     max_abs = 3.2  # 64 samples of full scale under a Hann window sum to 32, the loudest is to be 10
     parts = []
     for t in range(mix.shape[1]):
-        frame = mix[:, t : t + 1], mags[:, t : t + 1]
+        given = FilterInput(mix[:, t : t + 1], mags[:, t : t + 1], max_abs)
         statistics *= decay
         for level in range(niter):
-            reference.accumulate(*frame, statistics, level=level, max_abs=max_abs)
-        parts.append(reference.apply(*frame, statistics, max_abs=max_abs))
+            reference.accumulate(given, statistics, level)
+        parts.append(reference.apply(given, statistics))
     return np.concatenate(parts, axis=2)
 
 

@@ -208,7 +208,8 @@ def preprocess(
     most = max(2, nb_channels)
     if batch.shape[1] > most:
         warnings.warn(
-            f"nb_channels={batch.shape[1]}: only the first {most} channels are processed",
+            f"nb_channels={batch.shape[1]}: only the first {most} channels are processed; "
+            "umx_np.audio.read(file, downmix='standard') reads the stereo of surround sound",
             UserWarning,
             stacklevel=2,
         )

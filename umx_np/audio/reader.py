@@ -189,6 +189,7 @@ class AudioReader:
         count = self.nb_source_channels
         self.downmixed = f"the first two of {count} channels are taken"
         if downmix == "first":
+            self.downmixed += "; downmix='standard' mixes all it can"
             return
         mask = self._source.mask
         if mask is None:
@@ -198,12 +199,10 @@ class AudioReader:
             self.downmixed += ", as it is not known where each belongs"
             return
         said = "" if self._source.mask is not None else ", the usual order of so many"
-        self.downmixed = f"{count} channels ({layout_name(mask)}{said}) are mixed to stereo"
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether the blocks are a mixture of the channels of the file."""
-        return self._gains is not None
+        self.downmixed = (
+            f"{count} channels ({layout_name(mask)}{said}) are mixed to stereo; downmix='first' "
+            "takes the first two"
+        )
 
     def _measure(self, start: float, duration: float | None) -> None:
         """Set the first sample and the exact length of the excerpt."""

@@ -40,9 +40,9 @@ _FORMATS = {
 }
 _WITH_COVER = ("FLAC", "AIFF", "MP3")
 # Not of the song but of its file: who encoded it and when, its brands, its handlers, where its
-# decoder should begin and end, and which channels it has.
+# decoder should begin and end, which channels it has, and what programs keep in it for themselves.
 _OF_THE_FILE = re.compile(
-    r"encoder|tsse|major_brand|minor_version|compatible_brands|creation_time|handler_name|vendor_id"
+    r"id3v2_priv\..*|encoder|tsse|major_brand|minor_version|compatible_brands|creation_time|handler_name|vendor_id"
     r"|itunsmpb|tlen|waveformatextensible_channel_mask|metadata_block_picture|duration",
     re.IGNORECASE,
 )

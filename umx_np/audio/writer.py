@@ -171,7 +171,7 @@ class StemWriter:
             frames = np.clip(frames, -1, 1)
         self._sink.write(frames)
 
-    def end(self) -> float:
+    def _end(self) -> float:
         """Store what is held back; what follows may depend on other stems.
 
         Returns
@@ -205,16 +205,16 @@ class StemWriter:
         Parameters
         ----------
         gain : float or None
-            What to scale a stem with ``clip_mode='rescale'`` by; None is what `end` says.
+            What to scale a stem with ``clip_mode='rescale'`` by; None is its own gain.
 
         Raises
         ------
         AudioError
             If the disk is full.
         """
-        if self.is_finished:
+        if self._is_finished:
             return
-        own = self.end()
+        own = self._end()
         self._state = "finished"
         if self._clip_mode == "rescale":
             if gain is None and own < 1:
@@ -241,7 +241,7 @@ class StemWriter:
         finally:
             staged.discard()
 
-    def tag(self, song: SongTags, name: str) -> str:
+    def _tag(self, song: SongTags, name: str) -> str:
         """Put the tags of a song into the finished file, as those of a stem.
 
         Returns
@@ -256,7 +256,7 @@ class StemWriter:
         return ""
 
     @property
-    def is_finished(self) -> bool:
+    def _is_finished(self) -> bool:
         """Whether the file is closed, under whatever name."""
         return self._state not in ("open", "ended")
 
@@ -329,8 +329,8 @@ def finish_together(writers: Collection[StemWriter], label: str | None = None) -
     float
         The gain, at most 1. If it is less, the log says so.
     """
-    gain = min((writer.end() for writer in writers), default=1.0)
-    if gain < 1 and not all(writer.is_finished for writer in writers):
+    gain = min((writer._end() for writer in writers), default=1.0)
+    if gain < 1 and not all(writer._is_finished for writer in writers):
         names = label or ", ".join(str(writer.path) for writer in writers)
         what = "all stems are " if len(writers) > 1 else ""
         logger.warning("%s: %s%s", names, what, _scaled(gain))
@@ -359,7 +359,7 @@ def copy_tags(sound: GivenSound, writers: Mapping[str, StemWriter], track: int |
         return
     if not song.tags and not song.covers:
         return
-    reasons = [reason for name, stem in writers.items() if (reason := stem.tag(song, name))]
+    reasons = [reason for name, stem in writers.items() if (reason := stem._tag(song, name))]
     if reasons:
         logger.warning("%s: tags are not in %d of its stems: %s", label, len(reasons), reasons[0])
         return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -54,7 +54,6 @@ class Network(Protocol):
 
     def in_dtype(self, dtype: np.dtype) -> Network:
         """Return the network that computes in a dtype, which is one of `Backend.dtype_for`."""
-        ...
 
     def encode(self, mags: np.ndarray) -> np.ndarray:
         """Normalise, fc1, bn1, tanh.
@@ -68,11 +67,9 @@ class Network(Protocol):
         -------
         ndarray [shape=(nb_frames, hidden_size)]
         """
-        ...
 
     def initial_state(self) -> Any:
         """Zero hidden and cell state of one direction of one layer."""
-        ...
 
     def scan(
         self, layer: int, direction: int, parts: Sequence[np.ndarray], state: Any
@@ -94,14 +91,12 @@ class Network(Protocol):
         -------
         ndarray [shape=(nb_frames, lstm_hidden_size)]
         """
-        ...
 
     def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         """Compute fc2, bn2 and ReLU of the skip connection and the LSTM outputs.
 
         Returns an ndarray [shape=(nb_frames, hidden_size)].
         """
-        ...
 
     def decode(self, z: np.ndarray, mags: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Compute fc3, bn3, output scaling and ReLU, and multiply with the mixture.
@@ -120,79 +115,54 @@ class Network(Protocol):
         ndarray [shape=(nb_frames, nb_channels, nb_bins)]
             Magnitudes of the target.
         """
-        ...
 
     def state_dict(self) -> StateDict:
         """Return copies of all parameters under PyTorch's names."""
-        ...
+
+
+class FilterInput(NamedTuple):
+    """What a Wiener filter is given.
+
+    Attributes
+    ----------
+    mix : complex ndarray [shape=(nb_channels, nb_frames, nb_bins)]
+        STFT of the mixture.
+    mags : ndarray [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)]
+        Magnitudes of the targets.
+    max_abs : float
+        The mixture and the estimates are divided by it during the iterations.
+    """
+
+    mix: np.ndarray
+    mags: np.ndarray
+    max_abs: float = 1.0
 
 
 class WienerFilter(Protocol):
     """The Wiener filter of one device.
 
-    Mixtures are complex ndarrays [shape=(nb_channels, nb_frames, nb_bins)], magnitudes of the
-    targets ndarrays [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)] and estimates
-    complex ndarrays [shape=(nb_sources, nb_channels, nb_frames, nb_bins)].
+    Estimates are complex ndarrays [shape=(nb_sources, nb_channels, nb_frames, nb_bins)], put into
+    `out` where one is given. Statistics are float64 [shape=(iterations, nb_sources, 4, nb_bins)]:
+    ``|y_0|^2``, ``|y_1|^2``, real and imaginary part of ``y_0 y_1*``; for 1 or 2 channels.
     """
 
     options: WienerOptions
 
     def window(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        *,
-        iterations: int,
-        max_abs: float,
-        out: np.ndarray | None = None,
+        self, given: FilterInput, iterations: int, out: np.ndarray | None = None
     ) -> np.ndarray:
-        """Filter the frames given as one window.
+        """Return the estimates of the frames given, as one window.
 
-        Parameters
-        ----------
-        mix, mags : ndarray
-            STFT of the mixture, and magnitudes of the targets.
-        iterations : int
-            As in `umx_np.wiener`.
-        max_abs : float
-            The mixture and the estimates are divided by it during the iterations.
-        out : complex ndarray or None
-            Where to put the result.
-
-        Returns
-        -------
-        complex ndarray
-            The estimates.
+        `iterations` is as in `umx_np.wiener`; with 0, `max_abs` is not used.
         """
-        ...
 
-    def accumulate(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        *,
-        level: int,
-        max_abs: float,
-    ) -> None:
-        """Add the sums of y y^H after `level` iterations to ``statistics[level]``.
-
-        `statistics` is float64 [shape=(iterations, nb_sources, 4, nb_bins)]: ``|y_0|^2``,
-        ``|y_1|^2``, real and imaginary part of ``y_0 y_1*``; for 1 or 2 channels.
-        """
-        ...
+    def accumulate(self, given: FilterInput, statistics: np.ndarray, level: int) -> None:
+        """Add the sums of y y^H after `level` iterations to ``statistics[level]``."""
 
     def apply(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        *,
-        max_abs: float,
-        out: np.ndarray | None = None,
+        self, given: FilterInput, statistics: np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
         """Return the estimates after all iterations, from statistics of a whole track."""
-        ...
 
 
 @runtime_checkable
@@ -206,37 +176,30 @@ class Backend(Protocol):
     @property
     def max_channels(self) -> int | None:
         """Channels that its Wiener filter takes at most; None for any number."""
-        ...
 
     @property
     def copy_threads(self) -> int:
         """Threads of the processor for what is done beside."""
-        ...
 
     def dtype_for(self, dtype: np.dtype) -> np.dtype:
         """Return the dtype in which it computes with samples or magnitudes of a real dtype."""
-        ...
 
     def network(self, config: ModelConfig, state: StateDict) -> Network:
         """Prepare a network for inference; `state` is complete and checked."""
-        ...
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """Call `function` on every item, on the threads of this backend; results in order."""
-        ...
 
     def frame(self, x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
         """Cut ``x`` [shape=(nb_channels, n)] to windowed frames.
 
         Returns an ndarray [shape=(nb_channels, nb_frames, n_fft)].
         """
-        ...
 
     def overlap_add(
         self, frames: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
     ) -> None:
         """Add windowed frames into ``out`` [shape=(nb_channels, n)]."""
-        ...
 
     def magnitude(
         self, spectrum: np.ndarray, *, nb_bins: int, mono: bool, out: np.ndarray | None = None
@@ -245,44 +208,37 @@ class Backend(Protocol):
 
         Returns an ndarray [shape=(nb_frames, nb_channels or 1, nb_bins)].
         """
-        ...
 
     def linear(self, x: np.ndarray, weight: Any) -> np.ndarray:
         """Matrix product ``x weight^T`` with a weight from `pack_linear`."""
-        ...
 
     def pack_linear(self, weight: np.ndarray) -> Any:
         """Prepare a weight [shape=(n, k)] for `linear`."""
-        ...
 
     def wiener(self, options: WienerOptions) -> WienerFilter:
         """Return the Wiener filter with some options."""
-        ...
 
 
 @runtime_checkable
 class WienerGradientBackend(Protocol):
     """A backend with a kernel for the gradient of the Wiener filter."""
 
-    def wiener_gradient(
-        self, mix: np.ndarray, mags: np.ndarray, d_y: np.ndarray, *, max_abs: float, eps: float
-    ) -> np.ndarray:
+    def wiener_gradient(self, given: FilterInput, d_y: np.ndarray, eps: float) -> np.ndarray:
         """Gradient of the magnitudes through one iteration without softmask and residual.
 
         Parameters
         ----------
-        mix, mags
+        given : FilterInput
             As for `WienerFilter.window`; complex64 and float32, one or two channels.
         d_y : ndarray [shape=(nb_targets, nb_channels, nb_frames, nb_bins)], complex64
             Gradient of its result.
-        max_abs, eps
-            As they were for it.
+        eps : float
+            As it was for it.
 
         Returns
         -------
         ndarray [shape as `mags`], float32
         """
-        ...
 
 
 def scale_of(peak: float, scale_factor: float = SCALE_FACTOR) -> float:

@@ -17,7 +17,7 @@ from ..layers.lstm import suffix_of
 from ..weights.bundle import StateDict
 from ..weights.quantization import eight_bits
 from ._folding import fold, gate_bias
-from .contracts import Network, WienerFilter, WienerOptions, check_filter_channels
+from .contracts import FilterInput, Network, WienerFilter, WienerOptions, check_filter_channels
 
 try:
     from .._kernels import cpu as _cpu
@@ -247,57 +247,35 @@ class CpuFilter:
         self._backend, self._kernels = backend, kernels
 
     def window(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        *,
-        iterations: int,
-        max_abs: float,
-        out: np.ndarray | None = None,
+        self, given: FilterInput, iterations: int, out: np.ndarray | None = None
     ) -> np.ndarray:
-        y = self._estimates(mix, mags, out)
-        max_abs = max_abs if iterations else 1.0
-        self._bins(mix, mags, y, iterations=iterations, max_abs=max_abs)
-        return y
+        return self._filtered(given, out, iterations=iterations)
 
-    def accumulate(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        *,
-        level: int,
-        max_abs: float,
-    ) -> None:
-        step = {"level": level, "iterations": len(statistics), "max_abs": max_abs}
-        self._bins(mix, mags, None, r=statistics, **step)
+    def accumulate(self, given: FilterInput, statistics: np.ndarray, level: int) -> None:
+        self._bins(given, None, r=statistics, level=level, iterations=len(statistics))
 
     def apply(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        *,
-        max_abs: float,
-        out: np.ndarray | None = None,
+        self, given: FilterInput, statistics: np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
-        y = self._estimates(mix, mags, out)
-        self._bins(mix, mags, y, r=statistics, iterations=len(statistics), max_abs=max_abs)
-        return y
+        return self._filtered(given, out, r=statistics, iterations=len(statistics))
 
-    def _estimates(self, mix: np.ndarray, mags: np.ndarray, out: np.ndarray | None) -> np.ndarray:
-        check_filter_channels(len(mix))
-        if out is not None:
-            return out
-        return np.empty((len(mags) + self.options.residual, *mix.shape), np.complex64)
+    def _filtered(self, given: FilterInput, out: np.ndarray | None, **step: Any) -> np.ndarray:
+        check_filter_channels(len(given.mix))
+        if out is None:
+            shape = (len(given.mags) + self.options.residual, *given.mix.shape)
+            out = np.empty(shape, np.complex64)
+        self._bins(given, out, **step)
+        return out
 
-    def _bins(self, mix: np.ndarray, mags: np.ndarray, y: np.ndarray | None, **step: Any) -> None:
+    def _bins(self, given: FilterInput, y: np.ndarray | None, **step: Any) -> None:
+        mix, mags, max_abs = given
         nb_bins = mix.shape[-1]
-        arguments = {**asdict(self.options), **step}
+        step |= asdict(self.options)
+        step["max_abs"] = max_abs if step["iterations"] else 1.0
 
         def some_bins(start: int) -> None:
             stop = min(start + _WIENER_BINS, nb_bins)
-            self._kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, **arguments)
+            self._kernels.wiener(mix, mags, y, bin_start=start, bin_stop=stop, **step)
 
         self._backend.map(some_bins, range(0, nb_bins, _WIENER_BINS))
 
@@ -375,9 +353,8 @@ class CpuBackend:
     def wiener(self, options: WienerOptions) -> WienerFilter:
         return CpuFilter(self, self._kernels, options)
 
-    def wiener_gradient(
-        self, mix: np.ndarray, mags: np.ndarray, d_y: np.ndarray, *, max_abs: float, eps: float
-    ) -> np.ndarray:
+    def wiener_gradient(self, given: FilterInput, d_y: np.ndarray, eps: float) -> np.ndarray:
+        mix, mags, max_abs = given
         d_mags, nb_bins = np.empty_like(mags), mix.shape[-1]
 
         def some_bins(start: int) -> None:

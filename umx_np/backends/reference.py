@@ -19,7 +19,7 @@ from ..layers.linear import linear_forward
 from ..layers.lstm import lstm_inputs, lstm_scan, lstm_weights
 from ..layers.scaling import mask_forward
 from ..weights.bundle import StateDict
-from .contracts import Network, WienerFilter, WienerOptions
+from .contracts import FilterInput, Network, WienerFilter, WienerOptions
 
 
 def frame(x: np.ndarray, window: np.ndarray, *, n_hop: int, nb_frames: int) -> np.ndarray:
@@ -98,10 +98,9 @@ def _sources(y: np.ndarray, mix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(y.transpose(3, 2, 0, 1)).astype(mix.dtype)
 
 
-def _scaled_estimates(
-    mix: np.ndarray, mags: np.ndarray, options: WienerOptions, max_abs: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _scaled_estimates(given: FilterInput, options: WienerOptions) -> tuple[np.ndarray, np.ndarray]:
     """First estimates y (F, B, C, J) and mixture x (F, B, C) in float64, divided by max_abs."""
+    mix, mags, max_abs = given
     x = mix.transpose(1, 2, 0).astype(np.complex128)
     m = mags.transpose(1, 3, 2, 0).astype(np.float64)
     y = first_estimates(m, x, options)
@@ -129,30 +128,16 @@ class ReferenceFilter:
         self.options = options
 
     def window(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        *,
-        iterations: int,
-        max_abs: float,
-        out: np.ndarray | None = None,
+        self, given: FilterInput, iterations: int, out: np.ndarray | None = None
     ) -> np.ndarray:
-        max_abs = max_abs if iterations else 1.0
-        y, x = _scaled_estimates(mix, mags, self.options, max_abs)
+        given = given if iterations else given._replace(max_abs=1.0)
+        y, x = _scaled_estimates(given, self.options)
         for _ in range(iterations):
             y, _, _ = em_iteration(y, x, eps=self.options.eps)
-        return into(out, _sources(y * max_abs, mix))
+        return into(out, _sources(y * given.max_abs, given.mix))
 
-    def accumulate(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        *,
-        level: int,
-        max_abs: float,
-    ) -> None:
-        y, x = _scaled_estimates(mix, mags, self.options, max_abs)
+    def accumulate(self, given: FilterInput, statistics: np.ndarray, level: int) -> None:
+        y, x = _scaled_estimates(given, self.options)
         y = self._refined(y, x, statistics[:level])
         sums = statistics[level].transpose(1, 2, 0)
         sums[0] += (np.abs(y[:, :, 0]) ** 2).sum(axis=0)
@@ -163,16 +148,10 @@ class ReferenceFilter:
             sums[3] += cross.imag
 
     def apply(
-        self,
-        mix: np.ndarray,
-        mags: np.ndarray,
-        statistics: np.ndarray,
-        *,
-        max_abs: float,
-        out: np.ndarray | None = None,
+        self, given: FilterInput, statistics: np.ndarray, out: np.ndarray | None = None
     ) -> np.ndarray:
-        y, x = _scaled_estimates(mix, mags, self.options, max_abs)
-        return into(out, _sources(self._refined(y, x, statistics) * max_abs, mix))
+        y, x = _scaled_estimates(given, self.options)
+        return into(out, _sources(self._refined(y, x, statistics) * given.max_abs, given.mix))
 
     def _refined(self, y: np.ndarray, x: np.ndarray, statistics: np.ndarray) -> np.ndarray:
         """Apply the filters of some iterations."""
@@ -256,7 +235,7 @@ class ReferenceBackend:
 
     name = "reference"
     threads = copy_threads = 1
-    max_channels = None
+    max_channels: int | None = None
     precision = "full"
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..layers.scaling import (
     mask_forward,
     output_scaling_backward,
 )
-from .training import CounterMasks
+from .training import CounterMasks, ForwardPass
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -39,15 +39,9 @@ class ReferenceEngine:
         self.config = config
 
     def forward(
-        self,
-        x: np.ndarray,
-        parameters: Arrays,
-        buffers: Arrays,
-        masks: Sequence[np.ndarray] | CounterMasks,
-        *,
-        training: bool,
-        keep: bool,
+        self, x: np.ndarray, parameters: Arrays, buffers: Arrays, how: ForwardPass
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
+        masks, training, keep = how
         assert not isinstance(masks, CounterMasks)
         p, config = parameters, self.config
         statistics: dict[str, BatchStatistics] = {}
@@ -77,12 +71,7 @@ class ReferenceEngine:
         return mask_forward(mask, x), cache if keep else {}, statistics
 
     def backward(
-        self,
-        d_y: np.ndarray,
-        cache: dict[str, Any],
-        parameters: Arrays,
-        *,
-        input_gradient: bool,
+        self, d_y: np.ndarray, cache: dict[str, Any], parameters: Arrays, *, input_gradient: bool
     ) -> dict[str, np.ndarray]:
         p, config, g = parameters, self.config, {}
         x = cache["x"]

@@ -8,12 +8,15 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 from .._support.threads import parallel_map
 from ..errors import ShapeError
+
+# A step of an optimiser on a tensor, its gradient, and what it keeps of them.
+Update: TypeAlias = Callable[..., None]
 
 # Elements that are updated at a time: the temporaries of a part stay in the cache.
 _PART = 2**15
@@ -31,7 +34,6 @@ class Reading(Protocol):
 
     def value(self) -> float:
         """Wait for it."""
-        ...
 
 
 class Known(NamedTuple):
@@ -50,15 +52,12 @@ class TensorMemory(Protocol):
     @property
     def name(self) -> str:
         """Where it is, for comparisons and messages."""
-        ...
 
     def place(self, arrays: Mapping[str, np.ndarray]) -> Tensors:
         """Copy arrays to this memory."""
-        ...
 
     def asarray(self, array: Any, dtype: np.dtype) -> Any:
         """Return an array as a contiguous one of this memory, which may be `array` itself."""
-        ...
 
 
 class Tensors(Mapping[str, Any]):
@@ -90,11 +89,7 @@ class Tensors(Mapping[str, Any]):
 
     @abstractmethod
     def apply_update(
-        self,
-        update: Callable[..., None],
-        gradients: Tensors,
-        slots: Sequence[Tensors],
-        threads: int,
+        self, update: Update, gradients: Tensors, slots: Sequence[Tensors], threads: int
     ) -> None:
         """Change all tensors by ``update(tensor, gradient, *slots)``; see `checked`."""
 
@@ -159,11 +154,7 @@ class HostTensors(dict[str, np.ndarray], Tensors):
         return Known(norm)
 
     def apply_update(
-        self,
-        update: Callable[..., None],
-        gradients: Tensors,
-        slots: Sequence[Tensors],
-        threads: int,
+        self, update: Update, gradients: Tensors, slots: Sequence[Tensors], threads: int
     ) -> None:
         """See `Tensors`."""
         # Each tensor belongs to one thread; the large ones are dealt out first.

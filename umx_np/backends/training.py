@@ -38,6 +38,24 @@ class CounterMasks(NamedTuple):
     rate: float
 
 
+class ForwardPass(NamedTuple):
+    """How a forward pass is computed.
+
+    Attributes
+    ----------
+    masks : sequence of ndarray [shape=(hidden_size, nb_frames, nb_samples)] or CounterMasks
+        Dropout masks after every LSTM layer but the last, or none.
+    training : bool
+        Whether to normalise with the statistics of the batch.
+    keep : bool
+        Whether a backward pass follows.
+    """
+
+    masks: Sequence[np.ndarray] | CounterMasks = ()
+    training: bool = True
+    keep: bool = True
+
+
 class TrainingEngine(Protocol):
     """Both passes of one network. It holds no parameters.
 
@@ -50,14 +68,7 @@ class TrainingEngine(Protocol):
     draws_masks: bool
 
     def forward(
-        self,
-        x: Any,
-        parameters: Arrays,
-        buffers: Arrays,
-        masks: Sequence[Any] | CounterMasks,
-        *,
-        training: bool,
-        keep: bool,
+        self, x: Any, parameters: Arrays, buffers: Arrays, how: ForwardPass
     ) -> tuple[Any, dict[str, Any], dict[str, BatchStatistics]]:
         """Compute the result and what the backward pass needs.
 
@@ -67,34 +78,23 @@ class TrainingEngine(Protocol):
             Magnitudes, contiguous.
         parameters, buffers : mapping of str to ndarray
             Under PyTorch's names.
-        masks : sequence of ndarray [shape=(hidden_size, nb_frames, nb_samples)] or CounterMasks
-            Dropout masks after every LSTM layer but the last, or none.
-        training : bool
-            Whether to normalise with the statistics of the batch.
-        keep : bool
-            Whether a backward pass follows.
+        how : ForwardPass
+            Masks, and what for.
 
         Returns
         -------
         y : ndarray [shape as `x`]
         cache : dict
-            Empty unless `keep`.
+            Empty unless it is to be kept.
         statistics : dict of str to BatchStatistics
             By name of the batch norm, in training mode, for the caller to move the running
             statistics; empty if the engine has done so itself.
         """
-        ...
 
     def backward(
-        self,
-        d_y: Any,
-        cache: dict[str, Any],
-        parameters: Arrays,
-        *,
-        input_gradient: bool,
+        self, d_y: Any, cache: dict[str, Any], parameters: Arrays, *, input_gradient: bool
     ) -> Mapping[str, Any]:
         """Compute the gradients by name; may overwrite what is in `cache` but not `d_y`."""
-        ...
 
 
 class Loss(NamedTuple):
@@ -117,11 +117,31 @@ class Slot(Protocol):
 
     def fill(self, x: np.ndarray, y: np.ndarray) -> tuple[Any, Any]:
         """Copy a batch, once the device has done with the one before it."""
-        ...
 
     def used(self) -> None:
         """Take note that what reads the batch has been started."""
-        ...
+
+
+class PlannedBatch(NamedTuple):
+    """What a batch is made of.
+
+    Attributes
+    ----------
+    clips, firsts : ndarray [shape=(nb_samples, nb_sources)], int
+        Where the excerpts lie: number of the clip, and first sample.
+    channels : ndarray [shape=(nb_samples, nb_sources, nb_channels, channels of a clip)]
+        What the channels of an excerpt are multiplied with.
+    in_target : ndarray [shape=(nb_sources,)], bool
+        Which sources make up the target.
+    levels : ndarray [shape=(nb_samples,)] or None
+        Root mean squares to bring the mixtures to, and the targets with them.
+    """
+
+    clips: np.ndarray
+    firsts: np.ndarray
+    channels: np.ndarray
+    in_target: np.ndarray
+    levels: np.ndarray | None
 
 
 class Clips(Protocol):
@@ -130,35 +150,17 @@ class Clips(Protocol):
     @property
     def nb_bytes(self) -> int:
         """Memory that the clips take."""
-        ...
 
     def put(self, clip: int, samples: np.ndarray) -> None:
         """Copy the samples of a clip [shape=(nb_channels, nb_timesteps)], in the dtype of all."""
-        ...
 
-    def mix(
-        self,
-        clips: np.ndarray,
-        firsts: np.ndarray,
-        channels: np.ndarray,
-        in_target: np.ndarray,
-        levels: np.ndarray | None,
-        *,
-        nb_timesteps: int,
-        faint: float,
-    ) -> tuple[Any, Any]:
+    def mix(self, batch: PlannedBatch, nb_timesteps: int, faint: float) -> tuple[Any, Any]:
         """Make a batch.
 
         Parameters
         ----------
-        clips, firsts : ndarray [shape=(nb_samples, nb_sources)], int
-            Where the excerpts lie: number of the clip, and first sample.
-        channels : ndarray [shape=(nb_samples, nb_sources, nb_channels, channels of a clip)]
-            What the channels of an excerpt are multiplied with.
-        in_target : ndarray [shape=(nb_sources,)], bool
-            Which sources make up the target.
-        levels : ndarray [shape=(nb_samples,)] or None
-            Root mean squares to bring the mixtures to, and the targets with them.
+        batch : PlannedBatch
+            What it is made of.
         nb_timesteps : int
             Length of the excerpts.
         faint : float
@@ -169,7 +171,6 @@ class Clips(Protocol):
         x, y : device array [shape=(nb_samples, nb_channels, nb_timesteps)], float32
             Mixtures and targets.
         """
-        ...
 
 
 class Chain(Protocol):
@@ -182,31 +183,24 @@ class Chain(Protocol):
 
     def computing(self, what: str) -> AbstractContextManager[None]:
         """Context in which to compute; `what` is for the error if memory lacks."""
-        ...
 
     def asarray(self, array: Any) -> Any:
         """Return an array of this place, which may be `array` itself."""
-        ...
 
     def checked(self, audio: Any) -> Any:
         """As `asarray`; raises `ShapeError` if an array of NumPy holds NaN or infinity."""
-        ...
 
     def mixture(self, audio: Any) -> tuple[Any, Any, Any]:
         """Take a batch; returns what is kept of it, its spectra, and its magnitudes."""
-        ...
 
     def stems(self, spectra: Any, targets: list[Any], nb_timesteps: int) -> tuple[Any, Any]:
         """Filter; returns the stems, and what the backward pass needs besides the batch."""
-        ...
 
     def backward(self, d_stems: Any, audio: Any, targets: list[Any], kept: Any) -> list[Any]:
         """Gradients of the targets' magnitudes, given that of the stems."""
-        ...
 
     def audio_gradient(self, d_stems: Any, audio: Any, targets: list[Any]) -> Any:
         """Gradient of the mixtures through the filter alone; `ConfigError` where there is none."""
-        ...
 
 
 def check_finite(audio: np.ndarray) -> None:
@@ -229,23 +223,18 @@ class Offload(Protocol):
 
     def computing(self, what: str, remedy: str) -> AbstractContextManager[None]:
         """Context in which to compute; `DeviceError` if the memory is too little for `what`."""
-        ...
 
     def free_memory(self) -> int:
         """Bytes that can still be allocated."""
-        ...
 
     def asarray(self, array: Any, dtype: np.dtype) -> Any:
         """See `umx_np.backends.tensors.TensorMemory`."""
-        ...
 
     def magnitudes(self, audio: Any, window: Any, *, n_hop: int, mono: bool = False) -> Any:
         """As `TrainingBackend.magnitudes`, in a new array; `mono` takes the mean of channels."""
-        ...
 
     def squared_error(self, y: Any, target: Any, out: Any = None) -> Loss:
         """Mean of the squared differences; with `out`, which may be `y`, also its gradient."""
-        ...
 
     def log_squared_error(
         self, y: Any, target: Any, mixture: Any, *, small: float, out: Any
@@ -261,7 +250,6 @@ class Offload(Protocol):
         out : device array
             Where to put the gradient; may be `y`.
         """
-        ...
 
     def errors_of_parts(
         self, y: Any, target: Any, mixture: Any, nb_frames: int
@@ -279,11 +267,9 @@ class Offload(Protocol):
         -------
         errors, energies : ndarray [shape=(nb_parts,)], float64
         """
-        ...
 
     def slot(self) -> Slot:
         """Make memory for a batch that the host has made."""
-        ...
 
     def clips(self, shapes: Sequence[tuple[int, int]], dtype: Any, full_scale: float) -> Clips:
         """Make memory for clips.
@@ -297,7 +283,6 @@ class Offload(Protocol):
         full_scale : float
             What the samples are divided by.
         """
-        ...
 
     def chain(self, config: SeparatorConfig, nb_targets: int) -> Chain:
         """Return what is around the networks of a `WaveformSeparator`.
@@ -307,7 +292,6 @@ class Offload(Protocol):
         ConfigError
             If there is no gradient of such a filter.
         """
-        ...
 
 
 class TrainingBackend(Protocol):
@@ -334,12 +318,10 @@ class TrainingBackend(Protocol):
     @property
     def memory(self) -> TensorMemory:
         """Where the tensors are that it computes with."""
-        ...
 
     @property
     def offload(self) -> Offload | None:
         """Other operations there; None where arrays are those of NumPy."""
-        ...
 
     def engine(
         self, config: ModelConfig, dtype: np.dtype, *, amp: bool = False, tf32: bool = False
@@ -349,15 +331,12 @@ class TrainingBackend(Protocol):
         In float32 only, the operands of matrix products may be rounded: with `amp` to bfloat16, of
         8 bits, with `tf32` to 11 bits.
         """
-        ...
 
     def check_products(self, *, amp: bool, tf32: bool) -> None:
         """Raise an error if this machine cannot round the operands of products like this."""
-        ...
 
     def has_transform(self, n_fft: int, dtype: np.dtype) -> bool:
         """Whether `magnitudes` has a kernel for this size; others it leaves to NumPy."""
-        ...
 
     def magnitudes(
         self, audio: np.ndarray, window: np.ndarray, *, n_hop: int, out: np.ndarray
@@ -375,14 +354,11 @@ class TrainingBackend(Protocol):
         out : ndarray [shape=(nb_frames, nb_samples, nb_channels, nb_bins)]
             Where to put the magnitudes; contiguous, in the dtype of `audio`.
         """
-        ...
 
     @property
     def adam_update(self) -> Callable[..., None]:
         """One step of Adam on one tensor; see `umx_np.optim.adam_update`."""
-        ...
 
     @property
     def sgd_update(self) -> Callable[..., None]:
         """One step of stochastic gradient descent; see `umx_np.optim.sgd_update`."""
-        ...

@@ -36,6 +36,16 @@ _CONTRADICTIONS = (
     {"device", "no_cuda"},
     {"estimates", "model"},
     {"estimates", "targets"},
+    {"reproduce", "model"},
+    {"reproduce", "targets"},
+    {"reproduce", "estimates"},
+    {"reproduce", "niter"},
+    {"reproduce", "wiener_win_len"},
+    {"reproduce", "softmask"},
+    {"reproduce", "residual"},
+    {"reproduce", "aggregate"},
+    {"reproduce", "precision"},
+    {"reproduce", "subset"},
 )
 _BESIDE = "{dir}"
 

@@ -130,15 +130,7 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     reading.add_argument("--audio-backend", help="accepted for compatibility, has no effect")
 
 
-def _add_writing_options(parser: argparse.ArgumentParser) -> None:
-    writing = parser.add_argument_group("writing")
-    writing.add_argument(
-        "-o",
-        "--outdir",
-        metavar="FOLDER",
-        help="folder for the results; - writes one result to standard output (with --two-stems "
-        "the stem, else say which with --only), as a file of the type --ext",
-    )
+def _add_format_options(writing: argparse._ArgumentGroup) -> None:
     writing.add_argument(
         "--ext", default=".wav", help="format, for instance .flac .mp3 .ogg (default: .wav)"
     )
@@ -172,6 +164,18 @@ def _add_writing_options(parser: argparse.ArgumentParser) -> None:
         default="input",
         help="sample rate of the stems: that of the file or of the model (default: %(default)s)",
     )
+
+
+def _add_writing_options(parser: argparse.ArgumentParser) -> None:
+    writing = parser.add_argument_group("writing")
+    writing.add_argument(
+        "-o",
+        "--outdir",
+        metavar="FOLDER",
+        help="folder for the results; - writes one result to standard output (with --two-stems "
+        "the stem, else say which with --only), as a file of the type --ext",
+    )
+    _add_format_options(writing)
     writing.add_argument(
         "--filename",
         metavar="TEMPLATE",

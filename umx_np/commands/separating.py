@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .._support.console import say
 from .._support.option_types import Names, add_switch, json_object, natural, positive_int
-from ..devices import cuda_index
 from ..errors import ConfigError
 from .frame import PROGRAM
 
@@ -136,6 +135,9 @@ def settle_separation(args: argparse.Namespace) -> None:
     ConfigError
         If ``--no-cuda`` and ``--device`` contradict each other.
     """
+    # Not above: the parsers need nothing heavy.
+    from ..devices import cuda_index
+
     if args.no_cuda and cuda_index(args.device) is not None:
         raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
     if args.no_cuda and args.device == "auto":

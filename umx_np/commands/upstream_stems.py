@@ -9,8 +9,6 @@ from __future__ import annotations
 import importlib
 import sys
 
-import numpy as np
-
 # Of a process that could not import what it needs.
 NOT_INSTALLED = 3
 
@@ -38,6 +36,8 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return NOT_INSTALLED
+    import numpy as np
+
     # Several of its constants are made in this dtype.
     torch.set_default_dtype(torch.float64)
     with torch.no_grad():

@@ -23,7 +23,6 @@ class Activations(Protocol):
 
     def read(self, targets: slice, start: int, stop: int) -> Array:
         """Return frames [start, stop) with all their parts; batches and rows may lie apart."""
-        ...
 
     def writing(
         self, targets: slice, start: int, stop: int, part: int = 0
@@ -33,7 +32,6 @@ class Activations(Protocol):
         It takes the place of that part of the frames when the context ends; batches and rows of it
         may lie apart.
         """
-        ...
 
 
 class _OnCard:

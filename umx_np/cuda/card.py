@@ -12,7 +12,7 @@ WARP = 32
 
 # Limits of a multiprocessor, the same since compute capability 7.0: its warps are spread over four
 # quarters with registers of their own, given in eights.
-QUARTERS = 4
+_QUARTERS = 4
 _QUARTER_REGISTERS = 16384
 _REGISTER_STEP = 8
 _MOST_REGISTERS = 255
@@ -20,7 +20,7 @@ _MOST_REGISTERS = 255
 
 def register_limit(warps: int) -> int:
     """Registers that a thread may have if a multiprocessor runs one block of so many warps."""
-    each = _QUARTER_REGISTERS // (-(-warps // QUARTERS) * WARP)
+    each = _QUARTER_REGISTERS // (-(-warps // _QUARTERS) * WARP)
     return min(each // _REGISTER_STEP * _REGISTER_STEP, _MOST_REGISTERS)
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .training_kernels import TrainingKernels, flat
+from ..backends.training import PlannedBatch
+from .launching import Kernels, flat
 
 if TYPE_CHECKING:
     from .device import Device
@@ -22,15 +23,12 @@ class ClipStore:
     """
 
     def __init__(
-        self,
-        device: Device,
-        shapes: Sequence[tuple[int, int]],
-        dtype: Any,
-        full_scale: float,
+        self, device: Device, shapes: Sequence[tuple[int, int]], dtype: Any, full_scale: float
     ) -> None:
         self._device = device
-        self._kernels = TrainingKernels(device, "training_steps.cu")
-        self._mixing = TrainingKernels(device, "mixing.cu")
+        self._kernels = Kernels(device, "training_steps.cu")
+        sample = "short" if np.dtype(dtype) == np.int16 else "float"
+        self._mixing = Kernels(device, "mixing.cu", SAMPLE=sample)
         self._shapes = np.array(shapes, np.int64).reshape(-1, 2)
         self._starts = np.concatenate([[0], np.cumsum(self._shapes.prod(axis=1))])
         self._scale = np.float32(1.0 / full_scale)
@@ -48,18 +46,9 @@ class ClipStore:
         with self._device.active():
             self._samples[start:stop].set(np.ascontiguousarray(samples).reshape(-1))
 
-    def mix(
-        self,
-        clips: np.ndarray,
-        firsts: np.ndarray,
-        channels: np.ndarray,
-        in_target: np.ndarray,
-        levels: np.ndarray | None,
-        *,
-        nb_timesteps: int,
-        faint: float,
-    ) -> tuple[Array, Array]:
+    def mix(self, batch: PlannedBatch, nb_timesteps: int, faint: float) -> tuple[Array, Array]:
         """See `umx_np.backends.training.Clips`."""
+        clips, firsts, channels, in_target, levels = batch
         xp, (nb_samples, nb_sources, nb_channels, nb_rows) = self._device.xp, channels.shape
         places = np.empty((*clips.shape, 3), np.int64)
         rows, lengths = self._shapes[clips].transpose(2, 0, 1)
@@ -68,7 +57,7 @@ class ClipStore:
         with self._device.active():
             x, y = (xp.empty((nb_samples, nb_channels, nb_timesteps), np.float32) for _ in "xy")
             self._mixing.launch(
-                "mix_short" if self._samples.dtype == np.int16 else "mix_float",
+                "mix",
                 flat(nb_timesteps, nb_samples),
                 self._samples,
                 self._scale,
@@ -98,4 +87,5 @@ class ClipStore:
             nb_sums=nb_samples,
             sizes=(np.int64(count), np.float64(faint)),
         )
-        self._kernels.launch("scale_items", grid, x, y, factors, np.int64(count))
+        for batch in (x, y):
+            batch *= factors[:, None, None]

@@ -66,7 +66,4 @@ def options(defines: Defines) -> tuple[str, ...]:
 
     A float becomes a C literal of type double.
     """
-    return (
-        "-std=c++17",
-        *(f"-D{name}={defines[name]!s}" for name in sorted(defines)),
-    )
+    return ("-std=c++17", *(f"-D{name}={defines[name]!s}" for name in sorted(defines)))

@@ -10,17 +10,17 @@ Nothing is waited for. The specification is `umx_np.backends.reference_engine`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends.training import CounterMasks
+from ..backends.training import CounterMasks, ForwardPass
 from ..config import ModelConfig
 from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
+from .launching import Kernels, spread, tiled
 from .lstm_stack import LstmStack
 from .tensors import FlatTensors
-from .training_kernels import TrainingKernels, spread, tiled
 
 if TYPE_CHECKING:
     from .device import Device
@@ -62,39 +62,26 @@ class CudaEngine:
         self.device = device
         self.config = config
         self.math = self._math = math
-        self._kernels = TrainingKernels(device, "training.cu")
-        self._steps = TrainingKernels(device, "training_steps.cu")
+        self._kernels = Kernels(device, "training.cu")
         self._lstm = LstmStack(device, config, math)
 
     # -- forward -----------------------------------------------------------------------------------
 
     def forward(
-        self,
-        x: Array,
-        parameters: Mapping[str, Any],
-        buffers: Mapping[str, Any],
-        masks: Sequence[Any] | CounterMasks,
-        *,
-        training: bool,
-        keep: bool,
+        self, x: Array, parameters: Mapping[str, Any], buffers: Mapping[str, Any], how: ForwardPass
     ) -> tuple[Array, dict[str, Any], dict[str, BatchStatistics]]:
         assert isinstance(parameters, FlatTensors)
-        drawn = masks if isinstance(masks, CounterMasks) else None
-        assert drawn is not None or not masks, "see `draws_masks`"
-        self._math = self.math if keep else "float32"
+        self._math = self.math if how.keep else "float32"
         with self.device.active():
-            y, cache = self._forward(x, parameters, buffers, drawn, training, keep)
-        return y, cache if keep else {}, {}
+            y, cache = self._forward(x, parameters, buffers, how)
+        return y, cache if how.keep else {}, {}
 
     def _forward(
-        self,
-        x: Array,
-        p: FlatTensors,
-        buffers: Mapping[str, Any],
-        masks: CounterMasks | None,
-        training: bool,
-        keep: bool,
+        self, x: Array, p: FlatTensors, buffers: Mapping[str, Any], how: ForwardPass
     ) -> tuple[Array, dict[str, Any]]:
+        masks = how.masks if isinstance(how.masks, CounterMasks) else None
+        assert masks is not None or not how.masks, "see `draws_masks`"
+        training, keep = how.training, how.keep
         config, launch = self.config, self._kernels.launch
         nb_frames, nb_samples, nb_channels, nb_bins = x.shape
         rows, hidden, read = nb_frames * nb_samples, config.hidden_size, config.nb_input_bins
@@ -123,35 +110,14 @@ class CudaEngine:
         self._gemm(combined, p["fc3.weight"], z3, trans_b=True)
         norm3 = self._norm("bn3", z3, buffers, training)
         y = self._empty(*x.shape)
-        launch(
-            "decode",
-            tiled(nb_channels * nb_bins, rows),
-            z3,
-            x,
-            *self._output(norm3, p),
-            y,
-            rows,
-            nb_channels,
-            nb_bins,
-            _stride(z3),
-            _EPS,
-        )
+        sizes = (rows, nb_channels, nb_bins, _stride(z3))
+        grid = tiled(nb_channels * nb_bins, rows)
+        launch("decode", grid, z3, x, *self._output(norm3, p), y, *sizes, _EPS)
         if not keep:
             return y, {}
-        return y, {
-            "x": x,
-            "masks": masks,
-            "shifted": shifted,
-            "z1": z1,
-            "norm1": norm1,
-            "joined": joined,
-            "layers": layers,
-            "z2": z2,
-            "norm2": norm2,
-            "combined": combined,
-            "z3": z3,
-            "norm3": norm3,
-        }
+        cache = {"x": x, "masks": masks, "shifted": shifted, "joined": joined, "layers": layers}
+        cache |= {"z1": z1, "norm1": norm1, "z2": z2, "norm2": norm2, "z3": z3, "norm3": norm3}
+        return y, {**cache, "combined": combined}
 
     def _norm(self, name: str, z: Array, buffers: Mapping[str, Any], training: bool) -> Norm:
         """Statistics to normalise with; in training mode those of the batch."""
@@ -159,37 +125,19 @@ class CudaEngine:
         if not training:
             return Norm(running[0], running[1], False)
         rows, features = z.shape
-        mean, variance = self._empty(features), self._empty(features)
+        found, grid = (self._empty(features), self._empty(features)), tiled(features, rows)
+        sizes = (rows, features, _stride(z), _MOMENTUM)
         self._kernels.reduce(
-            "batch_statistics",
-            tiled(features, rows),
-            z,
-            mean,
-            variance,
-            *running,
-            nb_sums=2 * features,
-            sizes=(rows, features, _stride(z), _MOMENTUM),
+            "batch_statistics", grid, z, *found, *running, nb_sums=2 * features, sizes=sizes
         )
-        return Norm(mean, variance, True)
+        return Norm(*found, True)
 
     def _normalise(
         self, activation: str, z: Array, norm: Norm, p: FlatTensors, name: str, out: Array
     ) -> None:
-        rows, features = z.shape
-        self._kernels.launch(
-            f"normalise_{activation}",
-            tiled(features, rows),
-            z,
-            norm.mean,
-            norm.variance,
-            p[f"{name}.weight"],
-            p[f"{name}.bias"],
-            out,
-            rows,
-            features,
-            _stride(out),
-            _EPS,
-        )
+        factors = norm.mean, norm.variance, p[f"{name}.weight"], p[f"{name}.bias"]
+        sizes = *z.shape, _stride(out), _EPS, activation == "relu"
+        self._kernels.launch("normalise", tiled(z.shape[1], len(z)), z, *factors, out, *sizes)
 
     def _output(self, norm: Norm, p: FlatTensors) -> tuple[Array, ...]:
         """Factors of the last batch norm and the output scaling."""
@@ -234,13 +182,7 @@ class CudaEngine:
 
         d_z1 = d_joined[:, :hidden]
         self._lstm.backward(
-            d_joined[:, hidden:],
-            cache["layers"],
-            p,
-            cache["masks"],
-            g,
-            d_z1,
-            cache["x"].shape[:2],
+            d_joined[:, hidden:], cache["layers"], p, cache["masks"], g, d_z1, cache["x"].shape[:2]
         )
         self._norm_backward("tanh", d_z1, encoded, cache["z1"], cache["norm1"], p, "bn1", g)
         self._encode_backward(d_z1, cache, p, g)
@@ -253,32 +195,21 @@ class CudaEngine:
         x, z, norm = cache["x"], cache["z3"], cache["norm3"]
         nb_channels, nb_bins = x.shape[2:]
         (rows, features), output = z.shape, self._output(norm, p)
-        sums = self._empty(2, features)
+        given, sums = (d_y, x, z, *output), self._empty(2, features)
         sizes = (rows, nb_channels, nb_bins, _stride(z), _EPS)
         names = ("bn3.weight", "bn3.bias", "output_scale", "output_mean")
+        found = (g[name] for name in names)
         self._kernels.reduce(
             "decode_sums",
             tiled(nb_bins, rows),
-            d_y,
-            x,
-            z,
-            *output,
+            *given,
             sums,
-            *(g[name] for name in names),
+            *found,
             nb_sums=2 * features,
             sizes=sizes,
         )
-        self._kernels.launch(
-            "decode_backward",
-            tiled(features, rows),
-            d_y,
-            x,
-            z,
-            *output,
-            sums,
-            *sizes,
-            norm.training,
-        )
+        grid = tiled(features, rows)
+        self._kernels.launch("decode_backward", grid, *given, sums, *sizes, norm.training)
         return z
 
     def _norm_backward(
@@ -294,36 +225,12 @@ class CudaEngine:
     ) -> None:
         """Through activation and batch norm, in place in `d`."""
         rows, features = z.shape
-        grid = tiled(features, rows)
-        d_weight, d_bias = g[f"{name}.weight"], g[f"{name}.bias"]
-        sizes = (rows, features, _stride(d), _stride(y), _EPS)
-        self._kernels.reduce(
-            f"norm_sums_{activation}",
-            grid,
-            d,
-            y,
-            z,
-            norm.mean,
-            norm.variance,
-            d_weight,
-            d_bias,
-            nb_sums=2 * features,
-            sizes=sizes,
-        )
-        self._kernels.launch(
-            f"norm_backward_{activation}",
-            grid,
-            d,
-            y,
-            z,
-            norm.mean,
-            norm.variance,
-            p[f"{name}.weight"],
-            d_weight,
-            d_bias,
-            *sizes,
-            norm.training,
-        )
+        grid, given = tiled(features, rows), (d, y, z, norm.mean, norm.variance)
+        sums = g[f"{name}.weight"], g[f"{name}.bias"]
+        sizes = (rows, features, _stride(d), _stride(y), _EPS, activation == "relu")
+        self._kernels.reduce("norm_sums", grid, *given, *sums, nb_sums=2 * features, sizes=sizes)
+        weight = p[f"{name}.weight"]
+        self._kernels.launch("norm_backward", grid, *given, weight, *sums, *sizes, norm.training)
 
     def _encode_backward(
         self, d_z1: Array, cache: dict[str, Any], p: FlatTensors, g: FlatTensors
@@ -334,7 +241,7 @@ class CudaEngine:
         hidden = self.config.hidden_size
         gradient = self._padded(hidden, nb_channels * read)
         self._gemm(d_z1, shifted, gradient, trans_a=True)
-        sums = None if norm.training else self._column_sums(d_z1)
+        sums = None if norm.training else d_z1.sum(axis=0, dtype=np.float64).astype(np.float32)
         self._kernels.reduce(
             "input_gradients",
             tiled(read, hidden),
@@ -363,32 +270,12 @@ class CudaEngine:
     def _scaled_weight(self, p: FlatTensors, nb_channels: int) -> Array:
         hidden, read = self.config.hidden_size, self.config.nb_input_bins
         out = self._padded(hidden, nb_channels * read)
-        self._kernels.launch(
-            "scale_weight",
-            spread(read, hidden),
-            p["fc1.weight"],
-            p["input_scale"],
-            out,
-            hidden,
-            nb_channels,
-            read,
-            _stride(out),
+        given, sizes = (
+            (p["fc1.weight"], p["input_scale"]),
+            (hidden, nb_channels, read, _stride(out)),
         )
+        self._kernels.launch("scale_weight", spread(read, hidden), *given, out, *sizes)
         return out
-
-    def _column_sums(self, matrix: Array) -> Array:
-        rows, columns = matrix.shape
-        out = self._empty(2, columns)
-        self._steps.reduce(
-            "bias_gradients",
-            tiled(columns, rows),
-            self.device.xp.ascontiguousarray(matrix),
-            out[0],
-            out[1],
-            nb_sums=columns,
-            sizes=(rows, columns, np.int64(0)),
-        )
-        return out[0]
 
     def _gemm(self, a: Array, b: Array, out: Array, **options: Any) -> None:
         self.device.gemm(a, b, out, math=self._math, **options)

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..config import ModelConfig
-from ..layers.lstm import suffix_of
 from ..weights.bundle import StateDict
 from .activations import Activations, on_card, spans_of
 from .layers import run_layers
 from .network import NetworkStack
 from .ops import Array, computing
-from .recurrent import Scan
 from .transform import upload
 
 if TYPE_CHECKING:
@@ -47,7 +45,6 @@ class CudaNetwork:
         self._device, self._math = device, math
         self._lock = threading.Lock()
         self._made: NetworkStack | None = None
-        self._scans: dict[tuple[int, int], Scan] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CudaNetwork, (self._device, self.config, self.state, self._math)
@@ -75,18 +72,15 @@ class CudaNetwork:
 
     def initial_state(self) -> Any:
         with computing(self._device):
-            return self._scan(0, 0).initial_state()
+            return self._stack.initial_state(1, 1)
 
     def scan(
         self, layer: int, direction: int, parts: Sequence[np.ndarray], state: Any
     ) -> np.ndarray:
         with computing(self._device):
-            gates = self._stack.gates(
-                layer, slice(None), slice(direction, direction + 1), [self._joined(parts)]
-            )
-            out = self._empty(gates.shape[1], self.config.lstm_hidden_size)
-            self._scan(layer, direction).run(gates, state, out, [direction == 1])
-            return out[0].get()
+            where = layer, slice(None), slice(direction, direction + 1)
+            gates = self._stack.gates(*where, [self._joined(parts)])
+            return self._stack.scan(*where, gates, state)[0, 0].get()
 
     def combine(self, parts: Sequence[np.ndarray]) -> np.ndarray:
         with computing(self._device):
@@ -155,14 +149,6 @@ class CudaNetwork:
         """Features side by side [shape=(1, F, any)]."""
         joined = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         return upload(self._device, joined[None], np.float32)
-
-    def _scan(self, layer: int, direction: int) -> Scan:
-        """Recurrence of one direction by itself."""
-        with self._lock:
-            if (layer, direction) not in self._scans:
-                weight = self.state["lstm.weight_hh" + suffix_of(layer, direction)]
-                self._scans[layer, direction] = Scan(self._device, weight[None])
-            return self._scans[layer, direction]
 
 
 def stacks_of(networks: Sequence[CudaNetwork]) -> list[NetworkStack]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Callable
 
 from .activations import Activations, spans_of
 from .network import NetworkStack
-from .ops import Array
-from .recurrent import Scan, ScanState
 
 
 def run_layers(
@@ -50,15 +46,18 @@ def run_layers(
     inputs, targets, spare = encoded, group, None
     for layer in range(config.nb_layers):
         outputs = spare or new_activations(nb_targets, nb_directions, config.lstm_hidden_size)
-        scan = stack.scan(layer, group)
-        state = scan.initial_state()
+        directions = slice(nb_directions)
+        state = stack.initial_state(nb_targets, nb_directions)
         for start, stop in spans:
             places = [(start, stop), (nb_frames - stop, nb_frames - start)][:nb_directions]
             gates = stack.gates(
-                layer, group, everything, [inputs.read(targets, *place) for place in places]
+                layer, group, directions, [inputs.read(targets, *place) for place in places]
             )
-            _run_chunk(scan, state, gates, outputs, places)
+            h = stack.scan(layer, group, directions, gates, state)
             del gates  # before the next ones are made: they are the largest arrays
+            for direction, place in enumerate(places):
+                with outputs.writing(slice(None), *place, part=direction) as target:
+                    target[...] = h[:, direction]
             if tick is not None:
                 tick((stop - start) / (nb_frames * config.nb_layers))
         spare = inputs if layer else None
@@ -66,27 +65,5 @@ def run_layers(
     for start, stop in spans:
         with encoded.writing(group, start, stop) as out:
             stack.combine(
-                group,
-                encoded.read(group, start, stop),
-                inputs.read(everything, start, stop),
-                out,
+                group, encoded.read(group, start, stop), inputs.read(everything, start, stop), out
             )
-
-
-def _run_chunk(
-    scan: Scan,
-    state: ScanState,
-    gates: Array,
-    outputs: Activations,
-    places: Sequence[tuple[int, int]],
-) -> None:
-    """One step of every sequence; `places` are the frames that each direction has come to."""
-    nb_sequences, nb_frames, _ = gates.shape
-    nb_directions = len(places)
-    nb_targets = nb_sequences // nb_directions
-    out = scan.device.xp.empty((nb_sequences, nb_frames, scan.hidden), np.float32)
-    scan.run(gates, state, out, [False, True][:nb_directions] * nb_targets)
-    by_direction = out.reshape(nb_targets, nb_directions, nb_frames, scan.hidden)
-    for direction, place in enumerate(places):
-        with outputs.writing(slice(None), *place, part=direction) as target:
-            target[...] = by_direction[:, direction]

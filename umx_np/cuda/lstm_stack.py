@@ -11,9 +11,9 @@ import numpy as np
 
 from ..backends.training import CounterMasks
 from ..config import ModelConfig
-from .batch_recurrent import BatchScan, Saved
+from .launching import Kernels, spread, tiled
+from .scan import Saved, Scan
 from .tensors import FlatTensors
-from .training_kernels import TrainingKernels, spread, tiled
 
 if TYPE_CHECKING:
     from .device import Device
@@ -54,8 +54,8 @@ class LstmStack:
 
     def __init__(self, device: Device, config: ModelConfig, math: str) -> None:
         self.device, self.config, self.math = device, config, math
-        self._steps = TrainingKernels(device, "training_steps.cu")
-        self._scan = BatchScan(device, config.lstm_hidden_size, config.nb_directions)
+        self._steps = Kernels(device, "training_steps.cu")
+        self._scan = Scan(device, config.lstm_hidden_size, [False, True][: config.nb_directions])
         self._names = [
             [f"l{layer}{suffix}" for suffix in ("", "_reverse")[: config.nb_directions]]
             for layer in range(config.nb_layers)
@@ -165,39 +165,29 @@ class LstmStack:
             strides=(count * gates * 4, gates * 4, 4),
         )
         before = strided(
-            h,
-            shape=(directions, count, hidden),
-            strides=(nb_samples * row + hidden * 4, row, 4),
+            h, shape=(directions, count, hidden), strides=(nb_samples * row + hidden * 4, row, 4)
         )
         self._gemm(later, before, self._stacked(g, "weight_hh", layer), self.math, trans_a=True)
 
     def _biases(self, p: FlatTensors) -> Array:
         """Both biases together [shape=(nb_layers, nb_directions, 4 * lstm_hidden_size)]."""
-        names = [f"lstm.bias_ih_{name}" for layer in self._names for name in layer]
-        first = self._names[0][0]
-        gates = 4 * self.config.lstm_hidden_size
-        out = self._empty(self.config.nb_layers, self.config.nb_directions, gates)
-        self._steps.launch(
-            "add_biases",
-            spread(gates, len(names)),
-            p[f"lstm.bias_ih_{first}"],
-            p[f"lstm.bias_hh_{first}"],
-            out,
-            gates,
-            np.int64(p.distance(names)),
+        shape = self.config.nb_layers, self.config.nb_directions, 4 * self.config.lstm_hidden_size
+        ih, hh = (
+            p.together([f"lstm.bias_{kind}_{name}" for layer in self._names for name in layer])
+            for kind in ("ih", "hh")
         )
-        return out
+        return (ih + hh).reshape(shape)
 
     def _bias_gradients(self, d_a: Array, g: FlatTensors, layer: int) -> None:
         directions, rows, gates = d_a.shape
         first, names = self._names[layer][0], self._names[layer]
         distance = g.distance([f"lstm.bias_ih_{name}" for name in names])
+        found = (g[f"lstm.bias_{kind}_{first}"] for kind in ("ih", "hh"))
         self._steps.reduce(
             "bias_gradients",
             tiled(gates, rows, directions),
             d_a,
-            g[f"lstm.bias_ih_{first}"],
-            g[f"lstm.bias_hh_{first}"],
+            *found,
             nb_sums=directions * gates,
             sizes=(rows, gates, np.int64(distance)),
         )
@@ -206,17 +196,10 @@ class LstmStack:
         """Apply the dropout mask after a layer."""
         rows, features = x.shape
         threshold = min(round(masks.rate * 2.0**32), 2**32 - 1)
-        self._steps.launch(
-            "dropout",
-            spread(-(-rows * features // 4)),
-            x,
-            out,
-            np.int64(rows * features),
-            np.uint64(masks.key),
-            np.uint32(layer),
-            np.uint32(threshold),
-            np.float32(1.0 / (1.0 - masks.rate)),
-        )
+        count, random = rows * features, (np.uint64(masks.key), np.uint32(layer))
+        scaling = np.uint32(threshold), np.float32(1.0 / (1.0 - masks.rate))
+        grid = spread(-(-count // 4))
+        self._steps.launch("dropout", grid, x, out, np.int64(count), *random, *scaling)
 
     def _stacked(self, tensors: FlatTensors, part: str, layer: int) -> Array:
         """A weight of all directions of a layer, with the directions in front."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 FLOAT, COMPLEX, DOUBLE = 4, 8, 8
 
-# Workspace of the matrix product, modules of kernels, and what the allocator rounds up.
+# Workspace of the matrix product, modules of kernels, what the allocator rounds up, and arrays that
+# do not grow with a track, such as states and scales.
 _RESERVE = 160 << 20
 # Share of the free memory that is planned with; the allocator cannot fill every gap.
 _USABLE = 0.92
@@ -37,8 +38,8 @@ class StackSize:
         Networks.
     hidden_size, lstm_hidden_size : int
         Units of the bottleneck, and of one direction of a layer.
-    nb_directions, nb_layers : int
-        1 or 2, and the recurrent layers.
+    nb_directions : int
+        1 or 2.
     nb_read : int
         Bins that the networks read.
     """
@@ -47,7 +48,6 @@ class StackSize:
     hidden_size: int
     lstm_hidden_size: int
     nb_directions: int
-    nb_layers: int
     nb_read: int
 
 
@@ -96,14 +96,6 @@ class Work:
     def nb_targets(self) -> int:
         """Networks of all stacks."""
         return sum(stack.nb_targets for stack in self.stacks)
-
-    @property
-    def recurrent_weights(self) -> int:
-        """Bytes of the recurrent weights, which are packed when they are first used."""
-        return FLOAT * sum(
-            4 * s.nb_targets * s.nb_directions * s.nb_layers * s.lstm_hidden_size**2
-            for s in self.stacks
-        )
 
     @property
     def encoded_frame(self) -> int:
@@ -180,7 +172,7 @@ class MemoryPlan:
     encode_frames, scan_frames, decode_frames : int
         Frames of one step of each pass. Decoded frames are whole filter windows.
     nb_bytes : int
-        Memory that this takes besides the weights, the recurrent ones excepted.
+        Memory that this takes besides the weights.
     """
 
     audio_on_card: bool
@@ -248,7 +240,7 @@ def _plan(
         scan * work.scan_frame(together) + layers,
         decoded * work.decode_frame() + work.filter_bytes(decoded),
     )
-    nb_bytes = _RESERVE + work.recurrent_weights + max(passes)
+    nb_bytes = _RESERVE + max(passes)
     if audio_on_card:
         nb_bytes += work.nb_channels * work.nb_timesteps * FLOAT
     if activations_on_card:

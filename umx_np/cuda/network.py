@@ -7,7 +7,6 @@ the bottleneck, U units of one direction of a layer.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +16,17 @@ from ..backends._folding import fold, gate_bias
 from ..config import ModelConfig
 from ..layers.lstm import suffix_of
 from ..weights.bundle import StateDict
+from .launching import Kernels, spread
 from .memory import StackSize
-from .ops import Array, grid_of
-from .recurrent import Scan
+from .ops import Array
+from .scan import Scan
 from .transform import upload
 
 if TYPE_CHECKING:
     from .device import Device
 
-_THREADS = 256
-# ENDING of network.cu.
-_ENDINGS = {"tanh": 1, "relu": 2, "mask": 3}
+# As `finish` of network.cu numbers them.
+_ENDINGS = ("tanh", "relu", "mask")
 
 
 class NetworkStack:
@@ -54,9 +53,9 @@ class NetworkStack:
         self.nb_read = max(c.nb_input_bins for c, _ in networks)
         # Rows of features begin at multiples of 16 bytes, which the fast products need.
         self._width = -(-self.nb_read // 4) * 4
-        self._states = [state for _, state in networks]
-        self._lock = threading.Lock()
-        self._scans: dict[tuple[int, int, int], Scan] = {}
+        self._launch = Kernels(device, "network.cu").launch
+        self._scans: dict[tuple[bool, ...], Scan] = {}
+        states = [state for _, state in networks]
         folded = [fold(c, state) for c, state in networks]
         configs = [c for c, _ in networks]
         norms = ("bn1", "bn2", "bn3")
@@ -72,18 +71,20 @@ class NetworkStack:
             self._bias = {name: self._stack(f.bias[name] for f in folded) for name in norms}
             # (J, H, C * W), (J, H, H + D * U), (J, C * B, H)
             self._fc1 = self._stack(
-                map(self._widened, configs, (state["fc1.weight"] for state in self._states))
+                map(self._widened, configs, (state["fc1.weight"] for state in states))
             )
-            self._fc2 = self._stack(state["fc2.weight"] for state in self._states)
-            self._fc3 = self._stack(state["fc3.weight"] for state in self._states)
-            # Of each layer (J, D, 4 * U, inputs) and (J, D, 4 * U).
-            self._w_ih = [
-                self._stack([s["lstm.weight_ih" + key] for key in keys[i]] for s in self._states)
-                for i in layers
-            ]
+            self._fc2 = self._stack(state["fc2.weight"] for state in states)
+            self._fc3 = self._stack(state["fc3.weight"] for state in states)
+            # Of each layer (J, D, 4 * U, inputs), (J, D, 4 * U, U) and (J, D, 4 * U).
+            self._w_ih, self._w_hh = (
+                [
+                    self._stack([s[f"lstm.{name}{key}"] for key in keys[i]] for s in states)
+                    for i in layers
+                ]
+                for name in ("weight_ih", "weight_hh")
+            )
             self._gate_bias = [
-                self._stack([gate_bias(s, key) for key in keys[i]] for s in self._states)
-                for i in layers
+                self._stack([gate_bias(s, key) for key in keys[i]] for s in states) for i in layers
             ]
 
     def _stack(self, arrays: Any) -> Array:
@@ -105,7 +106,6 @@ class NetworkStack:
             hidden_size=c.hidden_size,
             lstm_hidden_size=c.lstm_hidden_size,
             nb_directions=c.nb_directions,
-            nb_layers=c.nb_layers,
             nb_read=self.nb_read,
         )
 
@@ -116,20 +116,18 @@ class NetworkStack:
         self, x: Array, ending: str, norm: str, targets: slice, out: Array, mixture: Array = None
     ) -> None:
         nb_batches, nb_rows, width = x.shape
-        kernel = self.device.kernel("network.cu", "finish", defines={"ENDING": _ENDINGS[ending]})
-        kernel(
-            grid_of(width, nb_batches * nb_rows),
-            (_THREADS,),
-            (
-                x,
-                self._scale[norm][targets],
-                self._bias[norm][targets],
-                mixture,
-                out,
-                *map(np.int32, (nb_batches, nb_rows, width)),
-                np.int64(out.strides[0] // 4),
-                np.int64(out.strides[1] // 4),
-            ),
+        grid, factors = spread(width, nb_batches * nb_rows), (self._scale, self._bias)
+        distances = (np.int64(stride // 4) for stride in out.strides[:2])
+        self._launch(
+            "finish",
+            grid,
+            x,
+            *(factor[norm][targets] for factor in factors),
+            mixture,
+            out,
+            *x.shape,
+            *distances,
+            _ENDINGS.index(ending),
         )
 
     def encode(self, mags: Array, out: Array) -> None:
@@ -142,20 +140,12 @@ class NetworkStack:
         out : Array [shape=(J, F, H)]
             Batches and rows may lie apart.
         """
-        xp, (nb_frames, nb_channels, nb_bins) = self.device.xp, mags.shape
+        xp, (nb_frames, nb_channels, _) = self.device.xp, mags.shape
         width = nb_channels * self._width
         features = xp.empty((self.nb_targets, nb_frames, width), np.float32)
-        self.device.kernel("network.cu", "normalise")(
-            grid_of(width, self.nb_targets * nb_frames),
-            (_THREADS,),
-            (
-                mags,
-                self._shift,
-                self._gain,
-                features,
-                *map(np.int32, (self.nb_targets, nb_frames, nb_channels, nb_bins, self._width)),
-            ),
-        )
+        grid = spread(width, self.nb_targets * nb_frames)
+        sizes = self.nb_targets, *mags.shape, self._width
+        self._launch("normalise", grid, mags, self._shift, self._gain, features, *sizes)
         x = xp.empty((self.nb_targets, nb_frames, self.config.hidden_size), np.float32)
         self._product(features, self._fc1, x)
         self._finish(x, "tanh", "bn1", slice(None), out)
@@ -163,7 +153,7 @@ class NetworkStack:
     def gates(
         self, layer: int, targets: slice, directions: slice, inputs: Sequence[Array]
     ) -> Array:
-        """Gates before the recurrent part, with both biases.
+        """Products of the inputs with the weights: the gates without biases and recurrent part.
 
         Parameters
         ----------
@@ -178,37 +168,53 @@ class NetworkStack:
         -------
         Array [shape=(G * directions, F, 4 * U)]
         """
-        bias = self._gate_bias[layer][targets, directions]
-        nb_targets, nb_directions, width = bias.shape
-        nb_frames, nb_sequences = inputs[0].shape[1], nb_targets * nb_directions
-        out = self.device.xp.empty((nb_sequences, nb_frames, width), np.float32)
-        self.device.kernel("network.cu", "spread")(
-            grid_of(width, nb_sequences * nb_frames),
-            (_THREADS,),
-            (
-                self.device.xp.ascontiguousarray(bias),
-                out,
-                *map(np.int32, (nb_sequences, nb_frames, width)),
-            ),
-        )
-        by_direction = out.reshape(nb_targets, nb_directions, nb_frames, width)
         weights = self._w_ih[layer][targets, directions]
+        nb_targets, nb_directions, width, _ = weights.shape
+        nb_frames = inputs[0].shape[1]
+        out = self.device.xp.empty((nb_targets, nb_directions, nb_frames, width), np.float32)
         for d, x in enumerate(inputs):
-            self._product(x, weights[:, d], by_direction[:, d], accumulate=True)
-        return out
+            self._product(x, weights[:, d], out[:, d])
+        return out.reshape(-1, nb_frames, width)
 
-    def scan(self, layer: int, targets: slice) -> Scan:
-        """Recurrence of one layer of a group, all directions: sequences target by target."""
-        start, stop, _ = targets.indices(self.nb_targets)
-        with self._lock:
-            if (layer, start, stop) not in self._scans:
-                weights = [
-                    state["lstm.weight_hh" + suffix_of(layer, direction)]
-                    for state in self._states[start:stop]
-                    for direction in range(self.config.nb_directions)
-                ]
-                self._scans[layer, start, stop] = Scan(self.device, np.stack(weights))
-            return self._scans[layer, start, stop]
+    def initial_state(self, nb_targets: int, nb_directions: int) -> Array:
+        """State of zeros of the recurrence of one layer of so many targets."""
+        shape = (2, nb_targets * nb_directions, 1, self.config.lstm_hidden_size)
+        return self.device.xp.zeros(shape, np.float32)
+
+    def scan(
+        self, layer: int, targets: slice, directions: slice, gates: Array, state: Array
+    ) -> Array:
+        """Walk through the next frames of a layer, all sequences side by side.
+
+        Parameters
+        ----------
+        layer, targets, directions
+            As for `gates`.
+        gates : Array [shape=(G * directions, F, 4 * U)]
+            From there.
+        state : Array
+            From `initial_state`, updated in place. Chunks of direction 1 come last first.
+
+        Returns
+        -------
+        Array [shape=(G, directions, F, U)]
+        """
+        weights = self._w_hh[layer][targets, directions]
+        nb_targets, nb_directions, _, hidden = weights.shape
+        nb_sequences, nb_frames, _ = gates.shape
+        reverse = (False, True)[directions] * nb_targets
+        if reverse not in self._scans:
+            self._scans[reverse] = Scan(self.device, hidden, reverse)
+        out = self.device.xp.empty((nb_frames, 1, nb_sequences * hidden), np.float32)
+        self._scans[reverse].forward(
+            gates[:, :, None],
+            weights.reshape(nb_sequences, 4 * hidden, hidden),
+            out,
+            keep=False,
+            bias=self._gate_bias[layer][targets, directions].reshape(nb_sequences, -1),
+            state=state,
+        )
+        return out.reshape(nb_frames, nb_targets, nb_directions, hidden).transpose(1, 2, 0, 3)
 
     def combine(self, targets: slice, encoded: Array, layers: Array, out: Array) -> None:
         """Compute fc2, bn2 and ReLU of the skip connection and the outputs of the last layer.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..backends.contracts import SCALE_FACTOR, check_filter_channels
+from .launching import MOST_ROWS, THREADS, Grid, Kernels, spread
 
 if TYPE_CHECKING:
     from ..backends.contracts import WienerOptions
@@ -21,12 +22,10 @@ if TYPE_CHECKING:
 
 Array = Any
 
-THREADS = 256
-MOST_ROWS = 65535  # of a grid along y
 # Frames of a piece of the filter's sums: PIECE and ROWS of wiener.cu.
 PIECE_FRAMES = 64
 FILTER_ROWS = 8
-
+_MAXIMA_BYTES = 4 * 32  # of a block that looks for a maximum: one for each warp
 
 MEMORY_REMEDY = (
     "use shorter filter windows (wiener_win_len), fewer targets, or device='cpu', and end what "
@@ -49,11 +48,6 @@ def computing(device: Device, what: str = "this operation") -> Iterator[None]:
         yield
 
 
-def grid_of(width: int, rows: int) -> tuple[int, int]:
-    """Grid of a kernel with columns along x and rows, in strides, along y."""
-    return -(-width // THREADS), min(rows, MOST_ROWS)
-
-
 class Spectra:
     """Kernels around the FFT; see sources/spectra.cu.
 
@@ -61,29 +55,14 @@ class Spectra:
     ----------
     device : Device
         The card.
-    dtype : dtype
-        float32 or float64.
     """
 
-    def __init__(self, device: Device, dtype: Any = np.float32) -> None:
+    def __init__(self, device: Device) -> None:
         self.device = device
-        self.dtype = np.dtype(dtype)
-        self.complex_dtype = np.result_type(self.dtype, np.complex64)
-        self._defines = {"REAL": "float" if self.dtype == np.float32 else "double"}
-
-    def _launch(self, name: str, grid: tuple[int, ...], *args: Any, shared: int = 0) -> None:
-        kernel = self.device.kernel("spectra.cu", name, defines=self._defines)
-        kernel(grid, (THREADS,), args, shared=shared)
+        self.launch = Kernels(device, "spectra.cu").launch
 
     def frame(
-        self,
-        x: Array,
-        window: Array,
-        *,
-        n_hop: int,
-        nb_frames: int,
-        first: int = 0,
-        pad: int = 0,
+        self, x: Array, window: Array, *, n_hop: int, nb_frames: int, first: int = 0, pad: int = 0
     ) -> Array:
         """Windowed frames of a signal that is reflected at both ends.
 
@@ -104,15 +83,11 @@ class Spectra:
         Array [shape=(nb_channels, nb_frames, n_fft)]
         """
         (nb_channels, nb_timesteps), n_fft = x.shape, len(window)
-        out = self.device.xp.empty((nb_channels, nb_frames, n_fft), self.dtype)
-        self._launch(
-            "frame",
-            grid_of(n_fft, nb_channels * nb_frames),
-            x,
-            window,
-            out,
-            *map(np.int32, (nb_channels, nb_frames, n_fft, n_hop, pad)),
-            *map(np.int64, (first, x.strides[0] // self.dtype.itemsize, nb_timesteps)),
+        out = self.device.xp.empty((nb_channels, nb_frames, n_fft), np.float32)
+        sizes = nb_channels, nb_frames, n_fft, n_hop, pad
+        places = map(np.int64, (first, x.strides[0] // 4, nb_timesteps))
+        self.launch(
+            "frame", spread(n_fft, nb_channels * nb_frames), x, window, out, *sizes, *places
         )
         return out
 
@@ -120,57 +95,25 @@ class Spectra:
         """Magnitudes of the first bins [shape=(nb_frames, nb_channels or 1, nb_bins)]."""
         nb_channels, nb_frames, full = spectrum.shape
         shape = (nb_frames, 1 if mono else nb_channels, nb_bins)
-        out = self.device.xp.empty(shape, self.dtype)
-        self._launch(
-            "magnitude",
-            grid_of(nb_bins, nb_frames),
-            spectrum,
-            out,
-            *map(np.int32, (nb_channels, nb_frames, full, nb_bins, mono)),
-        )
+        out = self.device.xp.empty(shape, np.float32)
+        sizes = nb_channels, nb_frames, full, nb_bins, mono
+        self.launch("magnitude", spread(nb_bins, nb_frames), spectrum, out, *sizes)
         return out
 
     def frame_peaks(self, spectrum: Array, out: Array) -> None:
         """Put the largest magnitude of every frame into ``out`` [shape=(nb_frames,)]."""
-        nb_channels, nb_frames, nb_bins = spectrum.shape
-        self._launch(
-            "frame_peaks",
-            (nb_frames,),
-            spectrum,
-            out,
-            *map(np.int32, (nb_channels, nb_frames, nb_bins)),
-            shared=32 * self.dtype.itemsize,
-        )
+        grid = Grid((spectrum.shape[1],), shared=_MAXIMA_BYTES)
+        self.launch("frame_peaks", grid, spectrum, out, *spectrum.shape)
 
     def window_scales(self, peaks: Array, window: int) -> Array:
         """Divisors of the filter windows, float64, from the peaks of their frames."""
         nb_windows = -(-len(peaks) // window)
         out = self.device.xp.empty(nb_windows, np.float64)
-        self._launch(
-            "window_scales",
-            (nb_windows,),
-            peaks,
-            out,
-            np.int64(len(peaks)),
-            np.int64(window),
-            np.float64(SCALE_FACTOR),
-            shared=32 * self.dtype.itemsize,
+        grid, sizes = Grid((nb_windows,), shared=_MAXIMA_BYTES), (len(peaks), window)
+        self.launch(
+            "window_scales", grid, peaks, out, *map(np.int64, sizes), np.float64(SCALE_FACTOR)
         )
         return out
-
-    def add_frames(self, frames: Array, window: Array, out: Array, *, n_hop: int) -> None:
-        """Add windowed frames into ``out`` [shape=(nb_channels, n)], where they cover it all."""
-        nb_channels, nb_frames, n_fft = frames.shape
-        nb_samples = out.shape[1]
-        self._launch(
-            "add_frames",
-            grid_of(nb_samples, nb_channels),
-            frames,
-            window,
-            out,
-            *map(np.int32, (nb_channels, nb_frames, n_fft, n_hop)),
-            np.int64(nb_samples),
-        )
 
 
 class Envelope(NamedTuple):
@@ -249,19 +192,34 @@ class OverlapAdder:
         out = xp.empty((nb_signals, hi - lo), np.float32)
         carry = None if is_last else xp.empty((nb_signals, n_fft - n_hop), np.float32)
         width = max(hi - start, done if is_last else done + n_fft - n_hop)
-        self._spectra._launch(
+        self._spectra.launch(
             "overlap_add",
-            grid_of(width, nb_signals),
+            spread(width, nb_signals),
             frames,
             *self._envelope,
             self._carry,
             carry,
             out,
-            *map(np.int32, (nb_signals, count, n_fft, n_hop)),
+            *(nb_signals, count, n_fft, n_hop),
             *map(np.int64, (first, self._nb_frames, done, lo - start, hi - lo)),
         )
         self._carry = carry
         return lo - pad, out
+
+
+def bins_of(nb_bins: int, rows: int) -> Grid:
+    """Blocks of 32 bins and rows of frames; a number of shared memory for each thread."""
+    return Grid((-(-nb_bins // 32), rows), (32, FILTER_ROWS), shared=8 * 32 * FILTER_ROWS)
+
+
+def bins_and_frames(nb_bins: int, nb_frames: int) -> Grid:
+    """`bins_of` for a kernel that takes the frames in strides."""
+    return bins_of(nb_bins, min(-(-nb_frames // FILTER_ROWS), MOST_ROWS))
+
+
+def frame_sizes(nb_frames: int, nb_bins: int, window: int) -> tuple[Any, ...]:
+    """Arguments of kernels that walk through the frames of windows."""
+    return np.int64(nb_frames), nb_bins, np.int64(window)
 
 
 class Statistics(NamedTuple):
@@ -312,18 +270,17 @@ class WienerFilter:
         self.device = device
         self.nb_sources = nb_targets + options.residual
         self._eps = np.float64(options.eps)
-        self._defines = {
-            "NB_TARGETS": nb_targets,
-            "NB_CHANNELS": nb_channels,
-            "MAG_CHANNELS": mag_channels,
-            "SOFTMASK": int(options.softmask),
-            "RESIDUAL": int(options.residual),
-            "PIECE": PIECE_FRAMES,
-            "ROWS": FILTER_ROWS,
-        }
-
-    def _kernel(self, name: str) -> Any:
-        return self.device.kernel("wiener.cu", name, defines=self._defines)
+        self._launch = Kernels(
+            device,
+            "wiener.cu",
+            NB_TARGETS=nb_targets,
+            NB_CHANNELS=nb_channels,
+            MAG_CHANNELS=mag_channels,
+            SOFTMASK=int(options.softmask),
+            RESIDUAL=int(options.residual),
+            PIECE=PIECE_FRAMES,
+            ROWS=FILTER_ROWS,
+        ).launch
 
     def statistics(self, nb_windows: int, iterations: int, nb_bins: int) -> Statistics:
         """Statistics of nothing."""
@@ -362,22 +319,19 @@ class WienerFilter:
         nb_pieces = -(-min(window, nb_frames) // PIECE_FRAMES)
         shape = (nb_windows, nb_pieces, self.nb_sources, 4, nb_bins)
         pieces = self.device.xp.empty(shape, np.float64)
-        self._kernel("wiener_sums")(
-            (-(-nb_bins // 32), nb_windows * nb_pieces),
-            (32, FILTER_ROWS),
-            (
-                mix,
-                mags,
-                statistics.covariances,
-                scales,
-                pieces,
-                np.int64(nb_frames),
-                np.int32(nb_bins),
-                np.int64(window),
-                *map(np.int32, (nb_pieces, iterations, level)),
-                self._eps,
-            ),
-            shared=32 * FILTER_ROWS * 8,
+        self._launch(
+            "wiener_sums",
+            bins_of(nb_bins, nb_windows * nb_pieces),
+            mix,
+            mags,
+            statistics.covariances,
+            scales,
+            pieces,
+            *frame_sizes(nb_frames, nb_bins, window),
+            nb_pieces,
+            iterations,
+            level,
+            self._eps,
         )
         self._normalise(statistics, level, pieces)
 
@@ -389,16 +343,9 @@ class WienerFilter:
     def _normalise(self, statistics: Statistics, level: int, pieces: Array) -> None:
         nb_windows, iterations, nb_sources, _, nb_bins = statistics.sums.shape
         nb_pieces = 0 if pieces is None else pieces.shape[1]
-        self._kernel("wiener_covariances")(
-            (-(-nb_bins // THREADS), nb_windows * nb_sources),
-            (THREADS,),
-            (
-                pieces,
-                *statistics,
-                *map(np.int32, (nb_bins, nb_pieces, iterations, level)),
-                self._eps,
-            ),
-        )
+        grid = Grid((-(-nb_bins // THREADS), nb_windows * nb_sources))
+        sizes = nb_bins, nb_pieces, iterations
+        self._launch("wiener_covariances", grid, pieces, *statistics, *sizes, level, self._eps)
 
     def apply(
         self,
@@ -429,21 +376,18 @@ class WienerFilter:
         iterations = 0 if statistics is None else statistics.sums.shape[1]
         nb_written = self.nb_sources if nb_written is None else nb_written
         y = self.device.xp.empty((nb_written, nb_channels, nb_frames, nb_bins), np.complex64)
-        self._kernel("wiener_apply")(
-            (-(-nb_bins // 32), min(-(-nb_frames // FILTER_ROWS), MOST_ROWS)),
-            (32, FILTER_ROWS),
-            (
-                mix,
-                mags,
-                None if statistics is None else statistics.covariances,
-                scales,
-                y,
-                np.int64(nb_frames),
-                np.int32(nb_bins),
-                np.int64(window),
-                *map(np.int32, (iterations, nb_written)),
-                self._eps,
-            ),
+        self._launch(
+            "wiener_apply",
+            bins_and_frames(nb_bins, nb_frames),
+            mix,
+            mags,
+            None if statistics is None else statistics.covariances,
+            scales,
+            y,
+            *frame_sizes(nb_frames, nb_bins, window),
+            iterations,
+            nb_written,
+            self._eps,
         )
         return y
 

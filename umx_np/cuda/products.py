@@ -46,15 +46,7 @@ class _Operand:
 
 
 def gemm(
-    xp: Any,
-    a: Any,
-    b: Any,
-    out: Any,
-    *,
-    trans_a: bool,
-    trans_b: bool,
-    accumulate: bool,
-    math: str,
+    xp: Any, a: Any, b: Any, out: Any, *, trans_a: bool, trans_b: bool, accumulate: bool, math: str
 ) -> None:
     """Compute what `Device.gemm` says, on the current card."""
     first, second, product = _Operand("a", a), _Operand("b", b), _Operand("out", out)

@@ -22,7 +22,7 @@ from .._support.folders import user_cache
 from ..backends.contracts import Backend
 from ..backends.cpu import CpuBackend
 from ..backends.reference_training import ReferenceTraining
-from ..backends.training import TrainingBackend
+from ..backends.training import ForwardPass, TrainingBackend
 from ..config import ModelConfig, SeparatorConfig
 from ..engines.bottleneck import MemoryStore
 from ..engines.host import HostEngine
@@ -199,9 +199,8 @@ def _gradient_error(device: Device, state: StateDict) -> float:
         memory, dtype = backend.memory, np.dtype(np.float32)
         parameters, buffers = memory.place(trainable), memory.place(statistics)
         engine = backend.engine(_config(), dtype)
-        _, cache, _ = engine.forward(
-            memory.asarray(x, dtype), parameters, buffers, [], training=True, keep=True
-        )
+        given = memory.asarray(x, dtype)
+        _, cache, _ = engine.forward(given, parameters, buffers, ForwardPass())
         found = engine.backward(memory.asarray(d_y, dtype), cache, parameters, input_gradient=False)
         return parameters.arranged(found).to_host()
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..backends.tensors import Reading, TensorMemory, Tensors
+from ..backends.tensors import Reading, TensorMemory, Tensors, Update
 from ..errors import ShapeError
 
 # Every tensor begins at a multiple of so many elements: 256 bytes, as if it were on its own.
@@ -22,19 +22,15 @@ class FlatMemory(TensorMemory, Protocol):
 
     def zeros(self, count: int) -> Any:
         """Make an array of float32 zeros."""
-        ...
 
     def to_host(self, array: Any) -> np.ndarray:
         """Copy an array of this memory."""
-        ...
 
     def replace(self, array: Any, values: np.ndarray) -> None:
         """Put other values of the same shape into an array of this memory."""
-        ...
 
     def clip(self, grads: FlatTensors, max_norm: float) -> Reading:
         """Set the factor of gradients such that their norm is at most `max_norm`; read the norm."""
-        ...
 
 
 class FlatTensors(Tensors):
@@ -144,11 +140,7 @@ class FlatTensors(Tensors):
         return gradients
 
     def apply_update(
-        self,
-        update: Callable[..., None],
-        gradients: Tensors,
-        slots: Sequence[Tensors],
-        threads: int,
+        self, update: Update, gradients: Tensors, slots: Sequence[Tensors], threads: int
     ) -> None:
         """See `Tensors`; all are changed at once, as if they were one tensor."""
         assert isinstance(gradients, FlatTensors)

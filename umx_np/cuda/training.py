@@ -17,9 +17,9 @@ from .chain import DeviceChain
 from .clips import ClipStore
 from .device import get_device
 from .engine import CudaEngine
+from .launching import Kernels, excerpts, flat
 from .ops import Spectra
 from .tensors import FlatTensors
-from .training_kernels import TrainingKernels, excerpts, flat, spread
 from .transform import RealFft
 from .uploads import UploadSlot
 
@@ -74,8 +74,8 @@ class CudaTrainingBackend:
         self.device = device
         self.name = self.separates_on = f"cuda:{device.index}"
         self.xp = device.xp
-        self._kernels = TrainingKernels(device, "training_steps.cu")
-        self._updates = TrainingKernels(device, "updates.cu")
+        self._kernels = Kernels(device, "training_steps.cu")
+        self._updates = Kernels(device, "updates.cu")
         self._spectra = Spectra(device)
         self._ffts: dict[int, RealFft] = {}
 
@@ -326,7 +326,7 @@ class CudaTrainingBackend:
             mags = self._spectra.magnitude(spectra, nb_bins=nb_bins, mono=False)
             del spectra
             if mono and nb_channels > 1:
-                mags = self._mean_of_channels(mags.reshape(count * nb_samples, nb_channels, -1))
+                mags = mags.reshape(count * nb_samples, nb_channels, nb_bins).mean(axis=1)
             mags = mags.reshape(count, *shape)
             if out is None and count == nb_frames:
                 return mags
@@ -339,13 +339,6 @@ class CudaTrainingBackend:
         if size not in self._ffts:
             self._ffts[size] = RealFft(self.device, size)
         return self._ffts[size]
-
-    def _mean_of_channels(self, mags: Array) -> Array:
-        rows, nb_channels, nb_bins = mags.shape
-        out = self.xp.empty((rows, nb_bins), np.float32)
-        sizes = (rows, nb_channels, nb_bins)
-        self._kernels.launch("mean_of_channels", spread(nb_bins, rows), mags, out, *sizes)
-        return out
 
 
 def get_cuda_backend(index: int = 0) -> CudaTrainingBackend:

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .ops import FILTER_ROWS, MOST_ROWS, PIECE_FRAMES, THREADS, Statistics
+from .launching import THREADS, Grid, Kernels
+from .ops import FILTER_ROWS, PIECE_FRAMES, Statistics, bins_and_frames, bins_of, frame_sizes
 
 if TYPE_CHECKING:
     from .device import Device
 
 Array = Any
-
-_BINS = 32  # of a block
 
 
 class WienerGradient:
@@ -34,19 +33,15 @@ class WienerGradient:
     ) -> None:
         self.device = device
         self._eps = np.float64(eps)
-        self._defines = {
-            "NB_TARGETS": nb_targets,
-            "NB_CHANNELS": nb_channels,
-            "MAG_CHANNELS": mag_channels,
-            "PIECE": PIECE_FRAMES,
-            "ROWS": FILTER_ROWS,
-        }
-
-    def _launch(
-        self, name: str, grid: tuple[int, ...], block: tuple[int, ...], *args: Any, shared: int = 0
-    ) -> None:
-        kernel = self.device.kernel("wiener_gradient.cu", name, defines=self._defines)
-        kernel(grid, block, (*args, self._eps), shared=shared)
+        self._launch = Kernels(
+            device,
+            "wiener_gradient.cu",
+            NB_TARGETS=nb_targets,
+            NB_CHANNELS=nb_channels,
+            MAG_CHANNELS=mag_channels,
+            PIECE=PIECE_FRAMES,
+            ROWS=FILTER_ROWS,
+        ).launch
 
     def __call__(
         self,
@@ -80,38 +75,13 @@ class WienerGradient:
         pieces = xp.empty((nb_windows, nb_pieces, nb_targets, 4, nb_bins), np.float64)
         model = xp.empty((nb_windows, nb_targets, 5, nb_bins), np.float64)
         d_mags = xp.empty(mags.shape, np.float32)
-        frames = np.int64(nb_frames), np.int32(nb_bins), np.int64(window)
-        tiles, block = -(-nb_bins // _BINS), (_BINS, FILTER_ROWS)
+        frames, eps = frame_sizes(nb_frames, nb_bins, window), self._eps
         given = mix, mags, d_y, statistics.covariances
-        self._launch(
-            "wiener_gradient_sums",
-            (tiles, nb_windows * nb_pieces),
-            block,
-            *given,
-            scales,
-            pieces,
-            *frames,
-            np.int32(nb_pieces),
-            shared=8 * _BINS * FILTER_ROWS,
-        )
-        self._launch(
-            "wiener_gradient_model",
-            (-(-nb_bins // THREADS), nb_windows * nb_targets),
-            (THREADS,),
-            pieces,
-            *statistics,
-            model,
-            np.int32(nb_bins),
-            np.int32(nb_pieces),
-        )
-        self._launch(
-            "wiener_gradient_apply",
-            (tiles, min(-(-nb_frames // FILTER_ROWS), MOST_ROWS)),
-            block,
-            *given,
-            model,
-            scales,
-            d_mags,
-            *frames,
-        )
+        grid = bins_of(nb_bins, nb_windows * nb_pieces)
+        self._launch("wiener_gradient_sums", grid, *given, scales, pieces, *frames, nb_pieces, eps)
+        grid = Grid((-(-nb_bins // THREADS), nb_windows * nb_targets))
+        sizes = nb_bins, nb_pieces
+        self._launch("wiener_gradient_model", grid, pieces, *statistics, model, *sizes, eps)
+        grid = bins_and_frames(nb_bins, nb_frames)
+        self._launch("wiener_gradient_apply", grid, *given, model, scales, d_mags, *frames, eps)
         return d_mags

@@ -22,6 +22,4 @@ from .sourcefolder import SourceFolderDataset as SourceFolderDataset
 from .statistics import get_statistics as get_statistics
 from .stems import StemsDataset as StemsDataset
 from .trackfolder import FixedSourcesTrackFolderDataset as FixedSourcesTrackFolderDataset
-from .trackfolder_var import (
-    VariableSourcesTrackFolderDataset as VariableSourcesTrackFolderDataset,
-)
+from .trackfolder_var import VariableSourcesTrackFolderDataset as VariableSourcesTrackFolderDataset

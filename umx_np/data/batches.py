@@ -23,11 +23,7 @@ def keep_freed_memory() -> None:
 
 
 def make_batch(
-    dataset: UnmixDataset,
-    indices: np.ndarray,
-    seed: int,
-    epoch: int,
-    stop: Stop | None = None,
+    dataset: UnmixDataset, indices: np.ndarray, seed: int, epoch: int, stop: Stop | None = None
 ) -> Batch:
     """Make items and put them together.
 

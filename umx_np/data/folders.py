@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
+from typing import TypeAlias, TypedDict, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,10 @@ from .files import AudioFiles, CachedFiles, Clip
 from .plans import PlannedSource
 
 logger = logging.getLogger(__name__)
+
+Source = TypeVar("Source")
+# What makes a source of an excerpt: its clip, first sample, number of samples, random numbers.
+Load: TypeAlias = Callable[[Clip, int, int, np.random.Generator], Source]
 
 # Names in a message; there may be thousands.
 _MAX_NAMES = 5

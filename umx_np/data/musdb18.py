@@ -8,10 +8,10 @@ import logging
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,15 +20,13 @@ from ..errors import ConfigError, DownloadError
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
-from .folders import FileDataset, FileKeywords, mix, visible
+from .folders import FileDataset, FileKeywords, Load, Source, mix, visible
 from .plans import PlannedItem
 
 if TYPE_CHECKING:
     from typing import Unpack
 
 logger = logging.getLogger(__name__)
-
-Source = TypeVar("Source")
 
 # Tracks of the seven second excerpts, which musdb downloads.
 PREVIEW_TRACKS = {"train": 94, "test": 50}
@@ -226,12 +224,7 @@ class MUSDBDataset(FileDataset):
     def _target_positions(self) -> list[int]:
         return [self.source_names.index(name) for name in self._target_sources]
 
-    def _sources(
-        self,
-        index: int,
-        rng: np.random.Generator,
-        load: Callable[[Clip, int, int, np.random.Generator], Source],
-    ) -> list[Source]:
+    def _sources(self, index: int, rng: np.random.Generator, load: Load[Source]) -> list[Source]:
         """Draw an item and load its sources."""
         track = self.tracks[index // self.samples_per_track]
         sources = []

@@ -65,18 +65,14 @@ class PlanningDataset(Protocol):
     @property
     def clips(self) -> Collection[Clip]:
         """All clips that items are made from."""
-        ...
 
     @property
     def why_no_plans(self) -> str:
         """Why `plan` cannot be used with the settings of this dataset; empty if it can."""
-        ...
 
     @property
     def nb_timesteps(self) -> int | None:
         """Samples of every item."""
-        ...
 
     def plan(self, index: int, rng: np.random.Generator) -> PlannedItem:
         """Draw what `umx_np.data.UnmixDataset.sample` would draw, and read nothing."""
-        ...

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,14 +18,12 @@ from ..errors import ConfigError
 from .augmentations import Augmentation
 from .base import Sample, UnmixDataset
 from .files import Clip
-from .folders import FileDataset, FileKeywords, mix
+from .folders import FileDataset, FileKeywords, Load, Source, mix
 from .plans import PlannedItem
 from .sources import check_inside, check_names, same_file
 
 if TYPE_CHECKING:
     from typing import Unpack
-
-Source = TypeVar("Source")
 
 # Mean square under which a mixture counts as silence: -60 dB.
 FAINT = 1e-6
@@ -267,12 +265,7 @@ class FixedSourcesTrackFolderDataset(TrackFolderDataset):
         """All clips that items are made from."""
         return {clip for track in self.tracks for clip in track.clips}
 
-    def _sources(
-        self,
-        index: int,
-        rng: np.random.Generator,
-        load: Callable[[Clip, int, int, np.random.Generator], Source],
-    ) -> list[Source]:
+    def _sources(self, index: int, rng: np.random.Generator, load: Load[Source]) -> list[Source]:
         """Draw an item and load its sources, the target first."""
         track = self.tracks[index // self.samples_per_track]
         first, count = self.place(track.nb_timesteps, rng)

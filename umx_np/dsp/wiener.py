@@ -12,7 +12,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..backends.contracts import DEFAULT_EPS, SCALE_FACTOR, Backend, WienerOptions, scale_of
+from ..backends.contracts import (
+    DEFAULT_EPS,
+    SCALE_FACTOR,
+    Backend,
+    FilterInput,
+    WienerOptions,
+    scale_of,
+)
 from ..backends.reference import em_iteration
 from ..config import check_array, check_int
 from ..devices import get_backend
@@ -123,13 +130,13 @@ def wiener(
     dtype = np.result_type(ops.dtype_for(mix.real.dtype), np.complex64)
     mix = mix.astype(dtype, copy=False)
     mags = mags.astype(ops.dtype_for(mags.dtype), copy=False)
-    y = ops.wiener(WienerOptions(bool(softmask), bool(residual), float(eps))).window(
+    given = FilterInput(
         np.ascontiguousarray(mix.transpose(2, 0, 1)),
         np.ascontiguousarray(mags.transpose(3, 0, 2, 1)),
-        iterations=iterations,
-        max_abs=scale_of(np.abs(mix).max(initial=0.0), scale_factor),
+        scale_of(np.abs(mix).max(initial=0.0), scale_factor),
     )
-    y = y.transpose(2, 3, 1, 0)
+    options = WienerOptions(bool(softmask), bool(residual), float(eps))
+    y = ops.wiener(options).window(given, iterations).transpose(2, 3, 1, 0)
     return _parts(y, axis=3) if was_real else y
 
 

@@ -30,15 +30,12 @@ class FrameStore(Protocol):
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return frames [start, stop)."""
-        ...
 
     def write(self, start: int, block: np.ndarray) -> None:
         """Replace frames [start, start + len(block))."""
-        ...
 
     def close(self) -> None:
         """Give the space back; nothing is read or written any more."""
-        ...
 
 
 class MemoryStore:

@@ -20,20 +20,11 @@ from typing import Any
 import numpy as np
 
 from .._support.progress import Progress
-from ..backends.contracts import scale_of
+from ..backends.contracts import FilterInput, scale_of
 from ..framing.blocks import SLICE_FRAMES, OverlapAdder, Segment
-from .bottleneck import (
-    FrameStore,
-    StoreFactory,
-    run_bottleneck,
-    shared_blocks,
-)
+from .bottleneck import FrameStore, StoreFactory, run_bottleneck, shared_blocks
 from .job import Job, Tick
-from .sources import (
-    SOURCE_BLOCK,
-    Source,
-    segments,
-)
+from .sources import SOURCE_BLOCK, Source, segments
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +189,8 @@ class _Track:
         self, slices: list[_Slice], statistics: np.ndarray, level: int, max_abs: float
     ) -> None:
         for part in slices:
-            self.wiener.accumulate(part.mix, part.mags, statistics, level=level, max_abs=max_abs)
+            given = FilterInput(part.mix, part.mags, max_abs)
+            self.wiener.accumulate(given, statistics, level)
 
     def _apply(
         self, slices: list[_Slice], statistics: np.ndarray, max_abs: float
@@ -206,10 +198,8 @@ class _Track:
         """Yield estimates, in memory that is used again for the next ones."""
         for part in slices:
             out = self._scratch("estimates", (self.nb_sources, *part.mix.shape), np.complex64)
-            yield (
-                part.first,
-                self.wiener.apply(part.mix, part.mags, statistics, max_abs=max_abs, out=out),
-            )
+            given = FilterInput(part.mix, part.mags, max_abs)
+            yield part.first, self.wiener.apply(given, statistics, out)
 
     def _estimate(self, job: Segment) -> tuple[list[_Slice], float]:
         """Return spectra and magnitudes of a segment, in slices of frames, and the largest one.
@@ -266,19 +256,14 @@ class _Track:
         yield from self._synthesise(filtered, lambda part: tick(share * part))
 
     def _synthesise(
-        self,
-        windows: Iterable[tuple[int, np.ndarray]],
-        tick: Tick,
+        self, windows: Iterable[tuple[int, np.ndarray]], tick: Tick
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Inverse STFT of consecutive windows of spectra."""
         adder = OverlapAdder(self.transform)
         for first, estimates in windows:
             spectra, count = estimates[: len(self.job.stem_names)], estimates.shape[2]
             start, stems = adder.add(
-                first,
-                spectra,
-                self.source.nb_timesteps,
-                last=first + count == self.nb_frames,
+                first, spectra, self.source.nb_timesteps, last=first + count == self.nb_frames
             )
             tick(count / self.nb_frames)
             if stems.shape[2]:

@@ -115,7 +115,6 @@ class SeparationEngine(Protocol):
         stems : ndarray [shape=(nb_stems, nb_channels, n)]
             In the order of the job's `stem_names`; valid until the next block is asked for.
         """
-        ...
 
 
 Tick = Callable[[float], None]

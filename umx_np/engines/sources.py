@@ -28,7 +28,6 @@ class Source(Protocol):
 
     def blocks(self, size: int) -> Iterator[np.ndarray]:
         """Yield float32 blocks [shape=(nb_channels, <= size)] from the beginning."""
-        ...
 
 
 class Sink(Protocol):
@@ -36,7 +35,6 @@ class Sink(Protocol):
 
     def write(self, block: np.ndarray) -> None:
         """Append a block [shape=(nb_channels, n)]."""
-        ...
 
 
 class ArraySource:

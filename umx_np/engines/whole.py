@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from .._support.progress import Progress
-from ..backends.contracts import scale_of
+from ..backends.contracts import FilterInput, scale_of
 from .bottleneck import StoreFactory, all_stages, initial_states
 from .job import Job
 from .sources import SOURCE_BLOCK, Source, check_length
@@ -50,12 +50,12 @@ class WholeTrackEngine:
 
     def _filtered(self, mix: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Spectra of the sources [shape=(nb_sources, nb_channels, nb_frames, nb_bins)]."""
-        return self.job.ops.wiener(self.job.wiener_options).window(
+        given = FilterInput(
             np.ascontiguousarray(mix),
             np.ascontiguousarray(targets),
-            iterations=self.job.config.niter,
-            max_abs=scale_of(np.abs(mix).max(initial=0.0)),
+            scale_of(np.abs(mix).max(initial=0.0)),
         )
+        return self.job.ops.wiener(self.job.wiener_options).window(given, self.job.config.niter)
 
     def _signals(self, spectra: np.ndarray, nb_timesteps: int) -> np.ndarray:
         """Inverse of spectra [shape=(nb_stems, nb_channels, nb_frames, nb_bins)]."""

@@ -35,17 +35,14 @@ class Estimates(Protocol):
 
     def names(self, track: Track) -> list[str]:
         """Names of the stems there are for a track."""
-        ...
 
     def of(
         self, track: Track, sound: TrackAudio, wanted: Sequence[str] | None
     ) -> dict[str, np.ndarray]:
         """Return these stems (None for all), each [shape=(nb_channels, nb_timesteps)]."""
-        ...
 
     def changed(self, track: Track) -> float:
         """When the estimates of a track last changed, in seconds of the clock of files."""
-        ...
 
 
 @dataclass(frozen=True)

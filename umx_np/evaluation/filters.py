@@ -48,10 +48,7 @@ class Filters(NamedTuple):
 
 
 def distortion_filters(
-    references: list[np.ndarray],
-    estimates: list[np.ndarray],
-    channels: list[slice],
-    nb_taps: int,
+    references: list[np.ndarray], estimates: list[np.ndarray], channels: list[slice], nb_taps: int
 ) -> Filters:
     """Filters that bring the sources closest to the estimates.
 

@@ -18,11 +18,7 @@ from ..pretrained import default_model
 from ..separation.options import ComputingKeywords
 from .bss import METRICS
 from .estimates import Estimates, SeparatedEstimates, Separation, StoredEstimates
-from .scores import (
-    TrackScores,
-    check_method,
-    scored_targets,
-)
+from .scores import TrackScores, check_method, scored_targets
 from .settings import claim_folder, clear_claim
 from .summary import Summary, write_summary
 from .tracks import Track, find_tracks

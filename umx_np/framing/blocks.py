@@ -142,12 +142,7 @@ class OverlapAdder:
         self._memory = np.empty(0, transform.dtype)
 
     def add(
-        self,
-        first: int,
-        spectra: np.ndarray,
-        length: int | None = None,
-        *,
-        last: bool = False,
+        self, first: int, spectra: np.ndarray, length: int | None = None, *, last: bool = False
     ) -> tuple[int, np.ndarray]:
         """Take the next frames and return the samples that no later frame reaches.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backends.tensors import HostTensors
-from ..backends.training import CounterMasks
+from ..backends.training import CounterMasks, ForwardPass
 from ..config import ModelConfig
 from ..devices import get_training_backend
 from ..errors import ConfigError, ShapeError
@@ -179,7 +179,7 @@ class TrainableNetwork:
             masks = self._draw_masks(x.shape[0], x.shape[1], rng)
             check_count(x.shape[0] * x.shape[1])
         y, content, statistics = self._engine.forward(
-            x, self.parameters, self.buffers, masks, training=training, keep=keep
+            x, self.parameters, self.buffers, ForwardPass(masks, training, keep)
         )
         for name, batch in statistics.items():
             update_running_statistics(

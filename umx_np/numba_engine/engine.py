@@ -9,12 +9,12 @@ The specification is `umx_np.backends.reference_engine`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.training import CounterMasks
+from ..backends.training import CounterMasks, ForwardPass
 from ..config import ModelConfig
 from ..layers.batchnorm import BATCHNORM_EPS, BatchStatistics
 from .bins import bin_kernels
@@ -54,29 +54,17 @@ class NumbaEngine:
     # -- forward -----------------------------------------------------------------------------------
 
     def forward(
-        self,
-        x: np.ndarray,
-        parameters: Arrays,
-        buffers: Arrays,
-        masks: Sequence[np.ndarray] | CounterMasks,
-        *,
-        training: bool,
-        keep: bool,
+        self, x: np.ndarray, parameters: Arrays, buffers: Arrays, how: ForwardPass
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
-        assert not isinstance(masks, CounterMasks)
         self._runner.begin(*x.shape)
         with self._runner.own_threads():
-            return self._forward(x, parameters, buffers, masks, training, keep)
+            return self._forward(x, parameters, buffers, how)
 
     def _forward(
-        self,
-        x: np.ndarray,
-        p: Arrays,
-        buffers: Arrays,
-        masks: Sequence[np.ndarray],
-        training: bool,
-        keep: bool,
+        self, x: np.ndarray, p: Arrays, buffers: Arrays, how: ForwardPass
     ) -> tuple[np.ndarray, dict[str, Any], dict[str, BatchStatistics]]:
+        masks, training, keep = how
+        assert not isinstance(masks, CounterMasks)
         config, dtype, runner = self.config, self.dtype, self._runner
         nb_frames, nb_samples, nb_channels, _ = x.shape
         hidden, rows = config.hidden_size, nb_frames * nb_samples
@@ -116,30 +104,16 @@ class NumbaEngine:
         y = runner.lend(*x.shape)
         flat = [a.reshape(-1) for a in (z3, x, gain, offset, y)]
         self._columns(
-            z3.shape[1],
-            lambda start, stop: self._bins.decode(*flat, *z3.shape, start, stop),
+            z3.shape[1], lambda start, stop: self._bins.decode(*flat, *z3.shape, start, stop)
         )
-        cache = {
-            "x": x,
-            "shifted": shifted,
-            "z1": z1,
-            "norm1": norm1,
-            "joined": joined,
-            "layers": layers,
-            "masks": masks,
-            "z2": z2,
-            "norm2": norm2,
-            "combined": combined,
-            "z3": z3,
-            "norm3": norm3,
-        }
-        return y, cache if keep else {}, statistics
+        cache = {"x": x, "masks": masks, "shifted": shifted, "joined": joined, "layers": layers}
+        cache |= {"z1": z1, "norm1": norm1, "z2": z2, "norm2": norm2, "z3": z3, "norm3": norm3}
+        return y, {**cache, "combined": combined} if keep else {}, statistics
 
     def _measure_rows(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, variance = np.empty((2, len(z)), self.dtype)
         self._runner.rows(
-            len(z),
-            lambda start, stop: self._features.statistics(z, mean, variance, start, stop),
+            len(z), lambda start, stop: self._features.statistics(z, mean, variance, start, stop)
         )
         return mean, variance
 
@@ -183,12 +157,7 @@ class NumbaEngine:
     # -- backward ----------------------------------------------------------------------------------
 
     def backward(
-        self,
-        d_y: np.ndarray,
-        cache: dict[str, Any],
-        parameters: Arrays,
-        *,
-        input_gradient: bool,
+        self, d_y: np.ndarray, cache: dict[str, Any], parameters: Arrays, *, input_gradient: bool
     ) -> dict[str, np.ndarray]:
         self._runner.begin(*d_y.shape)
         with self._runner.own_threads():

@@ -78,11 +78,7 @@ def _operator(function: Callable, emit: str) -> None:
         # A product and a sum may become one instruction.
         return getattr(builder, emit)(*values, flags=("contract",))
 
-    for kinds in (
-        (LanesType, LanesType),
-        (LanesType, types.Float),
-        (types.Float, LanesType),
-    ):
+    for kinds in ((LanesType, LanesType), (LanesType, types.Float), (types.Float, LanesType)):
         lower_builtin(function, *kinds)(lower)
 
 

@@ -194,14 +194,7 @@ class MagnitudeKernel:
         """Transform one signal; see the kernel for the arguments."""
         size = (2 * self.n_fft + 2 + self.lanes) * self.lanes + 4 * _PADDING
         buffers = aligned_empty((size,), x.dtype)
-        self._kernel(
-            x,
-            window,
-            self.turns,
-            out,
-            (nb_frames, n_hop, start, place, stride),
-            buffers,
-        )
+        self._kernel(x, window, self.turns, out, (nb_frames, n_hop, start, place, stride), buffers)
 
 
 def lanes_of(dtype: np.dtype) -> int:

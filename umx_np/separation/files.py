@@ -287,8 +287,7 @@ def _open_writers(
     # A model of one channel filters stereo too.
     nb_channels = min(reader.nb_channels, max(separator.nb_channels, 2))
     if reader.downmixed:
-        other = "'first' takes the first two" if reader.is_mixed else "'standard' mixes all it can"
-        logger.warning("%s: %s; downmix=%s", plan.label, reader.downmixed, other)
+        logger.warning("%s: %s", plan.label, reader.downmixed)
     elif nb_channels < reader.nb_channels:
         logger.warning(
             "%s: only the first %d of %d channels are separated",

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from ..backends.contracts import scale_of
+from ..backends.contracts import FilterInput, scale_of
 from ..config import check_array
 from ..engines.bottleneck import all_stages, initial_states
 from ..engines.job import Job
@@ -158,16 +158,18 @@ class Stream:
     def _filter(self, mix: np.ndarray, mags: np.ndarray) -> np.ndarray:
         config, statistics, max_abs = self._job.config, self._statistics, self._max_abs
         if config.niter == 0:
-            return self._wiener.window(mix, mags, iterations=0, max_abs=1.0)
+            return self._wiener.window(FilterInput(mix, mags), 0)
         # Frame by frame, so that the result does not depend on the size of the blocks.
         window = config.wiener_win_len
         decay = 1.0 if window is None else math.exp(-1.0 / window)
         parts = []
         for t in range(mix.shape[1]):
-            one_mix = np.ascontiguousarray(mix[:, t : t + 1])
-            one_mags = np.ascontiguousarray(mags[:, t : t + 1])
+            one_mix, one_mags = mix[:, t : t + 1], mags[:, t : t + 1]
+            given = FilterInput(
+                np.ascontiguousarray(one_mix), np.ascontiguousarray(one_mags), max_abs
+            )
             statistics *= decay
             for level in range(config.niter):
-                self._wiener.accumulate(one_mix, one_mags, statistics, level=level, max_abs=max_abs)
-            parts.append(self._wiener.apply(one_mix, one_mags, statistics, max_abs=max_abs))
+                self._wiener.accumulate(given, statistics, level)
+            parts.append(self._wiener.apply(given, statistics))
         return np.concatenate(parts, axis=2)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._support.progress import reporting
 from .._support.threads import Ahead
-from ..backends.training import Clips, Offload, Slot
+from ..backends.training import Clips, Offload, PlannedBatch, Slot
 from ..config import ModelConfig
 from ..data import Loader, item_rng
 from ..data.files import FULL_SCALE, Clip
@@ -130,12 +130,7 @@ class ResidentBatches:
         return self._store.nb_bytes
 
     def _filled(
-        self,
-        clips: Sequence[Clip],
-        dtype: Any,
-        full_scale: float,
-        backend: Offload,
-        progress: bool,
+        self, clips: Sequence[Clip], dtype: Any, full_scale: float, backend: Offload, progress: bool
     ) -> Clips:
         files = self._dataset.files
         infos = [files.info(clip) for clip in clips]
@@ -176,9 +171,8 @@ class ResidentBatches:
         nb_timesteps = self._dataset.nb_timesteps
         assert nb_timesteps is not None
         with self._backend.computing("a batch", REMEDY):
-            return self._store.mix(
-                clips, firsts, channels, in_target, levels, nb_timesteps=nb_timesteps, faint=FAINT
-            )
+            batch = PlannedBatch(clips, firsts, channels, in_target, levels)
+            return self._store.mix(batch, nb_timesteps, FAINT)
 
 
 class _NotIntegersError(Exception):
@@ -234,10 +228,7 @@ class UploadedBatches:
                 return slot.fill(*batch)
 
         # The one thread also asks the loader, which may make batches when it is asked.
-        with (
-            closing(batches),
-            Ahead(1, "umx-np-upload", load, free_slots(), _AHEAD) as uploads,
-        ):
+        with closing(batches), Ahead(1, "umx-np-upload", load, free_slots(), _AHEAD) as uploads:
             for batch in uploads:
                 if batch is None:
                     return

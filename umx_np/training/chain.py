@@ -171,11 +171,7 @@ class HostChain:
         # (nb_sources, nb_channels, nb_bins, nb_frames)
         spectra = np.concatenate(estimates).transpose(3, 2, 1, 0)[: self._nb_stems]
         return istft(
-            spectra,
-            self._geometry.n_hop,
-            length=length,
-            n_fft=self._geometry.n_fft,
-            device=ops,
+            spectra, self._geometry.n_hop, length=length, n_fft=self._geometry.n_fft, device=ops
         )
 
     def _windows_backward(

@@ -303,11 +303,7 @@ class TrainConfig(RunConfig):
     def _check_device(self) -> None:
         self._check_choice("resident", RESIDENT)
         check_training(
-            self.device,
-            self.threads,
-            amp=self.amp,
-            tf32=self.tf32,
-            resident=self.resident == "yes",
+            self.device, self.threads, amp=self.amp, tf32=self.tf32, resident=self.resident == "yes"
         )
 
     def model_config(self, sample_rate: float) -> ModelConfig:

@@ -393,16 +393,8 @@ class EpochTrainer(ABC):
             self._files.write_best(self.bundle(), self._results())
         self._save()
         self._files.draw(record)
-        report = EpochReport(
-            epoch,
-            train_loss,
-            valid_loss,
-            is_best,
-            self.optimizer.lr,
-            seconds,
-            per_second,
-            wait_share,
-        )
+        of_epoch = epoch, train_loss, valid_loss, is_best, self.optimizer.lr, seconds
+        report = EpochReport(*of_epoch, per_second, wait_share)
         logger.info("%s", epoch_line(report, self.config.epochs, record.best_loss))
         if self.on_epoch is not None:
             self.on_epoch(report)

@@ -284,7 +284,4 @@ class JointTrainer(EpochTrainer):
     def _saved_networks(self, states: dict[str, StateDict]) -> dict[str, Any]:
         model = self._model
         settings = ("n_fft", "n_hop", "nb_channels", "license", "input_level")
-        return {
-            "networks": states,
-            "separator": {name: getattr(model, name) for name in settings},
-        }
+        return {"networks": states, "separator": {name: getattr(model, name) for name in settings}}

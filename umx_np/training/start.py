@@ -18,12 +18,7 @@ from ..data import UnmixDataset, get_statistics
 from ..errors import ConfigError, TrainingError, UmxError
 from ..network.openunmix import initial_state
 from ..weights import ModelBundle, TargetWeights, infer_config
-from .checkpoint import (
-    find_checkpoint,
-    is_torch_checkpoint,
-    read_checkpoint,
-    read_torch_weights,
-)
+from .checkpoint import find_checkpoint, is_torch_checkpoint, read_checkpoint, read_torch_weights
 from .config import ARCHITECTURE, NETWORK, Config, JointConfig, RunConfig, TrainConfig
 from .records import RunRecord
 from .schedule import Cosine, continued_rate

@@ -69,7 +69,6 @@ class Steps(Protocol):
 
     def check(self, x: Any, y: Any) -> None:
         """Raise `ShapeError` for a mixture and a target that cannot be computed with."""
-        ...
 
     def train(self, x: Any, y: Any, rng: np.random.Generator) -> float:
         """Make one step of the optimiser.
@@ -91,11 +90,9 @@ class Steps(Protocol):
         NotFiniteError
             If the loss or the norm of the gradients is no number; the parameters are as they were.
         """
-        ...
 
     def evaluator(self) -> Evaluate:
         """Return what computes the validation loss of items with the parameters of now."""
-        ...
 
 
 def make_steps(
@@ -119,19 +116,15 @@ class _Shared:
         What is trained.
     optimizer : Optimizer
         Of its parameters.
-    sample_rate : float
-        Of the data, in Hz.
+    rate : float
+        Sample rate of the data in Hz.
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        network: TrainableNetwork,
-        optimizer: Optimizer,
-        sample_rate: float,
+        self, config: TrainConfig, network: TrainableNetwork, optimizer: Optimizer, rate: float
     ) -> None:
         self.config, self.network, self.optimizer = config, network, optimizer
-        self.sample_rate = sample_rate
+        self._rate = rate
         self._geometry = StftGeometry(config.n_fft, config.n_hop, center=False)
 
     def check(self, x: Any, y: Any) -> None:
@@ -148,20 +141,16 @@ class _Shared:
         config = self.config
         if config.seq_duration is None:
             return nb_frames
-        return self._geometry.nb_frames(round(config.seq_duration * self.sample_rate))
+        return self._geometry.nb_frames(round(config.seq_duration * self._rate))
 
 
 class HostSteps(_Shared):
     """Steps on the processor; see `Steps`."""
 
     def __init__(
-        self,
-        config: TrainConfig,
-        network: TrainableNetwork,
-        optimizer: Optimizer,
-        sample_rate: float,
+        self, config: TrainConfig, network: TrainableNetwork, optimizer: Optimizer, rate: float
     ) -> None:
-        super().__init__(config, network, optimizer, sample_rate)
+        super().__init__(config, network, optimizer, rate)
         self._ops = get_backend(network.engines.separates_on, config.threads)
         self._magnitudes = BatchMagnitudes(
             config.n_fft,
@@ -246,10 +235,10 @@ class DeviceSteps(_Shared):
         config: TrainConfig,
         network: TrainableNetwork,
         optimizer: Optimizer,
-        sample_rate: float,
+        rate: float,
         backend: Offload,
     ) -> None:
-        super().__init__(config, network, optimizer, sample_rate)
+        super().__init__(config, network, optimizer, rate)
         self.backend = backend
         self._magnitudes = DeviceMagnitudes(config.n_fft, config.n_hop, config.nb_channels, backend)
 

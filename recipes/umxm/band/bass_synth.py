@@ -58,11 +58,7 @@ def play(
 
 
 def _curves(
-    notes: Sequence[BassNote],
-    nb_timesteps: int,
-    rng: np.random.Generator,
-    kind: str,
-    glide: float,
+    notes: Sequence[BassNote], nb_timesteps: int, rng: np.random.Generator, kind: str, glide: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Frequency, amplitude, and seconds since the note began, for every sample."""
     pitch = np.full(nb_timesteps, float(notes[0].pitch) if notes else 36.0, np.float32)

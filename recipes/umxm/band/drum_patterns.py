@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -36,74 +38,9 @@ _STEPS = {"x": 0.95, "o": 0.7, "g": 0.3, "?": 0.55}
 # Hits of a step marked with a question mark.
 _MAYBE = 0.4
 PATTERNS: dict[str, tuple[Pattern, ...]] = {
-    "rock": (
-        {"kick": "x.......x.......", "snare": "....x.......x...", "hat": "x.o.x.o.x.o.x.o."},
-        {"kick": "x.......x.x.....", "snare": "....x.......x...", "hat": "x.o.x.o.x.o.x.o."},
-        {"kick": "x.....x.x.......", "snare": "....x..g....x..g", "hat": "x.o.x.o.x.o.x.o."},
-        {"kick": "x..x....x.?x....", "snare": "....x.......x...", "ride": "x.o.x.o.x.o.x.o."},
-        {"kick": "x.x.....x.x.....", "snare": "....x.......x...", "hat_open": "x...x...x...x..."},
-        {"kick": "x.......x.......", "snare": "....x.......x...", "crash1": "x...x...x...x..."},
-    ),
-    "half": (
-        {"kick": "x.........?.....", "snare": "........x.......", "hat": "x.o.x.o.x.o.x.o."},
-        {"kick": "x..x......x.....", "snare": "........x......g", "ride": "x...x...x...x..."},
-        {"kick": "x.....x.......?.", "snare": "........x.......", "hat_open": "x...x...x...x..."},
-    ),
-    "ballad": (
-        {"kick": "x.......x.......", "rim": "....x.......x...", "hat": "o.g.o.g.o.g.o.g."},
-        {"kick": "x.......o.x.....", "snare": "....x.......x...", "ride": "o...o...o...o..."},
-        {"kick": "x.........x.....", "snare": "....x.......x...", "hat": "ogggogggogggoggg"},
-    ),
-    "four": (
-        {"kick": "x...x...x...x...", "clap": "....x.......x...", "hat": "..x...x...x...x."},
-        {"kick": "x...x...x...x...", "snare": "....x.......x...", "hat": "o.xoo.xoo.xoo.xo",
-         "hat_open": "..x...x...x...x."},
-        {"kick": "x...x...x...x..?", "clap": "....x.......x...", "hat": "oooooooooooooooo",
-         "hat_open": "..x...x...x...x.", "shaker": "xgogxgogxgogxgog"},
-        {"kick": "x...x...x...x...", "snare": "....x.......x..g", "hat_open": "..x...x...x...x.",
-         "tambourine": "x.ogx.ogx.ogx.og"},
-    ),
-    "trap": (
-        {"kick": "x.....x...x.....", "snare": "........x.......", "hat": "x.o.x.o.x.o.x.o."},
-        {"kick": "x..x......x..?..", "clap": "........x.......", "hat": "xoxoxoxoxoxoxoxo"},
-        {"kick": "x......x..x...?.", "snare": "........x.......", "clap": "........x.......",
-         "hat": "x.oox.o.x.o.xooo", "hat_open": "......?.......x."},
-    ),
-    "boombap": (
-        {"kick": "x.....?..xx.....", "snare": "....x.......x...", "hat": "x.o.x.o.x.o.x.o."},
-        {"kick": "x..x...x..x.....", "snare": "....x..g.g..x...", "hat": "x.o.x.o.x.o.x.og"},
-        {"kick": "x.x.......xx....", "snare": "....x.......x..g", "hat": "xoxoxoxoxoxoxoxo"},
-    ),
-    "breakbeat": (
-        {"kick": "x.x.......xx....", "snare": "....x..g.g..x..g", "hat": "x.x.x.x.x.x.x.x."},
-        {"kick": "x.........x.....", "snare": "....x..g.g....x.", "ride": "x.x.x.x.x.x.x.x."},
-        {"kick": "x..x......x..x..", "snare": "....x..g.x..x.g.", "hat": "xoxoxoxoxoxoxoxo"},
-    ),
-    "double": (
-        {"kick": "xxxxxxxxxxxxxxxx", "snare": "....x.......x...", "ride": "x...x...x...x..."},
-        {"kick": "x.xxx.xxx.xxx.xx", "snare": "....x.......x...", "hat_open": "x...x...x...x..."},
-        {"kick": "xx..xx..xx..xx..", "snare": "....x.......x...", "crash1": "x...x...x...x..."},
-        {"kick": "xxx.xxx.xxx.xxx.", "snare": "........x.......", "china": "x...x...x...x..."},
-        {"kick": "x..x..x..x..x.x.", "snare": "........x.......", "china": "x...x...x...x..."},
-    ),
-    "blast": (
-        {"kick": "x.x.x.x.x.x.x.x.", "snare": ".x.x.x.x.x.x.x.x", "ride": "x.x.x.x.x.x.x.x."},
-        {"kick": "xxxxxxxxxxxxxxxx", "snare": "x.x.x.x.x.x.x.x.", "crash2": "x...x...x...x..."},
-    ),
-    "punk": (
-        {"kick": "x.....x.x.....x.", "snare": "..x...x...x...x.", "hat_open": "x.x.x.x.x.x.x.x."},
-        {"kick": "x...x...x...x...", "snare": "..x...x...x...x.", "crash1": "x...x...x...x..."},
-    ),
-    "funk": (
-        {"kick": "x.x.......x..x..", "snare": "....x..g.g.gx..g", "hat": "xoxoxoxoxoxoxoxo"},
-        {"kick": "x..x..x...x.....", "snare": "....x..g.g..x.g.", "hat": "x.oxx.o.x.o.x.o.",
-         "hat_open": "..............x."},
-    ),
-    "disco": (
-        {"kick": "x...x...x...x...", "snare": "....x.......x...", "hat": "xo.oxo.oxo.oxo.o",
-         "hat_open": "..x...x...x...x."},
-    ),
-}  # fmt: skip
+    kind: tuple(bars)
+    for kind, bars in tomllib.loads(Path(__file__).with_suffix(".toml").read_text()).items()
+}
 STYLE_PATTERNS = {
     "pop": ("rock", "four", "half", "disco", "boombap"),
     "rock": ("rock", "rock", "punk", "half"),

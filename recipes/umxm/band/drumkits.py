@@ -21,6 +21,7 @@ from . import drum_synth
 # One hit when called, shape (1 or 2, nb_timesteps).
 Hit = Callable[[], np.ndarray]
 Kit = dict[str, list[Hit]]
+Names = dict[str, str]
 
 PIECES = (
     "kick", "snare", "rim", "hat", "hat_open", "hat_foot", "tom1", "tom2", "tom3", "tom4",
@@ -128,26 +129,27 @@ def _recorded(library: Library, path: Path) -> Hit:
     return partial(library.load, path)
 
 
+def _kit(
+    library: Library, rng: np.random.Generator, names: Names, others: Names, share: float, path: str
+) -> Kit:
+    """Pieces of a kit, some of them by other names with a probability of `share`."""
+    kit: Kit = {}
+    for piece, name in names.items():
+        if piece in others and rng.random() < share:
+            name = others[piece]
+        kit[piece] = [_recorded(library, found) for found in library.files(path.format(name))]
+    return kit
+
+
 def muldjord(library: Library, rng: np.random.Generator) -> Kit:
     """The MuldjordKit: large toms, two crashes, china, dry close microphones."""
-    kit: Kit = {}
-    for piece, folder in _MULDJORD.items():
-        if piece in _MULDJORD_OTHERS and rng.random() < 0.35:
-            folder = _MULDJORD_OTHERS[piece]
-        paths = library.files(f"muldjordkit/{folder}/*.ogg")
-        kit[piece] = [_recorded(library, path) for path in paths]
-    return kit
+    return _kit(library, rng, _MULDJORD, _MULDJORD_OTHERS, 0.35, "muldjordkit/{}/*.ogg")
 
 
 def gogodze(library: Library, rng: np.random.Generator) -> Kit:
     """Gogodze Phu Vol. II: small, lively; its widely open hi-hat serves as crash."""
-    kit: Kit = {}
-    for piece, name in _GOGODZE.items():
-        if piece in _GOGODZE_OTHERS and rng.random() < 0.4:
-            name = _GOGODZE_OTHERS[piece]
-        paths = library.files(f"gogodze_phu_ii/{name}_vl*_rr*.ogg")
-        kit[piece] = [_recorded(library, path) for path in paths]
-    return kit
+    path = "gogodze_phu_ii/{}_vl*_rr*.ogg"
+    return _kit(library, rng, _GOGODZE, _GOGODZE_OTHERS, 0.4, path)
 
 
 def real(library: Library, rng: np.random.Generator) -> Kit:

@@ -170,10 +170,7 @@ def strums(
 
 
 def picking(
-    plan: Plan,
-    section: Section,
-    shapes: Sequence[Shape],
-    rng: np.random.Generator,
+    plan: Plan, section: Section, shapes: Sequence[Shape], rng: np.random.Generator
 ) -> list[Note]:
     """Chords broken string by string, ringing into each other."""
     step = 0.25 if plan.tempo < 105 and rng.random() < 0.5 else 0.5

@@ -11,7 +11,7 @@ import numpy as np
 from ..studio import effects
 from ..studio.plan import SAMPLE_RATE, Plan
 from ..studio.sources import Library
-from . import bodies, singing, speakers, takes
+from . import bodies, singing, speakers, takes, vocoder
 from .melody import Phrase, Tone
 
 LEADS = "everythingisfree/*/vocals_lead.ogg"
@@ -41,14 +41,14 @@ class Singer:
         Share of the speaker's own intonation.
     """
 
-    voice: singing.Frames
-    words: list[singing.Syllable]
+    voice: vocoder.Frames
+    words: list[vocoder.Syllable]
     timbre: bodies.Timbre
     middle: float
     spoken: float = 0.0
     next_word: int = 0
 
-    def words_for(self, phrase: Phrase) -> list[singing.Syllable]:
+    def words_for(self, phrase: Phrase) -> list[vocoder.Syllable]:
         """The next words of the song."""
         needed = sum(not tone.tied for tone in phrase) or 1
         if self.next_word + needed > len(self.words):
@@ -64,7 +64,7 @@ class Singer:
     def sing(
         self,
         phrase: Phrase,
-        words: Sequence[singing.Syllable],
+        words: Sequence[vocoder.Syllable],
         rng: np.random.Generator,
         breath: bool = False,
         body: float = 1.0,
@@ -124,10 +124,10 @@ def from_performance(
     paths = library.files(pattern)
     path = paths[rng.integers(len(paths))]
     found = [take for take in takes.phrases(library, path) if takes.voiced(library, take) > 0.3]
-    voice = singing.frames(library, path)
+    voice = vocoder.frames(library, path)
     chosen = rng.permutation(len(found))[:_NB_PHRASES]
     parts = [
-        voice.cut(int(found[i].start / singing.HOP), int(found[i].stop / singing.HOP))
+        voice.cut(int(found[i].start / vocoder.HOP), int(found[i].stop / vocoder.HOP))
         for i in chosen
     ] or [voice.cut(0, 4000)]
     register = bodies.choose_register(rng, plan.style)
@@ -137,26 +137,22 @@ def from_performance(
     return _singer(parts, timbre, bodies.draw_height(rng, register) - 4.0)
 
 
-def _singer(
-    parts: Sequence[singing.Frames],
-    timbre: bodies.Timbre,
-    height: float,
-) -> Singer:
-    words: list[singing.Syllable] = []
+def _singer(parts: Sequence[vocoder.Frames], timbre: bodies.Timbre, height: float) -> Singer:
+    words: list[vocoder.Syllable] = []
     offset = 0
     for part in parts:
         words += [
-            singing.Syllable(*(offset + place for place in (w.begin, w.vowel, w.close, w.end)))
-            for w in singing.syllables(part)
+            vocoder.Syllable(*(offset + place for place in (w.begin, w.vowel, w.close, w.end)))
+            for w in vocoder.syllables(part)
         ]
         offset += len(part.f0)
-    voice = singing.joined(parts)
+    voice = vocoder.joined(parts)
     spoken = voice.f0[voice.f0 > 0]
     usual = 69.0 + 12.0 * np.log2(np.median(spoken) / 440.0) if len(spoken) else 57.0
     body = 12.0 * np.log2(timbre.formants)
     middle = float(np.clip(usual + 1.3 * body + height, _LOWEST + 7, _HIGHEST - 7))
     if not words:
-        words = [singing.Syllable(0, len(voice.f0) // 3, len(voice.f0) // 2, len(voice.f0) - 1)]
+        words = [vocoder.Syllable(0, len(voice.f0) // 3, len(voice.f0) // 2, len(voice.f0) - 1)]
     return Singer(voice, words, timbre, middle)
 
 
@@ -171,10 +167,7 @@ def recorded(
 
 
 def played(
-    plan: Plan,
-    library: Library,
-    rng: np.random.Generator,
-    found: Sequence[takes.Take],
+    plan: Plan, library: Library, rng: np.random.Generator, found: Sequence[takes.Take]
 ) -> list[tuple[float, np.ndarray]]:
     """Phrases at another speed, mostly one that fits the key: seconds to the stress, and sound."""
     f0 = np.concatenate([takes.pitches(library, take) for take in found[:12]] or [np.zeros(1)])
@@ -205,8 +198,8 @@ def resung(
     strength = float(rng.choice((0.0, 0.6, 0.9, 1.0)))
     out, total = [], 0
     for take in found:
-        voice = singing.frames(library, take.path)
-        voice = voice.cut(int(take.start / singing.HOP), int(take.stop / singing.HOP))
+        voice = vocoder.frames(library, take.path)
+        voice = voice.cut(int(take.start / vocoder.HOP), int(take.stop / vocoder.HOP))
         sound = singing.retuned(voice, shift, stretch, timbre, plan.scale, strength)
         sound = effects.faded(effects.normalise(sound, _LEVEL), 0.01, 0.03)
         out.append((takes.first_stress(sound), sound))

@@ -1,7 +1,7 @@
 """Speakers whose words are sung: recordings of people, and flite, which speaks any text.
 
 The lines that flite speaks are made up from a list of words with open vowels, each line from its
-number. What is spoken is analysed once; see `singing.frames`.
+number. What is spoken is analysed once; see `vocoder.frames`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import soxr
 
 from ..studio.plan import SAMPLE_RATE
 from ..studio.sources import Library
-from . import singing
+from . import vocoder
 
 # Where speech comes from, and up to which frequency it reaches.
 RECORDED = {
@@ -71,12 +71,12 @@ def complete() -> list[str]:
     return [name for name, reach in RECORDED.items() if reach >= _TALKING]
 
 
-def words(library: Library, name: str, rng: np.random.Generator) -> list[singing.Frames]:
+def words(library: Library, name: str, rng: np.random.Generator) -> list[vocoder.Frames]:
     """Some analysed lines of a speaker."""
     if name in RECORDED:
         paths = library.files(f"{name}/*.ogg")
         chosen = rng.choice(len(paths), min(_NB_RECORDINGS, len(paths)), replace=False)
-        return [singing.frames(library, paths[index]) for index in chosen]
+        return [vocoder.frames(library, paths[index]) for index in chosen]
     chosen = rng.choice(_NB_LINES, _NB_RECORDINGS, replace=False)
     return [spoken(library, name, int(number)) for number in chosen]
 
@@ -88,15 +88,15 @@ def line(number: int) -> str:
     return ", ".join(" ".join(str(rng.choice(part)) for part in parts) for _ in range(2))
 
 
-def spoken(library: Library, name: str, number: int) -> singing.Frames:
+def spoken(library: Library, name: str, number: int) -> vocoder.Frames:
     """The analysis of what a voice of flite says, from the cache if it is there."""
 
     def make() -> np.ndarray:
         # Each voice has its own lines.
         text = line(_NB_LINES * list(SPOKEN).index(name) + number)
-        return singing.analyse(_spoken(name, text))
+        return vocoder.analyse(_spoken(name, text))
 
-    return singing.decoded(library.made(f"flite 1 {name} {number}", make))
+    return vocoder.decoded(library.made(f"flite 1 {name} {number}", make))
 
 
 def _spoken(name: str, text: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from ..studio import effects
 from ..studio.plan import SAMPLE_RATE, Plan, Section
 from ..studio.sources import Library
-from . import singing
+from . import vocoder
 
 _HOP = 441
 _LONGEST = 8.0
@@ -72,8 +72,8 @@ def voiced(library: Library, take: Take) -> float:
 
 def pitches(library: Library, take: Take) -> np.ndarray:
     """Fundamental frequency every 5 ms, 0 without voice."""
-    voice = singing.frames(library, take.path)
-    return voice.f0[int(take.start / singing.HOP) : int(take.stop / singing.HOP)]
+    voice = vocoder.frames(library, take.path)
+    return voice.f0[int(take.start / vocoder.HOP) : int(take.stop / vocoder.HOP)]
 
 
 def shift_into(plan: Plan, f0: np.ndarray, most: float = 3.0) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from ..studio import effects
 from ..studio.plan import SAMPLE_RATE, Plan, Section
 from ..studio.sources import Library
-from . import singers, singing, takes, vocal_studio
+from . import singers, singing, takes, vocal_studio, vocoder
 from .melody import Composer, Phrase, harmony
 from .singers import Singer
 from .vocal_studio import LEVEL
@@ -91,11 +91,7 @@ def _melodic(plan: Plan, library: Library, rng: np.random.Generator, kind: str) 
 
 
 def _sing(
-    plan: Plan,
-    sections: list[Section],
-    singer: Singer,
-    tracks: _Tracks,
-    rng: np.random.Generator,
+    plan: Plan, sections: list[Section], singer: Singer, tracks: _Tracks, rng: np.random.Generator
 ) -> None:
     """Sing written melodies, in choruses often with doubles and harmonies."""
     composer = Composer(plan, rng, singer.middle - 7.0, singer.middle + 7.0)
@@ -141,7 +137,7 @@ def _shares(verse: float, chorus: float) -> dict[str, float]:
 
 def _harmonise(
     line: Phrase,
-    words: list[singing.Syllable],
+    words: list[vocoder.Syllable],
     singer: Singer,
     tracks: _Tracks,
     rng: np.random.Generator,
@@ -161,7 +157,7 @@ def _answer(
     plan: Plan,
     section: Section,
     phrase: Phrase,
-    words: list[singing.Syllable],
+    words: list[vocoder.Syllable],
     singer: Singer,
     tracks: _Tracks,
     rng: np.random.Generator,
@@ -220,11 +216,7 @@ def _perform(
 
 
 def _add_backing(
-    plan: Plan,
-    library: Library,
-    sections: list[Section],
-    tracks: _Tracks,
-    rng: np.random.Generator,
+    plan: Plan, library: Library, sections: list[Section], tracks: _Tracks, rng: np.random.Generator
 ) -> None:
     """Choirs of produced songs behind some sections."""
     name = str(rng.choice(_BACKING, p=(0.4, 0.25, 0.2, 0.15)))
@@ -250,17 +242,13 @@ def _any_singer(plan: Plan, library: Library, rng: np.random.Generator) -> Singe
     return singers.from_speech(plan, library, rng, rap=False)
 
 
-def _clear_vowels(singer: Singer, count: int) -> list[singing.Syllable]:
+def _clear_vowels(singer: Singer, count: int) -> list[vocoder.Syllable]:
     """The longest steady vowels among the words."""
     return sorted(singer.words, key=lambda word: word.vowel - word.close)[:count]
 
 
 def _add_pads(
-    plan: Plan,
-    library: Library,
-    sections: list[Section],
-    tracks: _Tracks,
-    rng: np.random.Generator,
+    plan: Plan, library: Library, sections: list[Section], tracks: _Tracks, rng: np.random.Generator
 ) -> None:
     """Choirs that hold the chords on one vowel."""
     singer = _any_singer(plan, library, rng)
@@ -287,11 +275,7 @@ def _add_pads(
 
 
 def _add_chops(
-    plan: Plan,
-    library: Library,
-    sections: list[Section],
-    tracks: _Tracks,
-    rng: np.random.Generator,
+    plan: Plan, library: Library, sections: list[Section], tracks: _Tracks, rng: np.random.Generator
 ) -> None:
     """Short cuts of a voice played as an instrument, the same pattern in each bar."""
     singer = _any_singer(plan, library, rng)

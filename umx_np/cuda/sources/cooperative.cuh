@@ -3,33 +3,8 @@
 
 #include "common.cuh"
 
-// Reads and writes of 64 bits that other blocks see whole, in no order with other accesses.
-__device__ __forceinline__ u64 load_relaxed(const u64* from) {
-#ifdef UMX_EMULATED
-    return *from;
-#else
-    u64 value;
-    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(value) : "l"(from) : "memory");
-    return value;
-#endif
-}
-
-__device__ __forceinline__ void store_relaxed(u64* to, u64 value) {
-#ifdef UMX_EMULATED
-    *to = value;
-#else
-    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(to), "l"(value) : "memory");
-#endif
-}
-
-// To be called in loops that wait for another block: the emulator lets other threads run here.
-__device__ __forceinline__ void spin_pause() {
-#ifdef UMX_EMULATED
-    umx_emulated::pause();
-#endif
-}
-
-// Wait for all threads of the grid, or of a group of its blocks with a counter of its own; what they wrote before is visible afterwards.
+// Wait for all threads of the grid, or of a group of its blocks with a counter of its own; what they
+// wrote before is visible afterwards.
 //   counter     global, 0 before the launch; it only grows, and may wrap
 //   nb_blocks   blocks of the grid or of the group
 //   generation  a variable of the calling thread, 0 at first: how often it has waited here

@@ -2,14 +2,9 @@
 //
 // Batches are the networks that run side by side. Every kernel: Parallel over columns (x of the
 // grid) and rows of all batches (y, in strides). Benchmark: benchmarks/gpu/run.py
-//
-// variants: ENDING=0; ENDING=1; ENDING=2; ENDING=3
 #include "common.cuh"
 
-// What `finish` ends with: 0 nothing, 1 tanh, 2 ReLU, 3 ReLU and the product with the mixture.
-#ifndef ENDING
-#define ENDING 0
-#endif
+enum { TANH, RELU, MASK };  // what `finish` ends with; MASK is ReLU and the product with the mixture
 
 /* Computes      out[n, t, c, b] = (mags[t, c, b] + shift[n, c, b]) * gain[n, c, b]
  * Arguments     mags (nb_rows, nb_channels, nb_bins) IN, 0 beyond the last bin,
@@ -36,10 +31,10 @@ extern "C" __global__ void normalise(const float* __restrict__ mags,
     }
 }
 
-/* Computes      out[n, t, k] = ending(x[n, t, k] * scale[n, k] + bias[n, k]), for ENDING 3 times
+/* Computes      out[n, t, k] = ending(x[n, t, k] * scale[n, k] + bias[n, k]), for MASK times
  *               mixture[t, k]
  * Arguments     x (nb_batches, nb_rows, width) IN, scale, bias (nb_batches, width) IN,
- *               mixture (nb_rows, width) IN, read for ENDING 3 only,
+ *               mixture (nb_rows, width) IN, read for MASK only,
  *               out as x, OUT, with batches out_batch and rows out_row numbers apart
  * Aliasing      out may be x
  * Accumulates   =
@@ -48,27 +43,15 @@ extern "C" __global__ void normalise(const float* __restrict__ mags,
 extern "C" __global__ void finish(const float* x, const float* __restrict__ scale,
                                   const float* __restrict__ bias,
                                   const float* __restrict__ mixture, float* out, int nb_batches,
-                                  int nb_rows, int width, long long out_batch, long long out_row) {
+                                  int nb_rows, int width, long long out_batch, long long out_row,
+                                  int ending) {
     const int k = blockIdx.x * blockDim.x + threadIdx.x;
     if (k >= width) return;
     for (long long row = blockIdx.y; row < (long long)nb_batches * nb_rows; row += gridDim.y) {
         const long long n = row / nb_rows, t = row % nb_rows;
         float value = fmaf(x[row * width + k], scale[n * width + k], bias[n * width + k]);
-        if (ENDING == 1) value = tanhf(value);
-        if (ENDING >= 2) value = fmaxf(value, 0.0f);
-        if (ENDING == 3) value *= mixture[t * width + k];
+        value = ending == TANH ? tanhf(value) : fmaxf(value, 0.0f);
+        if (ending == MASK) value *= mixture[t * width + k];
         out[n * out_batch + t * out_row + k] = value;
     }
-}
-
-/* Computes      out[n, t, k] = values[n, k]: biases, which a matrix product is then added to
- * Arguments     values (nb_batches, width) IN, out (nb_batches, nb_rows, width) OUT
- * Accumulates   =
- */
-extern "C" __global__ void spread(const float* __restrict__ values, float* __restrict__ out,
-                                  int nb_batches, int nb_rows, int width) {
-    const int k = blockIdx.x * blockDim.x + threadIdx.x;
-    if (k >= width) return;
-    for (long long row = blockIdx.y; row < (long long)nb_batches * nb_rows; row += gridDim.y)
-        out[row * width + k] = values[row / nb_rows * width + k];
 }

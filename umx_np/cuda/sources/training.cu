@@ -140,19 +140,18 @@ batch_statistics(const float* __restrict__ z, float* __restrict__ mean,
     running_variance[tile.column] += momentum * (unbiased - running_variance[tile.column]);
 }
 
-/* Computes      out = act(weight (z - mean) s + bias) with s = 1 / sqrt(variance + eps)
+/* Computes      out = act(weight (z - mean) s + bias) with s = 1 / sqrt(variance + eps) and tanh, or
+ *               ReLU, for act
  * Arguments     z (R, F) IN, mean, variance, weight, bias (F) IN, out (R, stride) OUT
  * Accumulates   =
  * Parallel over tiles of features (x) and pieces of rows (y)
  * Oracle        umx_np.layers.batchnorm.batchnorm_forward, umx_np.layers.activation
  */
-template <bool RELU>
-__device__ __forceinline__ void normalise(const float* __restrict__ z,
-                                          const float* __restrict__ mean,
-                                          const float* __restrict__ variance,
-                                          const float* __restrict__ weight,
-                                          const float* __restrict__ bias, float* __restrict__ out,
-                                          int nb_rows, int nb_features, int stride, float eps) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+normalise(const float* __restrict__ z, const float* __restrict__ mean,
+          const float* __restrict__ variance, const float* __restrict__ weight,
+          const float* __restrict__ bias, float* __restrict__ out, int nb_rows, int nb_features,
+          int stride, float eps, int relu) {
     const int column = blockIdx.x * COLUMNS + threadIdx.x;
     if (column >= nb_features) return;
     const float scale = weight[column] * inverse_deviation(variance[column], eps);
@@ -160,26 +159,13 @@ __device__ __forceinline__ void normalise(const float* __restrict__ z,
     const int first = blockIdx.y * PIECE, stop = minimum(first + PIECE, nb_rows);
     for (int row = first + threadIdx.y; row < stop; row += LANES) {
         const float value = fmaf(z[(size_t)row * nb_features + column], scale, shift);
-        out[(size_t)row * stride + column] = RELU ? positive(value) : tanhf(value);
+        out[(size_t)row * stride + column] = relu ? positive(value) : tanhf(value);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-normalise_tanh(const float* z, const float* mean, const float* variance, const float* weight,
-               const float* bias, float* out, int nb_rows, int nb_features, int stride, float eps) {
-    normalise<false>(z, mean, variance, weight, bias, out, nb_rows, nb_features, stride, eps);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-normalise_relu(const float* z, const float* mean, const float* variance, const float* weight,
-               const float* bias, float* out, int nb_rows, int nb_features, int stride, float eps) {
-    normalise<true>(z, mean, variance, weight, bias, out, nb_rows, nb_features, stride, eps);
-}
-
 // Gradient before an activation, from that of its output y.
-template <bool RELU>
-__device__ __forceinline__ float through(float d, float y) {
-    if (RELU) return y > 0.0f ? d : 0.0f;
+__device__ __forceinline__ float through(float d, float y, bool relu) {
+    if (relu) return y > 0.0f ? d : 0.0f;
     return d * (1.0f - y * y);
 }
 
@@ -192,12 +178,10 @@ __device__ __forceinline__ float through(float d, float y) {
  * Parallel over tiles of features (x) and pieces of rows (y)
  * Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.activation
  */
-template <bool RELU>
-__device__ __forceinline__ void norm_sums(const float* d, const float* y, const float* z,
-                                          const float* mean, const float* variance,
-                                          float* d_weight, float* d_bias, double* partials,
-                                          unsigned* counters, int nb_rows, int nb_features,
-                                          int stride_d, int stride_y, float eps) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+norm_sums(const float* d, const float* y, const float* z, const float* mean, const float* variance,
+          float* d_weight, float* d_bias, double* partials, unsigned* counters, int nb_rows,
+          int nb_features, int stride_d, int stride_y, float eps, int relu) {
     UMX_SHARED(memory);
     const Tile tile(memory, nb_rows, nb_features);
     const int column = tile.column;
@@ -205,8 +189,8 @@ __device__ __forceinline__ void norm_sums(const float* d, const float* y, const 
     if (tile.inside) {
         const float center = mean[column], s = inverse_deviation(variance[column], eps);
         for (int row = tile.first + threadIdx.y; row < tile.stop; row += LANES) {
-            const float g = through<RELU>(d[(size_t)row * stride_d + column],
-                                          y[(size_t)row * stride_y + column]);
+            const float g = through(d[(size_t)row * stride_d + column],
+                                    y[(size_t)row * stride_y + column], relu);
             sum += g;
             product += (double)g * ((z[(size_t)row * nb_features + column] - center) * s);
         }
@@ -222,24 +206,6 @@ __device__ __forceinline__ void norm_sums(const float* d, const float* y, const 
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-norm_sums_tanh(const float* d, const float* y, const float* z, const float* mean,
-               const float* variance, float* d_weight, float* d_bias, double* partials,
-               unsigned* counters, int nb_rows, int nb_features, int stride_d, int stride_y,
-               float eps) {
-    norm_sums<false>(d, y, z, mean, variance, d_weight, d_bias, partials, counters, nb_rows,
-                     nb_features, stride_d, stride_y, eps);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-norm_sums_relu(const float* d, const float* y, const float* z, const float* mean,
-               const float* variance, float* d_weight, float* d_bias, double* partials,
-               unsigned* counters, int nb_rows, int nb_features, int stride_d, int stride_y,
-               float eps) {
-    norm_sums<true>(d, y, z, mean, variance, d_weight, d_bias, partials, counters, nb_rows,
-                    nb_features, stride_d, stride_y, eps);
-}
-
 /* Computes      d_z = weight s (g - mean(g) - x^ mean(g x^)), without the means unless `training`
  * Arguments     d (R, stride_d) INOUT  in: gradient of the activation's output, out: d_z
  *               y, z, mean, variance as for the sums;  weight (F) IN
@@ -249,12 +215,10 @@ norm_sums_relu(const float* d, const float* y, const float* z, const float* mean
  * Parallel over tiles of features (x) and pieces of rows (y)
  * Oracle        umx_np.layers.batchnorm.batchnorm_backward, umx_np.layers.activation
  */
-template <bool RELU>
-__device__ __forceinline__ void norm_backward(float* d, const float* y, const float* z,
-                                              const float* mean, const float* variance,
-                                              const float* weight, const float* d_weight,
-                                              const float* d_bias, int nb_rows, int nb_features,
-                                              int stride_d, int stride_y, float eps, int training) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+norm_backward(float* d, const float* y, const float* z, const float* mean, const float* variance,
+              const float* weight, const float* d_weight, const float* d_bias, int nb_rows,
+              int nb_features, int stride_d, int stride_y, float eps, int relu, int training) {
     const int column = blockIdx.x * COLUMNS + threadIdx.x;
     if (column >= nb_features) return;
     const float center = mean[column], s = inverse_deviation(variance[column], eps);
@@ -264,27 +228,9 @@ __device__ __forceinline__ void norm_backward(float* d, const float* y, const fl
     const int first = blockIdx.y * PIECE, stop = minimum(first + PIECE, nb_rows);
     for (int row = first + threadIdx.y; row < stop; row += LANES) {
         float* place = d + (size_t)row * stride_d + column;
-        const float g = through<RELU>(*place, y[(size_t)row * stride_y + column]);
+        const float g = through(*place, y[(size_t)row * stride_y + column], relu);
         *place = a * g - b - c * (z[(size_t)row * nb_features + column] - center);
     }
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-norm_backward_tanh(float* d, const float* y, const float* z, const float* mean,
-                   const float* variance, const float* weight, const float* d_weight,
-                   const float* d_bias, int nb_rows, int nb_features, int stride_d, int stride_y,
-                   float eps, int training) {
-    norm_backward<false>(d, y, z, mean, variance, weight, d_weight, d_bias, nb_rows, nb_features,
-                         stride_d, stride_y, eps, training);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-norm_backward_relu(float* d, const float* y, const float* z, const float* mean,
-                   const float* variance, const float* weight, const float* d_weight,
-                   const float* d_bias, int nb_rows, int nb_features, int stride_d, int stride_y,
-                   float eps, int training) {
-    norm_backward<true>(d, y, z, mean, variance, weight, d_weight, d_bias, nb_rows, nb_features,
-                        stride_d, stride_y, eps, training);
 }
 
 // -- bn3, output scaling, mask -----------------------------------------------------------------

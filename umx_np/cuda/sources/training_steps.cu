@@ -1,23 +1,9 @@
-// Training: biases, dropout, loss, gradients, and what is done to batches.
+// Training: biases, dropout, loss, gradients, and the level of batches.
 //
 // Every kernel: Precision float32, sums float64. Benchmark: benchmarks/gpu/run.py
 #include "column_sums.cuh"
 
 // -- recurrent layers --------------------------------------------------------------------------
-
-/* Computes      out[s] = bias_ih + bias_hh of sequence s, a direction of a layer
- * Arguments     bias_ih, bias_hh (G) IN of the first sequence, those of the others `distance` apart
- *               out (S, G) OUT
- * Accumulates   =
- * Parallel over gates (x) and sequences (y)
- * Oracle        umx_np.layers.lstm.lstm_forward
- */
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-add_biases(const float* __restrict__ bias_ih, const float* __restrict__ bias_hh,
-           float* __restrict__ out, int nb_gates, long long distance) {
-    const int j = blockIdx.x * THREADS + threadIdx.x, s = blockIdx.y;
-    if (j < nb_gates) out[s * nb_gates + j] = bias_ih[s * distance + j] + bias_hh[s * distance + j];
-}
 
 /* Computes      d_bias[s] = sum over rows of d_gates[s], for both biases
  * Arguments     d_gates (S, R, G) IN
@@ -243,25 +229,6 @@ gradient_norm(const float* __restrict__ x, const float* before, double* norm, fl
 
 // -- data --------------------------------------------------------------------------------------
 
-/* Computes      out[r] = mean over c of x[r, c]
- * Arguments     x (R, C, N) IN, out (R, N) OUT
- * Accumulates   =
- * Parallel over bins (x) and rows (y, in strides)
- * Oracle        numpy.mean(x, axis=1)
- */
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-mean_of_channels(const float* __restrict__ x, float* __restrict__ out, int nb_rows,
-                 int nb_channels, int nb_bins) {
-    const int k = blockIdx.x * THREADS + threadIdx.x;
-    if (k >= nb_bins) return;
-    for (int row = blockIdx.y; row < nb_rows; row += gridDim.y) {
-        float sum = 0.0f;
-        for (int c = 0; c < nb_channels; c++)
-            sum += x[((size_t)row * nb_channels + c) * nb_bins + k];
-        out[(size_t)row * nb_bins + k] = sum / nb_channels;
-    }
-}
-
 /* Computes      factors[b] = levels[b] / sqrt(mean of x[b]^2), or 1 where the mean square is faint
  * Arguments     x (B, n) IN, levels (B) IN  root mean squares to reach;  factors (B) OUT
  *               partials (pieces, B) scratch, counters (B) zero
@@ -288,22 +255,5 @@ level_factors(const float* __restrict__ x, const double* __restrict__ levels,
     const double power = strip.total(own) / count;
     if (threadIdx.x == 0) {
         factors[item] = power > faint ? (float)(levels[item] / sqrt(power)) : 1.0f;
-    }
-}
-
-/* Computes      x[b] *= factors[b],  y[b] *= factors[b]
- * Arguments     x, y (B, n) INOUT, factors (B) IN
- * Parallel over elements (x) and items (y)
- * Oracle        umx_np.data.trackfolder.FixedSourcesTrackFolderDataset.sample
- */
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-scale_items(float* __restrict__ x, float* __restrict__ y, const float* __restrict__ factors,
-            long long count) {
-    const float factor = factors[blockIdx.y];
-    const long long first = blockIdx.y * count + (long long)blockIdx.x * FLAT_PIECE;
-    const long long stop = (blockIdx.y + 1LL) * count;
-    for (int i = threadIdx.x; i < FLAT_PIECE && first + i < stop; i += THREADS) {
-        x[first + i] *= factor;
-        y[first + i] *= factor;
     }
 }

@@ -15,6 +15,7 @@ from ...backends.contracts import (
     DEFAULT_EPS,
     SCALE_FACTOR,
     Backend,
+    FilterInput,
     WienerGradientBackend,
     WienerOptions,
     scale_of,
@@ -334,14 +335,13 @@ def wiener_magnitudes_backward(
     if not (isinstance(ops, WienerGradientBackend) and single and plain):
         options = (iterations, softmask, residual, scale_factor, eps)
         return wiener_backward(d_y, mags, mix, *options, device=ops)[0]
-    d_mags = ops.wiener_gradient(
+    given = FilterInput(
         np.ascontiguousarray(mix.transpose(2, 0, 1)),
         np.ascontiguousarray(mags.transpose(3, 0, 2, 1)),
-        np.ascontiguousarray(d_y.transpose(3, 2, 0, 1)),
-        max_abs=scale_of(float(np.abs(mix).max(initial=0.0)), scale_factor),
-        eps=float(eps),
+        scale_of(float(np.abs(mix).max(initial=0.0)), scale_factor),
     )
-    return d_mags.transpose(1, 3, 2, 0)
+    d_y = np.ascontiguousarray(d_y.transpose(3, 2, 0, 1))
+    return ops.wiener_gradient(given, d_y, float(eps)).transpose(1, 3, 2, 0)
 
 
 def _check_shapes(d_y: np.ndarray, mags: np.ndarray, mix: np.ndarray, residual: bool) -> int:

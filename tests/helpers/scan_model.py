@@ -1,8 +1,8 @@
-"""The persistent scans of training in NumPy, thread by thread: who owns what, reads and sends it.
+"""The persistent scans in NumPy, thread by thread: who owns what, reads and sends it.
 
 The emulator runs the kernels themselves, but at sizes that are small. This model has the same
 owners, layouts and orders of summation at any size; it is written from the description in
-``batch_scan*.cuh`` and vectorised over threads.
+``scan.cuh`` and its kernels, and vectorised over threads.
 
 A step is modelled for one group. Arrays of threads have the axes (part, thread, ...).
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umx_np.cuda.batch_plan import GATES, Plan
+from umx_np.cuda.scan_plan import GATES, Plan
 
 Array = np.ndarray
 
@@ -46,14 +46,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class Sends:
-    """Where the four floats of each store go: part and offset into its buffer, any shape."""
+    """Where the floats of each store go: part and offset into its buffer, any shape."""
 
     part: Array
     offset: Array
+    width: int = 4
 
     def counts(self, parts: int, floats: int) -> Array:
         """How often each float of each part's buffer is written in a step."""
-        where = (self.part * floats + self.offset).reshape(-1, 1) + np.arange(4)
+        where = (self.part * floats + self.offset).reshape(-1, 1) + np.arange(self.width)
         return np.bincount(where.reshape(-1), minlength=parts * floats).reshape(parts, floats)
 
 
@@ -77,25 +78,26 @@ def _halve(sums: Array, lanes: int, distance: int) -> Array:
 
 def activate(a: Array) -> Array:
     """Activations of gates (..., 4)."""
-    half = np.float32(0.5)
-    logistic = half * np.tanh(half * a) + half
+    logistic = np.float32(1) / (np.float32(1) + np.exp(-a))
     return np.where(np.arange(4) == 2, np.tanh(a), logistic).astype(np.float32)
 
 
 class LanesForward:
-    """``Forward`` of batch_scan_lanes.cuh."""
+    """``Forward`` of scan_forward.cu."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        part, thread = _threads(plan, plan.forward_threads)
+        part, thread = _threads(plan, plan.threads(backward=False))
         self.lane = thread % plan.forward_lanes
         self.unit = part * plan.units + thread // plan.forward_lanes
         self.gate = np.broadcast_to(self.lane // 4 % 4, self.unit.shape)
-        self.sample = np.broadcast_to(self.lane % 4, self.unit.shape)
-        self.depth = np.arange(plan.forward_depth) * plan.forward_lanes + self.lane[..., None]
+        self.sample = np.broadcast_to(self.lane % plan.samples, self.unit.shape)
+        self.writes = (self.lane < 16) & (self.lane % 4 < plan.samples)
+        steps = np.arange(plan.depth(backward=False))
+        self.depth = steps * plan.forward_lanes + self.lane[..., None]
 
     def weights(self) -> Weights:
-        shape = (*self.unit.shape, self.plan.forward_depth, GATES)
+        shape = (*self.unit.shape, len(self.depth[0, 0]), GATES)
         return Weights(
             np.broadcast_to(np.arange(GATES), shape),
             np.broadcast_to(self.unit[..., None, None], shape),
@@ -104,46 +106,50 @@ class LanesForward:
 
     def owners(self) -> Array:
         """(unit, sample) of each thread whose state counts."""
-        chosen = (self.gate == 0) & (self.lane < 16)
+        chosen = (self.gate == 0) & self.writes
         return np.stack([self.unit[chosen], self.sample[chosen]], axis=-1)
 
     def sends(self) -> Sends:
         lanes, parts = self.plan.forward_lanes, self.plan.parts
         to = np.arange(parts)
         own = (to % lanes) == self.lane[..., None]
-        offset = np.broadcast_to(self.unit[..., None] * 4, (*self.unit.shape, parts))
+        samples = self.plan.samples
+        offset = np.broadcast_to(self.unit[..., None] * samples, (*self.unit.shape, parts))
         own = np.broadcast_to(own, offset.shape)
-        return Sends(np.broadcast_to(to, offset.shape)[own], offset[own])
+        return Sends(np.broadcast_to(to, offset.shape)[own], offset[own], samples)
 
     def products(self, W_hh: Array, h: Array) -> Array:
         """Sums over the depth, (padded, samples, gates), from h (padded, samples)."""
-        plan = self.plan
-        buffer = np.zeros((plan.forward_depth * plan.forward_lanes, 4), np.float32)
+        plan, samples = self.plan, self.plan.samples
+        depth = plan.depth(backward=False)
+        buffer = np.zeros((depth * plan.forward_lanes, samples), np.float32)
         buffer[: len(h)] = h
         held = self.weights().values(W_hh)
-        sums = np.zeros((*self.unit.shape, GATES, 4), np.float32)
-        for i in range(plan.forward_depth):
+        sums = np.zeros((*self.unit.shape, GATES, samples), np.float32)
+        for i in range(depth):
             vector = buffer[self.depth[..., i]]
             sums = _fma(held[..., i, :, None], vector[..., None, :], sums)
-        sums = sums.reshape(*self.unit.shape, 16)
-        for distance in (8, 4, 2, 1):
-            sums = _halve(sums, plan.forward_lanes, distance)
-        if plan.forward_lanes == 32:
-            sums = sums + sums[:, np.arange(sums.shape[1]) ^ 16]
-        made = np.full((plan.padded, 4, GATES), np.nan, np.float32)
+        sums = sums.reshape(*self.unit.shape, GATES * samples)
+        for distance in (8, 4, 2, 1, 16)[: 5 if plan.forward_lanes == 32 else 4]:
+            if sums.shape[2] > 1:
+                sums = _halve(sums, plan.forward_lanes, distance)
+            else:
+                sums = sums + sums[:, np.arange(sums.shape[1]) ^ distance]
+        made = np.full((plan.padded, samples, GATES), np.nan, np.float32)
         made[self.unit, self.sample, self.gate] = sums[..., 0]
         return made
 
 
 class LanesBackward:
-    """``Backward`` of batch_scan_lanes.cuh."""
+    """``Backward`` of scan_backward.cu."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.part, thread = _threads(plan, plan.backward_threads)
+        self.part, thread = _threads(plan, plan.threads(backward=True))
         self.lane = thread % plan.backward_lanes
         self.column = thread // plan.backward_lanes * 4
-        self.depth = np.arange(plan.backward_depth) * plan.backward_lanes + self.lane[..., None]
+        steps = np.arange(plan.depth(backward=True))
+        self.depth = steps * plan.backward_lanes + self.lane[..., None]
 
     def weights(self) -> Weights:
         row = self.depth[..., None] + np.zeros(4, int)
@@ -172,7 +178,7 @@ class LanesBackward:
         operand = d_gates.reshape(plan.parts, plan.units * GATES, 4)
         held = self.weights().values(W_hh)
         sums = np.zeros((*held.shape[:2], 4, 4), np.float32)
-        for i in range(plan.backward_depth):
+        for i in range(plan.depth(backward=True)):
             vector = operand[self.part, self.depth[..., i]]
             sums = _fma(held[..., i, :, None], vector[..., None, :], sums)
         sums = sums.reshape(*sums.shape[:2], 16)
@@ -190,7 +196,7 @@ class LanesBackward:
         return made
 
 
-def scan(plan: Plan, gates: Array, W_hh: Array, d_out: Array) -> tuple[Array, Array]:
+def scan(plan: Plan, gates: Array, W_hh: Array, d_out: Array) -> tuple[Array, Array | None]:
     """One direction of one tile, forward and backward in time order.
 
     Parameters
@@ -202,7 +208,7 @@ def scan(plan: Plan, gates: Array, W_hh: Array, d_out: Array) -> tuple[Array, Ar
     Returns
     -------
     h : (T, samples, H)
-    d_gates : (T, samples, 4H)
+    d_gates : (T, samples, 4H), or None where the plan has no backward pass
     """
     nb_frames, nb_samples, hidden = d_out.shape
     padding = ((0, 0), (0, 0), (0, plan.padded - hidden))
@@ -212,7 +218,7 @@ def scan(plan: Plan, gates: Array, W_hh: Array, d_out: Array) -> tuple[Array, Ar
         return np.pad(x, padding).swapaxes(1, 2)
 
     inputs = np.stack([padded(gate) for gate in np.split(gates, 4, axis=-1)], axis=-1)
-    forward, backward = LanesForward(plan), LanesBackward(plan)
+    forward = LanesForward(plan)
     h = np.zeros((nb_frames, plan.padded, nb_samples), np.float32)
     c, kept = np.zeros_like(h), np.zeros((*h.shape, GATES), np.float32)
     for t in range(nb_frames):
@@ -224,7 +230,11 @@ def scan(plan: Plan, gates: Array, W_hh: Array, d_out: Array) -> tuple[Array, Ar
         c[t] = i * g if t == 0 else _fma(f, c[t - 1], i * g)
         h[t] = o * np.tanh(c[t])
 
-    d_h = padded(d_out)
+    real = h[:, :hidden].swapaxes(1, 2)
+    if True not in plan.passes:
+        return real, None
+
+    d_h, backward = padded(d_out), LanesBackward(plan)
     d_gates = np.zeros_like(kept)
     d_c_next = np.zeros_like(c[0])
     received = np.zeros((plan.parts, *c[0].shape), np.float32)
@@ -247,5 +257,4 @@ def scan(plan: Plan, gates: Array, W_hh: Array, d_out: Array) -> tuple[Array, Ar
         )
         d_c_next = d_c * f
         received = backward.products(W_hh, d_gates[t].swapaxes(1, 2))
-    real = h[:, :hidden].swapaxes(1, 2)
     return real, np.moveaxis(d_gates[:, :hidden], (1, 2, 3), (3, 1, 2)).reshape(gates.shape)

@@ -1,18 +1,17 @@
-"""Which kernels run the recurrent scans of training, and in which pieces. Needs no card.
+"""Which kernels run the recurrence, and in which pieces. Needs no card.
 
-A persistent scan (``sources/batch_scan.cuh``) gives a group of `parts` blocks one direction and
-`tiles` tiles of samples; each block owns `units` hidden units, whose rows of W_hh it keeps in
-registers, and what does not fit there in shared memory. `choose` takes the pieces that fit a card
-in a fixed order of preference.
+A persistent scan (``sources/scan.cuh``) gives a group of `parts` blocks one sequence and `tiles`
+tiles of samples; each block owns `units` hidden units, whose rows of W_hh it keeps in registers,
+and what does not fit there in shared memory. `choose` takes the pieces that fit a card in a fixed
+order of preference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
-from ..errors import DeviceError
+from ..errors import ConfigError, DeviceError
 from .card import WARP, Card, register_limit
 
 KINDS = ("cooperative", "step")
@@ -21,8 +20,9 @@ GATES = 4
 FLOAT = 4  # bytes
 VECTOR = 4  # floats
 
-# Of the samples that a product takes at a time.
-LANE_SAMPLES = 4
+# Samples that a product takes at a time in training. A single one, without a backward pass, is by
+# itself.
+TILE_SAMPLES = 4
 
 # What a scan needs besides weights was found by compiling it.
 OTHER_REGISTERS = 64
@@ -36,10 +36,6 @@ USUAL_THREADS = 512
 
 MOST_TILES = 8
 
-STEP_UNITS, STEP_SAMPLES, STEP_THREADS = 8, 16, 256
-STEP_FORWARD_FLOATS = 32 * 33 + 32 * 16
-STEP_BACKWARD_FLOATS = 64 * 8 + 16 * 65
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -48,15 +44,18 @@ class Plan:
     Attributes
     ----------
     kind : str
-        ``'cooperative'`` or ``'step'``.
+        ``'cooperative'``: blocks keep the weights, and exchange h through global memory.
+        ``'step'``: a matrix product and a launch for each frame.
     hidden : int
-        Hidden units of a direction.
+        Hidden units of a sequence.
     parts : int
         Blocks of a group.
     units : int
         Hidden units of a block.
     tiles : int
         Tiles of samples of a group.
+    samples : int
+        Samples of a tile: 4, or 1 where there is a single one and no backward pass.
     forward_lanes, backward_lanes : int
         Lanes that share the depth of a product.
     forward_shared, backward_shared : int
@@ -66,8 +65,9 @@ class Plan:
     kind: str
     hidden: int
     parts: int = 1
-    units: int = STEP_UNITS
+    units: int = VECTOR
     tiles: int = 1
+    samples: int = TILE_SAMPLES
     forward_lanes: int = 16
     backward_lanes: int = 8
     forward_shared: int = 0
@@ -78,11 +78,18 @@ class Plan:
         if self.kind == "step":
             return "step scan: one launch per frame"
         in_shared = self.forward_shared or self.backward_shared
+        samples = self.tiles * self.samples
         return (
-            f"cooperative scan: groups of {self.parts} blocks, {self.tiles * self.samples} samples "
-            f"each; {self.units} units ({self.weight_bytes // 1024} KiB of W_hh) of a block in "
+            f"cooperative scan: groups of {self.parts} blocks, {samples} "
+            f"sample{'s' if samples > 1 else ''} each; {self.units} units "
+            f"({self.weight_bytes // 1024} KiB of W_hh) of a block in "
             f"registers{' and shared memory' if in_shared else ''}"
         )
+
+    def kernel(self, *, backward: bool) -> tuple[str, str]:
+        """Source and name of a kernel."""
+        name = "scan_backward" if backward else "scan_forward"
+        return ("scan_step.cu", f"{name}_step") if self.kind == "step" else (f"{name}.cu", name)
 
     @property
     def defines(self) -> dict[str, int]:
@@ -90,7 +97,8 @@ class Plan:
         if self.kind == "step":
             return {}
         names = (
-            "hidden parts units tiles forward_lanes backward_lanes forward_shared backward_shared"
+            "hidden parts units tiles samples "
+            "forward_lanes backward_lanes forward_shared backward_shared"
         )
         return {name.upper(): int(getattr(self, name)) for name in names.split()}
 
@@ -99,68 +107,44 @@ class Plan:
         """Units of all parts."""
         return self.parts * self.units
 
-    @property
-    def samples(self) -> int:
-        """Samples of a tile."""
-        return STEP_SAMPLES if self.kind == "step" else LANE_SAMPLES
-
-    def groups(self, nb_samples: int, directions: int) -> int:
+    def groups(self, nb_samples: int, nb_sequences: int) -> int:
         """Groups of parts that a batch needs."""
-        return directions * -(-nb_samples // (self.samples * self.tiles))
+        return nb_sequences * -(-nb_samples // (self.samples * self.tiles))
 
-    @property
-    def forward_threads(self) -> int:
-        """Threads of a block, forward."""
-        if self.kind == "step":
-            return STEP_THREADS
+    def threads(self, *, backward: bool) -> int:
+        """Threads of a block."""
+        if backward:
+            return _round_up(self.padded // VECTOR * self.backward_lanes, WARP)
         return self.units * self.forward_lanes
 
-    @property
-    def backward_threads(self) -> int:
-        """Threads of a block, backward."""
-        if self.kind == "step":
-            return STEP_THREADS
-        return _round_up(self.padded // VECTOR * self.backward_lanes, WARP)
-
-    @property
-    def forward_depth(self) -> int:
-        """Steps over the depth of the forward product."""
+    def depth(self, *, backward: bool) -> int:
+        """Steps over the depth of the product."""
+        if backward:
+            return GATES * self.units // self.backward_lanes
         return -(-self.padded // self.forward_lanes)
 
-    @property
-    def backward_depth(self) -> int:
-        """Steps over the depth of the backward product."""
-        return GATES * self.units // self.backward_lanes
+    def exchange(self, *, backward: bool) -> int:
+        """Floats of one of the two buffers of a group.
+
+        Forward, h of all units; backward, for each part d_h of its units by each part.
+        """
+        if backward:
+            return self.parts * self.parts * self.tiles * self.units * self.samples
+        return self.tiles * self.depth(backward=False) * self.forward_lanes * self.samples
+
+    def shared_bytes(self, *, backward: bool) -> int:
+        """Dynamic shared memory of a block: gradients of gates or cells, and weights."""
+        threads = self.threads(backward=backward)
+        state = self.samples * GATES * self.units if backward else threads
+        weights = self.backward_shared if backward else self.forward_shared
+        return FLOAT * (self.tiles * state + weights * VECTOR * threads)
 
     @property
-    def forward_exchange(self) -> int:
-        """Floats of one of the two buffers of a group, forward: h of all units."""
-        return self.tiles * self.forward_depth * self.forward_lanes * self.samples
+    def passes(self) -> tuple[bool, ...]:
+        """Values of `backward` for which the plan has kernels."""
+        return (False, True) if self.samples == TILE_SAMPLES else (False,)
 
     @property
-    def backward_exchange(self) -> int:
-        """Floats of one of the two buffers of a part, backward: d_h of its units by each part."""
-        return self.parts * self.tiles * self.units * self.samples
-
-    @property
-    def forward_bytes(self) -> int:
-        """Dynamic shared memory, forward."""
-        if self.kind == "step":
-            return FLOAT * STEP_FORWARD_FLOATS
-        state = self.tiles * self.forward_threads
-        weights = self.forward_shared * VECTOR * self.forward_threads
-        return FLOAT * (state + weights)
-
-    @property
-    def backward_bytes(self) -> int:
-        """Dynamic shared memory, backward."""
-        if self.kind == "step":
-            return FLOAT * STEP_BACKWARD_FLOATS
-        operand = self.samples * GATES * self.units
-        weights = self.backward_shared * VECTOR * self.backward_threads
-        return FLOAT * (self.tiles * operand + weights)
-
-    @cached_property
     def weight_bytes(self) -> int:
         """Bytes of W_hh that a block keeps."""
         return FLOAT * GATES * self.units * self.padded
@@ -168,10 +152,12 @@ class Plan:
 
 def choose(
     hidden: int,
-    batch: int,
-    directions: int,
+    nb_samples: int,
+    nb_sequences: int,
     card: Card,
     kinds: Sequence[str] = KINDS,
+    *,
+    backward: bool = True,
 ) -> Plan:
     """Choose kernels and pieces.
 
@@ -182,13 +168,16 @@ def choose(
     Parameters
     ----------
     hidden : int
-        Hidden units of a direction.
-    batch : int
+        Hidden units of a sequence.
+    nb_samples : int
         Samples.
-    directions : int
+    nb_sequences : int
+        Sequences side by side, such as the directions of a layer, or of all targets.
     card : Card
     kinds : sequence of str
         Kinds of kernels to choose from.
+    backward : bool
+        Whether there is a backward pass.
 
     Returns
     -------
@@ -197,38 +186,45 @@ def choose(
 
     Raises
     ------
+    ConfigError
+        If a size is not positive.
     DeviceError
         If none of `kinds` fits.
     """
+    if min(hidden, nb_samples, nb_sequences) < 1:
+        raise ConfigError(
+            f"hidden={hidden}, nb_samples={nb_samples} and nb_sequences={nb_sequences} must be at "
+            "least 1"
+        )
 
     def preference(plan: Plan) -> tuple[int, ...]:
-        launches = -(-plan.groups(batch, directions) // _capacity(plan, card))
+        launches = -(-plan.groups(nb_samples, nb_sequences) // _capacity(plan, card))
         in_shared = plan.forward_shared + plan.backward_shared > 0
         return launches, in_shared, plan.tiles, plan.padded > hidden, -plan.parts
 
-    if "cooperative" in kinds and (fitting := list(_persistent(hidden, card))):
+    samples = TILE_SAMPLES if backward or nb_samples > 1 else 1
+    if "cooperative" in kinds and (fitting := list(_persistent(hidden, samples, card))):
         return min(fitting, key=preference)
     if "step" in kinds:
         return Plan("step", hidden)
     raise DeviceError(f"hidden={hidden} fits none of the kernels {', '.join(kinds)}")
 
 
-def _persistent(hidden: int, card: Card) -> Iterator[Plan]:
+def _persistent(hidden: int, samples: int, card: Card) -> Iterator[Plan]:
     """All persistent scans that fit the card."""
     # More than 128 units never fit into registers and shared memory.
     most = min(_round_up(hidden, VECTOR), 128)
     for units in range(VECTOR, most + 1, VECTOR):
-        plan = Plan("cooperative", hidden, -(-hidden // units), units)
+        plan = Plan("cooperative", hidden, -(-hidden // units), units, samples=samples)
         if _capacity(plan, card) == 0:
             continue
         forward_lanes = _lanes(units, plan.padded, (16, 32))
         backward_lanes = _lanes(plan.padded // VECTOR, GATES * units, (4, 8, 16, 32))
         plan = replace(plan, forward_lanes=forward_lanes, backward_lanes=backward_lanes)
-        for tiles in range(1, MOST_TILES + 1):
+        for tiles in range(1, MOST_TILES + 1 if samples > 1 else 2):
             tiled = _split_weights(replace(plan, tiles=tiles))
-            if (
-                tiled is None
-                or max(tiled.forward_bytes, tiled.backward_bytes) > card.shared_memory_per_block
+            if tiled is None or card.shared_memory_per_block < max(
+                tiled.shared_bytes(backward=backward) for backward in tiled.passes
             ):
                 break
             yield tiled
@@ -248,24 +244,20 @@ def _lanes(rows: int, depth: int, possible: Sequence[int]) -> int:
 
 def _split_weights(plan: Plan) -> Plan | None:
     """Weights that do not fit into registers go to shared memory; None if threads are too many."""
-    items = plan.tiles * plan.units * plan.samples
-    further_items = -(-items // plan.backward_threads) - 1
-    shared = []
-    for threads, depth, others in (
-        (plan.forward_threads, plan.forward_depth, OTHER_REGISTERS),
-        (
-            plan.backward_threads,
-            plan.backward_depth,
-            OTHER_REGISTERS + further_items * ITEM_REGISTERS,
-        ),
-    ):
+    shared = [0, 0]
+    for backward in plan.passes:
+        threads, others = plan.threads(backward=backward), OTHER_REGISTERS
         if threads > MOST_THREADS:
             return None
-        crowded = CROWDED_REGISTERS if threads > USUAL_THREADS else 0
-        registers = register_limit(-(-threads // WARP)) - others - crowded
+        if backward:
+            items = plan.tiles * plan.units * plan.samples
+            others += (-(-items // threads) - 1) * ITEM_REGISTERS
+        if threads > USUAL_THREADS:
+            others += CROWDED_REGISTERS
+        registers = register_limit(-(-threads // WARP)) - others
         if registers < VECTOR:
             return None
-        shared.append(max(0, depth - registers // VECTOR))
+        shared[backward] = max(0, plan.depth(backward=backward) - registers // VECTOR)
     return replace(plan, forward_shared=shared[0], backward_shared=shared[1])
 
 

@@ -1,4 +1,4 @@
-"""Launches of the kernels of training: sizes of their grids, and scratch memory of their sums."""
+"""Launches of kernels: sizes of their grids, and scratch memory of their sums."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from .device import Device, Kernel
+    from .compiling import Defines
+    from .device import Device
 
 Array = Any
 
 # As in sources/column_sums.cuh and training_steps.cu.
 _COLUMNS, _LANES = 32, 8
-_THREADS = _COLUMNS * _LANES
+THREADS = _COLUMNS * _LANES
 _PIECE = 64
 _FLAT_PIECE = 4096
 _EXCERPT_ROWS = 4
 # Shared memory of a block: a number for each thread, and a flag.
-_SHARED = 8 * _THREADS + 16
-_MOST_ROWS = 65535  # of a grid along y
+_SHARED = 8 * THREADS + 16
+MOST_ROWS = 65535  # of a grid along y
 
 
 class Grid(NamedTuple):
@@ -29,6 +30,8 @@ class Grid(NamedTuple):
     ----------
     blocks, threads : tuple of int
         Of the grid, and of a block.
+    shared : int
+        Bytes of dynamic shared memory of a block.
     nb_pieces : int
         Parts in which a sum is made.
     nb_counters : int
@@ -36,7 +39,8 @@ class Grid(NamedTuple):
     """
 
     blocks: tuple[int, ...]
-    threads: tuple[int, ...] = (_THREADS,)
+    threads: tuple[int, ...] = (THREADS,)
+    shared: int = 0
     nb_pieces: int = 0
     nb_counters: int = 0
 
@@ -44,27 +48,27 @@ class Grid(NamedTuple):
 def tiled(nb_columns: int, nb_rows: int, depth: int = 1) -> Grid:
     """Tiles of columns and pieces of rows."""
     tiles, pieces = -(-nb_columns // _COLUMNS), -(-nb_rows // _PIECE)
-    return Grid((tiles, pieces, depth), (_COLUMNS, _LANES), pieces, tiles * depth)
+    return Grid((tiles, pieces, depth), (_COLUMNS, _LANES), _SHARED, pieces, tiles * depth)
 
 
 def spread(nb_columns: int, nb_rows: int = 1) -> Grid:
     """A thread for each column, and rows in strides."""
-    return Grid((-(-nb_columns // _THREADS), min(nb_rows, _MOST_ROWS)))
+    return Grid((-(-nb_columns // THREADS), min(nb_rows, MOST_ROWS)))
 
 
 def flat(count: int, nb_items: int = 1) -> Grid:
     """Pieces of items of `count` elements each."""
     pieces = -(-count // _FLAT_PIECE)
-    return Grid((pieces, nb_items), nb_pieces=pieces, nb_counters=nb_items)
+    return Grid((pieces, nb_items), (THREADS,), _SHARED, pieces, nb_items)
 
 
 def excerpts(nb_rows: int, nb_excerpts: int) -> Grid:
     """Pieces of excerpts of `nb_rows` rows each."""
     pieces = -(-nb_rows // _EXCERPT_ROWS)
-    return Grid((pieces, nb_excerpts), nb_pieces=pieces, nb_counters=nb_excerpts)
+    return Grid((pieces, nb_excerpts), (THREADS,), _SHARED, pieces, nb_excerpts)
 
 
-class TrainingKernels:
+class Kernels:
     """Kernels of one source.
 
     Parameters
@@ -73,21 +77,21 @@ class TrainingKernels:
         The card.
     source : str
         File below ``sources``.
+    **defines
+        Macros to compile it with.
     """
 
-    def __init__(self, device: Device, source: str) -> None:
+    def __init__(self, device: Device, source: str, **defines: Any) -> None:
         self.device = device
         self._source = source
-        self._kernels: dict[str, Kernel] = {}
+        self._defines: Defines = defines
         self._counters: Array = None
 
     def launch(self, name: str, grid: Grid, *arguments: Any) -> None:
         """Launch a kernel; integers of Python are passed as ``int``."""
-        kernel = self._kernels.get(name)
-        if kernel is None:
-            kernel = self._kernels[name] = self.device.kernel(self._source, name)
+        kernel = self.device.kernel(self._source, name, defines=self._defines)
         values = [np.int32(a) if isinstance(a, int) else a for a in arguments]
-        kernel(grid.blocks, grid.threads, values, shared=_SHARED)
+        kernel(grid.blocks, grid.threads, values, shared=grid.shared)
 
     def reduce(
         self, name: str, grid: Grid, *arguments: Any, nb_sums: int, sizes: tuple[Any, ...]
