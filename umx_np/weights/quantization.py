@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -220,8 +220,12 @@ def dequantize(state: Mapping[str, np.ndarray]) -> StateDict:
     WeightsError
         If there is not one scale for each row.
     """
+    return dict(plain_tensors(state))
+
+
+def plain_tensors(state: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what `dequantize` returns, one tensor after the other."""
     quantized = {name for name in state if _is_stored(state, name)}
-    plain: StateDict = {}
     for name, array in state.items():
         if name.endswith(_SUFFIX) and name[: -len(_SUFFIX)] in quantized:
             continue
@@ -229,5 +233,4 @@ def dequantize(state: Mapping[str, np.ndarray]) -> StateDict:
             _check_scale(state, name)
             array = array.astype(np.float32)
             array *= state[name + _SUFFIX][:, None].astype(np.float32)
-        plain[name] = array
-    return plain
+        yield name, array
