@@ -10,6 +10,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 # One wheel for all versions from this one on. A Python without the GIL has no stable ABI yet.
 OLDEST = (3, 11)
@@ -112,6 +113,16 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+class BuildPy(build_py):
+    """Put the example song beside the page that offers it."""
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            target = Path(self.build_lib, "umx_np", "serve", "example.ogg")
+            self.copy_file("examples/song.ogg", str(target))
+
+
 if LIMITED:
     for extension in extensions:
         extension.py_limited_api = True
@@ -121,7 +132,7 @@ if LIMITED:
 setup(
     long_description=readme(),
     long_description_content_type="text/markdown",
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
     options={"bdist_wheel": {"py_limited_api": f"cp{OLDEST[0]}{OLDEST[1]}"}} if LIMITED else {},
     ext_modules=cythonize(
         extensions,

@@ -32,8 +32,8 @@ from benchmarks.gpu import run as gpu_run
 DOCUMENTS = documents()
 # Not ours to check.
 FOREIGN = {
-    *(".", "apt-get", "cat", "export", "ffmpeg"),
-    *("python -m pip", "python -m pytest", "python -m venv"),
+    *(".", "apt-get", "cat", "curl", "docker", "export", "ffmpeg"),
+    *("python -m pip", "python -m pytest", "python -m sphinx", "python -m venv"),
 }
 
 
@@ -121,6 +121,13 @@ def test_links_lead_somewhere(document):
         assert path.exists(), link
         if anchor:
             assert anchor in anchors_of(path.relative_to(ROOT).as_posix()), link
+
+
+def test_every_document_is_a_page_of_the_site():
+    listed = text_of("docs/index.rst").split()
+    for document in DOCUMENTS:
+        folder, _, name = document.rpartition("/")
+        assert folder != "docs" or name.removesuffix(".md") in listed, document
 
 
 def test_all_documents_are_found():

@@ -97,7 +97,12 @@ def test_all_that_is_shipped_has_a_licence():
     # What is data and not ours would have to be in one of these folders.
     data = tomllib.loads(text_of("pyproject.toml"))["tool"]["setuptools"]["package-data"]["umx_np"]
     kinds = {pattern.rpartition(".")[2] for pattern in data if not pattern.startswith("assets/")}
-    assert kinds <= {"typed", "pyi", "json", "cu", "cuh", "md", "html", "js", "css", "svg"}
+    assert kinds <= {"typed", "pyi", "json", "cu", "cuh", "md", "html", "js", "css", "svg", "ogg"}
+    # The example song, which the build puts there.
+    assert [pattern for pattern in data if pattern.endswith(".ogg")] == ["serve/example.ogg"]
+    example = ROOT / "examples" / "README.md"
+    assert example in covered
+    assert "CC BY 4.0" in example.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["bug", "wish"])

@@ -48,6 +48,7 @@ def test_every_error_is_an_umx_error():
         "plots.plot_separation",
         "testing.random_bundle",
         "weights.load_torch",
+        "export.save_onnx",
         "errors.AudioError",
         "data.Loader",
         "training.Trainer",

@@ -5,6 +5,7 @@ from . import catalog as catalog
 from . import data as data
 from . import errors as errors
 from . import evaluation as evaluation
+from . import export as export
 from . import nn as nn
 from . import optim as optim
 from . import plots as plots

@@ -63,19 +63,16 @@ def main() -> None:
             "weights": bundle.name,
             "seed": args.seed,
             "audio": description,
-            "onnx": f"hand-built graph, onnx {onnx.__version__}",
+            "onnx": f"graph of umx_np.export, onnx {onnx.__version__}",
         },
     )
     ours = umx_np.OpenUnmix.from_weights(
         weights, device=get_backend("cpu", args.threads, args.precision)
     )
     exact = upstream.network(up, weights)
-    model = onnx_network.build(weights)
     in_eight_bits = args.precision == "int8"
     theirs = upstream.quantized(up, exact) if in_eight_bits else exact
-    session = onnx_network.session(
-        onnx_network.quantized(model) if in_eight_bits else model, args.threads
-    )
+    session = onnx_network.session(weights, args.threads, in_eight_bits=in_eight_bits)
     frames = mags[:, None]  # (nb_frames, nb_samples, nb_channels, nb_bins)
     tensor = up.torch.from_numpy(frames).permute(1, 2, 3, 0)
 

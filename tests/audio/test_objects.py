@@ -52,7 +52,9 @@ def test_what_is_written_to_memory_is_read_from_there(suffix, tmp_path):
     assert data.startswith(b"before")
     file.seek(6)
     audio, rate = read(file)
-    assert (audio.shape, rate, file.tell(), file.closed) == ((2, 20000), RATE, 6, False)
+    # Of AAC, ffmpeg gives the rest of the last frame.
+    length = 20480 if suffix == ".m4a" else 20000
+    assert (audio.shape, rate, file.tell(), file.closed) == ((2, length), RATE, 6, False)
     path = write(tmp_path / f"a{suffix}", noise(), RATE)
     np.testing.assert_array_equal(audio, read(path)[0])
 

@@ -50,8 +50,10 @@ def test_formats(tmp_path, suffix, bits):
         return
     assert write(path, noise(), RATE, bits=bits) == path
     audio, rate = read(path)
-    assert (audio.shape, rate) == ((2, 5000), RATE)
-    if suffix not in (".ogg", ".opus", ".mp3"):
+    # Of AAC, ffmpeg gives the rest of the last frame.
+    longest = 5120 if suffix == ".m4a" else 5000
+    assert (audio.shape, rate) == ((2, longest), RATE)
+    if suffix not in (".ogg", ".opus", ".mp3", ".m4a"):
         step = {"16": 2**-15, "24": 2**-23, "float": 0}[bits]
         np.testing.assert_allclose(audio, noise(), atol=step / 2, rtol=0)
     assert os.listdir(tmp_path) == [path.name]
@@ -247,7 +249,7 @@ def test_permissions_are_those_of_other_files(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.m4a", {}, r"type '\.m4a' cannot be written; possible are \.wav"),
+        ("a.aac", {}, r"type '\.aac' cannot be written; possible are \.wav"),
         ("a", {}, "type '' cannot be written"),
         ("a.mp3", {"rate": 96000}, "rate=96000 Hz"),
         ("a.opus", {"rate": 44100}, "rate=44100 Hz"),

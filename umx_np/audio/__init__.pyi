@@ -9,6 +9,7 @@ from .resampling import StreamResampler as StreamResampler
 from .resampling import nb_resampled as nb_resampled
 from .resampling import resample as resample
 from .sink import written_suffixes as written_suffixes
+from .stem_files import write_stem_file as write_stem_file
 from .writer import StemWriter as StemWriter
 from .writer import commit_together as commit_together
 from .writer import finish_together as finish_together

@@ -8,6 +8,7 @@ import numpy as np
 
 from .reader import AudioReader
 from .resampling import StreamResampler
+from .stem_files import Part
 from .writer import StemWriter
 
 # Samples asked of a reader at a time.
@@ -31,7 +32,9 @@ class RestSink:
         The mixture at the rate of the file.
     """
 
-    def __init__(self, writer: StemWriter, reader: AudioReader, original: AudioReader) -> None:
+    def __init__(
+        self, writer: StemWriter | Part, reader: AudioReader, original: AudioReader
+    ) -> None:
         self._writer = writer
         nb_channels = writer.nb_channels
         self._separated = _Samples(reader.blocks(_BLOCK), nb_channels)

@@ -19,6 +19,7 @@ from .._support.atomic import TemporaryFile
 from ..errors import AudioError, ConfigError
 from .library import HeldFile
 from .mp3 import first_frame_bytes, mp3_contents
+from .mp4 import AAC_RATES, can_encode
 from .ogg import OGG_ORDER
 
 BITS = ("16", "24", "float")
@@ -44,6 +45,9 @@ _LOSSY = {
 _RATES = {
     ".opus": (8000, 12000, 16000, 24000, 48000),
     ".mp3": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
+    ".m4a": AAC_RATES,
+    # Of stem files.
+    ".mp4": (44100, 48000),
 }
 # Containers with sizes of 32 bits, less room for their headers.
 _MAX_BYTES = 2**32 - 2**16
@@ -69,11 +73,11 @@ _END = 1 << 13
 
 
 def written_suffixes() -> list[str]:
-    """File name extensions that can be written with the libsndfile in use."""
+    """File name extensions that can be written with libsndfile and ffmpeg as they are here."""
     available = sf.available_formats()
     lossless = [suffix for suffix, name in _LOSSLESS.items() if name in available]
     lossy = [suffix for suffix, pair in _LOSSY.items() if sf.check_format(*pair)]
-    return lossless + lossy
+    return lossless + lossy + ([".m4a"] if can_encode() else [])
 
 
 def nearest_rate(ext: str, rate: float) -> float:
@@ -117,6 +121,14 @@ def check_format(path: Path, bits: str, clip_mode: str) -> tuple[str, str]:
     if clip_mode not in CLIP_MODES:
         raise ConfigError(f"clip_mode={clip_mode!r} must be one of {', '.join(CLIP_MODES)}")
     suffix = path.suffix.lower()
+    if suffix == ".m4a":
+        # What ffmpeg encodes is not for libsndfile to check.
+        return "M4A", "ENCODED"
+    if path.name.lower().endswith(".stem.mp4"):
+        raise AudioError(
+            f"path={str(path)!r}: a .stem.mp4 file holds a song and its stems; write it with "
+            "umx_np.audio.write_stem_file"
+        )
     if suffix in _LOSSY:
         pair = _LOSSY[suffix]
     elif suffix in _LOSSLESS:

@@ -9,13 +9,14 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
 from ..config import check_array, check_int, check_rate
 from ..errors import AudioError, ConfigError, ShapeError
 from .bitrates import encoder_options
+from .encoded import EncodedSink, check_encoding
 from .ffmpeg import find_ffmpeg
 from .given import GivenSound
 from .library import HeldFile
@@ -37,7 +38,8 @@ class StemWriter:
     ----------
     path : str or path-like
         The file; its extension sets the format: .wav .flac .aiff .w64 .rf64 .au .caf .ogg (Vorbis)
-        .opus .mp3. Missing folders are made. WAV files beyond 4 GB become RF64.
+        .opus .mp3, and with ffmpeg .m4a. Missing folders are made. WAV files beyond 4 GB become
+        RF64.
     nb_channels : int
         Channels of the blocks and of the file; more than two are in the order of WAV files.
     rate : float
@@ -54,10 +56,12 @@ class StemWriter:
         that its peak is at full scale (with `commit_together`, one gain for all stems), or leave
         them alone, which only floats and the lossy formats can.
     quality : float or None
-        Of the lossy formats, from 0 (small) to 1 (best); None is libsndfile's default.
+        Of the lossy formats, from 0 (small) to 1 (best); None is libsndfile's default. Of m4a files
+        1 is ALAC, which loses nothing but what `bits` round.
     bitrate : int or None
         Instead of `quality`, in kbit/s: constant in MP3 files, which know 14 of them; the mean that
-        the encoder aims at in Vorbis and Opus files, whose music needs more here and less there.
+        the encoder aims at in m4a, Vorbis and Opus files, whose music needs more here and less
+        there.
 
     Raises
     ------
@@ -90,9 +94,12 @@ class StemWriter:
         self._left = None if nb_timesteps is None else check_int("nb_timesteps", nb_timesteps, 0)
         self._bits, self._clip_mode = bits, clip_mode
         self._pair = check_format(self.path, bits, clip_mode)
-        self._options = encoder_options(
-            self._pair, self.file_rate, self.nb_channels, quality, bitrate
-        )
+        self._encoding, self._options = None, {}
+        how = (self.file_rate, self.nb_channels)
+        if self.path.suffix.lower() == ".m4a":
+            self._encoding = check_encoding(self.path, *how, bits, clip_mode, quality, bitrate)
+        else:
+            self._options = encoder_options(self._pair, *how, quality, bitrate)
         if os.path.isdir(self.path):
             raise AudioError(f"path={str(path)!r} is a folder; give the name of a file")
         try:
@@ -112,13 +119,18 @@ class StemWriter:
 
     def _new_sink(
         self, pair: tuple[str, str] | None = None, options: dict[str, Any] | None = None
-    ) -> Sink:
+    ) -> Sink | EncodedSink:
+        expected = max(self._left or 0, self._nb_frames)
+        if self._encoding is not None and pair is None:
+            return EncodedSink(
+                self.path, self._encoding, self.file_rate, self.nb_channels, expected
+            )
         return Sink(
             self.path,
             pair or self._pair,
             self.file_rate,
             self.nb_channels,
-            max(self._left or 0, self._nb_frames),
+            expected,
             self._options if options is None else options,
         )
 
@@ -249,6 +261,8 @@ class StemWriter:
         str
             Why that was not possible; the file is as it was then. Empty otherwise.
         """
+        if isinstance(self._sink, EncodedSink):
+            return "m4a files get none yet"
         made = put_tags(song, name, self._sink.path, self._sink.format)
         if isinstance(made, str):
             return made
@@ -309,11 +323,24 @@ class StemWriter:
                 pass
 
 
+class CompleteWriter(Protocol):
+    """What `commit_together` asks of a writer; some of it several times."""
+
+    path: Path
+
+    @property
+    def _is_finished(self) -> bool: ...
+    def _end(self) -> float: ...
+    def finish(self, gain: float | None = None) -> None: ...
+    def commit(self) -> None: ...
+    def discard(self) -> None: ...
+
+
 def _scaled(gain: float) -> str:
     return f"scaled by {20 * math.log10(gain):.2f} dB to stay within full scale"
 
 
-def finish_together(writers: Collection[StemWriter], label: str | None = None) -> float:
+def finish_together(writers: Collection[CompleteWriter], label: str | None = None) -> float:
     """Finish files that belong together, still under their temporary names.
 
     Parameters
@@ -370,7 +397,7 @@ def copy_tags(sound: GivenSound, writers: Mapping[str, StemWriter], track: int |
 
 
 @contextmanager
-def commit_together(writers: Collection[StemWriter]) -> Iterator[None]:
+def commit_together(writers: Collection[CompleteWriter]) -> Iterator[None]:
     """Give files that belong together their names once all of them are complete.
 
     Parameters

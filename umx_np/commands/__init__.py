@@ -32,13 +32,14 @@ from . import (
     info,
     models,
     separate,
+    serve,
     train,
 )
 from .defaults import apply_defaults
 from .frame import PROGRAM
 
 _MODULES = (
-    *(separate, download, models, convert, info),
+    *(separate, serve, download, models, convert, info),
     *(train, evaluate, data, catalog, completion),
 )
 COMMANDS = {module.COMMAND.name: module.COMMAND for module in _MODULES}

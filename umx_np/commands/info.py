@@ -40,6 +40,8 @@ _OPTIONAL = (
     "musdb",
     "museval",
     "matplotlib",
+    "starlette",
+    "uvicorn",
     "torch",
     "openunmix",
 )

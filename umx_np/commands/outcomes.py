@@ -83,7 +83,7 @@ def show_outcome(outcome: Outcome, task: Task, *, as_json: bool) -> None:
     if as_json:
         show(outcome.as_json(task))
     elif outcome.status != "failed":
-        for path in task.plan.paths.values():
+        for path in dict.fromkeys(task.plan.paths.values()):
             show(str(path))
         if outcome.scores:
             show(_score_table(task.song.path, outcome.scores))

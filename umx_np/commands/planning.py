@@ -64,10 +64,13 @@ def plan_tasks(
         If two songs would be written to the same files, a song would be replaced, a song has no
         references or all have the same, or an option makes no sense.
     """
+    from ..audio.stem_files import is_stem_file
     from ..separation.options import Excerpt, OutputPlan
     from ..separation.plan import plan_separation
 
     output, excerpt = pick(OutputPlan, vars(args)), pick(Excerpt, vars(args))
+    if args.reference is not None and is_stem_file(output.ext):
+        raise ConfigError(f"reference={args.reference!r}: stems in a {output.ext} are not scored")
     plans = [
         plan_separation(song.path, separator, output, excerpt, model=model, base=song.base)
         for song in songs
@@ -98,10 +101,14 @@ def plan_tasks(
 def _check_type(target: Path, output: OutputPlan) -> None:
     """Raise `ConfigError` if files of that type cannot be written."""
     from ..audio import written_suffixes
+    from ..audio.stem_files import STEM_FILE_SUFFIX, is_stem_file
 
-    if target.suffix.lower() in written_suffixes():
+    suffixes = written_suffixes()
+    if ".m4a" in suffixes:
+        suffixes.append(STEM_FILE_SUFFIX)
+    if target.suffix.lower() in suffixes or (is_stem_file(target) and ".m4a" in suffixes):
         return
-    possible = " ".join(written_suffixes())
+    possible = " ".join(suffixes)
     if target.suffix.lower() == "." + output.ext.lower().removeprefix("."):
         raise ConfigError(f"ext={output.ext!r} cannot be written; possible are {possible}")
     raise ConfigError(

@@ -132,7 +132,10 @@ def _add_reading_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_format_options(writing: argparse._ArgumentGroup) -> None:
     writing.add_argument(
-        "--ext", default=".wav", help="format, for instance .flac .mp3 .ogg (default: .wav)"
+        "--ext",
+        default=".wav",
+        help="format, for instance .flac .mp3 .ogg .m4a (default: .wav); .stem.mp4: the song and "
+        "its four stems in one file, for DJ programs",
     )
     add_bits(writing)
     writing.add_argument(
@@ -143,7 +146,10 @@ def _add_format_options(writing: argparse._ArgumentGroup) -> None:
         "float) leave them (default: %(default)s)",
     )
     writing.add_argument(
-        "--quality", type=float, metavar="0..1", help="of mp3, ogg and opus (1 is the best)"
+        "--quality",
+        type=float,
+        metavar="0..1",
+        help="of mp3, ogg, opus, m4a and stem.mp4 (1 is the best, of the last two without loss)",
     )
     writing.add_argument(
         "--bitrate",

@@ -135,6 +135,19 @@ def settle_separation(args: argparse.Namespace) -> None:
     ConfigError
         If ``--no-cuda`` and ``--device`` contradict each other.
     """
+    settle_device(args)
+    args.residual = args.residual or False
+    args.wiener_win_len = args.wiener_win_len or None
+
+
+def settle_device(args: argparse.Namespace) -> None:
+    """Give ``--device`` the value that it has with ``--no-cuda``.
+
+    Raises
+    ------
+    ConfigError
+        If the two contradict each other.
+    """
     # Not above: the parsers need nothing heavy.
     from ..devices import cuda_index
 
@@ -142,5 +155,3 @@ def settle_separation(args: argparse.Namespace) -> None:
         raise ConfigError(f"--no-cuda contradicts --device {args.device}; leave one out")
     if args.no_cuda and args.device == "auto":
         args.device = "cpu"
-    args.residual = args.residual or False
-    args.wiener_win_len = args.wiener_win_len or None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress, reporting
@@ -16,6 +16,8 @@ from ..audio import AudioReader, StemWriter, commit_together, finish_together, n
 from ..audio.given import GivenSound, SoundInput
 from ..audio.rest import RestSink, WithoutSink
 from ..audio.sink import nearest_rate
+from ..audio.stem_files import Part, StemFileWriter, is_stem_file
+from ..audio.tags import SongTags
 from ..audio.writer import copy_tags
 from ..config import Computing, SeparationOptions, is_file_name
 from ..errors import AudioError, ConfigError, UmxError
@@ -89,12 +91,14 @@ def separate_file(
         Of more channels than two, a model of two gets their stereo by Recommendation ITU-R BS.775,
         or the first two as from Open-Unmix. The log says so.
     ext : str
-        Extension of the results, which sets their format, for instance ``".flac"``.
+        Extension of the results, which sets their format, for instance ``".flac"``. With
+        ``".stem.mp4"`` one file holds the song and its stems, which must be vocals, drums, bass and
+        other; it has no folder of its own.
     bits, clip_mode, quality, bitrate
         As for `umx_np.audio.StemWriter`. ``clip_mode='rescale'`` scales all stems by one gain.
     tags : bool
         Give the stems the tags and the cover of the song; the name of the stem is added to the
-        title. It needs ffmpeg; the log says what is not kept.
+        title, but for a stem file. It needs ffmpeg; the log says what is not kept.
     rate : {'input', 'model'}
         Rate of the results: that of the file, with exactly its length, or that of the model. Where
         the format does not know it, the next rate that it has: Opus has 48000 Hz for 44100.
@@ -168,7 +172,7 @@ def separate_file(
         plan = plan_separation(_song_of(given), separator, output, excerpt, model=model)
         if given.is_object:
             plan = replace(plan, source=given.path, name=given.label)
-        existing = [str(result) for result in plan.results if os.path.exists(result)]
+        existing = [str(result) for result in dict.fromkeys(plan.results) if os.path.exists(result)]
         if existing and not overwrite:
             raise AudioError(
                 f"{', '.join(existing)} exist already; pass overwrite=True to replace them"
@@ -210,7 +214,7 @@ def separate_as_planned(
     """
     from .tracks import separate_stream
 
-    writers: dict[str, StemWriter] = {}
+    writers: dict[str, StemWriter | StemFileWriter] = {}
     sound = GivenSound(plan.source, plan.name)
     with (
         _naming_the_song(plan),
@@ -240,11 +244,15 @@ def separate_as_planned(
                 max_memory=max_memory,
             )
             for sink in sinks.values():
-                if not isinstance(sink, StemWriter):  # these finish together
+                # Writers are finished together, as they may get one gain.
+                if isinstance(sink, RestSink | WithoutSink):
                     sink.finish()
         gain = finish_together(writers.values(), plan.label)
         if plan.options["tags"]:
-            copy_tags(sound, writers, plan.options["track"])
+            # A stem file has got them already.
+            files = {n: w for n, w in writers.items() if not isinstance(w, StemFileWriter)}
+            if files:
+                copy_tags(sound, files, plan.options["track"])
         # Before they have their names: another program may replace them from then on.
         outputs = {
             name: KnownFile.of(writer.temporary_path, plan.record.parent)
@@ -264,15 +272,20 @@ def separate_as_planned(
 def _sinks(
     plan: Plan,
     reader: AudioReader,
-    writers: Mapping[str, StemWriter],
+    writers: Mapping[str, StemWriter | StemFileWriter],
     originals: Mapping[str, AudioReader],
-) -> dict[str, StemWriter | RestSink | WithoutSink]:
+) -> dict[str, StemWriter | Part | RestSink | WithoutSink]:
     """Say where each stem goes; some need the song again, at the rate of their file."""
-    sinks: dict[str, StemWriter | RestSink | WithoutSink] = {}
+    sinks: dict[str, StemWriter | Part | RestSink | WithoutSink] = {}
     for name, writer in writers.items():
-        if plan.rest is not None and name == plan.rest[1]:
+        if isinstance(writer, StemFileWriter):
+            part = writer.sinks[name]
+            sinks[name] = RestSink(part, reader, originals[name]) if name in originals else part
+        elif plan.rest is not None and name == plan.rest[1]:
             stem = plan.rest[0]
-            sinks[stem] = WithoutSink(writers.get(stem), writer, reader.rate, originals[name])
+            whole = writers.get(stem)
+            assert not isinstance(whole, StemFileWriter)
+            sinks[stem] = WithoutSink(whole, writer, reader.rate, originals[name])
         elif name in originals:
             sinks[name] = RestSink(writer, reader, originals[name])
         else:
@@ -281,7 +294,10 @@ def _sinks(
 
 
 def _open_writers(
-    plan: Plan, separator: Separator, reader: AudioReader, writers: dict[str, StemWriter]
+    plan: Plan,
+    separator: Separator,
+    reader: AudioReader,
+    writers: dict[str, StemWriter | StemFileWriter],
 ) -> dict[str, float]:
     """Open a writer for each stem; return the rates of those that also need the song itself."""
     # A model of one channel filters stereo too.
@@ -311,18 +327,27 @@ def _open_writers(
         holders = separator.holding_residual(plan.parts)
     if plan.rest is not None:
         holders.append(plan.rest[1])
-    for name, target in plan.paths.items():
-        writers[name] = StemWriter(
-            target,
-            nb_channels=nb_channels,
-            rate=possible if name in holders else reader.rate,
-            file_rate=possible,
-            nb_timesteps=length,
-            bits=options["bits"],
-            clip_mode=options["clip_mode"],
-            quality=options["quality"],
-            bitrate=options["bitrate"],
-        )
+    rates = {name: possible if name in holders else reader.rate for name in plan.paths}
+    form: dict[str, Any] = {
+        "nb_channels": nb_channels,
+        "file_rate": possible,
+        "nb_timesteps": length,
+        **{key: options[key] for key in ("bits", "clip_mode", "quality", "bitrate")},
+    }
+    if is_stem_file(options["ext"]):
+        (target,) = set(plan.paths.values())
+        if options["tags"] and (song_tags := SongTags.of(plan.source, options["track"])):
+            form["tags"] = song_tags.tags
+            if song_tags.covers:
+                logger.warning("%s: a stem file gets its tags, but no cover", plan.label)
+        whole = StemFileWriter(target, rates={"mixture": possible, **rates}, **form)
+        writers.update(dict.fromkeys(plan.paths, whole))
+        with AudioReader(GivenSound(plan.source, plan.name), rate=possible, **plan.excerpt) as song:
+            for block in song.blocks(1 << 16):
+                whole.sinks["mixture"].write(block[:nb_channels])
+    else:
+        for name, target in plan.paths.items():
+            writers[name] = StemWriter(target, rate=rates[name], **form)
     return dict.fromkeys(holders, possible)
 
 

@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..audio.stem_files import check_stems, is_stem_file
 from ..config import DEFAULT_MODEL, check_aggregate, is_file_name
 from ..errors import AudioError, ConfigError, shortened
 
@@ -76,13 +77,14 @@ def output_paths(
     Returns
     -------
     dict of str to Path
-        One path a name.
+        One path a name; the same for all of them if it is that of a stem file.
 
     Raises
     ------
     ConfigError
         If `filename` has an unknown placeholder, gives two stems the same file, or leads out of
-        the folder for the results or, with ``{dir}``, out of that of the song.
+        the folder for the results or, with ``{dir}``, out of that of the song; or if a stem file
+        cannot hold the stems.
     AudioError
         If a stem would replace the input.
 
@@ -102,7 +104,12 @@ def output_paths(
     for name in names:
         place = _filled("filename", filename, _PLACEHOLDERS, values | {"stem": name})
         paths[name] = root / _below("filename", filename, place)
-    if len(set(map(name_on_disk, paths.values()))) < len(names):
+    nb_places = len(set(map(name_on_disk, paths.values())))
+    if is_stem_file(ext):
+        check_stems(names)
+        if nb_places > 1:
+            raise ConfigError(f"filename={filename!r}: {ext} files hold all stems; omit {{stem}}")
+    elif nb_places < len(names):
         raise ConfigError(
             f"filename={filename!r} gives several of the stems {', '.join(names)} one file; add "
             "{stem}, or name them differently"
@@ -275,6 +282,8 @@ def _layout(
     """Template, what stands for its placeholders but the stem, and the folder for the results."""
     if filename is None:
         filename = FILENAME_ALONE if outdir is None else FILENAME_IN_OUTDIR
+        if is_stem_file(check_text("ext", ext)):
+            filename = filename.replace("/{stem}", "")
     ext, filename = check_text("ext", ext), check_text("filename", filename)
     ext = ext if ext.startswith(".") else f".{ext}"
     if not is_file_name(ext):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..audio.downmix import check_downmix
+from ..audio.stem_files import is_stem_file
 from ..config import SeparationOptions, check_int
 from ..errors import ConfigError
 from .naming import (
@@ -175,6 +176,8 @@ def plan_separation(
         "tags": bool(output.tags),
         "rate": output.rate,
     }
+    if output.plot is not None and is_stem_file(output.ext):
+        raise ConfigError(f"plot={os.fspath(output.plot)!r}: stems in a {output.ext} are not drawn")
     places: dict[str, Any] = {
         "model": name,
         "ext": output.ext,

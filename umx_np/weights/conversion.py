@@ -10,7 +10,7 @@ import numpy as np
 
 from .._support.inputs import read_json, why_unreadable
 from ..errors import ConfigError, ModelNotFoundError, WeightsError
-from .bundle import StateDict
+from .bundle import TargetWeights
 from .folder import SEPARATOR_FILE, check_format, load_folder, save_folder
 from .quantization import stored_dtype, stored_state
 from .safetensors_files import load_safetensors, save_safetensors
@@ -94,26 +94,52 @@ def _convert_file(
         raise ConfigError(f"dst={str(target)!r} is a folder; give the name of a file")
     if target.exists() and not overwrite:
         raise ConfigError(f"dst={str(target)!r} exists; use overwrite=True to replace it")
-    raw = _load_file(source)
+    network = load_network(source)
     try:
-        config = infer_config(raw)
-        state = stored_state(check_state(raw, config, dtype=None), dtype)
+        state = stored_state(network.state, dtype)
     except WeightsError as error:
         raise WeightsError(f"src={str(source)!r}: {error}") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     if suffix == ".safetensors":
-        save_safetensors(state, target, config)
+        save_safetensors(state, target, network.config)
     else:
         save_torch(state, target)
     return target
 
 
-def _load_file(source: Path) -> StateDict:
+def load_network(path: str | os.PathLike[str]) -> TargetWeights:
+    """Read one network in the dtype that it has.
+
+    Parameters
+    ----------
+    path : path-like
+        A file of weights; its suffix says how to read it.
+
+    Returns
+    -------
+    TargetWeights
+
+    Raises
+    ------
+    ConfigError
+        If the suffix is none of weights.
+    WeightsError
+        If the file is damaged or holds no Open-Unmix network.
+    """
+    source = Path(path)
     if source.suffix.lower() == ".safetensors":
-        return load_safetensors(source)
-    if is_torch_suffix(source):
-        return load_torch(source)
-    raise ConfigError(f"src={str(source)!r} must end in .pth, .pt, .ckpt, .chkpnt or .safetensors")
+        raw = load_safetensors(source)
+    elif is_torch_suffix(source):
+        raw = load_torch(source)
+    else:
+        raise ConfigError(
+            f"src={str(source)!r} must end in .pth, .pt, .ckpt, .chkpnt or .safetensors"
+        )
+    try:
+        config = infer_config(raw)
+        return TargetWeights(config, check_state(raw, config, dtype=None))
+    except WeightsError as error:
+        raise WeightsError(f"src={str(source)!r}: {error}") from error
 
 
 def _convert_folder(
