@@ -50,12 +50,20 @@ extensions = [
             "src_ext/cpu.pyx",
             f"{KERNELS}/dispatch.c",
             f"{KERNELS}/isa_portable.c",
+            f"{KERNELS}/isa_dotprod.c",
             f"{KERNELS}/isa_v3.c",
+            f"{KERNELS}/isa_v3_vnni.c",
             f"{KERNELS}/isa_v4.c",
+            f"{KERNELS}/isa_v4_vnni.c",
             f"{KERNELS}/isa_v4_bf16.c",
         ],
         include_dirs=[KERNELS],
-        depends=["src_ext/checks.pxi", "src_ext/arrays.pxi", "src_ext/kernels.pxi"]
+        depends=[
+            "src_ext/checks.pxi",
+            "src_ext/arrays.pxi",
+            "src_ext/int8.pxi",
+            "src_ext/kernels.pxi",
+        ]
         + [
             f"{KERNELS}/{name}.h"
             for name in (
@@ -63,6 +71,8 @@ extensions = [
                 "vec",
                 "gemm_body",
                 "bf16_body",
+                "int8_body",
+                "int8_dot",
                 "lstm_body",
                 "wiener_body",
                 "wiener_gradient_body",

@@ -50,7 +50,7 @@ def _draw_speed(axis: Any, documents: Mapping[str, Mapping[str, Any]]) -> None:
     labels = []
     for row, document in enumerate(reversed(list(documents.values()))):
         settings = document["settings"]
-        fast = ", fast" if settings["precision"] == "fast" else ""
+        fast = "" if settings["precision"] == "full" else f", {settings['precision']}"
         labels.append(f"{settings['model']}, niter={settings['niter']}{fast}")
         for offset, name in ((0.2, "umx_np"), (-0.2, "openunmix")):
             value = document["details"]["times_real_time"][name]

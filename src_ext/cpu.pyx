@@ -14,6 +14,7 @@ cdef extern from "Python.h":
 include "checks.pxi"
 include "kernels.pxi"
 include "arrays.pxi"
+include "int8.pxi"
 
 
 ACTIVATIONS = {None: 0, "tanh": 1, "relu": 2}
@@ -39,6 +40,7 @@ cdef class Kernels:
     cdef readonly str level
     cdef readonly int lanes
     cdef readonly bint has_bf16_gemm
+    cdef readonly str int8_products
 
     def __cinit__(self, str level="auto"):
         cdef int i
@@ -49,6 +51,7 @@ cdef class Kernels:
                 self.level = name
                 self.lanes = self.table.lanes
                 self.has_bf16_gemm = self.table.gemm_bf16 != NULL
+                self.int8_products = self.table.int8_products.decode()
                 return
         raise ValueError(f"level={level!r} cannot run here; levels: {levels()}")
 
@@ -63,10 +66,22 @@ cdef class Kernels:
         self, Extent *extent, str name, w, Py_ssize_t columns, Py_ssize_t panels, Py_ssize_t k,
         Py_ssize_t width, bint *bf16,
     ) except NULL:
-        # Packed by `pack_linear` or `pack_recurrent`: (panels, k, width) numbers of float32, or
-        # pairs of bfloat16 of two neighbouring k side by side.
+        # Packed by `pack_linear` or `pack_recurrent`: (panels, k, width) numbers of float32, pairs
+        # of bfloat16 of two neighbouring k side by side, or `Int8Weights`.
         cdef const float[:, :, ::1] w32
         cdef const unsigned short[:, :, ::1] w16
+        cdef Int8Weights w8
+        if isinstance(w, Int8Weights):
+            w8 = w
+            shape = (panels, k // 4 + (k % 4 != 0), width, 4)
+            if w8.panels.shape != shape or w8.k != k or (w8.sums_at == NULL) != (
+                self.table.int8_offset == 0
+            ):
+                self._refuse_packed(name, w8.panels, columns, shape)
+            # Nobody else can write to them, so they overlap no output.
+            extent.first = extent.stop = <size_t>w8.panels_at
+            bf16[0] = False
+            return w8.panels_at
         if not isinstance(w, np.ndarray) or w.ndim != 3 or not w.flags.c_contiguous:
             _refuse(f"{name} must be a contiguous array as packed here")
         bf16[0] = w.dtype == np.uint16
@@ -94,11 +109,20 @@ cdef class Kernels:
 
     # -- matrix product ---------------------------------------------------------------------------
 
-    def pack_linear(self, weight, *, bf16=False):
+    def pack_linear(self, weight, *, bf16=False, scale=None):
         """Copy ``weight`` [shape=(n, k)] to panels [shape=(ceil(n / nr), k, nr)], zero padded.
 
-        With `bf16` the panels are uint16 [shape=(ceil(n / nr), ceil(k / 2), 2 * nr)].
+        With `bf16` the panels are uint16 [shape=(ceil(n / nr), ceil(k / 2), 2 * nr)]. With `scale`
+        [shape=(n,)] the weight is int8, the scale is what each row is multiplied by, and the result
+        is an `Int8Weights`.
         """
+        if scale is not None:
+            weight, scale = _checked_int8("weight", weight, scale)
+            missing = self._panels(len(weight), self.table.gemm_nr) * self.table.gemm_nr - len(weight)
+            return _pack_int8(
+                np.pad(weight, ((0, missing), (0, 0))), np.pad(scale, (0, missing)),
+                self.table.gemm_nr, UMX_INT8_BLOCK, self.table.int8_offset,
+            )
         weight = np.asarray(weight, dtype=np.float32)
         if weight.ndim != 2:
             _refuse(f"weight has shape {weight.shape}, (n, k) is needed")
@@ -141,12 +165,14 @@ cdef class Kernels:
         ``out = act((A' w^T + (out if accumulate else 0)) * scale + bias) * gain`` with
         ``A' = (a + a_shift) * a_scale``; without `finish` the plain sum is left in `out`.
         Rows of `a`, `out` and `gain` may be apart, their columns must be adjacent. Weights in
-        bfloat16 need a processor with such products (`has_bf16_gemm`).
+        bfloat16 need a processor with such products (`has_bf16_gemm`). With weights of eight bits
+        `A'` is rounded, too; see src_ext/kernels/int8_body.h.
         """
         cdef umx_gemm_args g
         cdef Extent out_at, a_at, w_at, shift_at, a_scale_at, scale_at, bias_at, gain_at
         cdef bint bf16
         cdef int failed
+        cdef int (*gemm)(const umx_gemm_args *) noexcept nogil
         g.m = a.shape[0]
         g.k = a.shape[1]
         g.n = out.shape[1]
@@ -190,6 +216,8 @@ cdef class Kernels:
         if _meet(&out_at, &w_at): _check_apart("out", out, "weights", w)
         if g.m == 0:
             return
+        if isinstance(w, Int8Weights):
+            g.w_scale, g.w_sums = (<Int8Weights>w).scale_at, (<Int8Weights>w).sums_at
         g.a = &a[0, 0]
         g.lda = a.strides[0] // 4
         g.c = &out[0, 0]
@@ -197,8 +225,11 @@ cdef class Kernels:
         g.accumulate = accumulate
         g.finish = finish
         g.act = ACTIVATIONS[act]
+        gemm = self.table.gemm_bf16 if bf16 else self.table.gemm
+        if isinstance(w, Int8Weights):
+            gemm = self.table.gemm_int8
         with nogil:
-            failed = self.table.gemm_bf16(&g) if bf16 else self.table.gemm(&g)
+            failed = gemm(&g)
         if failed:
             raise MemoryError("no scratch memory for the matrix product")
 
@@ -238,11 +269,23 @@ cdef class Kernels:
         rows[order[order >= 0]] = packed[order >= 0]
         return rows
 
-    def pack_recurrent(self, weight_hh, *, bf16=False):
+    def pack_recurrent(self, weight_hh, *, bf16=False, scale=None):
         """Copy ``weight_hh`` [shape=(4 * hidden, hidden)] to (pairs, hidden, 8 * lanes).
 
-        With `bf16` the result is uint16 [shape=(pairs, ceil(hidden / 2), 16 * lanes)].
+        With `bf16` the result is uint16 [shape=(pairs, ceil(hidden / 2), 16 * lanes)], with `scale`
+        an `Int8Weights` as in `pack_linear`.
         """
+        if scale is not None:
+            weight_hh, scale = _checked_int8("weight_hh", weight_hh, scale)
+            hidden = weight_hh.shape[1]
+            if hidden > _MAX_INT8_HIDDEN:
+                _refuse(f"hidden={hidden} must be at most {_MAX_INT8_HIDDEN} in eight bits")
+            # The state is rounded to 127ths.
+            steps = self.pack_gates(scale / np.float32(127.0), hidden)
+            return _pack_int8(
+                self.pack_gates(weight_hh, hidden), steps, 8 * self.lanes, hidden,
+                self.table.int8_offset,
+            )
         weight_hh = np.asarray(weight_hh, dtype=np.float32)
         if weight_hh.ndim != 2:
             _refuse(f"weight_hh has shape {weight_hh.shape}, (4 * hidden, hidden) is needed")
@@ -277,6 +320,7 @@ cdef class Kernels:
         cdef int failed
         cdef Py_ssize_t padded
         cdef bint bf16
+        cdef int (*scan)(const umx_scan_args *) noexcept nogil
         s.nb_frames = gates.shape[0]
         s.hidden = out.shape[1]
         padded = self.padded_size(s.hidden)
@@ -303,6 +347,10 @@ cdef class Kernels:
         if _meet(&c_at, &w_at): _check_apart("c", c, "recurrent weights", w)
         if s.nb_frames == 0:
             return
+        scan = self.table.lstm_scan_bf16 if bf16 else self.table.lstm_scan
+        if isinstance(w, Int8Weights):
+            s.w_scale, s.w_sums = (<Int8Weights>w).scale_at, (<Int8Weights>w).sums_at
+            scan = self.table.lstm_scan_int8
         s.gates = &gates[0, 0]
         s.h = &h[0]
         s.c = &c[0]
@@ -310,7 +358,7 @@ cdef class Kernels:
         s.ldo = out.strides[0] // 4
         s.reverse = reverse
         with nogil:
-            failed = self.table.lstm_scan_bf16(&s) if bf16 else self.table.lstm_scan(&s)
+            failed = scan(&s)
         if failed:
             raise MemoryError("no scratch memory for the LSTM scan")
 

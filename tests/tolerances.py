@@ -85,11 +85,14 @@ TOL: dict[str, dict[str, Tolerance]] = {
     "lstm_scan": {
         "float32": Tolerance(5e-6, 1e-12, "40 steps with weights of twice PyTorch's"),
         "bfloat16": Tolerance(4e-5, 0.0, "against rounded weights; the state has 16 bits"),
+        "int8": Tolerance(1e-6, 1e-7, "exact products; 1.3e-7 seen, of the activations"),
     },
+    "int8": {"float32": Tolerance(1e-6, 0.0, "exact products; sums of blocks and the epilogue")},
     "separator_fast": {
         "bfloat16": Tolerance(decibels(40.0), 0.0, "bfloat16 has 8 bits"),
         "tf32": Tolerance(decibels(55.0), 0.0, "TF32 has 11 bits"),
     },
+    "separator_int8": {"int8": Tolerance(decibels(20.0), 0.0, "random weights, tiny networks")},
     "blockwise": {"float32": Tolerance(1e-6, 0.0, "full scale; bit for bit equal in practice")},
     "filter_gradient_same": {
         "float32": Tolerance(2e-7, 0.0, "measured 2.5e-8: the results rounded to float32"),

@@ -226,6 +226,17 @@ class SeparationOptions:
     filterbank: str = "torch"
 
 
+# Of the networks, from the most exact one on.
+PRECISIONS = ("full", "fast", "int8")
+
+
+def check_precision(value: object) -> str:
+    """Return the name of a precision, or raise `ConfigError` for anything else."""
+    if not isinstance(value, str) or value not in PRECISIONS:
+        raise ConfigError(f"precision={shortened(value)} must be 'full', 'fast' or 'int8'")
+    return value
+
+
 @dataclass(frozen=True)
 class Computing:
     """Where and how numbers are computed; checked by `umx_np.devices.get_backend`.
@@ -236,13 +247,19 @@ class Computing:
         Where to compute.
     threads : int or None
         Threads to compute on; None means all cores.
-    precision : {'full', 'fast'}
-        ``'fast'`` computes the networks with lower precision.
+    precision : {'full', 'fast', 'int8'}
+        ``'fast'`` computes the networks with lower precision, ``'int8'`` in eight bits; see
+        docs/guide.md.
     """
 
     device: Any = "auto"
     threads: int | None = None
     precision: str = "full"
+
+    @property
+    def weights_dtype(self) -> str:
+        """Name of the dtype to load weights in: int8 stays as small as it is stored."""
+        return "int8" if self.precision == "int8" else "float32"
 
 
 @dataclass(frozen=True)

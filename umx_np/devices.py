@@ -11,6 +11,7 @@ import re
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from .config import check_precision
 from .errors import ConfigError, DeviceError, shortened
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def get_backend(
     threads : int or None
         Threads to compute on; None means all cores that this process may use. A CUDA device needs
         none of them.
-    precision : {'full', 'fast'}
-        ``'fast'`` computes the networks in lower precision, see docs/guide.md.
+    precision : {'full', 'fast', 'int8'}
+        ``'fast'`` computes the networks in lower precision, ``'int8'``, which the processor has,
+        in eight bits; see docs/guide.md.
 
     Raises
     ------
@@ -59,8 +61,7 @@ def get_backend(
                 f"device={shortened(device)} must be text such as 'auto' or 'cpu', or a backend"
             )
         return device
-    if precision not in ("full", "fast"):
-        raise ConfigError(f"precision={shortened(precision)} must be 'full' or 'fast'")
+    check_precision(precision)
     if device == "reference":
         from .backends.reference import ReferenceBackend
 
@@ -106,6 +107,28 @@ def _why_not_cuda() -> str:
     except DeviceError as error:
         return f"no CUDA device: {error}"
     return "" if proof.passed else f"the check of the CUDA device {proof}"
+
+
+def gains_from(precision: str, device: str) -> bool:
+    """Whether networks are computed faster with a precision than with ``'full'``.
+
+    Parameters
+    ----------
+    precision : {'full', 'fast', 'int8'}
+        Of the networks.
+    device : str
+        As for `get_backend`.
+
+    Returns
+    -------
+    bool
+        False for ``'full'``, and where it was not measured: on a CUDA device.
+    """
+    if device not in ("cpu", "auto") or (device == "auto" and not _why_not_cuda()):
+        return False
+    from .backends.cpu import describe
+
+    return precision == "fast" or (precision == "int8" and describe()["int8_products"] != "none")
 
 
 def on_cuda(ops: Backend) -> bool:

@@ -54,7 +54,7 @@ def model_parser(
     result = parser(description, repeats=repeats)
     result.add_argument("--model", choices=models, default=models[0])
     result.add_argument(
-        "--precision", choices=("full", "fast"), default="full", help="of umx_np (default: full)"
+        "--precision", choices=("full", "fast", "int8"), default="full", help="(default: full)"
     )
     result.add_argument("--seconds", type=float, default=30.0, help="length (default: 30)")
     result.add_argument("--seed", type=int, default=0, help="of the weights (default: 0)")

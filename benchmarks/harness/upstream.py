@@ -81,6 +81,33 @@ def network(up: SimpleNamespace, weights: TargetWeights) -> Any:
     return model
 
 
+def quantized(up: SimpleNamespace, model: Any) -> Any:
+    """Return a network whose LSTM and linear layers torch computes in eight bits.
+
+    Parameters
+    ----------
+    up : SimpleNamespace
+        From `load`.
+    model : Module
+        From `network`; not changed.
+
+    Raises
+    ------
+    SystemExit
+        If a layer was left as it was.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch moves these functions elsewhere
+        result = up.torch.ao.quantization.quantize_dynamic(
+            model, {up.torch.nn.LSTM, up.torch.nn.Linear}, dtype=up.torch.qint8
+        )
+    for name in ("lstm", "fc1", "fc2", "fc3"):
+        kind = type(getattr(result, name))
+        if not kind.__module__.startswith("torch.ao.nn.quantized.dynamic"):
+            raise SystemExit(f"{name} is still a {kind.__module__}.{kind.__name__}")
+    return result
+
+
 def separator(up: SimpleNamespace, bundle: ModelBundle, **options: Any) -> Any:
     """Build `openunmix.model.Separator` with the networks of a bundle, frozen.
 

@@ -9,6 +9,7 @@
 #else
 #define MR 6 /* 16 registers: 12 sums, 2 weights, 1 broadcast */
 #endif
+#define MR_INT8 4
 #define LEVEL portable
 #define LEVEL_NAME "portable"
 #include "level_body.h"

@@ -8,6 +8,8 @@
 #endif
 #define VL 8
 #define MR 6 /* 16 registers: 12 sums, 2 weights, 1 broadcast */
+#define MR_INT8 4 /* 16 registers: 8 sums, 2 weights, 2 broadcasts, ones */
+#define INT8_MADDUBS
 #define LEVEL v3
 #define LEVEL_NAME "x86-64-v3"
 #include "level_body.h"

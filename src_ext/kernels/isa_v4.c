@@ -10,6 +10,8 @@
 #endif
 #define VL 16
 #define MR 12 /* 32 registers: 24 sums, 2 weights; the broadcast is a memory operand */
+#define MR_INT8 8 /* 32 registers: 16 sums, 2 weights, 2 broadcasts, ones */
+#define INT8_MADDUBS
 #define LEVEL v4
 #define LEVEL_NAME "x86-64-v4"
 #include "level_body.h"

@@ -12,7 +12,8 @@
  * Parallel over nothing: a whole scan belongs to one thread, so that no step waits for another core.
  * Precision     float32; activations accurate to 3e-7.
  *               lstm_scan_bf16 takes weights rounded to bfloat16, two columns side by side:
- *               w[pair][ceil(k / 2)][2 tiles][4 gates][VL][2]; everything else is as above.
+ *               w[pair][ceil(k / 2)][2 tiles][4 gates][VL][2]; everything else is as above. For
+ *               lstm_scan_int8 see int8_body.h.
  * Oracle        umx_np.layers.lstm.lstm_scan
  * Benchmark     benchmarks/kernels/lstm.py
  *
@@ -71,21 +72,25 @@ VEC_INLINE void add_columns_bf16(vf *a, const void *weights, const float *h, con
 #define SPLIT_STATE(h, hidden, pairs) ((void)0)
 #endif
 
-VEC_INLINE int lstm_scan_with(const umx_scan_args *s, int bf16) {
+enum { SCAN_FLOAT, SCAN_BF16, SCAN_INT8 };
+
+VEC_INLINE int lstm_scan_with(const umx_scan_args *s, int kind) {
     const ptrdiff_t hidden = s->hidden;
     const ptrdiff_t pairs = (hidden + 2 * VL - 1) / (2 * VL);
     const ptrdiff_t padded = pairs * 2 * VL;
     const ptrdiff_t half = (hidden + 1) / 2;
-    float *next = (float *)scratch_alloc((sizeof(float) + sizeof(int32_t)) * padded);
+    float *next = (float *)scratch_alloc((sizeof(float) + sizeof(int32_t)) * (padded + 3));
     if (!next) return -1;
     int32_t *state_pairs = (int32_t *)(next + padded);
-    (void)state_pairs;
+    /* At most four words for four units. */
+    int8_state rounded = {s, (uint32_t *)state_pairs, 0, (hidden + 3) / 4};
     unsigned mode = flush_denormals();
     float *h = s->h, *c = s->c;
     for (ptrdiff_t step = 0; step < s->nb_frames; step++) {
         const ptrdiff_t t = s->reverse ? s->nb_frames - 1 - step : step;
         const float *gates = s->gates + t * 4 * padded;
-        if (bf16) SPLIT_STATE(h, hidden, state_pairs);
+        if (kind == SCAN_BF16) SPLIT_STATE(h, hidden, state_pairs);
+        if (kind == SCAN_INT8) round_state(&rounded, h, padded);
         for (ptrdiff_t turn = 0; turn < pairs; turn++) {
             const ptrdiff_t pair = step & 1 ? pairs - 1 - turn : turn;
             const float *x = gates + pair * 8 * VL;
@@ -94,7 +99,9 @@ VEC_INLINE int lstm_scan_with(const umx_scan_args *s, int bf16) {
 #pragma GCC unroll 8
 #endif
             for (int q = 0; q < 8; q++) sum[q] = v_load(x + q * VL);
-            if (bf16)
+            if (kind == SCAN_INT8)
+                add_columns_int8(sum, &rounded, pair);
+            else if (kind == SCAN_BF16)
                 ADD_COLUMNS_BF16(sum, (const int32_t *)s->w + pair * half * 8 * VL, h, state_pairs,
                                  hidden);
             else
@@ -117,5 +124,6 @@ VEC_INLINE int lstm_scan_with(const umx_scan_args *s, int bf16) {
     return 0;
 }
 
-static int lstm_scan(const umx_scan_args *s) { return lstm_scan_with(s, 0); }
-static int lstm_scan_bf16(const umx_scan_args *s) { return lstm_scan_with(s, 1); }
+static int lstm_scan(const umx_scan_args *s) { return lstm_scan_with(s, SCAN_FLOAT); }
+static int lstm_scan_bf16(const umx_scan_args *s) { return lstm_scan_with(s, SCAN_BF16); }
+static int lstm_scan_int8(const umx_scan_args *s) { return lstm_scan_with(s, SCAN_INT8); }

@@ -10,6 +10,7 @@ import pytest
 import soundfile as sf
 
 import umx_np.pretrained
+import umx_np.pretrained.loading
 import umx_np.separation
 from umx_np.commands import main
 from umx_np.config import SeparatorConfig
@@ -23,6 +24,8 @@ class Engine:
 
     def __init__(self):
         self.loaded = []
+        self.dtypes = []
+        self.recommended = None
         self.separators = []
         self.separated = []
         self.sample_rate = 44100.0
@@ -31,10 +34,13 @@ class Engine:
         self.before = lambda path: None
         self.after_block = lambda: None
 
-    def load_model(self, name_or_folder, targets=None, *, offline=False, progress=None):
+    def load_model(
+        self, name_or_folder, targets=None, *, offline=False, progress=None, dtype="float32"
+    ):
         if name_or_folder == "nonsense":
             raise ModelNotFoundError("model='nonsense' is not known; choose one of umxhq")
         self.loaded.append((name_or_folder, targets, offline))
+        self.dtypes.append(dtype)
         name = str(name_or_folder).replace("\\", "/").rsplit("/", 1)[-1]
         return SimpleNamespace(name=name, targets=targets or STEMS)
 
@@ -90,6 +96,9 @@ def engine(monkeypatch):
     """Put the stand-in in place of the models and the network."""
     engine = Engine()
     monkeypatch.setattr(umx_np.pretrained, "load_model", engine.load_model)
+    monkeypatch.setattr(
+        umx_np.pretrained.loading, "recommended_precision", lambda model: engine.recommended
+    )
     stand_in = SimpleNamespace(from_bundle=engine.from_bundle)
     for name, value in (
         ("separation.separator", ("Separator", stand_in)),

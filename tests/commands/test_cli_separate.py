@@ -40,6 +40,42 @@ def test_defaults_are_those_of_the_reference(engine, song, run, folder):
     assert np.corrcoef(vocals.ravel(), audio.ravel())[0, 1] > 0.9
 
 
+@pytest.mark.parametrize(
+    ("recommended", "options", "precision"),
+    [
+        ("int8", "", "int8"),
+        ("int8", "--device cpu --no-cuda", "int8"),
+        ("int8", "--precision full", "full"),
+        ("int8", "--precision fast", "fast"),
+        ("int8", "--device reference", "full"),
+        ("fast", "", "fast"),
+        ("full", "", "full"),
+        (None, "--precision int8", "int8"),
+    ],
+)
+def test_precision_that_a_model_recommends(engine, song, run, recommended, options, precision):
+    """It is followed where nothing else is asked for and it gains time, and that is said."""
+    song()
+    engine.recommended = recommended
+    result = run("separate", "song.wav", "--model", "some/folder", *options.split())
+    assert result.status == 0, result.err
+    assert engine.separators[0]["precision"] == precision
+    assert engine.dtypes == ["int8" if precision == "int8" else "float32"]
+    said = f"computing with --precision {precision}, as folder recommends; --precision full"
+    is_followed = "--precision" not in options and precision != "full"
+    assert (said in result.err) == is_followed
+    assert result.err.count("recommends") == is_followed
+    assert "recommends" not in run("separate", "song.wav", "--quiet", *options.split()).err
+
+
+def test_a_recommendation_that_gains_nothing_here(engine, song, run, monkeypatch):
+    song()
+    engine.recommended = "int8"
+    monkeypatch.setattr("umx_np.backends.cpu.describe", lambda: {"int8_products": "none"})
+    assert run("separate", "song.wav").status == 0
+    assert engine.separators[0]["precision"] == "full"
+
+
 def test_every_option_arrives(engine, song, run, folder, monkeypatch):
     written = []
 

@@ -90,17 +90,32 @@ def test_block_sizes_do_not_matter(sizes):
     assert_close(stems, whole, TOL["blockwise"]["float32"], dtype=np.float32)
 
 
-def test_activations_on_disk_change_nothing():
-    engine, _ = pair(tiny_bundle(), niter=1)
+@pytest.mark.parametrize("sizes", [[1] * 50 + [1950], [7, 500, 1, 2000]])
+def test_blocks_in_eight_bits(sizes):
+    """To the bit: rows are rounded one by one, whatever is computed with them."""
+    engine = umx_np.Separator.from_bundle(
+        tiny_bundle(), niter=1, precision="int8", device="cpu", threads=2
+    )
+    audio = music(sum(sizes))[0]
+    stems = streamed(engine, ListSource(np.split(audio, np.cumsum(sizes)[:-1], axis=1)))
+    np.testing.assert_array_equal(stems, engine(audio[None])[0])
+
+
+@pytest.mark.parametrize("precision", ["full", "int8"])
+def test_activations_on_disk_change_nothing(precision):
+    options = {"niter": 1, "precision": precision, "device": "cpu", "threads": 2}
+    engine = umx_np.Separator.from_bundle(tiny_bundle(), **options)
     audio = music(16 * 400)[0]
     results = [streamed(engine, ArraySource(audio), max_memory=most) for most in (None, 1000)]
     np.testing.assert_array_equal(*results)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4, 9])
-def test_memory_is_counted_in_full(threads, monkeypatch):
+@pytest.mark.parametrize("precision", ["full", "int8"])
+def test_memory_is_counted_in_full(threads, precision, monkeypatch):
     """`max_memory` that is just enough keeps all in memory, a byte less does not."""
-    engine = umx_np.Separator.from_bundle(tiny_bundle(hidden=(8, 12, 16)), niter=0, threads=threads)
+    options = {"niter": 0, "threads": threads, "precision": precision, "device": "cpu"}
+    engine = umx_np.Separator.from_bundle(tiny_bundle(hidden=(8, 12, 16)), **options)
     audio = music(16 * 400)[0]
     kept, most = [], 0
 
@@ -125,10 +140,13 @@ def test_memory_is_counted_in_full(threads, monkeypatch):
         streamed(engine, ArraySource(audio), max_memory=most - 1)
 
 
-def test_thread_counts_give_the_same_samples():
+@pytest.mark.parametrize("precision", ["full", "fast", "int8"])
+def test_thread_counts_give_the_same_samples(precision):
     audio = music(16 * 400)
     results = [
-        umx_np.Separator.from_bundle(tiny_bundle(), niter=1, threads=threads)(audio)
+        umx_np.Separator.from_bundle(
+            tiny_bundle(), niter=1, threads=threads, precision=precision, device="cpu"
+        )(audio)
         for threads in (1, 2, 5)
     ]
     np.testing.assert_array_equal(results[0], results[1])

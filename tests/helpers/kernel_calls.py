@@ -146,12 +146,23 @@ def gemm_call(rng: np.random.Generator, kernels: cpu.Kernels) -> Call:
             arrays[name] = _numbers(rng, (n,), np.float32)
     if rng.integers(2):
         arrays["gain"] = _rows(rng, (m, n))
-    others = {
+    others: dict[str, Any] = {
         "accumulate": bool(rng.integers(2)),
         "finish": bool(rng.integers(2)),
         "act": [None, "tanh", "relu"][rng.integers(3)],
     }
+    if not bf16 and rng.integers(2):
+        # Weights of eight bits are an object that cannot be made wrong.
+        del arrays["w"]
+        others["w"] = _packed_int8(kernels.pack_linear, rng, n, k)
     return Call("gemm", kernels.gemm, arrays, ("out",), others)
+
+
+def _packed_int8(
+    pack: Callable[..., Any], rng: np.random.Generator, n: int, k: int
+) -> cpu.Int8Weights:
+    weight = rng.integers(-128, 128, (n, k)).astype(np.int8)
+    return pack(weight, scale=_numbers(rng, (n,), np.float32))
 
 
 def lstm_scan_call(rng: np.random.Generator, kernels: cpu.Kernels) -> Call:
@@ -165,7 +176,10 @@ def lstm_scan_call(rng: np.random.Generator, kernels: cpu.Kernels) -> Call:
         "c": _numbers(rng, (padded,), np.float32),
         "out": _rows(rng, (frames, hidden)),
     }
-    others = {"reverse": bool(rng.integers(2))}
+    others: dict[str, Any] = {"reverse": bool(rng.integers(2))}
+    if rng.integers(3) == 0:
+        del arrays["w"]
+        others["w"] = _packed_int8(kernels.pack_recurrent, rng, 4 * hidden, hidden)
     return Call("lstm_scan", kernels.lstm_scan, arrays, ("h", "c", "out"), others)
 
 
@@ -300,7 +314,8 @@ def wrong_arrays(call: Call, name: str) -> dict[str, Any]:
             wrong["rows on one another"] = _on_itself(x)
     # There may be more samples, or fewer frames and bins, than arguments have room for.
     free = FREE.get((call.name, name))
-    if call.name in PADDED and call.arrays["w"].dtype == np.uint16 and name == PADDED[call.name]:
+    halves = "w" in call.arrays and call.arrays["w"].dtype == np.uint16
+    if call.name in PADDED and halves and name == PADDED[call.name]:
         free = 1
     for axis in range(x.ndim):
         shorter = x.take(range(x.shape[axis] - 1), axis) if x.shape[axis] else None

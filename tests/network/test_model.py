@@ -14,6 +14,8 @@ from umx_np.config import ModelConfig
 from umx_np.devices import cuda_index, devices, get_backend
 from umx_np.errors import ConfigError, DeviceError, ShapeError, WeightsError
 from umx_np.testing import random_state
+from umx_np.weights import TargetWeights
+from umx_np.weights.quantization import dequantize, quantize
 
 
 def test_scalers_are_stored_as_upstream_stores_them():
@@ -223,6 +225,36 @@ class TestPrecision:
             get_backend(device)
         with pytest.raises(ConfigError, match="device="):
             cuda_index(device)
+
+    def test_int8_is_close_and_different(self):
+        config = ModelConfig(nb_bins=33, hidden_size=32, max_bin=20)
+        models = {"a": model_of(config, seed=0), "b": model_of(config, seed=1)}
+        audio = signals.music(4000).astype(np.float32)
+        full, int8 = (
+            umx_np.Separator(
+                models, niter=1, n_fft=64, n_hop=16, precision=precision, device="cpu"
+            )(audio)
+            for precision in ("full", "int8")
+        )
+        assert_close(int8, full, TOL["separator_int8"]["int8"], dtype=np.float32)
+        assert (int8 != full).any()
+
+    @pytest.mark.parametrize("stored", [False, True])
+    def test_int8_weights_go_everywhere(self, stored):
+        """A bundle in eight bits also computes in full precision, and networks keep no others."""
+        config = ModelConfig(nb_bins=33, hidden_size=8)
+        state = quantize(random_state(config, seed=0))
+        weights = TargetWeights(config, state if stored else dequantize(state))
+        mags = np.abs(signals.music(33)).astype(np.float32).reshape(1, 2, 33, 1)
+        for device in ("cpu", "reference"):
+            full = umx_np.OpenUnmix.from_weights(weights, device=device)
+            np.testing.assert_array_equal(
+                full.state_dict()["fc1.weight"], dequantize(state)["fc1.weight"]
+            )
+        int8 = umx_np.OpenUnmix.from_weights(weights, device=get_backend("cpu", precision="int8"))
+        assert int8(mags).shape == mags.shape
+        with pytest.raises(ConfigError, match="precision='int8' keeps rounded weights only"):
+            int8.state_dict()
 
     def test_unknown_precision(self):
         with pytest.raises(ConfigError, match="precision='half'"):

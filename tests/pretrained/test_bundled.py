@@ -6,18 +6,21 @@ import importlib.resources
 import json
 import logging
 import re
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.asserts import assert_close
+from tolerances import TOL
 
 import umx_np
 from umx_np.commands import main
-from umx_np.errors import ConfigError, ModelNotFoundError
+from umx_np.errors import ConfigError, ModelNotFoundError, WeightsError
 from umx_np.pretrained import loading as pretrained
 from umx_np.testing import random_bundle
-from umx_np.weights import save_folder
+from umx_np.weights import load_safetensors, save_folder
 
 TARGETS = ("vocals", "drums", "bass", "other")
 
@@ -39,6 +42,51 @@ def installed(package, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("UMX_NP_OFFLINE", "1")
     return package / "assets" / "umxm"
+
+
+def test_load_in_eight_bits(installed, monkeypatch):
+    """The matrices are those of the files, and nothing expands them on the way to the kernels."""
+
+    def expand(state):
+        raise AssertionError("expanded")
+
+    noise = np.random.default_rng(0).standard_normal((1, 2, 5000)).astype(np.float32)
+    with monkeypatch.context() as patched:
+        for room in ("weights.safetensors_files", "weights.folder", "network.openunmix"):
+            patched.setattr(f"umx_np.{room}.dequantize", expand)
+        bundle = umx_np.load_model("umxm", ["bass"], dtype="int8")
+        separator = umx_np.Separator.from_bundle(bundle, precision="int8", device="cpu")
+        stems = separator(noise)
+    state = bundle.targets["bass"].state
+    stored = load_safetensors(installed / "bass.safetensors", quantized=True)
+    matrices = {name for name, array in stored.items() if array.dtype == np.int8}
+    assert len(matrices) == 15
+    for name in matrices | {f"{name}_scale" for name in matrices}:
+        np.testing.assert_array_equal(state[name], stored[name])
+        assert state[name].dtype == stored[name].dtype
+    expanded = umx_np.load_model("umxm", ["bass"])
+    floats = umx_np.Separator.from_bundle(expanded, precision="int8", device="cpu")
+    # In each precision, and however it was loaded, it is the same model.
+    full = umx_np.Separator.from_bundle(expanded, device="cpu")
+    assert separator.weights_digest == floats.weights_digest == full.weights_digest
+    assert_close(stems, floats(noise), TOL["separator_int8"]["int8"], dtype=np.float32)
+
+
+def test_recommended_precision(installed, tmp_path):
+    assert pretrained.recommended_precision("umxm") is None
+    assert pretrained.recommended_precision("umxhq") is None
+    assert pretrained.recommended_precision("nonsense") is None
+    bundle = replace(random_bundle("umxm", seed=3, targets=["bass"]), precision="int8")
+    save_folder(bundle, tmp_path / "mine", "safetensors", dtype="int8")
+    assert pretrained.recommended_precision(tmp_path / "mine") == "int8"
+    loaded = umx_np.load_model(tmp_path / "mine")
+    assert loaded.precision == "int8"
+    # Python does not follow it.
+    assert umx_np.Separator.from_bundle(loaded, device="cpu").ops.precision == "full"
+    path = tmp_path / "mine" / "separator.json"
+    path.write_text(path.read_text().replace("int8", "half"))
+    with pytest.raises(WeightsError, match="precision='half' must be 'full', 'fast' or 'int8'"):
+        pretrained.recommended_precision(tmp_path / "mine")
 
 
 def test_load(installed):

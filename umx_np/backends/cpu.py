@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from .._support.threads import Item, Result, parallel_map, resolve_threads
-from ..config import ModelConfig
+from ..config import ModelConfig, check_precision
 from ..errors import ConfigError, DeviceError
 from ..layers.lstm import suffix_of
 from ..weights.bundle import StateDict
+from ..weights.quantization import eight_bits
 from ._folding import fold, gate_bias
 from .contracts import FilterInput, Network, WienerFilter, WienerOptions, check_filter_channels
 
@@ -54,6 +55,7 @@ def describe() -> dict[str, Any]:
         "level": kernels.level,
         "lanes": kernels.lanes,
         "bf16_products": bool(kernels.has_bf16_gemm),
+        "int8_products": kernels.int8_products,
         "levels": _cpu.levels(),
     }
 
@@ -92,45 +94,53 @@ class CpuNetwork:
         self.config = config
         self._kernels = kernels
         self._precision = precision
-        # The recurrence always gains from half the bytes; a matrix product only where the processor
-        # multiplies bfloat16.
-        self._bf16_scan = precision == "fast"
-        self._bf16_gemm = self._bf16_scan and kernels.has_bf16_gemm
         # Vectors are small: kept as they are, for state_dict.
         self._small = {name: v.copy() for name, v in state.items() if v.ndim < 2}
         self._shift, self._gain, self._scale, self._bias = fold(config, state)
-        self._fc1 = self._pack(state["fc1.weight"])
-        self._fc3 = self._pack(state["fc3.weight"])
+        self._fc1 = self._pack(*self._matrix(state, "fc1.weight"))
+        self._fc3 = self._pack(*self._matrix(state, "fc3.weight"))
         # fc2 reads the skip connection and the directions, which arrive apart.
         parts = [config.hidden_size] + [config.lstm_hidden_size] * config.nb_directions
-        self._fc2 = self._pack_parts(state["fc2.weight"], parts)
-        self._w_ih: dict[str, list[np.ndarray]] = {}
-        self._w_hh: dict[str, np.ndarray] = {}
+        self._fc2 = self._pack_parts(*self._matrix(state, "fc2.weight"), parts)
+        self._w_ih: dict[str, list[Any]] = {}
+        self._w_hh: dict[str, Any] = {}
         self._gate_bias: dict[str, np.ndarray] = {}
         for layer in range(config.nb_layers):
             parts = parts[:1] if layer == 0 else [config.lstm_hidden_size] * config.nb_directions
             for direction in range(config.nb_directions):
-                key = suffix_of(layer, direction)
-                rows = kernels.pack_gates(state["lstm.weight_ih" + key], config.lstm_hidden_size)
-                self._w_ih[key] = self._pack_parts(rows, parts)
-                self._w_hh[key] = kernels.pack_recurrent(
-                    state["lstm.weight_hh" + key], bf16=self._bf16_scan
-                )
-                self._gate_bias[key] = kernels.pack_gates(
-                    gate_bias(state, key), config.lstm_hidden_size
-                )
+                self._pack_direction(state, suffix_of(layer, direction), parts)
 
-    def _pack(self, weight: np.ndarray) -> np.ndarray:
-        return self._kernels.pack_linear(weight, bf16=self._bf16_gemm)
+    def _matrix(self, state: StateDict, name: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return a matrix, and the scales of its rows where it is one of eight bits."""
+        return eight_bits(state, name) if self._precision == "int8" else (state[name], None)
 
-    def _pack_parts(self, weight: np.ndarray, sizes: Sequence[int]) -> list[np.ndarray]:
+    def _pack(self, weight: np.ndarray, scale: np.ndarray | None) -> Any:
+        # A product of bfloat16 gains only where the processor has it.
+        bf16 = self._precision == "fast" and self._kernels.has_bf16_gemm
+        return self._kernels.pack_linear(weight, bf16=bf16, scale=scale)
+
+    def _pack_parts(
+        self, weight: np.ndarray, scale: np.ndarray | None, sizes: Sequence[int]
+    ) -> list[Any]:
         columns = np.split(weight, np.cumsum(sizes)[:-1], axis=1)
-        return [self._pack(part) for part in columns]
+        return [self._pack(part, scale) for part in columns]
+
+    def _pack_direction(self, state: StateDict, key: str, parts: Sequence[int]) -> None:
+        kernels, hidden = self._kernels, self.config.lstm_hidden_size
+        weight, scale = self._matrix(state, "lstm.weight_ih" + key)
+        rows = kernels.pack_gates(weight, hidden)
+        scales = None if scale is None else kernels.pack_gates(scale, hidden)
+        self._w_ih[key] = self._pack_parts(rows, scales, parts)
+        weight, scale = self._matrix(state, "lstm.weight_hh" + key)
+        # The recurrence gains from half the bytes on every processor.
+        bf16 = self._precision == "fast"
+        self._w_hh[key] = kernels.pack_recurrent(weight, bf16=bf16, scale=scale)
+        self._gate_bias[key] = kernels.pack_gates(gate_bias(state, key), hidden)
 
     def _product(
         self,
         parts: Sequence[np.ndarray],
-        weights: Sequence[np.ndarray],
+        weights: Sequence[Any],
         out: np.ndarray,
         **finish: Any,
     ) -> np.ndarray:
@@ -277,9 +287,10 @@ class CpuBackend:
     ----------
     threads : int or None
         Threads to compute on; None means all cores that this process may use.
-    precision : {'full', 'fast'}
+    precision : {'full', 'fast', 'int8'}
         ``'fast'`` rounds the weights to bfloat16, and where the processor multiplies bfloat16 the
-        activations too; sums are float32.
+        activations too; sums are float32. ``'int8'`` rounds both to eight bits, see
+        `umx_np.layers.int8`; sums are whole numbers.
     level : str or None
         Instruction-set level; None takes `instruction_set`.
     """
@@ -290,10 +301,8 @@ class CpuBackend:
     def __init__(
         self, threads: int | None = None, precision: str = "full", level: str | None = None
     ) -> None:
-        if precision not in ("full", "fast"):
-            raise ConfigError(f"precision={precision!r} must be 'full' or 'fast'")
+        self.precision = check_precision(precision)
         self.threads = self.copy_threads = resolve_threads(threads)
-        self.precision = precision
         self._kernels = _cpu.Kernels(level or instruction_set())
 
     def __repr__(self) -> str:

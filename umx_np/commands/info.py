@@ -216,6 +216,23 @@ def _kernels(kernels: dict[str, Any]) -> str:
     return f"{kernels['level']} ({kernels['lanes']} lanes); this processor runs {runs}"
 
 
+def _precisions(kernels: dict[str, Any]) -> list[tuple[str, str]]:
+    """Lines about what multiplies in each precision."""
+    if "error" in kernels:
+        return []
+    bf16 = (
+        "AVX512_BF16"
+        if kernels["bf16_products"]
+        else "float32, weights of the recurrence in bfloat16"
+    )
+    int8 = kernels["int8_products"]
+    return [
+        ("  full", "float32"),
+        ("  fast", bf16),
+        ("  int8", "plain C, which saves memory, not time" if int8 == "none" else int8),
+    ]
+
+
 def _describe_kernels() -> dict[str, Any]:
     try:
         from ..backends import cpu
@@ -279,6 +296,7 @@ def _as_text(report: dict[str, Any]) -> str:
         ("processor", f"{cpu['name']}, {cpu['usable_cores']} of {cpu['cores']} cores usable"),
         ("features", " ".join(cpu["features"])),
         ("kernels", _kernels(report["kernels"])),
+        *_precisions(report["kernels"]),
     ]
     for library in report["blas"]:
         text = f"{library['internal_api']} {library['version']}, {library['num_threads']} threads"

@@ -25,6 +25,7 @@ from .separating import (
     add_computing_options,
     add_filter_options,
     add_model_options,
+    settle_precision,
     settle_separation,
 )
 
@@ -75,7 +76,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="torch",
         help="FFT (torch, the default), or the same as a matrix product (asteroid)",
     )
-    add_computing_options(parser).add_argument(
+    add_computing_options(parser, precision=None).add_argument(
         "--max-memory",
         type=_megabytes,
         metavar="MB",
@@ -299,12 +300,15 @@ def _load(args: argparse.Namespace) -> tuple[Separator, str]:
     notice = default_notice() if args.model is None else None
     if notice is not None and not args.quiet and is_first_time(f"default-model-{DEFAULT_MODEL}"):
         say(f"{PROGRAM}: {notice}")
+    name = DEFAULT_MODEL if args.model is None else os.path.expanduser(args.model)
+    settle_precision(args, name)
     how, computing = pick(SeparationOptions, vars(args)), pick(Computing, vars(args))
     bundle = load_model(
-        DEFAULT_MODEL if args.model is None else os.path.expanduser(args.model),
+        name,
         targets_needed(args.targets, pick(OutputPlan, vars(args)), how),
         offline=args.offline,
         progress=not args.quiet,
+        dtype=computing.weights_dtype,
     )
     if args.two_stems is not None:
         logger.info("--two-stems %s: networks of %s", args.two_stems, ", ".join(bundle.targets))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from .._support.console import say
 from .._support.option_types import Names, add_switch, json_object, natural, positive_int
 from ..errors import ConfigError
+from .frame import PROGRAM
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -61,20 +64,57 @@ def add_filter_options(
 
 
 def add_computing_options(
-    parser: argparse.ArgumentParser, threads: str = "threads"
+    parser: argparse.ArgumentParser, threads: str = "threads", precision: str | None = "full"
 ) -> argparse._ArgumentGroup:
-    """Add the options of where to compute; `threads` says what is counted."""
+    """Add the options of where to compute.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Gets them.
+    threads : str
+        What is counted, for the help.
+    precision : str or None
+        The default; None is what the model recommends, see `settle_precision`.
+    """
     group = parser.add_argument_group("computing")
     group.add_argument("--device", default="auto", help="auto, cpu, reference, cuda or cuda:INDEX")
     group.add_argument("--no-cuda", action="store_true", help="the same as --device cpu")
     group.add_argument("-j", "--threads", type=positive_int, help=f"{threads} (default: all cores)")
     group.add_argument(
         "--precision",
-        choices=("full", "fast"),
-        default="full",
-        help="fast computes the networks with lower precision (default: full)",
+        choices=("full", "fast", "int8"),
+        default=precision,
+        help="fast computes the networks with lower precision, int8 in eight bits (default: "
+        + ("what the model recommends, or full)" if precision is None else f"{precision})"),
     )
     return group
+
+
+def settle_precision(args: argparse.Namespace, model: str) -> None:
+    """Follow the recommendation of a model, if it gains time here and nothing else is asked for.
+
+    Parameters
+    ----------
+    args : Namespace
+        With `precision`, `device` and `quiet`.
+    model : str
+        Its name or folder.
+    """
+    if args.precision is not None:
+        return
+    from ..devices import gains_from
+    from ..pretrained.loading import recommended_precision
+
+    recommended = recommended_precision(model)
+    args.precision = "full"
+    if recommended is not None and gains_from(recommended, args.device):
+        args.precision = recommended
+        if not args.quiet:
+            say(
+                f"{PROGRAM}: computing with --precision {recommended}, as {Path(model).name} "
+                "recommends; --precision full is more exact"
+            )
 
 
 def add_bits(group: argparse._ArgumentGroup) -> None:

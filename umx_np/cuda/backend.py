@@ -103,7 +103,10 @@ class CudaBackend(ReferenceBackend):
 
     def __init__(self, device: int | Device = 0, precision: str = "full") -> None:
         if precision not in ("full", "fast"):
-            raise ConfigError(f"precision={precision!r} must be 'full' or 'fast'")
+            raise ConfigError(
+                f"precision={precision!r} must be 'full' or 'fast' on a CUDA device; only "
+                "device='cpu' computes in eight bits"
+            )
         self.device = get_device(device) if isinstance(device, int) else device
         self.name = f"cuda:{self.device.index}"
         self.precision = precision

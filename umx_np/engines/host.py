@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,28 @@ _SHARES = (0.3, 0.35, 0.35)
 def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
     while batch := list(itertools.islice(items, size)):
         yield batch
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """Some frames of a window.
+
+    Attributes
+    ----------
+    first : int
+        Number of the first frame.
+    mix : complex ndarray [shape=(nb_channels, nb_frames, nb_bins)]
+        The mixture.
+    mix_mags : ndarray [shape=(nb_frames, nb_channels or 1, nb_bins)]
+        Its magnitudes.
+    mags : ndarray [shape=(nb_targets, nb_frames, nb_channels or 1, nb_bins)]
+        Those of the targets.
+    """
+
+    first: int
+    mix: np.ndarray
+    mix_mags: np.ndarray
+    mags: np.ndarray
 
 
 class HostEngine:
@@ -149,44 +172,72 @@ class _Track:
             return
         window = self.config.wiener_win_len if self.config.niter > 0 else _DECODE_FRAMES
         assert window is not None
-        yield from self._synthesise((self._window(job) for job in self._segments(window)), tick)
+        filtered = (some for job in self._segments(window) for some in self._window(job))
+        yield from self._synthesise(filtered, tick)
 
-    def _window(self, job: Segment) -> tuple[int, np.ndarray]:
-        """Filter one window by itself."""
-        first, _, _ = job
-        mix, mix_mags, mags = self._estimate(job)
-        peak = float(mix_mags.max()) if not self.mono else self._peak(mix)
-        given = FilterInput(mix, mags, scale_of(peak))
-        return first, self.wiener.window(given, self.config.niter, self._estimates(mix))
+    def _window(self, job: Segment) -> Iterator[tuple[int, np.ndarray]]:
+        """Filter one window by itself, and yield its estimates slice by slice."""
+        slices, peak = self._estimate(job)
+        niter = self.config.niter
+        max_abs = scale_of(peak) if niter else 1.0
+        statistics = np.zeros((niter, self.nb_sources, 4, self.geometry.nb_bins))
+        for level in range(niter):
+            self._accumulate(slices, statistics, level, max_abs)
+        yield from self._apply(slices, statistics, max_abs)
 
-    def _estimates(self, mix: np.ndarray) -> np.ndarray:
-        return self._scratch("estimates", (self.nb_sources, *mix.shape), np.complex64)
+    def _accumulate(
+        self, slices: list[_Slice], statistics: np.ndarray, level: int, max_abs: float
+    ) -> None:
+        for part in slices:
+            given = FilterInput(part.mix, part.mags, max_abs)
+            self.wiener.accumulate(given, statistics, level)
 
-    def _estimate(self, job: Segment) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Spectra of the mixture, its magnitudes, and the magnitudes of the targets."""
+    def _apply(
+        self, slices: list[_Slice], statistics: np.ndarray, max_abs: float
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield estimates, in memory that is used again for the next ones."""
+        for part in slices:
+            out = self._scratch("estimates", (self.nb_sources, *part.mix.shape), np.complex64)
+            given = FilterInput(part.mix, part.mags, max_abs)
+            yield part.first, self.wiener.apply(given, statistics, out)
+
+    def _estimate(self, job: Segment) -> tuple[list[_Slice], float]:
+        """Return spectra and magnitudes of a segment, in slices of frames, and the largest one.
+
+        Each slice has arrays of its own, so that the filter takes them without a copy, and no
+        array of estimates needs to be larger.
+        """
         first, count, segment = job
         geometry, networks = self.geometry, self.job.networks
-        shape = (count, 1 if self.mono else len(segment), geometry.nb_bins)
-        mix = self._scratch("mix", (len(segment), count, geometry.nb_bins), np.complex64)
-        mix_mags = self._scratch("mix_mags", shape, np.float32)
-        mags = self._scratch("mags", (len(networks), *shape), np.float32)
-        slices = [slice(i, min(i + SLICE_FRAMES, count)) for i in range(0, count, SLICE_FRAMES)]
 
-        def analyse(part: slice) -> None:
-            samples = segment[:, part.start * geometry.n_hop :]
-            self.transform.forward(samples, part.stop - part.start, out=mix[:, part])
-            self.ops.magnitude(
-                mix[:, part], nb_bins=geometry.nb_bins, mono=self.mono, out=mix_mags[part]
+        def scratch(start: int) -> _Slice:
+            n, channels = min(SLICE_FRAMES, count - start), 1 if self.mono else len(segment)
+            shape = (n, channels, geometry.nb_bins)
+            mix = (len(segment), n, geometry.nb_bins)
+            return _Slice(
+                first + start,
+                self._scratch(f"mix {start}", mix, np.complex64),
+                self._scratch(f"mix_mags {start}", shape, np.float32),
+                self._scratch(f"mags {start}", (len(networks), *shape), np.float32),
             )
 
-        def mask(job: tuple[int, str, slice]) -> None:
-            j, name, part = job
-            z = self.stores[name].read(first + part.start, first + part.stop)
-            networks[name].decode(z, mix_mags[part], out=mags[j, part])
+        def analyse(part: _Slice) -> float:
+            samples = segment[:, (part.first - first) * geometry.n_hop :]
+            self.transform.forward(samples, len(part.mix_mags), out=part.mix)
+            self.ops.magnitude(
+                part.mix, nb_bins=geometry.nb_bins, mono=self.mono, out=part.mix_mags
+            )
+            return self._peak(part.mix) if self.mono else float(part.mix_mags.max())
 
-        self.ops.map(analyse, slices)
+        def mask(job: tuple[int, str, _Slice]) -> None:
+            j, name, part = job
+            z = self.stores[name].read(part.first, part.first + len(part.mix_mags))
+            networks[name].decode(z, part.mix_mags, out=part.mags[j])
+
+        slices = [scratch(start) for start in range(0, count, SLICE_FRAMES)]
+        peak = max(self.ops.map(analyse, slices))
         self.ops.map(mask, [(j, name, part) for j, name in enumerate(networks) for part in slices])
-        return mix, mix_mags, mags
+        return slices, peak
 
     def _decode_whole_track(self, tick: Tick) -> Iterator[tuple[int, np.ndarray]]:
         """One pass for the statistics of each iteration, and one that filters."""
@@ -195,17 +246,14 @@ class _Track:
         share = 1 / (niter + 1)
         for level in range(niter):
             for job in self._segments(_DECODE_FRAMES):
-                mix, _, mags = self._estimate(job)
-                self.wiener.accumulate(FilterInput(mix, mags, max_abs), statistics, level)
+                self._accumulate(self._estimate(job)[0], statistics, level, max_abs)
                 tick(share * job[1] / self.nb_frames)
-
-        def filtered() -> Iterator[tuple[int, np.ndarray]]:
-            for job in self._segments(_DECODE_FRAMES):
-                mix, _, mags = self._estimate(job)
-                given = FilterInput(mix, mags, max_abs)
-                yield job[0], self.wiener.apply(given, statistics, self._estimates(mix))
-
-        yield from self._synthesise(filtered(), lambda part: tick(share * part))
+        filtered = (
+            estimates
+            for job in self._segments(_DECODE_FRAMES)
+            for estimates in self._apply(self._estimate(job)[0], statistics, max_abs)
+        )
+        yield from self._synthesise(filtered, lambda part: tick(share * part))
 
     def _synthesise(
         self, windows: Iterable[tuple[int, np.ndarray]], tick: Tick

@@ -86,7 +86,13 @@ class SeparatedEstimates:
         from ..pretrained import load_model
         from ..separation.separator import Separator
 
-        bundle = load_model(how.model, how.targets, offline=how.offline, progress=progress)
+        bundle = load_model(
+            how.model,
+            how.targets,
+            offline=how.offline,
+            progress=progress,
+            dtype=how.computing.weights_dtype,
+        )
         self._aggregate = how.aggregate
         computing = replace(how.computing, threads=threads)
         self._separator = Separator.from_bundle(bundle, **vars(how.options), **vars(computing))

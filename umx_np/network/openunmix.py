@@ -20,6 +20,7 @@ from ..errors import ShapeError
 from ..weights import check_state, expected_state
 from ..weights.bundle import StateDict, TargetWeights
 from ..weights.finding import network_tensors
+from ..weights.quantization import check_quantized, dequantize
 
 _LAYOUTS = {"samples": (3, 0, 1, 2), "frames": (0, 1, 2, 3)}
 
@@ -197,9 +198,13 @@ class OpenUnmix:
             missing = [name for name in needed if name not in given]
             unexpected = [*(name for name in given if name not in old), *others]
             state = {name: given.get(name, value) for name, value in old.items()}
-        # What computes in float64 too keeps the dtypes that it is given.
-        single = self._ops.dtype_for(np.dtype(np.float64)) == np.float32
-        checked = check_state(state, self.config, dtype=np.float32 if single else None)
+        if self._ops.precision == "int8":
+            checked = check_quantized(state, self.config)
+        else:
+            # What computes in float64 too keeps the dtypes that it is given.
+            single = self._ops.dtype_for(np.dtype(np.float64)) == np.float32
+            dtype = np.float32 if single else None
+            checked = check_state(dequantize(state), self.config, dtype=dtype)
         self._network = self._ops.network(self.config, checked)
         return IncompatibleKeys(missing, unexpected)
 

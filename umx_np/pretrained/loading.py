@@ -35,6 +35,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from .._support.atomic import is_kept
 from .._support.inputs import why_unreadable
 from ..errors import ConfigError, DownloadError, ModelNotFoundError, WeightsError, shortened
@@ -42,11 +44,13 @@ from ..weights import (
     ModelBundle,
     TargetWeights,
     check_state,
+    documents,
     is_model_folder,
     load_folder,
     load_torch,
 )
 from ..weights.folder import check_targets
+from ..weights.quantization import check_quantized
 from .folders import bundled_folder, cache_dir
 from .hashes import check_hashes, is_stamped
 from .models import (
@@ -148,6 +152,7 @@ def load_model(
     *,
     offline: bool = False,
     progress: bool | DownloadProgress | None = None,
+    dtype: str | type | np.dtype = np.float32,
 ) -> ModelBundle:
     """Load a model by its name, or one from a folder.
 
@@ -161,11 +166,14 @@ def load_model(
         Targets to load, in this order; all if not given.
     offline, progress
         As in `download`.
+    dtype : dtype
+        float32, or int8 for ``precision='int8'``: matrices of eight bits with scales, as in
+        `umx_np.weights.load_folder`.
 
     Returns
     -------
     ModelBundle
-        Weights as float32, checked against the architecture.
+        Weights in this dtype, checked against the architecture.
 
     Raises
     ------
@@ -187,7 +195,7 @@ def load_model(
             logger.warning(
                 "using the folder %s instead of the model of that name", Path(name).resolve()
             )
-        return load_folder(name, targets)
+        return load_folder(name, targets, dtype=dtype)
     if not isinstance(name_or_folder, str) or _looks_like_path(name):
         folder = os.path.expanduser(name)
         if os.path.isdir(folder):
@@ -203,12 +211,14 @@ def load_model(
     info = get_model_info(name)
     if info.is_bundled:
         chosen = check_targets(targets, info.targets, name)
-        return replace(load_folder(bundled_folder(name), chosen), name=name, license=info.license)
+        bundle = load_folder(bundled_folder(name), chosen, dtype=dtype)
+        return replace(bundle, name=name, license=info.license)
     paths = download(name, targets, offline=offline, progress=progress)
     weights: dict[str, TargetWeights] = {}
+    check = check_quantized if np.dtype(dtype) == np.int8 else check_state
     for target, path in paths.items():
         try:
-            state = check_state(load_torch(path), info.config)
+            state = check(load_torch(path), info.config)
         except WeightsError as error:
             raise WeightsError(f"target={target!r} of model={name!r}: {error}") from error
         weights[target] = TargetWeights(info.config, state)
@@ -221,6 +231,32 @@ def load_model(
         nb_channels=info.nb_channels,
         license=info.license,
     )
+
+
+def recommended_precision(name_or_folder: str | os.PathLike[str]) -> str | None:
+    """Return the precision that a model recommends, without loading it.
+
+    Parameters
+    ----------
+    name_or_folder : str or path-like
+        As for `load_model`.
+
+    Returns
+    -------
+    {'full', 'fast', 'int8'} or None
+        None if it recommends none, as the models of Open-Unmix do, or cannot be found.
+
+    Raises
+    ------
+    WeightsError
+        If a folder's ``separator.json`` is damaged.
+    """
+    if is_model_folder(name_or_folder):
+        return documents.recommended_precision(Path(os.path.expanduser(name_or_folder)))
+    info = registry().get(str(name_or_folder))
+    if info is None or not info.is_bundled:
+        return None
+    return documents.recommended_precision(bundled_folder(info.name))
 
 
 def _looks_like_path(name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._support.keywords import check_keywords, shows
+from .._support.keywords import check_keywords, pick, shows
 from .._support.progress import Progress
 from ..audio import Layout, preprocess, resample
 from ..config import Computing, SeparationOptions, check_aggregate
@@ -91,6 +91,7 @@ def separate(
             targets,
             offline=offline,
             progress=progress is True,
+            dtype=pick(Computing, options).weights_dtype,
         )
         separator = Separator.from_bundle(bundle, **options)
     if aggregate is not None:

@@ -161,7 +161,10 @@ def separate_file(
             how, computing = pick(SeparationOptions, options), pick(Computing, options)
             named = default_model() if model is None else check_text("model", model)
             bundle = load_model(
-                os.path.expanduser(named), targets_needed(targets, output, how), offline=offline
+                os.path.expanduser(named),
+                targets_needed(targets, output, how),
+                offline=offline,
+                dtype=computing.weights_dtype,
             )
             separator = Separator.from_bundle(bundle, **vars(how), **vars(computing))
             model = bundle.name

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
-from .._support.keywords import check_keywords, shows
+from .._support.keywords import check_keywords, pick, shows
 from ..backends.contracts import Backend
 from ..config import Computing, SeparationOptions
 from ..network.openunmix import OpenUnmix, initial_state
@@ -31,10 +31,14 @@ class _MoreKeywords(TypedDict, total=False):
 
 
 def _bundle(
-    name: str, targets: Sequence[str] | None, pretrained: bool, offline: bool
+    name: str,
+    targets: Sequence[str] | None,
+    pretrained: bool,
+    offline: bool,
+    dtype: str = "float32",
 ) -> ModelBundle:
     if pretrained:
-        return load_model(name, targets, offline=offline)
+        return load_model(name, targets, offline=offline, dtype=dtype)
     info = get_model_info(name)
     chosen = check_targets(targets, info.targets, name)
     return ModelBundle(
@@ -71,8 +75,8 @@ softmask : bool
     First estimates from ratio masks.
 threads : int or None
     Threads to compute on; None means all cores.
-precision : {{'full', 'fast'}}
-    ``'fast'`` computes the networks with lower precision.
+precision : {{'full', 'fast', 'int8'}}
+    ``'fast'`` computes the networks with lower precision, ``'int8'`` in eight bits.
 offline : bool
     Never download.
 
@@ -131,7 +135,7 @@ def _functions(
     ) -> Separator:
         check_keywords(name, options, SeparationOptions, Computing)
         return Separator.from_bundle(
-            _bundle(name, targets, pretrained, offline),
+            _bundle(name, targets, pretrained, offline, pick(Computing, options).weights_dtype),
             niter=niter,
             residual=residual,
             wiener_win_len=wiener_win_len,

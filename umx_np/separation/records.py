@@ -20,6 +20,7 @@ import numpy as np
 from .. import __version__
 from .._support.atomic import atomic_write
 from ..errors import AudioError, shortened
+from ..weights.quantization import plain_tensors
 
 FORMAT_VERSION = 1
 SUFFIX = ".umx-np.json"
@@ -241,8 +242,9 @@ def weights_digest(networks: Mapping[str, tuple[object, Mapping[str, np.ndarray]
     hasher = hashlib.sha256()
     for target, (config, state) in networks.items():
         hasher.update(repr((target, config)).encode("utf-8", "surrogateescape"))
-        for name in sorted(state):
-            array = np.ascontiguousarray(state[name])
+        # What is kept in eight bits is hashed as the numbers that it stands for, one by one.
+        for name, values in plain_tensors({name: state[name] for name in sorted(state)}):
+            array = np.ascontiguousarray(values)
             hasher.update(repr((name, array.dtype.str, array.shape)).encode())
             hasher.update(array.reshape(-1).view(np.uint8).data)
     return hasher.hexdigest()

@@ -74,9 +74,9 @@ class Separator(SeparatorSettings):
         ``'reference'`` is slow NumPy in the dtype of the audio.
     threads : int or None
         Threads to compute on; None means all cores.
-    precision : {'full', 'fast'}
-        ``'fast'`` computes the networks in lower precision; see docs/guide.md for what it
-        costs.
+    precision : {'full', 'fast', 'int8'}
+        ``'fast'`` computes the networks in lower precision, ``'int8'`` in eight bits; see
+        docs/guide.md for what they cost.
     name : str or None
         Name of the model, for folders and pictures.
     input_level : float or None
@@ -203,7 +203,7 @@ class Separator(SeparatorSettings):
 
     @property
     def weights_digest(self) -> str | None:
-        """SHA-256 of all weights; None if they are not kept as they were (precision 'fast')."""
+        """SHA-256 of all weights; None if they are not kept as they were (other precisions)."""
         if self._weights_digest is None:
             try:
                 self._weights_digest = weights_digest(

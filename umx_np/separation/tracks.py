@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -11,7 +11,14 @@ import numpy as np
 from .._support.limits import memory_limit
 from .._support.progress import Progress
 from ..config import check_aggregate
-from ..engines.bottleneck import DiskStore, FrameStore, MemoryStore, StoreFactory, groups_of
+from ..engines.bottleneck import (
+    DiskStore,
+    FrameStore,
+    MemoryStore,
+    RoundedStore,
+    StoreFactory,
+    groups_of,
+)
 from ..engines.job import Job, SeparationEngine
 from ..engines.sources import (
     FirstChannels,
@@ -58,8 +65,7 @@ def separate_blocks(
     if new_store is None:
         nb_frames = job.geometry.nb_frames(source.nb_timesteps)
 
-        def new_store(width: int) -> FrameStore:
-            return MemoryStore(nb_frames, width, _FLOAT)
+        new_store = _rounding(job, lambda width, dtype: MemoryStore(nb_frames, width, dtype))
 
     follower = job.level_follower()
     if follower is not None:
@@ -153,28 +159,42 @@ def separate_stream(
             writers[name].write(sum(others, first))
 
 
+def _rounding(job: Job, new_store: Callable[[int, np.dtype], FrameStore]) -> StoreFactory:
+    """Make stores of a dtype to stores of what the networks of a job read."""
+    if job.ops.precision == "int8":
+        return lambda width: RoundedStore(new_store, width)
+    return lambda width: new_store(width, _FLOAT)
+
+
+def _bytes_of_floats(width: int) -> int:
+    return width * _FLOAT.itemsize
+
+
 def _store_factory(
     job: Job, nb_timesteps: int, max_memory: int | None, resources: ExitStack
 ) -> StoreFactory:
     """Choose between memory and disk for the activations of a track."""
     nb_frames = job.geometry.nb_frames(nb_timesteps)
     configs = {name: network.config for name, network in job.networks.items()}
+    nb_bytes = RoundedStore.nb_bytes if job.ops.precision == "int8" else _bytes_of_floats
     # Of each target the encoded track, and two sets of layer outputs of those that run together.
-    width = sum(c.hidden_size for c in configs.values())
-    width += 2 * max(
-        sum(configs[name].lstm_hidden_size * configs[name].nb_directions for name in names)
+    of_a_frame = sum(nb_bytes(c.hidden_size) for c in configs.values())
+    of_a_frame += 2 * max(
+        sum(
+            nb_bytes(configs[name].lstm_hidden_size) * configs[name].nb_directions for name in names
+        )
         for names in groups_of(job.networks, job.ops.threads)
     )
-    need = nb_frames * width * _FLOAT.itemsize
+    need = nb_frames * of_a_frame
     if max_memory is None:
         limit = memory_limit()
         # In a container half is left for the weights, the windows, and what else runs there.
         max_memory = need if limit is None else limit // 2
     if need <= max_memory:
-        return lambda width: MemoryStore(nb_frames, width, _FLOAT)
+        return _rounding(job, lambda width, dtype: MemoryStore(nb_frames, width, dtype))
     is_told = False
 
-    def on_disk(width: int) -> FrameStore:
+    def on_disk(width: int, dtype: np.dtype) -> FrameStore:
         nonlocal is_told
         if not is_told:
             logger.info(
@@ -183,8 +203,8 @@ def _store_factory(
                 max_memory / 1e6,
             )
             is_told = True
-        store = DiskStore(nb_frames, width, _FLOAT)
+        store = DiskStore(nb_frames, width, dtype)
         resources.callback(store.close)
         return store
 
-    return on_disk
+    return _rounding(job, on_disk)

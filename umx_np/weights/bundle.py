@@ -13,7 +13,16 @@ StateDict = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class TargetWeights:
-    """Weights of one target network and the architecture they belong to."""
+    """Weights of one target network and the architecture they belong to.
+
+    Attributes
+    ----------
+    config : ModelConfig
+        Architecture.
+    state : dict of str to ndarray
+        Tensors under PyTorch's names; a matrix of int8 has its scales beside it, as
+        ``<name>_scale``.
+    """
 
     config: ModelConfig
     state: StateDict
@@ -35,6 +44,8 @@ class ModelBundle:
         Licence of the weights, when known.
     input_level : float or None
         As in `SeparatorConfig`; None for the models of Open-Unmix.
+    precision : {'full', 'fast', 'int8'} or None
+        What the model recommends to separate with. The command line follows it, functions do not.
     """
 
     name: str
@@ -45,3 +56,4 @@ class ModelBundle:
     nb_channels: int = 2
     license: str | None = None
     input_level: float | None = None
+    precision: str | None = None

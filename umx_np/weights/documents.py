@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from .._support.inputs import read_json
-from ..config import LARGEST, ModelConfig, check_hop, check_input_level, check_int, check_rate
+from ..config import (
+    LARGEST,
+    ModelConfig,
+    check_hop,
+    check_input_level,
+    check_int,
+    check_precision,
+    check_rate,
+)
 from ..errors import ConfigError, UmxError, WeightsError, shortened
 from .bundle import TargetWeights
 
@@ -120,7 +128,34 @@ def load_settings(
         "nb_channels": nb_channels,
         "license": _license(path, values.get("license")),
         "input_level": level,
+        "precision": recommended_precision(folder),
     }
+
+
+def recommended_precision(folder: Path) -> str | None:
+    """Return the precision that a model folder recommends to separate with.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    {'full', 'fast', 'int8'} or None
+        None if it recommends none.
+
+    Raises
+    ------
+    WeightsError
+        If its ``separator.json`` is damaged, or names a precision that there is not.
+    """
+    path = folder / SEPARATOR_FILE
+    precision = read_json(path).get("precision") if os.path.lexists(path) else None
+    try:
+        return None if precision is None else check_precision(precision)
+    except ConfigError as error:
+        raise WeightsError(f"path={str(path)!r}: {error}; update umx_np") from error
 
 
 def _license(path: Path, value: object) -> str | None:

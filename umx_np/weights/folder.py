@@ -23,7 +23,7 @@ from ..config import in_usual_order, is_file_name
 from ..errors import ConfigError, ModelNotFoundError, WeightsError, shortened
 from .bundle import ModelBundle, StateDict, TargetWeights
 from .documents import ARGUMENTS, SEPARATOR_FILE, check_described, load_arguments, load_settings
-from .quantization import stored_dtype, stored_state
+from .quantization import check_quantized, dequantize, stored_dtype, stored_state
 from .replacing import finish_replacements
 from .safetensors_files import (
     load_safetensors,
@@ -87,7 +87,9 @@ def load_folder(
         Targets to load, in this order. Without it all that the folder holds: vocals, drums, bass
         and other first, then the rest by name.
     dtype : dtype or None
-        Floating dtype of the weights; None keeps that of the files.
+        Floating dtype of the weights; None keeps that of the files. int8 gives matrices of eight
+        bits with scales, as `umx_np.weights.quantization.check_quantized` does: those that are
+        stored so are never expanded, and one target after the other is rounded.
 
     Returns
     -------
@@ -231,8 +233,9 @@ def _load_target(
     """Return the weights of a target and the arguments it was trained with."""
     embedded = None
     raw: StateDict
+    in_eight_bits = dtype is not None and np.dtype(dtype) == np.int8  # type: ignore[call-overload]
     if file.suffix == ".safetensors":
-        raw = load_safetensors(file)
+        raw = load_safetensors(file, quantized=in_eight_bits)
         embedded, _ = load_safetensors_config(file)
     else:
         raw = load_torch(file)
@@ -243,7 +246,10 @@ def _load_target(
         if embedded is not None and not same_architecture(embedded, config):
             raise WeightsError(f"the weights fit {config}, but the file says {embedded}")
         check_described(description, arguments, config)
-        state = check_state(raw, config, dtype=dtype)
+        if in_eight_bits:
+            state = check_quantized(raw, config)
+        else:
+            state = check_state(raw, config, dtype=dtype)
     except WeightsError as error:
         raise WeightsError(f"path={str(file)!r}: {error}") from error
     return TargetWeights(config, state), arguments
@@ -303,7 +309,9 @@ def save_folder(
     _check_folder(folder, files, overwrite)
     # All is checked before the first file is touched.
     states = {
-        target: stored_state(check_state(weights.state, weights.config, dtype=None), target_dtype)
+        target: stored_state(
+            check_state(dequantize(weights.state), weights.config, dtype=None), target_dtype
+        )
         for target, weights in bundle.targets.items()
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -383,7 +391,7 @@ def architecture_arguments(bundle: ModelBundle, target: str) -> dict[str, Any]:
 def separator_document(bundle: ModelBundle) -> dict[str, Any]:
     """Return the content of ``separator.json`` as Open-Unmix's trainer writes it, and what we add.
 
-    That are the licence and the level of the model, where it has them.
+    That are the licence, the level and the precision of the model, where it has them.
     """
     document = {
         "nfft": bundle.n_fft,
@@ -392,5 +400,6 @@ def separator_document(bundle: ModelBundle) -> dict[str, Any]:
         "nb_channels": bundle.nb_channels,
         "license": bundle.license,
         "input_level": bundle.input_level,
+        "precision": bundle.precision,
     }
     return {key: value for key, value in document.items() if value is not None}

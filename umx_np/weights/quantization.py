@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from ..config import ModelConfig
 from ..errors import ConfigError, WeightsError
 from .bundle import StateDict
-from .state import convert_floats
+from .finding import network_tensors
+from .state import (
+    check_names,
+    check_shape,
+    check_tensor,
+    convert_floats,
+    expected_state,
+    infer_config,
+)
 
 # The scales of "fc1.weight" are "fc1.weight_scale".
 _SUFFIX = "_scale"
@@ -95,14 +104,102 @@ def quantize(state: Mapping[str, np.ndarray]) -> StateDict:
         if array.dtype.kind != "f" or array.ndim != 2:
             stored[name] = array
             continue
-        if not np.isfinite(array).all():
-            raise WeightsError(f"{name!r} holds NaN or infinity, which dtype='int8' cannot store")
-        scale = (np.abs(array).max(axis=1, initial=0.0) / _LARGEST).astype(np.float32)
-        # Rows whose scale is zero hold nothing that float32 could scale.
-        steps = array / np.where(scale > 0.0, scale, np.inf)[:, None]
-        stored[name] = np.clip(np.rint(steps), -_LARGEST, _LARGEST).astype(np.int8)
-        stored[name + _SUFFIX] = scale
+        stored[name], stored[name + _SUFFIX] = _quantized(name, array)
     return stored
+
+
+def _quantized(name: str, array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Integers and scales of the rows of one matrix of float32."""
+    # No other copy of a large matrix than its steps.
+    steps = np.abs(array)
+    peak = steps.max(axis=1, initial=0.0)
+    if not np.isfinite(peak).all():
+        raise WeightsError(f"{name!r} holds NaN or infinity, which dtype='int8' cannot store")
+    scale = (peak / _LARGEST).astype(np.float32)
+    # Rows whose scale is zero hold nothing that float32 could scale.
+    np.divide(array, np.where(scale > 0.0, scale, np.inf)[:, None], out=steps)
+    np.rint(steps, out=steps)
+    return np.clip(steps, -_LARGEST, _LARGEST, out=steps).astype(np.int8), scale
+
+
+def eight_bits(state: Mapping[str, np.ndarray], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return a matrix of a network in eight bits, as it is stored or rounded now.
+
+    Parameters
+    ----------
+    state : mapping of str to ndarray
+        From `check_quantized` or `umx_np.weights.check_state`.
+    name : str
+        Which matrix.
+
+    Returns
+    -------
+    ndarray [shape=(nb_rows, nb_columns)], int8
+    ndarray [shape=(nb_rows,)], float32
+        What the rows are multiplied by.
+    """
+    if name + _SUFFIX in state:
+        return state[name], state[name + _SUFFIX]
+    return _quantized(name, np.asarray(state[name], np.float32))
+
+
+def check_quantized(
+    state: Mapping[str, np.ndarray], config: ModelConfig | None = None
+) -> StateDict:
+    """Return exactly the tensors of a network with its matrices in eight bits.
+
+    Parameters
+    ----------
+    state : mapping of str to ndarray
+        State dict as read from a file. What is stored in eight bits is passed on, other matrices
+        are rounded one after the other, as `quantize` does it.
+    config : ModelConfig, optional
+        Architecture; inferred from the shapes when not given.
+
+    Returns
+    -------
+    dict of str to ndarray
+        As from `umx_np.weights.check_state`, with an int8 matrix and its ``<name>_scale`` for each
+        matrix.
+
+    Raises
+    ------
+    WeightsError
+        As `umx_np.weights.check_state`; or if there is not one scale for each row.
+    """
+    state, others = network_tensors(state)
+    if config is None:
+        config = infer_config(state)
+    shapes = expected_state(config)
+    stored = {name for name in shapes if _is_stored(state, name)}
+    scales = {name + _SUFFIX for name in stored}
+    check_names((name for name in state if name not in scales), shapes, others)
+    checked: StateDict = {}
+    for name, shape in shapes.items():
+        if name in stored:
+            check_shape(name, state[name], shape, config)
+            _check_scale(state, name)
+            checked[name] = np.asarray(state[name], order="C")
+            checked[name + _SUFFIX] = state[name + _SUFFIX].astype(np.float32)
+        else:
+            checked |= quantize({name: check_tensor(state, name, config, shapes, np.float32)})
+    return checked
+
+
+def _is_stored(state: Mapping[str, np.ndarray], name: str) -> bool:
+    """Whether a matrix is there in eight bits."""
+    return name + _SUFFIX in state and name in state and state[name].dtype == np.int8
+
+
+def _check_scale(state: Mapping[str, np.ndarray], name: str) -> None:
+    array, scale = state[name], state[name + _SUFFIX]
+    if scale.dtype.kind != "f" or array.ndim != 2 or scale.shape != array.shape[:1]:
+        raise WeightsError(
+            f"{name + _SUFFIX!r} with dtype={scale.dtype}, shape={scale.shape} is no scale "
+            f"for each row of {name!r} with shape={array.shape}; the file is damaged"
+        )
+    if not np.isfinite(scale).all():
+        raise WeightsError(f"{name + _SUFFIX!r} holds NaN or infinity; the file is damaged")
 
 
 def dequantize(state: Mapping[str, np.ndarray]) -> StateDict:
@@ -123,21 +220,17 @@ def dequantize(state: Mapping[str, np.ndarray]) -> StateDict:
     WeightsError
         If there is not one scale for each row.
     """
-    quantized = {
-        name for name, array in state.items() if array.dtype == np.int8 and name + _SUFFIX in state
-    }
-    plain: StateDict = {}
+    return dict(plain_tensors(state))
+
+
+def plain_tensors(state: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what `dequantize` returns, one tensor after the other."""
+    quantized = {name for name in state if _is_stored(state, name)}
     for name, array in state.items():
         if name.endswith(_SUFFIX) and name[: -len(_SUFFIX)] in quantized:
             continue
         if name in quantized:
-            scale = state[name + _SUFFIX]
-            if scale.dtype.kind != "f" or array.ndim != 2 or scale.shape != array.shape[:1]:
-                raise WeightsError(
-                    f"{name + _SUFFIX!r} with dtype={scale.dtype}, shape={scale.shape} is no scale "
-                    f"for each row of {name!r} with shape={array.shape}; the file is damaged"
-                )
+            _check_scale(state, name)
             array = array.astype(np.float32)
-            array *= scale[:, None].astype(np.float32)
-        plain[name] = array
-    return plain
+            array *= state[name + _SUFFIX][:, None].astype(np.float32)
+        yield name, array

@@ -103,19 +103,21 @@ def save_safetensors(
         file.write(data)
 
 
-def load_safetensors(path: str | os.PathLike[str]) -> StateDict:
+def load_safetensors(path: str | os.PathLike[str], *, quantized: bool = False) -> StateDict:
     """Read the tensors of a safetensors file.
 
     Parameters
     ----------
     path : path-like
         A file written by this package or any other.
+    quantized : bool
+        Whether matrices of int8 with scales stay so; otherwise they come back as float32.
 
     Returns
     -------
     dict of str to ndarray
-        Writable arrays with the dtype they are stored in (bfloat16, and matrices of int8 with
-        scales, come back as float32), sorted by name.
+        Writable arrays with the dtype they are stored in (bfloat16 comes back as float32), sorted
+        by name.
 
     Raises
     ------
@@ -130,7 +132,8 @@ def load_safetensors(path: str | os.PathLike[str]) -> StateDict:
             file.seek(begin)
             # One after the other as they lie in the file, so that nothing is held twice.
             arrays = {key: _read_tensor(file, header[key]) for key in places}
-            return dequantize(dict(sorted(arrays.items())))
+            state = dict(sorted(arrays.items()))
+            return state if quantized else dequantize(state)
         except WeightsError as error:
             raise WeightsError(f"path={name!r}: {error}") from error
 

@@ -6,7 +6,7 @@ The names are PyTorch's, so that weights travel between the two in both directio
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -179,25 +179,15 @@ def check_state(
     if config is None:
         config = infer_config(state)
     shapes = expected_state(config)
-    _check_names(state, shapes, others)
-    checked: StateDict = {}
-    for name, shape in shapes.items():
-        if name not in state:
-            checked[name] = np.zeros((), np.int64)
-            continue
-        array = np.asarray(state[name])
-        if array.shape != shape:
-            raise WeightsError(
-                f"{name!r} has shape={array.shape} instead of {shape}; "
-                f"the weights do not fit {config}"
-            )
-        checked[name] = _check_values(name, array, dtype)
-    return checked
+    check_names(state, shapes, others)
+    return {name: check_tensor(state, name, config, shapes, dtype) for name in shapes}
 
 
-def _check_names(
-    state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]], others: list[str]
+def check_names(
+    names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], others: list[str]
 ) -> None:
+    """Raise `WeightsError` if names are missing or belong to another network; log others."""
+    state = set(names)
     missing = [name for name in shapes if name not in state and not name.endswith(_COUNTER)]
     if missing:
         raise WeightsError(f"tensors are missing: {listed(missing)}; the file is no complete model")
@@ -214,6 +204,29 @@ def _check_names(
         )
     if ignored := [*unexpected, *others]:
         logger.warning("ignored tensors that are not part of the network: %s", listed(ignored))
+
+
+def check_shape(name: str, array: np.ndarray, shape: tuple[int, ...], config: ModelConfig) -> None:
+    """Raise `WeightsError` for a tensor of another network."""
+    if array.shape != shape:
+        raise WeightsError(
+            f"{name!r} has shape={array.shape} instead of {shape}; the weights do not fit {config}"
+        )
+
+
+def check_tensor(
+    state: Mapping[str, np.ndarray],
+    name: str,
+    config: ModelConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: object,
+) -> np.ndarray:
+    """Return one tensor as `check_state` does."""
+    if name not in state:
+        return np.zeros((), np.int64)
+    array = np.asarray(state[name])
+    check_shape(name, array, shapes[name], config)
+    return _check_values(name, array, dtype)
 
 
 def _check_values(name: str, array: np.ndarray, dtype: object) -> np.ndarray:

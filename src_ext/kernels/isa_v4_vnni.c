@@ -1,0 +1,23 @@
+/* x86-64-v4 and AVX512_VNNI, which processors since 2019 (Cascade Lake, Ice Lake) have. */
+#include "kernels.h"
+#ifdef UMX_LEVEL_VNNI512
+#if defined(__clang__)
+#pragma clang attribute push(                                                                     \
+    __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c,bmi2"))), \
+    apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512vl,avx512bw,avx512dq,avx512vnni,avx2,fma,f16c,bmi2,prefer-vector-width=512")
+#endif
+#define VL 16
+#define MR 12      /* 32 registers: 24 sums, 2 weights; the broadcast is a memory operand */
+#define MR_INT8 12 /* the same, and 1 broadcast */
+#define INT8_VNNI
+#define LEVEL v4_vnni
+#define LEVEL_NAME "x86-64-v4+vnni"
+#include "level_body.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+#else
+typedef int umx_level_v4_vnni_is_empty;
+#endif
