@@ -74,7 +74,8 @@ def released(changelog: str, version: str) -> str | None:
 def test_citation_is_of_this_version():
     values = dict(re.findall(r"^([a-z-]+): (.+)$", text_of("CITATION.cff"), re.MULTILINE))
     assert values["version"] == umx_np.__version__
-    assert values["license"] == PROJECT["license"]
+    # The code; a wheel holds the example song too, which has a licence of its own.
+    assert PROJECT["license"].split(" AND ")[0] == values["license"]
     assert values["abstract"] == PROJECT["description"]
     day = date.fromisoformat(values["date-released"])
     changelog = text_of("CHANGELOG.md")
