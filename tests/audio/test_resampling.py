@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -11,6 +14,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import umx_np
 from umx_np.audio import StreamResampler, nb_resampled, resample
 from umx_np.audio.resampling import resample_to
 from umx_np.errors import ConfigError, ShapeError
@@ -159,3 +163,35 @@ def test_faster_is_higher(speed):
     expected = np.sin(2 * np.pi * cycles * ratio * np.arange(nb_timesteps))
     # Inside: at the ends the filter has no neighbours.
     np.testing.assert_allclose(played[:, 400:-400], expected[:, 400:-400], atol=2e-4)
+
+
+# A signal that comes while the extension of soxr is being imported, and is handled in Python.
+_SIGNAL_IN_AN_IMPORT = """
+import enum, os, signal, sys
+
+def leave(number, frame):
+    raise SystemExit(128 + number)
+
+def new(kind, *args, _new=enum.EnumType.__call__, **options):
+    if "soxr.soxr_ext" in sys.modules:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return _new(kind, *args, **options)
+
+signal.signal(signal.SIGTERM, leave)
+import numpy
+enum.EnumType.__call__ = new
+import umx_np.audio.resampling
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no signals of this kind")
+def test_signal_while_the_library_is_imported():
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(os.path.dirname(umx_np.__file__))}
+    done = subprocess.run(
+        [sys.executable, "-c", _SIGNAL_IN_AN_IMPORT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 128 + 15, done.stderr[-2000:]

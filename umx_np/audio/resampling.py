@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from importlib import import_module
 
 import numpy as np
-import soxr
 
+from .._kernels.calls import uninterrupted
 from ..config import check_array, check_rate
 from ..errors import ShapeError
+
+# Its extension is C++ that calls Python while it is imported, and aborts the process where a signal
+# raises an exception then.
+soxr = uninterrupted(import_module, "soxr")
 
 _QUALITY = "VHQ"
 
