@@ -74,7 +74,9 @@ def test_separate_where_only_the_temporary_folder_can_be_written(tmp_path: Path)
     lines = done.stdout.splitlines()
     assert lines[0].startswith("writes")  # the probe
     assert lines[1] == "closed"
-    assert lines[2:] == []
+    # What ffmpeg does is to copy the tags of the song; the paths of the stems are the output.
+    paths = [str(path) for path in (temporary / "stems").rglob("*.wav")]
+    assert [line for line in lines[2:] if "/ffmpeg'" not in line and line not in paths] == []
     assert not done.stderr
     stems = sorted(path.name for path in (temporary / "stems").rglob("*.wav"))
     assert stems == ["bass.wav", "drums.wav", "other.wav", "vocals.wav"]

@@ -50,4 +50,8 @@ def test_all_options_are_listed():
         for flag in re.findall(r"--[a-z-]+", names)
     }
     flags = {flag for action in COMMAND.parser()._actions for flag in action.option_strings}
-    assert listed == flags - {"-h", "-q", "-v", "--help"}
+    short = {flag for flag in flags if not flag.startswith("--")}
+    # Switches that are off: these undo what a file of defaults says.
+    undone = {f"--no-{flag[2:]}" for flag in ("--softmask", "--offline")}
+    assert undone <= flags
+    assert listed == flags - short - undone - {"--help"}

@@ -145,4 +145,4 @@ def train(folder: Path, epochs: int) -> None:
             "checkpoint": None if checkpoint is None else str(checkpoint),
         }
     )
-    Trainer(config, Tones(), Tones(2)).fit()
+    Trainer(config, Tones(7, 2000), Tones(2, 2000)).fit()

@@ -187,7 +187,7 @@ def check_names(
     names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], others: list[str]
 ) -> None:
     """Raise `WeightsError` if names are missing or belong to another network; log others."""
-    state = set(names)
+    state = dict.fromkeys(names)  # in their order, which messages keep
     missing = [name for name in shapes if name not in state and not name.endswith(_COUNTER)]
     if missing:
         raise WeightsError(f"tensors are missing: {listed(missing)}; the file is no complete model")
