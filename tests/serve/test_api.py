@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import socket
 import time
 import zipfile
@@ -147,6 +148,36 @@ def test_everything_is_had_in_every_format_that_is_written(server, suffix):
         assert abs(audio.shape[1] / rate - 3.0) < 0.06
         assert 0.05 < np.abs(audio).max() < 0.3
     check_nothing_is_left(server)
+
+
+def test_a_stem_file_has_four_stems(server):
+    answer = server.get(f"{server.job}/stem-file")
+    assert answer.status_code == 400
+    assert "all four and no others" in answer.json()["error"]["message"]
+    check_nothing_is_left(server)
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_a_stem_file_holds_the_song_and_its_stems(tmp_path):
+    stems = {**STEMS, "other": (STEMS["vocals"] // 3)}
+    job = add_done(tmp_path / "data", stems, "Four.wav")
+    server = Server(tmp_path / "data")
+    try:
+        needed = server.get("api/about").json()["stem_file"]
+        answer = server.get(f"api/jobs/{job.id}/stem-file")
+        check_nothing_is_left(server)
+    finally:
+        server.stop()
+    assert answer.status_code == 200, answer.text
+    assert "Four.stem.mp4" in answer.headers["content-disposition"]
+    expected = {"mixture": sum(stem.astype(int) for stem in stems.values()), **stems}
+    assert sorted(needed) == sorted(stems)
+    for track, lane in enumerate(("mixture", *needed), 1):
+        found, rate = umx_np.audio.read(io.BytesIO(answer.content), track=track)
+        assert rate == RATE
+        error = found[:, : len(expected[lane])] - expected[lane].T / 32768
+        # AAC needs some milliseconds for a tone that begins at once.
+        assert np.abs(error[:, RATE // 2 : -RATE // 2]).max() < 0.01
 
 
 @pytest.mark.parametrize("kind", ["wav", "flac"])

@@ -25,6 +25,7 @@ from starlette.types import Receive, Scope, Send
 from .. import __version__
 from .._support.atomic import atomic_write
 from ..audio import written_suffixes
+from ..audio.stem_files import STEM_FILE_STEMS, STEM_FILE_SUFFIX
 from ..config import DEFAULT_MODEL
 from ..errors import ConfigError, DownloadError, ModelNotFoundError, UmxError, shortened
 from ..pretrained import download, registry
@@ -85,6 +86,7 @@ def make_app(runner: Runner) -> Starlette:
         Route(one + "/peaks", answers.peaks),
         Route(one + "/mix", answers.mix),
         Route(one + "/zip", answers.zip),
+        Route(one + "/stem-file", answers.stem_file),
         Route(one + "/lanes/{lane}", answers.lane),
         Route(one + "/lanes/{lane}/spectrogram", answers.spectrogram),
         Mount("/static", StaticFiles(directory=STATIC)),
@@ -122,6 +124,7 @@ class _Answers:
             {
                 "umx_np": __version__,
                 "formats": [suffix[1:] for suffix in written_suffixes()],
+                "stem_file": list(STEM_FILE_STEMS) if shutil.which("ffmpeg") else [],
                 "max_upload": settings.max_upload,
                 "max_disk": settings.max_disk,
                 "max_queue": settings.max_queue,
@@ -211,11 +214,26 @@ class _Answers:
         paths = {folder / f"{lane}.wav": gain for lane, gain in lanes.items()}
         return await self._rendered(paths, f"{job.title} - mix{suffix}", suffix)
 
-    async def _rendered(self, lanes: dict[Path, float], name: str, suffix: str) -> Response:
+    async def stem_file(self, request: Request) -> Response:
+        job, _ = self._done(request)
+        _fields(request)
+        assert job.sound is not None
+        folder = self._store.results(job)
+        lanes = {lane: folder / f"{lane}.wav" for lane in job.sound.lanes}
+        name = f"{job.title}{STEM_FILE_SUFFIX}"
+        return await self._rendered(lanes, name, STEM_FILE_SUFFIX, sounds.render_stem_file)
+
+    async def _rendered(
+        self,
+        lanes: Any,
+        name: str,
+        suffix: str,
+        render: Callable[[Any, Path], None] = sounds.render,
+    ) -> Response:
         target = self._store.renders / f"{secrets.token_hex(8)}{suffix}"
         try:
             async with self._turn:
-                await asyncio.to_thread(sounds.render, lanes, target)
+                await asyncio.to_thread(render, lanes, target)
             return _Passing(target, filename=name)
         except BaseException:
             target.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ import numpy as np
 from .._support.atomic import atomic_write
 from ..audio import AudioReader, StemWriter, nb_resampled
 from ..audio.sink import nearest_rate
+from ..audio.stem_files import StemFileWriter, check_stems
 from ..errors import AudioError
 from ..plots import spectrogram_of_file
 from .store import MIXTURE, Sound
@@ -162,6 +163,44 @@ def render(lanes: Mapping[Path, float], target: Path) -> None:
             for gain, part in zip(gains[1:], parts[1:], strict=True):
                 total += gain * part
             writer.write(total)
+
+
+def render_stem_file(lanes: Mapping[str, Path], target: Path) -> None:
+    """Write a song and its four stems to one file for DJ programs.
+
+    Parameters
+    ----------
+    lanes : mapping of str to Path
+        WAV files of one rate and length: the mixture and the stems.
+    target : Path
+        File to write; its name ends in ``.stem.mp4``.
+
+    Raises
+    ------
+    AudioError
+        If a lane is gone, or ffmpeg is missing.
+    ConfigError
+        If the stems are not those that the format holds.
+    """
+    check_stems(name for name in lanes if name != MIXTURE)
+    with ExitStack() as stack:
+        readers = {name: stack.enter_context(AudioReader(path)) for name, path in lanes.items()}
+        first = readers[MIXTURE]
+        file_rate = nearest_rate(target.suffix, first.rate)
+        writer = StemFileWriter(
+            target,
+            nb_channels=first.nb_channels,
+            rates={name: reader.rate for name, reader in readers.items()},
+            file_rate=file_rate,
+            nb_timesteps=nb_resampled(first.nb_timesteps, first.rate, file_rate),
+            clip_mode="rescale",
+        )
+        stack.callback(writer.discard)
+        for name, reader in readers.items():
+            with closing(reader.blocks(_BLOCK)) as blocks:
+                for block in blocks:
+                    writer.sinks[name].write(block)
+        writer.commit()
 
 
 class _Pipe:

@@ -72,6 +72,8 @@ export const laneAddress = (job, lane, format = "wav") =>
 
 export const zipAddress = (job, format) => `api/jobs/${job.id}/zip?format=${format}`;
 
+export const stemFileAddress = (job) => `api/jobs/${job.id}/stem-file`;
+
 export const mixAddress = (job, format, gains) =>
   `api/jobs/${job.id}/mix?${new URLSearchParams({
     format,

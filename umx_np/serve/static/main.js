@@ -225,7 +225,7 @@ function open(job) {
   }
   state.mixer?.close();
   notice("");
-  state.mixer = new Mixer(place("player"), job, state.about.formats);
+  state.mixer = new Mixer(place("player"), job, state.about);
   wanted = "";
   history.replaceState(null, "", `#${job.id}`);
   document.title = `${job.title} · umx_np`;

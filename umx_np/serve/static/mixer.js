@@ -1,6 +1,8 @@
 // The player as it is seen: a lane for the mixture and for each stem, and what moves them.
 
-import { getJson, laneAddress, mixAddress, samples, zipAddress } from "./api.js";
+import {
+  getJson, laneAddress, mixAddress, samples, stemFileAddress, zipAddress,
+} from "./api.js";
 import { announce, capitalised, clock, h, notice } from "./dom.js";
 import { drawSpectrogram, drawWave } from "./draw.js";
 import { Player } from "./player.js";
@@ -30,7 +32,7 @@ function titleOf(lane) {
 }
 
 export class Mixer {
-  constructor(place, job, formats) {
+  constructor(place, job, about) {
     this.place = place;
     this.job = job;
     this.sound = job.sound;
@@ -44,7 +46,7 @@ export class Mixer {
     this.frame = 0;
     this.loop = null; // or { from, to } in frames
     this.ending = new AbortController();
-    this.#build(formats);
+    this.#build(about);
     this.#listen();
     this.#drawWaves();
   }
@@ -127,7 +129,7 @@ export class Mixer {
     this.#show();
   }
 
-  #build(formats) {
+  #build(about) {
     const { job } = this;
     this.playButton = h("button", {
       type: "button", class: "play", onclick: () => this.toggle(),
@@ -153,7 +155,7 @@ export class Mixer {
       h("div", { class: "transport" }, this.playButton, this.time, this.compare, this.clear),
       h("div", { class: "lanes" }, h("div", { class: "rail" }, this.slider),
         ...this.rows.map((row) => row.element)),
-      this.#takeAway(formats),
+      this.#takeAway(about),
     );
     this.#show();
   }
@@ -200,15 +202,22 @@ export class Mixer {
     return row;
   }
 
-  #takeAway(formats) {
+  #takeAway(about) {
     const select = h("select", { onchange: () => this.#links() },
-      ...formats.map((format) => h("option", { value: format }, format)));
+      ...about.formats.map((format) => h("option", { value: format }, format)));
     this.format = select;
     this.zip = h("a", { class: "button", download: true }, "All stems, as a zip");
     this.mix = h("a", { class: "button", download: true }, "This mix");
+    // One file for DJ programs, which holds these stems and no others.
+    const sorted = (names) => [...names].filter((name) => name !== MIXTURE).sort().join();
+    const stemFile = about.stem_file.length
+      && sorted(about.stem_file) === sorted(this.sound.lanes)
+      ? [h("a", { class: "button", download: true, href: stemFileAddress(this.job) },
+        "Stem file for DJs")]
+      : [];
     return h("section", { class: "away", "aria-labelledby": "away-title" },
       h("h3", { id: "away-title" }, "Take away"),
-      h("label", {}, "Format ", select), this.zip, this.mix);
+      h("label", {}, "Format ", select), this.zip, this.mix, ...stemFile);
   }
 
   #links() {
