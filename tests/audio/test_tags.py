@@ -106,7 +106,9 @@ def slow(*values):
 
 
 USUAL = [("mp3", ".wav"), ("m4a", ".mp3"), ("flac", ".ogg"), ("mp3", ".flac"), ("opus", ".aiff")]
-ALL = [(kind, s) for kind in ("mp3", "m4a", "flac", "opus") for s in written_suffixes()]
+# m4a files are written without.
+SUFFIXES = [suffix for suffix in written_suffixes() if suffix != ".m4a"]
+ALL = [(kind, suffix) for kind in ("mp3", "m4a", "flac", "opus") for suffix in SUFFIXES]
 
 
 @needs_ffmpeg
@@ -136,6 +138,18 @@ def test_stems_have_the_tags_and_the_cover(songs, tmp_path, suffix, kind, caplog
     for what in lost:
         assert what in caplog.text or suffix == ".w64"
     assert ("cover" in caplog.text) == (bool(had_cover) and suffix not in (*COVERS, ".w64"))
+
+
+@needs_ffmpeg
+def test_m4a_is_written_without(songs, tmp_path, caplog):
+    with StemWriter(tmp_path / "bass.m4a", nb_channels=2, rate=RATE) as writer:
+        writer.write(noise())
+        writer.finish()
+        with GivenSound(songs / "song.mp3") as sound:
+            copy_tags(sound, {"bass": writer}, None)
+    assert not set(TAGS) & probed(tmp_path / "bass.m4a")[0].keys()
+    (message,) = caplog.messages
+    assert "m4a files get none" in message
 
 
 @needs_ffmpeg

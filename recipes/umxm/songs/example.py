@@ -117,7 +117,9 @@ def update_scores(folder: Path, model: str) -> str:
     if status:
         raise SystemExit(status)
     _shrink(picture)
-    table = printed.getvalue().strip()
+    # After the paths of the stems.
+    _, title, rows = printed.getvalue().partition("SDR of")
+    table = (title + rows).strip()
     readme = folder / "README.md"
     text = readme.read_text("utf-8")
     block = f"{_BEGIN}\n\n```text\n{table}\n```\n\n{_END}"
