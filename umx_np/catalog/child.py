@@ -1,7 +1,8 @@
 """The process that computes: what a bad song can kill, and nothing else with it.
 
 A program for `umx_np.catalog.worker`, which writes to its standard input: first the work, then one
-item a line, all in JSON. For each it answers with a line, the result or why there is none. It ends
+item a line, all in JSON. It answers with a line when it is ready, and for each item with the result
+or why there is none. It ends
 when the worker does, however that ends, also in the middle of a song.
 """
 
@@ -49,17 +50,19 @@ def main() -> None:
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
     first = json.loads(lines.get())
-    work: Callable[[Path, Path], dict[str, Any]] | None = None
+    try:
+        work = _WORKS[first["work"]](first)
+    except Exception as error:
+        print(json.dumps({"failure": str(error)}), file=answers, flush=True)
+        return
+    # From now on, what ends this process counts against the song that it works on.
+    print(json.dumps({"ready": True}), file=answers, flush=True)
     while True:
         item = json.loads(lines.get())
         warned.lines.clear()
         begin = time.monotonic()
         answer: dict[str, Any] = {}
         try:
-            if work is None:
-                answer["setup"] = True
-                work = _WORKS[first["work"]](first)
-                answer.clear()
             result = work(Path(item["song"]), Path(item["folder"]))
             seconds = round(time.monotonic() - begin, 3)
             answer["result"] = {**result, "seconds": seconds, "warnings": list(warned.lines)}

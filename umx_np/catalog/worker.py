@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 _LEAST_SECONDS = 600.0
 _SECONDS_A_MEGABYTE = 120.0
 
+# Starts of the process that computes, whatever ends it before it is ready.
+_MOST_STARTS = 10
+
 DONE, FAILED, LEFT, ENDED = "done", "failed", "left", "ended before"
 
 
@@ -94,12 +97,13 @@ class Worker:
         OSError
             If the ledger cannot be read or written.
         """
+        child = self._ready_child()
         attempt = self.ledger.begin(item)
         if attempt is None:
             return ENDED
         place = f"{item.path}/{attempt}"
         try:
-            answer = self._answer(item, place)
+            answer = self._answer(child, item, place)
         except OSError as error:  # of the places of songs and stems, not of the ledger
             about = Failure("error", type(error).__name__, str(error))
             if isinstance(error, FileNotFoundError | PermissionError):
@@ -127,26 +131,36 @@ class Worker:
                 self._destination.delete_all(f"{by_id[name].path}/{attempt}")
                 self.ledger.forget(by_id[name], attempt)
 
-    def _answer(self, item: Item, place: str) -> dict[str, Any] | Failure:
+    def _ready_child(self) -> _Child:
+        """Return the process that computes, started if it is not there or has ended."""
+        for _ in range(_MOST_STARTS):
+            if self._child is None:
+                self._child = _Child(self.plan, self._threads)
+            if self._child.is_ready():
+                return self._child
+            self.close()
+        raise CatalogError(
+            f"{self.plan.place}: the process that computes ended {_MOST_STARTS} times before its "
+            "first song; `umx-np separate` on one of the songs says more"
+        )
+
+    def _answer(self, child: _Child, item: Item, place: str) -> dict[str, Any] | Failure:
         if self.plan.work == "nothing":
-            return self._asked(item, Path(), Path())
+            return self._asked(child, item, Path(), Path())
         with (
             self._source.reading(item.path, self._scratch) as song,
             self._destination.writing(place, self._scratch) as folder,
         ):
-            return self._asked(item, song, folder)
+            return self._asked(child, item, song, folder)
 
-    def _asked(self, item: Item, song: Path, folder: Path) -> dict[str, Any] | Failure:
-        if self._child is None:
-            self._child = _Child(self.plan, self._threads)
+    def _asked(
+        self, child: _Child, item: Item, song: Path, folder: Path
+    ) -> dict[str, Any] | Failure:
         seconds = _LEAST_SECONDS + _SECONDS_A_MEGABYTE * item.size / 1e6
-        answer = self._child.ask({"song": str(song), "folder": str(folder)}, seconds)
+        answer = child.ask({"song": str(song), "folder": str(folder)}, seconds)
         if isinstance(answer, Failure):  # the process is gone
             self.close()
             return answer
-        if "setup" in answer:
-            self.close()
-            raise CatalogError(f"{self.plan.place}: {answer['failure']['message']}")
         if "failure" in answer:
             return Failure(**answer["failure"])
         result: dict[str, Any] = answer["result"]
@@ -164,6 +178,7 @@ class _Child:
             # Not interrupted by the keyboard before the worker is: it ends with the worker's pipe.
             start_new_session=True,
         )
+        self._place, self._is_ready = plan.place, False
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()
         self._send(
@@ -174,6 +189,27 @@ class _Child:
                 "threads": threads,
             }
         )
+
+    def is_ready(self) -> bool:
+        """Wait until it can work; False if it has ended before, or since.
+
+        Raises
+        ------
+        CatalogError
+            If it cannot work here, such as without the model of the plan.
+        """
+        if not self._is_ready:
+            try:
+                line = self._lines.get(timeout=_LEAST_SECONDS)
+            except queue.Empty:
+                return False
+            if not line.endswith(b"\n"):
+                return False
+            answer = json.loads(line)
+            if "failure" in answer:
+                raise CatalogError(f"{self._place}: {answer['failure']}")
+            self._is_ready = True
+        return self._process.poll() is None
 
     def ask(self, item: dict[str, Any], seconds: float) -> dict[str, Any] | Failure:
         self._send(item)
