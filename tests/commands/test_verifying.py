@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.documents import ROOT, commands_in
-from helpers.download_server import Server, publish, serving
+from helpers.download_server import Server, download_to, publish, serving
 
 from umx_np.commands import build_parser, verifying
 from umx_np.config import ModelConfig
@@ -28,11 +28,7 @@ SONG = str(ROOT / "examples" / "song.ogg")
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Server]:
-    monkeypatch.setenv("UMX_NP_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for name in ("UMX_NP_OFFLINE", "UMX_NP_MIRROR"):
-        monkeypatch.delenv(name, raising=False)
+    download_to(tmp_path, monkeypatch)
     monkeypatch.setattr(transfer, "FIRST_PAUSE", 0.001)
     monkeypatch.setattr(verifying, "SECONDS", 0.5)
     with serving() as state:

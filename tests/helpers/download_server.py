@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from umx_np.pretrained import loading as pretrained
 from umx_np.pretrained.models import ModelInfo, PublishedFile
@@ -163,3 +164,12 @@ def publish(
             hashlib.sha256(data).hexdigest()[: bits // 4],
         )  # fmt: skip
     return replace(like, files=files)
+
+
+def download_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let models of ours and of torch be kept in a folder, and nothing else say where they are."""
+    monkeypatch.setenv("UMX_NP_HOME", str(folder / "home"))
+    monkeypatch.setenv("TORCH_HOME", str(folder / "torch"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for name in ("UMX_NP_OFFLINE", "UMX_NP_MIRROR"):
+        monkeypatch.delenv(name, raising=False)

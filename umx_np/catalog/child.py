@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UmxError
+from .ledger import Failure
 
 # Of the log of a song, this many warnings are kept.
 _MOST_WARNINGS = 20
@@ -67,8 +68,7 @@ def main() -> None:
             seconds = round(time.monotonic() - begin, 3)
             answer["result"] = {**result, "seconds": seconds, "warnings": list(warned.lines)}
         except Exception as error:
-            about = {"kind": _kind(error), "name": type(error).__name__, "message": str(error)}
-            answer["failure"] = about
+            answer["failure"] = asdict(Failure.of(error))
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -77,20 +77,6 @@ def _listen(lines: queue.SimpleQueue[str]) -> None:
         lines.put(line)
     # The worker is gone: nobody waits for what would come.
     os._exit(0)
-
-
-def _kind(error: BaseException) -> str:
-    """Whether the song is to blame, or the system around it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        own = isinstance(cause, UmxError)
-        missing = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-        if isinstance(cause, MemoryError):
-            return "error"
-        if isinstance(cause, OSError) and not own and not isinstance(cause, missing):
-            return "error"
-        cause = cause.__cause__
-    return "song"
 
 
 def _nothing(first: dict[str, Any]) -> Callable[[Path, Path], dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._support.limits import available_cores
 from ..errors import CatalogError
-from .ledger import MAX_ERRORS, Ledger, Status
+from .ledger import MAX_ERRORS, Status
 from .plan import Item, Plan, read_plan
 from .shards import FIRST_PAUSE
 from .worker import Worker
@@ -73,13 +73,14 @@ def run(
         If the ledger cannot be read.
     """
     items = list(plan.items())
-    ledger = Ledger(plan)
+    cleaner = Worker(plan)
+    ledger = cleaner.ledger
     with ExitStack() as opened:
         client = _connected(opened, scheduler, workers, threads)
         if threads is None:
             counts = client.nthreads()
             threads = None if scheduler else max(1, available_cores() // max(1, len(counts)))
-        Worker(plan).remove_abandoned(items)
+        cleaner.remove_abandoned(items)
         left = ledger.left(items)
         for number in range(MAX_ERRORS + 1):
             _submit_all(client, plan, left, threads, on_batch)
@@ -87,7 +88,7 @@ def run(
             if not left:
                 break
             sleep(FIRST_PAUSE * 2**number)
-        Worker(plan).remove_abandoned(items)
+        cleaner.remove_abandoned(items)
     return ledger.status()
 
 

@@ -19,8 +19,9 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, cast
 
+from ..errors import UmxError
 from .plan import Item, Plan
 from .stores import Entry
 
@@ -32,6 +33,9 @@ MAX_KILLS = 2
 MAX_ERRORS = 3
 # How often it may be lost with a whole worker, for whatever reason.
 MAX_LOSSES = 5
+_LIMITS = {"killed": MAX_KILLS, "error": MAX_ERRORS, "lost": MAX_LOSSES}
+# What the system says of a song, and not of itself.
+_OF_SONG = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 # Characters of a message that are kept.
 _LONGEST = 2000
 # Results whose times tell the rate.
@@ -53,6 +57,17 @@ class Failure:
     kind: str
     name: str
     message: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failure:
+        """Say whether the song is to blame for an error, or the system around it."""
+        kind, cause = "song", cast("BaseException | None", error)
+        while cause is not None:
+            of_system = isinstance(cause, OSError) and not isinstance(cause, (UmxError, *_OF_SONG))
+            if of_system or isinstance(cause, MemoryError):
+                kind = "error"
+            cause = cause.__cause__
+        return cls(kind, type(error).__name__, str(error))
 
 
 @dataclass(frozen=True)
@@ -116,16 +131,12 @@ class Ledger:
             return None
         earlier = self._attempts(item)
         counts = Counter(str(attempt.get("kind", "lost")) for attempt in earlier.values())
-        limits = {"killed": MAX_KILLS, "error": MAX_ERRORS, "lost": MAX_LOSSES}
-        for kind, limit in limits.items():
+        for kind, limit in _LIMITS.items():
             if counts[kind] >= limit:
-                last = [each for each in earlier.values() if each.get("kind", "lost") == kind][-1]
-                lost = Failure("lost", "WorkerLost", f"lost with its worker {counts[kind]} times")
-                self._give_up(
-                    item,
-                    lost if kind == "lost" else Failure(kind, last["name"], last["message"]),
-                    earlier,
-                )
+                last = {"name": "WorkerLost", "message": f"lost with its worker {limit} times"}
+                if kind != "lost":
+                    last = [each for each in earlier.values() if each.get("kind") == kind][-1]
+                self._give_up(item, Failure(kind, last["name"], last["message"]), earlier)
                 return None
         attempt = f"{len(earlier) + 1}-{secrets.token_hex(4)}"
         about = {"host": platform.node(), "pid": os.getpid(), "started": time.time()}
@@ -148,7 +159,7 @@ class Ledger:
         ended = {**earlier.get(attempt, {}), **asdict(failure), "ended": time.time()}
         self._store.put(f"{ATTEMPTS}/{item.id}/{attempt}.json", _json(ended))
         alike = [each for each in earlier.values() if each.get("kind") == failure.kind]
-        if len(alike) + 1 < (MAX_KILLS if failure.kind == "killed" else MAX_ERRORS):
+        if len(alike) + 1 < _LIMITS[failure.kind]:
             return False
         self._give_up(item, failure, {**earlier, attempt: ended})
         return True

@@ -138,12 +138,8 @@ def make_plan(
     """
     if work not in WORKS:
         raise CatalogError(f"work={work!r} must be one of {', '.join(WORKS)}")
-    known: dict[str, Any] = {}
-    if work != "nothing":
-        known = _digest(model)
-    found = _songs(source) if work == "separation" else _folders(source)
-    if work == "nothing":
-        found = [Item(entry.key, entry.size) for entry in open_store(source).list()]
+    known = {} if work == "nothing" else _digest(model)
+    found = {"separation": _songs, "evaluation": _folders, "nothing": _files}[work](source)
     if not found:
         raise CatalogError(f"{source}: there is nothing to be done; name a folder of songs")
     found.sort(key=lambda item: (-item.size, item.path))
@@ -215,15 +211,15 @@ def _digest(model: str | None) -> dict[str, Any]:
     return {"name": model or bundle.name, "sha256": digest}
 
 
+def _files(source: str) -> list[Item]:
+    return [Item(entry.key, entry.size) for entry in open_store(source).list()]
+
+
 def _songs(source: str) -> list[Item]:
     from ..audio.suffixes import SOUND_SUFFIXES, VIDEO_SUFFIXES
 
     suffixes = tuple(SOUND_SUFFIXES | VIDEO_SUFFIXES)
-    return [
-        Item(entry.key, entry.size)
-        for entry in open_store(source).list()
-        if entry.key.lower().endswith(suffixes)
-    ]
+    return [item for item in _files(source) if item.path.lower().endswith(suffixes)]
 
 
 def _folders(source: str) -> list[Item]:

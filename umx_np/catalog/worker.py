@@ -105,10 +105,7 @@ class Worker:
         try:
             answer = self._answer(child, item, place)
         except OSError as error:  # of the places of songs and stems, not of the ledger
-            about = Failure("error", type(error).__name__, str(error))
-            if isinstance(error, FileNotFoundError | PermissionError):
-                about = Failure("song", type(error).__name__, str(error))
-            answer = about
+            answer = Failure.of(error)
         if isinstance(answer, Failure):
             is_final = self.ledger.fail(item, attempt, answer)
             with suppress(OSError):
